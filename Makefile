@@ -1,0 +1,37 @@
+# make train   trains DAT on embedded data, no network; ARGS="model=two_tower data=movielens_1m" changes what it runs
+# make test    the default tests; make check adds format, lint and types
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: train test check format benchmark clean
+
+train: $(STAMP)
+	$(BIN)/python src/train.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(STAMP)
+	$(BIN)/python src/benchmark.py $(ARGS)
+
+# Installed once, again when the requirements change. pip's own settings (index, proxy, cache) apply.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) outputs cache

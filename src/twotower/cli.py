@@ -1,0 +1,156 @@
+"""The frame of every script: Hydra outside, and one clear line for what the user can mend."""
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from dotenv import load_dotenv
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.markup import escape
+
+from twotower.types import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+DEBUG = "HYDRA_FULL_ERROR"
+
+
+def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run ``function`` with the composed config.
+
+    What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
+    Anything else is a bug of ours and keeps its traceback.
+    """
+    debug = os.environ.get(DEBUG) == "1"
+    os.environ[DEBUG] = "1"  # Hydra raises instead of printing
+    load_dotenv()
+    _quiet()
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("record_dir", record_dir, replace=True)
+    failures: list[Exception] = []
+
+    def job(config: DictConfig) -> Any:
+        try:
+            return function(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failures.append(error)  # Hydra would print a line of its own
+            return None
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        if failures:
+            raise failures[0]
+    except Exception as error:
+        line = explain(error)
+        if debug or line is None:
+            raise
+        _fail(line)
+    except KeyboardInterrupt:
+        _fail("interrupted")
+
+
+def run_dir(ckpt_path: str | None, default: str) -> str:
+    """A resumed run goes on in its own folder: that of ``<run folder>/checkpoints/last.ckpt``."""
+    return str(Path(ckpt_path).parent.parent) if ckpt_path else default
+
+
+def record_dir(ckpt_path: str | None, now: str) -> str:
+    """Where Hydra records the composed config; a resumed run keeps its first record."""
+    return f".hydra/resumed-{now}" if ckpt_path else ".hydra"
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error that the user can mend, None for a bug."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link)
+    for link in chain:
+        if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
+            where = f" {link.filename}:" if link.filename else ""
+            return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
+    if isinstance(error, MisconfigurationException):
+        return re.sub(r"\s+", " ", str(error)).strip()
+    text = " ".join(str(link) for link in chain)
+    if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
+        options = re.findall(r"\t([\w.-]+)", text)
+        return f"{match[1]}={match[2]}: there is no such option{_suggest(match[2], options)}; choose from {', '.join(options)}"
+    if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
+        return f"{match[1]} is no setting{_suggest_setting(match[1])}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return re.sub(r"\s+", " ", str(error)).strip()
+    return None
+
+
+def check_types(path: str, node: Any) -> None:
+    """Compare every ``_target_`` of ours in a resolved config with its constructor, before anything is built.
+
+    Raises:
+        UserError: for a setting that the constructor does not have, or a value of the wrong type.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        check_types(f"{path}.{key}", value)
+    target = str(node.get("_target_", ""))
+    if not target.startswith("twotower."):
+        return
+    parameters = inspect.signature(hydra.utils.get_class(target), eval_str=True).parameters
+    for key, value in node.items():
+        if key.startswith("_"):
+            continue
+        if key not in parameters:
+            raise UserError(f"{path}.{key} is no setting of {target.split('.')[-1]}{_suggest(key, list(parameters))}")
+        hint = parameters[key].annotation
+        if isinstance(value, dict) or hint is inspect.Parameter.empty:
+            continue
+        try:
+            TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].replace("Input should be", "must be")
+            raise UserError(f"{path}.{key} {reason}, got {value!r}") from None
+
+
+def _suggest(word: str, options: list[str]) -> str:
+    close = difflib.get_close_matches(word, options, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _suggest_setting(name: str) -> str:
+    """The closest key of the whole configuration, found in the YAML files."""
+    keys = {key for file in CONF.rglob("*.yaml") for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)}
+    *parents, leaf = name.split(".")
+    close = difflib.get_close_matches(leaf, keys, n=1)
+    return f" (did you mean {'.'.join([*parents, close[0]])}?)" if close else ""
+
+
+def _quiet() -> None:
+    """Keep the libraries' hints off the screen; their errors stay."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+
+
+def _fail(line: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(line)}")
+    sys.exit(1)

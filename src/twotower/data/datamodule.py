@@ -1,0 +1,242 @@
+"""The LightningDataModule of every data set: prepares once, yields indices, builds batches on the device."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock
+from rich.console import Console
+from torch import Tensor
+
+from twotower.data import store
+from twotower.data.frames import Reader
+from twotower.data.loader import EvalLoader, TrainLoader
+from twotower.data.prepare import GROUPS, Options, prepare
+from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError
+
+CORPUS_CHUNK = 65_536
+
+
+class RetrievalDataModule(pl.LightningDataModule):
+    """A reader's data, prepared, split leave-last-out, and batched by tensor operations on the device.
+
+    Args:
+        reader: parses the official files.
+        data_dir: raw files; may be read-only when they are there.
+        cache_dir: prepared data.
+        batch_size: positives per process and training step.
+        eval_batch_size: users per evaluation step.
+        min_value: see :class:`~twotower.data.prepare.Options`, like the next three.
+        k_core: minimum interactions of users and items.
+        history_length: width of the history feature, 0 for none.
+        group_shares: shares that part head, middle and tail categories.
+        mask_seen: leave out what a user has interacted with before, in evaluation.
+        seed: of order, negatives and dropout.
+    """
+
+    schema: Schema
+    fingerprint: str
+    note: str
+    group_names = ("", *GROUPS, "cold")
+
+    def __init__(
+        self,
+        reader: Reader,
+        data_dir: str,
+        cache_dir: str,
+        batch_size: int,
+        eval_batch_size: int,
+        min_value: float | None,
+        k_core: int,
+        history_length: int,
+        group_shares: list[float],
+        mask_seen: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.data_dir = Path(data_dir)
+        self.cache_dir = Path(cache_dir)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.options = Options(min_value, k_core, history_length, tuple(group_shares))  # type: ignore[arg-type]
+        self.options.check()
+        self.mask_seen = mask_seen
+        self.seed = seed
+        self.negatives: Callable[[Tensor, int], Negatives] | None = None  # given by what trains on these data
+        self.tables: dict[str, Tensor] = {}
+
+    # Preparation
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the prepared data, preparing them first where they are missing or the raw files have changed.
+
+        Raises:
+            UserError: for missing or malformed raw files and a damaged cache.
+        """
+        if self.tables:
+            return
+        options = {**self.options._asdict(), **self.reader.options()}
+        folder = store.cache_folder(self.cache_dir, self.reader.name, options)
+        if not self._is_current(folder):
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):  # one process prepares, the others wait
+                if not self._is_current(folder):
+                    self._prepare(folder)
+        prepared = store.load(folder)
+        self.meta = prepared.meta
+        self.schema = Schema.from_plain(prepared.meta["schema"])
+        self.fingerprint = prepared.meta["fingerprint"]
+        self.note = prepared.meta["note"]
+        self.tables = {name: torch.from_numpy(a) for name, a in prepared.arrays.items() if not name.startswith("raw/")}
+
+    def _prepare(self, folder: Path) -> None:
+        self.reader.fetch(self.data_dir)
+        with Console(stderr=True).status(f"preparing {self.reader.name}"):
+            prepared = prepare(self.reader.read(self.data_dir), self.options)
+            store.save(folder, prepared, {"sources": self._sources()})
+
+    def _sources(self) -> dict[str, list[int]]:
+        """Size and time of each raw file that is there."""
+        found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
+        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+
+    def _is_current(self, folder: Path) -> bool:
+        """Is there a cache, made from the raw files as they are now? Without raw files the cache is good."""
+        if not folder.exists():
+            return False
+        sources = self._sources()
+        return not sources or store.load(folder).meta["sources"] == sources
+
+    # Loaders
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of training positions."""
+        return TrainLoader(self.tables["position/train"], self.batch_size, self.seed, *self._rank())
+
+    def val_dataloader(self) -> EvalLoader:
+        """Batches of validation positions."""
+        return EvalLoader(self.tables["position/val"], self.eval_batch_size, *self._rank())
+
+    def test_dataloader(self) -> EvalLoader:
+        """Batches of test positions."""
+        return EvalLoader(self.tables["position/test"], self.eval_batch_size, *self._rank())
+
+    def _rank(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def has_oracle(self) -> bool:
+        """Do these data know the best possible ranking?"""
+        return "latent/user" in self.tables
+
+    # Batches
+
+    def on_after_batch_transfer(self, batch: TrainIndex | EvalIndex, dataloader_idx: int = 0) -> Batch | EvalBatch:
+        """Turn indices into a batch, on the device they were moved to."""
+        return self.train_batch(batch) if isinstance(batch, TrainIndex) else self.eval_batch(batch)
+
+    def train_batch(self, index: TrainIndex) -> Batch:
+        """Draw negatives, gather features, keep each distinct item once.
+
+        Raises:
+            UserError: if nobody has said which negatives to draw.
+        """
+        if self.negatives is None:
+            raise UserError("the data module draws no negatives before its attribute `negatives` is set")
+        torch.manual_seed(index.seed)  # negatives and dropout of this step
+        tables = self._tables_on(index.position.device)
+        positive = tables["interactions/item"][index.position].long()  # (batch,)
+        drawn = self.negatives(positive, self.schema.num_train_items)
+        distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
+        negative_row = row[len(positive) :]
+        own = drawn.item.dim() == 2
+        return Batch(
+            user=self._user_features(index.position),
+            item=self.item_features(distinct),
+            item_index=distinct,
+            category=tables["category"][distinct].long(),
+            positive=row[: len(positive)],
+            negative=negative_row.view_as(drawn.item) if own else None,
+            num_draws=None
+            if own
+            else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
+            log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
+            num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
+        )
+
+    def eval_batch(self, index: EvalIndex) -> EvalBatch:
+        """Users with their histories, targets and what they have seen before."""
+        tables = self._tables_on(index.position.device)
+        target = tables["interactions/item"][index.position].long()  # (batch,)
+        user = tables["interactions/user"][index.position].long()  # (batch,)
+        seen_row, seen_item = self._seen(index.position)
+        group = tables["group"][target][:, None] == torch.arange(len(GROUPS), device=target.device)
+        everyone, cold = torch.ones_like(target).bool(), target >= self.schema.num_train_items
+        return EvalBatch(
+            user=self._with_truth(self._user_features(index.position), "user", user),
+            target=target[:, None],
+            seen_row=seen_row,
+            seen_item=seen_item,
+            group=torch.cat([everyone[:, None], group, cold[:, None]], 1),
+        )
+
+    def item_features(self, item: Tensor) -> dict[str, Tensor]:
+        """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
+        tables = self._tables_on(item.device)
+        return {feature.name: tables[f"item/{feature.name}"][item] for feature in self.schema.item}
+
+    def corpus(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
+        """Features of all items in order, in chunks."""
+        for item in torch.arange(self.schema.num_items, device=device).split(CORPUS_CHUNK):
+            yield self._with_truth(self.item_features(item), "item", item)
+
+    def train_interactions(self) -> Interactions:
+        """All training interactions, for models fitted in closed form."""
+        position = self.tables["position/train"]
+        user, item = (self.tables[f"interactions/{side}"][position].long() for side in ("user", "item"))
+        return Interactions(user + 1, item + 1)
+
+    def _user_features(self, position: Tensor) -> dict[str, Tensor]:
+        tables = self._tables_on(position.device)
+        user = tables["interactions/user"][position].long()  # (batch,)
+        return {
+            feature.name: self._history(position, user)
+            if feature.kind == "history"
+            else tables[f"user/{feature.name}"][user]
+            for feature in self.schema.user
+        }
+
+    def _with_truth(self, features: dict[str, Tensor], side: str, index: Tensor) -> dict[str, Tensor]:
+        """Add the planted truth of synthetic data, for the oracle."""
+        return (
+            {**features, "latent": self._tables_on(index.device)[f"latent/{side}"][index]}
+            if self.has_oracle
+            else features
+        )
+
+    def _history(self, position: Tensor, user: Tensor) -> Tensor:
+        """``item_id`` features of the interactions just before ``position``: ``(batch, history_length)``, 0 is padding."""
+        tables = self._tables_on(position.device)
+        length = self.options.history_length
+        before = position[:, None] + torch.arange(-length, 0, device=position.device)  # (batch, length)
+        item = tables["interactions/item"][before.clamp_min(0)]
+        known = (before >= tables["offset"][user][:, None]) & (item < self.schema.num_train_items)
+        return (item + 1) * known
+
+    def _seen(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """(row, item) pairs of all earlier interactions of the users at ``position``."""
+        if not self.mask_seen:
+            return position.new_zeros(0), position.new_zeros(0)
+        tables = self._tables_on(position.device)
+        start = tables["offset"][tables["interactions/user"][position].long()]  # (batch,)
+        count = position - start
+        row = torch.repeat_interleave(torch.arange(len(position), device=position.device), count)  # (num_seen,)
+        place = torch.arange(len(row), device=position.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
+        return row, tables["interactions/item"][start[row] + place].long()
+
+    def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
+        if self.tables["category"].device != device:
+            self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        return self.tables

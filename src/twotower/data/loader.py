@@ -1,0 +1,77 @@
+"""The loader: yields index tensors, nothing else; knows where it is, so that a run can stop and go on anywhere."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twotower.types import EvalIndex, TrainIndex, check_number
+
+
+class TrainLoader:
+    """Shuffled batches of positions. Order and step seeds follow from (seed, epoch, batch, rank) alone.
+
+    Args:
+        position: ``(num_positives,)`` positions of the training interactions.
+        batch_size: positives per process and step.
+        seed: of order and steps.
+        rank: of this process; each takes its own rows of every global batch.
+        world_size: number of processes.
+    """
+
+    def __init__(self, position: Tensor, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        check_number("data.batch_size", batch_size, 1)
+        self.position = position
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.next_batch = 0
+
+    def __len__(self) -> int:
+        """Batches per epoch. A last batch with fewer rows than processes is dropped."""
+        full, rest = divmod(len(self.position), self.batch_size * self.world_size)
+        return full + (rest >= self.world_size)
+
+    def __iter__(self) -> Iterator[TrainIndex]:
+        """The rest of the current epoch, or the next one if that is done."""
+        if self.next_batch >= len(self):
+            self.epoch, self.next_batch = self.epoch + 1, 0
+        generator = torch.Generator().manual_seed(self._seed(self.epoch))
+        order = torch.randperm(len(self.position), generator=generator)
+        size = self.batch_size * self.world_size
+        while self.next_batch < len(self):
+            batch = self.next_batch
+            rows = order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+            self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
+            yield TrainIndex(self.position[rows], self._seed(self.epoch, batch, self.rank))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch, self.next_batch = state["epoch"], state["next_batch"]
+
+    def _seed(self, *where: int) -> int:
+        return int(np.random.SeedSequence([self.seed, *where]).generate_state(1)[0])
+
+
+class EvalLoader:
+    """Positions of held-out interactions in order; every row once, whatever the number of processes."""
+
+    def __init__(self, position: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        check_number("data.eval_batch_size", batch_size, 1)
+        self.batches = position[rank::world_size].split(batch_size)
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[EvalIndex]:
+        """Each batch once."""
+        return map(EvalIndex, self.batches)

@@ -1,0 +1,58 @@
+"""An embedding table with a stated answer for ids that have no trained row."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.types import UserError, check_choice, check_number
+
+COLD_IDS = ("mean", "zero", "trained")
+
+
+class EmbeddingTable(nn.Module):
+    """Rows for vocabulary indices; index 0 is the value that training never saw, or that is missing.
+
+    Args:
+        num_values: vocabulary size with index 0.
+        dim: width of a row.
+        cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own ``trained`` row.
+    """
+
+    def __init__(self, num_values: int, dim: int, cold_ids: str) -> None:
+        super().__init__()
+        self.cold_ids = cold_ids
+        self.weight = nn.Parameter(torch.empty(num_values, dim))
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """``(batch,)`` indices to ``(batch, dim)`` rows."""
+        rows = F.embedding(index, self.weight)  # (batch, dim)
+        if self.cold_ids == "trained":
+            return rows
+        if self.cold_ids == "zero":
+            return rows * (index > 0)[:, None]
+        if self.training or not (index == 0).any():  # training ids all have rows: the mean is not needed
+            return rows
+        return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
+
+
+def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
+    """Refuse pairs of settings that leave the cold row untrained or unused.
+
+    Raises:
+        UserError: naming the setting and the cure.
+    """
+    check_choice("model.cold_ids", cold_ids, COLD_IDS)
+    check_number("model.id_dropout", id_dropout, 0, 0.99)
+    if cold_ids == "trained" and id_dropout == 0:
+        raise UserError("model.cold_ids=trained learns its row from hidden ids: set model.id_dropout, 0.1 say")
+    if cold_ids == "mean" and id_dropout > 0:
+        raise UserError("model.id_dropout needs a row to put in the id's place: set model.cold_ids=trained or zero")
+
+
+def hide_ids(features: dict[str, Tensor], name: str, share: float) -> dict[str, Tensor]:
+    """Id dropout: replace a random ``share`` of the ids by the cold index 0 (Volkovs et al., DropoutNet, NeurIPS 2017)."""
+    if share == 0:
+        return features
+    kept = torch.rand(features[name].shape, device=features[name].device) >= share
+    return {**features, name: features[name] * kept}

@@ -1,0 +1,75 @@
+"""All features of one side, embedded and concatenated: the input of a tower."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import EmbeddingTable
+from twotower.types import Feature, UserError
+
+
+class MultiEmbedding(nn.Module):
+    """Mean of the embeddings of a multi-valued feature or of a history; zeros for an empty one."""
+
+    def __init__(self, num_values: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_values, dim))
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
+        return F.embedding_bag(index, self.weight, mode="mean", padding_idx=0)
+
+
+class NumericEmbedding(nn.Module):
+    """A standardised number as a learned direction and offset."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, dim)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``(batch,)`` to ``(batch, dim)``."""
+        return self.linear(value[:, None])
+
+
+class FeatureEmbedding(nn.Module):
+    """Embeds each feature with its own table and concatenates them in the schema's order.
+
+    Args:
+        features: the side's features (``schema.user`` or ``schema.item``).
+        dim: width of every feature.
+        use: names to take, in any order; None takes all.
+        cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see :class:`EmbeddingTable`.
+
+    Raises:
+        UserError: if ``use`` names a feature that the data do not have.
+    """
+
+    def __init__(self, features: tuple[Feature, ...], dim: int, use: list[str] | None, cold_ids: str) -> None:
+        super().__init__()
+        names = [feature.name for feature in features]
+        unknown = [] if use is None else [name for name in use if name not in names]
+        if unknown or (use is not None and not use):
+            raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
+        self.embeddings = nn.ModuleDict(
+            {
+                feature.name: self._build(feature, dim, cold_ids)
+                for feature in features
+                if use is None or feature.name in use
+            }
+        )
+        self.output_dim = dim * len(self.embeddings)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
+        return torch.cat([embed(features[name]) for name, embed in self.embeddings.items()], dim=1)
+
+    @staticmethod
+    def _build(feature: Feature, dim: int, cold_ids: str) -> nn.Module:
+        if feature.kind == "numeric":
+            return NumericEmbedding(dim)
+        if feature.kind in ("multi", "history"):
+            return MultiEmbedding(feature.num_values, dim)
+        is_id = feature.name in ("user_id", "item_id")
+        return EmbeddingTable(feature.num_values, dim, cold_ids if is_id else "trained")

@@ -1,0 +1,34 @@
+"""Binary cross-entropy over positives and their own negatives: the paper's task loss."""
+
+from torch import Tensor, nn
+
+from twotower.losses.functional import binary_cross_entropy, own_logits
+from twotower.types import Batch, Towers, UserError, check_number
+
+
+class BCE(nn.Module):
+    """``σ(<p_u, p_v> / temperature)`` against the label, averaged over all ``T`` pairs (DAT, Eq. 4).
+
+    With normalised towers and a ReLU at their end, scores lie in [0, 1] and the loss cannot fall below .617 for four
+    negatives; ``temperature`` below 1 or ``model.last_activation=none`` frees it.
+
+    Args:
+        temperature: divides the scores; the paper has none (1).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        check_number("loss.task.temperature", temperature, 1e-4)
+        self.temperature = temperature
+
+    def forward(self, towers: Towers, batch: Batch) -> Tensor:
+        """Scalar loss.
+
+        Raises:
+            UserError: if the negatives are shared by the batch.
+        """
+        if batch.negative is None:
+            raise UserError(
+                "loss/task=bce scores each positive with negatives of its own: use it with negatives=uniform"
+            )
+        return binary_cross_entropy(own_logits(towers, batch, self.temperature))

@@ -1,0 +1,90 @@
+"""The DAT loss: a task loss, two mimic losses and category alignment (Yu et al., DLP-KDD 2021, Eq. 5)."""
+
+from torch import Tensor, nn
+
+from twotower.losses.functional import category_alignment, mimic, pair_counts
+from twotower.types import Batch, LossOutput, Schema, Towers, UserError, check_choice, check_number
+
+
+class DATLoss(nn.Module):
+    """``loss = task + lambda1 mimic_user + lambda2 mimic_item + lambda3 alignment``.
+
+    A weight of 0 removes its term: it is neither computed nor logged. With all three at 0 any model can use it, with
+    ``lambda3`` alone any model on data with categories.
+
+    Args:
+        schema: sizes of the data.
+        task: the task loss, called with ``(towers, batch)``.
+        lambda1: weight of the user side's mimic loss (paper: 0.5).
+        lambda2: weight of the item side's mimic loss (paper: 0.5).
+        lambda3: weight of category alignment (paper: 1).
+        reduction: the mimic losses' divisor. ``pairs`` is the paper's ``T``, which counts negatives too, so that the weight of
+            mimicry falls as negatives are added; ``positives`` is the mean over the pairs that contribute.
+        over_dim: ``sum`` or ``mean`` of the mimic error over the dimensions; the paper does not say which.
+        min_items: categories with fewer items in a batch are left out of alignment.
+        unbiased: covariances divide by ``n - 1``, not ``n``.
+
+    Raises:
+        UserError: for a weight that is negative or no finite number, and for ``lambda3`` on data without categories.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        task: nn.Module,
+        lambda1: float,
+        lambda2: float,
+        lambda3: float,
+        reduction: str,
+        over_dim: str,
+        min_items: int,
+        unbiased: bool,
+    ) -> None:
+        super().__init__()
+        for name, weight in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)):
+            check_number(f"loss.{name}", weight, 0)
+        check_choice("loss.reduction", reduction, ("pairs", "positives"))
+        check_choice("loss.over_dim", over_dim, ("sum", "mean"))
+        check_number("loss.min_items", min_items, 1)
+        if lambda3 > 0 and schema.num_categories == 0:
+            raise UserError(f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0")
+        self.task = task
+        self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
+        self.reduction = reduction
+        self.over_dim = over_dim
+        self.min_items = min_items
+        self.unbiased = unbiased
+        self.num_categories = schema.num_categories
+
+    def forward(self, towers: Towers, batch: Batch) -> LossOutput:
+        """The weighted total and its unweighted terms.
+
+        Raises:
+            UserError: if a mimic loss meets a model without augmented vectors.
+        """
+        terms = {"task": self.task(towers, batch)}
+        total = terms["task"]
+        num_pairs = batch.num_pairs if self.reduction == "pairs" else len(batch.positive)
+        if self.lambda1 > 0:
+            a_u = self._augmented(towers.user_augmented, "lambda1")  # (batch, dim)
+            p_v = towers.item.index_select(0, batch.positive)  # (batch, dim)
+            terms["mimic_user"] = mimic(a_u, p_v, num_pairs, self.over_dim)
+            total = total + self.lambda1 * terms["mimic_user"]
+        if self.lambda2 > 0:
+            a_v = self._augmented(towers.item_augmented, "lambda2").index_select(0, batch.positive)  # (batch, dim)
+            terms["mimic_item"] = mimic(a_v, towers.user, num_pairs, self.over_dim)
+            total = total + self.lambda2 * terms["mimic_item"]
+        if self.lambda3 > 0:
+            terms["alignment"] = category_alignment(
+                towers.item, batch.category, pair_counts(batch), self.num_categories, self.min_items, self.unbiased
+            )
+            total = total + self.lambda3 * terms["alignment"]
+        return LossOutput(total, terms)
+
+    @staticmethod
+    def _augmented(vectors: Tensor | None, weight: str) -> Tensor:
+        if vectors is None:
+            raise UserError(
+                f"loss.{weight} > 0 trains augmented vectors, and this model has none: use it with model=dat, or set loss=plain"
+            )
+        return vectors

@@ -1,0 +1,63 @@
+"""The shell of every ranking metric: sums over users, overall and per group."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from twotower.types import UserError
+
+
+class RankMetric(Metric):
+    """Averages a function of the targets' ranks over users.
+
+    A user's value is computed from the ranks of that user's targets among all candidates, so no predictions are stored and
+    several processes add up exactly. Subclasses define :meth:`per_user` and ``name``.
+
+    Args:
+        k: cut-offs; None for a metric without one.
+        num_groups: columns of the ``group`` matrix given to ``update``.
+
+    Raises:
+        UserError: if a cut-off is not a whole number >= 1.
+    """
+
+    name: str
+    total: Tensor
+    count: Tensor
+    full_state_update = False
+
+    def __init__(self, num_groups: int, k: list[int] | None = None) -> None:
+        super().__init__()
+        if k is not None and (not k or any(not isinstance(cut, int) or cut < 1 for cut in k)):
+            raise UserError(f"metric.{self.name}.k must list whole numbers >= 1, got {k}")
+        self.k = k
+        self.register_buffer("cut", torch.tensor(k or [0]), persistent=False)
+        self.add_state("total", torch.zeros(num_groups, len(k or [0]), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(num_groups, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, rank: Tensor, group: Tensor) -> None:
+        """Add users.
+
+        Args:
+            rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets.
+            group: ``(batch, num_groups)`` membership.
+        """
+        member = group.to(torch.float64)  # (batch, num_groups)
+        self.total += member.T @ self.per_user(rank).to(torch.float64)
+        self.count += member.sum(0)
+
+    def compute(self) -> Tensor:
+        """``(num_groups, num_cutoffs)`` means; NaN for a group without users."""
+        return self.total / self.count[:, None]
+
+    def per_user(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets)`` ranks to ``(batch, num_cutoffs)`` values."""
+        raise NotImplementedError
+
+    def labels(self) -> list[str]:
+        """Names of the columns of :meth:`compute`: ``hit_rate@10`` and so on."""
+        return [self.name] if self.k is None else [f"{self.name}@{cut}" for cut in self.k]
+
+    def hits(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets, num_cutoffs)``: is the target within the cut-off?"""
+        return (rank[:, :, None] >= 1) & (rank[:, :, None] <= self.cut)

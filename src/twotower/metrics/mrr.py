@@ -1,0 +1,16 @@
+"""Mean reciprocal rank."""
+
+from torch import Tensor
+
+from twotower.metrics.base import RankMetric
+
+
+class MRR(RankMetric):
+    """Mean of ``1 / rank`` of the best-ranked target, over the whole corpus. (The DAT paper prints ten times this.)"""
+
+    name = "mrr"
+
+    def per_user(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets)`` ranks to ``(batch, 1)``."""
+        best = rank.where(rank > 0, rank.max() + 1).amin(1, keepdim=True)
+        return 1 / best.double()

@@ -1,0 +1,15 @@
+"""Recall."""
+
+from torch import Tensor
+
+from twotower.metrics.base import RankMetric
+
+
+class Recall(RankMetric):
+    """Share of a user's targets in the first ``k``; equals the hit rate where every user has one target."""
+
+    name = "recall"
+
+    def per_user(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets)`` ranks to ``(batch, num_cutoffs)``."""
+        return self.hits(rank).sum(1) / (rank > 0).sum(1, keepdim=True)

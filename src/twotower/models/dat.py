@@ -1,0 +1,92 @@
+"""DAT: the Dual Augmented Two-tower model (Yu et al., Meituan, DLP-KDD 2021)."""
+
+import torch
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.mlp import Tower
+from twotower.types import Batch, Schema, Towers, check_choice
+
+
+class DAT(nn.Module):
+    """Two towers whose inputs end in augmented vectors ``a_u`` and ``a_v``, trained to mimic the other tower's output.
+
+    ``z_u = [e_1 ‖ … ‖ e_n ‖ a_u]``, ``z_v = [e_1 ‖ … ‖ e_m ‖ a_v]``, then the towers of Eq. 1. ``a_u`` and ``a_v`` are
+    tables of their own, keyed by user and item id and apart from the id embeddings, which are inputs too. Their width is
+    ``dim``, that of the tower outputs they mimic. The mimic losses (Eq. 2) are in ``losses/functional.py``.
+
+    Args:
+        schema: features and sizes of the data.
+        embedding_dim: width of every feature embedding (paper: 32).
+        hidden_dims: hidden widths of both towers (paper: 256, 128).
+        dim: width of tower outputs and augmented vectors (paper: 32).
+        activation: after each hidden layer (paper: relu).
+        last_activation: after the last layer (paper: relu; it keeps every score in [0, 1]).
+        normalize: L2-normalise the outputs (paper: yes).
+        dropout: share of hidden units dropped in training.
+        augment_gradient: what trains the augmented vectors: the task loss through the tower input and the mimic loss
+            (``both``, the paper), ``mimic`` alone (they enter the tower detached), or ``task`` alone.
+        user_features: names of the user tower's inputs, None for all.
+        item_features: names of the item tower's inputs, None for all.
+        cold_ids: vector of an id without a trained row, in id embeddings and augmented tables alike.
+        id_dropout: share of user and item ids hidden in training.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        hidden_dims: list[int],
+        dim: int,
+        activation: str,
+        last_activation: str,
+        normalize: bool,
+        dropout: float,
+        augment_gradient: str,
+        user_features: list[str] | None,
+        item_features: list[str] | None,
+        cold_ids: str,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task"))
+        check_cold_ids(cold_ids, id_dropout)
+        self.augment_gradient = augment_gradient
+        self.id_dropout = id_dropout
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
+        self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids)
+        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
+        self.user_tower = Tower(self.user_embedding.output_dim + dim, *tower)
+        self.item_tower = Tower(self.item_embedding.output_dim + dim, *tower)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """User features, each ``(batch, ...)``, to ``p_u`` ``(batch, dim)``."""
+        return self._encode_user(features, self.user_augmented(features["user_id"]))
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """Item features, each ``(batch, ...)``, to ``p_v`` ``(batch, dim)``."""
+        return self._encode_item(features, self.item_augmented(features["item_id"]))
+
+    def forward(self, batch: Batch) -> Towers:
+        """``p_u``, ``p_v``, ``a_u`` and ``a_v`` of the batch's users and distinct items."""
+        rate = self.id_dropout if self.training else 0.0
+        user_features = hide_ids(batch.user, "user_id", rate)
+        item_features = hide_ids(batch.item, "item_id", rate)
+        a_u = self.user_augmented(user_features["user_id"])  # (batch, dim)
+        a_v = self.item_augmented(item_features["item_id"])  # (num_distinct, dim)
+        user, item = self._encode_user(user_features, a_u), self._encode_item(item_features, a_v)
+        if self.augment_gradient == "task":
+            a_u, a_v = a_u.detach(), a_v.detach()
+        return Towers(user, item, a_u, a_v)
+
+    def _encode_user(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
+        return self.user_tower(torch.cat([self.user_embedding(features), self._input(augmented)], dim=1))
+
+    def _encode_item(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
+        return self.item_tower(torch.cat([self.item_embedding(features), self._input(augmented)], dim=1))
+
+    def _input(self, augmented: Tensor) -> Tensor:
+        return augmented.detach() if self.augment_gradient == "mimic" else augmented

@@ -1,0 +1,37 @@
+"""Popularity: the floor that every model must clear."""
+
+import torch
+from torch import Tensor, nn
+
+from twotower.types import Batch, Interactions, Schema, Towers
+
+
+class Popularity(nn.Module):
+    """Scores an item by its share of the training interactions; the same ranking for every user.
+
+    Args:
+        schema: features and sizes of the data.
+    """
+
+    share: Tensor
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.zeros(schema.num_values("item_id")))
+
+    def fit(self, interactions: Interactions) -> None:
+        """Count the training interactions of each item. Cold items keep 0."""
+        counts = torch.bincount(interactions.item, minlength=len(self.share)).float()
+        self.share.copy_(counts / counts.sum())
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, 1)`` of ones."""
+        return torch.ones(len(features["user_id"]), 1, device=self.share.device)
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, 1)`` popularity; 0 for an item that training never saw."""
+        return self.share[features["item_id"]][:, None]
+
+    def forward(self, batch: Batch) -> Towers:
+        """Tower outputs of the batch's users and distinct items."""
+        return Towers(self.encode_user(batch.user), self.encode_item(batch.item))

@@ -1,0 +1,65 @@
+"""The plain two-tower model (DSSM with feature embeddings)."""
+
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import check_cold_ids, hide_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.mlp import Tower
+from twotower.types import Batch, Schema, Towers
+
+
+class TwoTower(nn.Module):
+    """User tower and item tower over concatenated feature embeddings; the score is their inner product.
+
+    Args:
+        schema: features and sizes of the data.
+        embedding_dim: width of every feature embedding.
+        hidden_dims: hidden widths of both towers.
+        dim: width of the tower outputs.
+        activation: after each hidden layer.
+        last_activation: after the last layer (``none`` unless the scores shall be non-negative).
+        normalize: L2-normalise the outputs.
+        dropout: share of hidden units dropped in training.
+        user_features: names of the user tower's inputs, None for all.
+        item_features: names of the item tower's inputs, None for all.
+        cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained`` (needs ``id_dropout``).
+        id_dropout: share of user and item ids hidden in training.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        hidden_dims: list[int],
+        dim: int,
+        activation: str,
+        last_activation: str,
+        normalize: bool,
+        dropout: float,
+        user_features: list[str] | None,
+        item_features: list[str] | None,
+        cold_ids: str,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        check_cold_ids(cold_ids, id_dropout)
+        self.id_dropout = id_dropout
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
+        self.user_tower = Tower(self.user_embedding.output_dim, *tower)
+        self.item_tower = Tower(self.item_embedding.output_dim, *tower)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """User features, each ``(batch, ...)``, to ``(batch, dim)``."""
+        return self.user_tower(self.user_embedding(features))
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """Item features, each ``(batch, ...)``, to ``(batch, dim)``."""
+        return self.item_tower(self.item_embedding(features))
+
+    def forward(self, batch: Batch) -> Towers:
+        """Tower outputs of the batch's users and distinct items."""
+        rate = self.id_dropout if self.training else 0.0
+        user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
+        return Towers(self.encode_user(user), self.encode_item(item))

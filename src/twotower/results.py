@@ -1,0 +1,94 @@
+"""What a run leaves: its record as JSON, and a table for people."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
+COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "oracle")
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write by rename: the file is whole or absent."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def print_table(record: dict[str, Any], where: Path) -> None:
+    """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
+    values = _columns(record)
+    table = Table(
+        title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where)
+    )
+    table.add_column("metric")
+    names = [name for name in COLUMNS if values.get(name)]
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name == "test" else None)
+    if "oracle" in names:
+        table.add_column("test / oracle", justify="right")
+    for metric in values["test" if values.get("test") else "val"]:
+        cells = [_cell(values[name].get(metric)) for name in names]
+        if "oracle" in names:
+            best = values["oracle"].get(metric)
+            cells.append(f"{values['test'][metric] / best:.0%}" if best else "")
+        table.add_row(metric, *cells)
+    Console().print(table)
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory so far: on the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """``val``, ``test`` and ``oracle`` overall, and the groups of ``test`` (or of ``val`` where there is no test)."""
+    columns: dict[str, dict[str, float]] = {}
+    for part in ("val", "test", "oracle"):
+        columns[part] = {key: value for key, value in (record.get(part) or {}).items() if _is_metric(key)}
+    for key, value in (record.get("test") or record.get("val") or {}).items():
+        if "/" in key:
+            group, metric = key.split("/", 1)
+            columns.setdefault(group, {})[metric] = value
+    return columns
+
+
+def _is_metric(key: str) -> bool:
+    return "/" not in key and key != "zero_items"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _caption(record: dict[str, Any], where: Path) -> str:
+    facts = [record.get("data_note") or ""]
+    if record.get("train_examples_per_second"):
+        facts.append(f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s")
+    zero = (record.get("test") or {}).get("zero_items", 0)
+    if zero > 0:
+        facts.append(f"{zero:.1%} of item vectors are zero and can never be found")
+    return "\n".join([", ".join(fact for fact in facts if fact), str(where)]).strip()

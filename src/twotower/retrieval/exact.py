@@ -1,0 +1,50 @@
+"""Exact ranks by brute force: one matrix product per chunk of users."""
+
+import torch
+from torch import Tensor
+
+SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
+
+
+def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
+    """Rank of each target among all items that its user has not seen, ties counted against the model.
+
+    A rank is one plus the number of other candidates whose score is not lower, so equal scores, and scores that are no
+    number, never help. A target stays a candidate even if it was seen before.
+
+    Args:
+        user: ``(batch, dim)``.
+        item: ``(num_items, dim)``.
+        target: ``(batch, num_targets)`` item indices, -1 pads after the first.
+        seen_row: ``(num_seen,)`` rows of ``user``, ascending.
+        seen_item: ``(num_seen,)`` the items those users have seen.
+
+    Returns:
+        ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
+    """
+    rows = max(1, SCORES_PER_CHUNK // len(item))
+    bounds = torch.arange(0, len(user) + rows, rows, device=user.device).clamp_max(len(user))
+    seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
+    return torch.cat(
+        [
+            _chunk_ranks(
+                user[start : start + rows],
+                item,
+                target[start : start + rows],
+                seen_row[seen_bounds[chunk] : seen_bounds[chunk + 1]] - start,
+                seen_item[seen_bounds[chunk] : seen_bounds[chunk + 1]],
+            )
+            for chunk, start in enumerate(range(0, len(user), rows))
+        ]
+    )
+
+
+def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
+    scores = user @ item.T  # (batch, num_items)
+    padded = target < 0
+    target = target.where(~padded, target[:, :1])
+    target_score = scores.gather(1, target)  # (batch, num_targets)
+    scores[seen_row, seen_item] = float("-inf")
+    scores.scatter_(1, target, target_score)
+    not_lower = [(~(scores < column[:, None])).sum(1) for column in target_score.unbind(1)]  # the target is one of them
+    return torch.stack(not_lower, 1).masked_fill(padded, 0)

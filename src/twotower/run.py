@@ -1,0 +1,222 @@
+"""The only module that sees a config: builds the parts, trains, evaluates."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from twotower import results
+from twotower.callbacks import Throughput
+from twotower.cli import check_types
+from twotower.metrics.base import RankMetric
+from twotower.models.oracle import Oracle
+from twotower.task import RetrievalTask
+from twotower.types import UserError
+
+FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Train, choose the best epoch by validation, test it once; ``metrics.json`` is the last act.
+
+    Returns:
+        Test metrics by name.
+    """
+    started = time.perf_counter()
+    about = _about_new_run(config)
+    if config.ckpt_path:
+        saved = load_checkpoint(config.ckpt_path)["twotower"]
+        config = restore_config(saved, config)
+        about = {**about, "choices": saved["choices"], "overrides": saved["overrides"] + about["overrides"]}
+    about["config"] = OmegaConf.to_container(config, resolve=False)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    pl.seed_everything(config.seed, verbose=False)
+    data, task = build(config, about)
+    trainer = build_part(config, "trainer", logger=_logger(config), callbacks=_callbacks(config))
+    best = run_dir / "checkpoints" / "best.ckpt"
+    if hasattr(task.model, "fit"):
+        task.model.fit(data.train_interactions())  # closed form: there is nothing to iterate
+        trainer.validate(task, data, verbose=False)
+        trainer.save_checkpoint(best)
+    else:
+        trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
+    epochs = trainer.current_epoch
+    chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
+    task.load_state_dict(chosen["state_dict"])
+    trainer.test(task, data, verbose=False)
+    test = _values(trainer, "test")
+    oracle = _oracle_metrics(config, data, trainer) if data.has_oracle else None
+    if trainer.is_global_zero:
+        record = {
+            "status": "completed",
+            "model": about["choices"]["model"],
+            "data": about["choices"]["data"],
+            "data_fingerprint": data.fingerprint,
+            "data_note": data.note,
+            "seed": config.seed,
+            "overrides": about["overrides"],
+            "epochs": epochs,
+            "val": chosen["twotower"]["val"],
+            "test": test,
+            "oracle": oracle,
+            "train_examples_per_second": _examples_per_second(trainer),
+            "wall_seconds": time.perf_counter() - started,
+            "peak_memory_bytes": results.peak_memory_bytes(),
+            "versions": results.versions(),
+        }
+        results.print_table(record, run_dir)
+        results.write_json(run_dir / "metrics.json", record)
+    return test
+
+
+def evaluate(config: DictConfig) -> dict[str, float]:
+    """Rebuild a checkpoint's run from the checkpoint alone and repeat its test.
+
+    Raises:
+        UserError: if the data on disk are not those of the checkpoint.
+    """
+    checkpoint = load_checkpoint(config.ckpt_path)
+    about = checkpoint["twotower"]
+    saved = restore_config(about, config)
+    pl.seed_everything(saved.seed, verbose=False)
+    data, task = build(saved, about)
+    task.load_state_dict(checkpoint["state_dict"])
+    trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+    run = trainer.validate if config.split == "val" else trainer.test
+    run(task, data, verbose=False)
+    values = _values(trainer, config.split)
+    record = {**about["choices"], "data_note": data.note, "seed": saved.seed, config.split: values}
+    if trainer.is_global_zero:
+        results.print_table(record, Path(config.ckpt_path))
+        if config.output:
+            results.write_json(Path(config.output), record)
+    return values
+
+
+def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask]:
+    """Data module and task of a config.
+
+    Raises:
+        UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
+    """
+    _check_roots(config)
+    for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
+        check_types(root, OmegaConf.to_container(config[root], resolve=True))
+    data = build_part(config, "data")
+    data.negatives = build_part(config, "negatives")
+    data.setup()
+    expected = about.get("fingerprint", data.fingerprint)
+    if expected != data.fingerprint:
+        raise UserError(
+            f"the checkpoint was trained on other data (fingerprint {expected}, here {data.fingerprint}): set paths.data_dir to "
+            "the files that it was trained on"
+        )
+    about |= {"schema": data.schema.plain(), "fingerprint": data.fingerprint}
+    model = build_part(config, "model", schema=data.schema)
+    loss = build_part(config, "loss", schema=data.schema)
+    optimizer = build_part(config, "optimizer")
+    return data, RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
+
+
+def build_part(config: DictConfig, path: str, **extra: Any) -> Any:
+    """Instantiate the node at ``path`` with its settings checked."""
+    node = OmegaConf.to_container(OmegaConf.select(config, path), resolve=True)
+    check_types(path, node)
+    return instantiate(node, **extra, _convert_="all")
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of ours without unpickling code.
+
+    Raises:
+        UserError: if there is none, or it is none of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"ckpt_path={path}: there is no such file") from None
+    except Exception as error:
+        raise UserError(f"ckpt_path={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "twotower" not in checkpoint:
+        raise UserError(f"ckpt_path={path} was not written by this project")
+    return checkpoint
+
+
+def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
+    """The checkpoint's config, with what the command line says of paths, trainer, logger and callbacks.
+
+    Raises:
+        UserError: if the command line changes what the checkpoint decides.
+    """
+    saved = OmegaConf.create(about["config"])
+    choices = HydraConfig.get().runtime.choices
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        root = key.replace("/", ".").replace("@", ".").split(".")[0]
+        if key in choices and root not in FIXED:
+            OmegaConf.update(saved, root, config[root], merge=False, force_add=True)
+        elif key in choices:
+            if choices[key] != about["choices"].get(key):
+                raise UserError(
+                    f"{override.input_line}: the checkpoint has {key}={about['choices'].get(key)}; start a new run for another"
+                )
+        elif root in FIXED:
+            if OmegaConf.select(saved, key) != OmegaConf.select(config, key):
+                raise UserError(
+                    f"{override.input_line}: the checkpoint has {OmegaConf.select(saved, key)}; start a new run for another"
+                )
+        elif root in saved:
+            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
+    saved.ckpt_path = config.ckpt_path
+    return saved
+
+
+def _about_new_run(config: DictConfig) -> dict[str, Any]:
+    hydra = HydraConfig.get()
+    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    return {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
+
+
+def _check_roots(config: DictConfig) -> None:
+    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root."""
+    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path"}
+    for root in config:
+        if root not in known:
+            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+
+
+def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
+    return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in config.metric]
+
+
+def _logger(config: DictConfig) -> Any:
+    return build_part(config, "logger") if config.logger else False
+
+
+def _callbacks(config: DictConfig) -> list[pl.Callback]:
+    return [build_part(config, f"callbacks.{name}") for name in config.callbacks if config.callbacks[name]]
+
+
+def _values(trainer: pl.Trainer, part: str) -> dict[str, float]:
+    """Logged values of ``val`` or ``test`` without the prefix."""
+    logged = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    return {key.removeprefix(f"{part}/"): value for key, value in logged.items() if key.startswith(f"{part}/")}
+
+
+def _oracle_metrics(config: DictConfig, data: Any, trainer: pl.Trainer) -> dict[str, float]:
+    """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``."""
+    task = RetrievalTask(Oracle(), None, None, _metrics(config, data), data.group_names, {}, test_name="oracle")
+    trainer.test(task, data, verbose=False)
+    return _values(trainer, "oracle")
+
+
+def _examples_per_second(trainer: pl.Trainer) -> float | None:
+    rates = [callback.examples_per_second() for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
+    return rates[0] if rates and rates[0] is not None and math.isfinite(rates[0]) else None

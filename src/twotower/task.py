@@ -1,0 +1,126 @@
+"""The only LightningModule: any model, any loss, full-ranking evaluation."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from twotower.metrics.base import RankMetric
+from twotower.retrieval.exact import target_ranks
+from twotower.types import Batch, EvalBatch, UserError
+
+
+class RetrievalTask(pl.LightningModule):
+    """Trains a model with a loss and ranks the whole corpus for every held-out interaction.
+
+    Args:
+        model: has ``forward(batch) -> Towers``, ``encode_user(features)`` and ``encode_item(features)``.
+        loss: called with ``(towers, batch)``, returns a ``LossOutput``; None for evaluation alone.
+        optimizer: makes an optimizer from parameters; None for evaluation alone.
+        metrics: updated with each user's rank.
+        group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
+        about: plain containers that let a checkpoint rebuild the run; stored under ``twotower`` with the last validation.
+        test_name: prefix of logged test metrics.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module | None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None,
+        metrics: list[RankMetric],
+        group_names: tuple[str, ...],
+        about: dict[str, Any],
+        test_name: str = "test",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = nn.ModuleList(metrics)
+        self.group_names = group_names
+        self.about = about
+        self.test_name = test_name
+        self.val: dict[str, float] = {}
+        self.corpus = torch.empty(0)  # item vectors, while evaluating
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer over all parameters."""
+        assert self.optimizer is not None
+        return self.optimizer(self.model.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step; terms are logged every ``trainer.log_every_n_steps`` steps.
+
+        Raises:
+            UserError: if the loss is no longer finite.
+        """
+        assert self.loss is not None
+        output = self.loss(self.model(batch), batch)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            if not torch.isfinite(output.total):
+                raise UserError(
+                    f"the loss is {output.total.item()} at step {self.global_step}: lower optimizer.lr or the loss weights"
+                )
+            self.log("train/loss", output.total, prog_bar=True)
+            self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
+        return output.total
+
+    def on_validation_epoch_start(self) -> None:
+        """Encode the corpus once."""
+        self._start_evaluation()
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Rank the corpus for some users."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of all processes."""
+        self.val = self._evaluation()
+        self._log("val", self.val)
+
+    def on_test_epoch_start(self) -> None:
+        """Encode the corpus once."""
+        self._start_evaluation()
+
+    def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Rank the corpus for some users."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of all processes."""
+        self._log(self.test_name, self._evaluation())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the run."""
+        checkpoint["twotower"] = {**self.about, "val": self.val}
+
+    def _start_evaluation(self) -> None:
+        for metric in self.metrics:
+            metric.reset()
+        chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
+        self.corpus = torch.cat([self.model.encode_item(features).float() for features in chunks])  # (num_items, dim)
+
+    def _evaluate(self, batch: EvalBatch) -> None:
+        user = self.model.encode_user(batch.user).float()  # (batch, dim)
+        rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
+        for metric in self.metrics:
+            metric.update(rank, batch.group)
+
+    def _evaluation(self) -> dict[str, float]:
+        """Metrics over all processes, overall and by group; groups without users are left out."""
+        values = {}
+        for metric in self.metrics:
+            for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
+                named = zip(metric.labels(), row, strict=True)
+                values |= {f"{group}/{label}".lstrip("/"): value for label, value in named if not math.isnan(value)}
+        values["zero_items"] = (self.corpus == 0).all(1).float().mean().item()  # dead ReLU rows, which are never found
+        self.corpus = torch.empty(0)
+        return values
+
+    def _log(self, prefix: str, values: dict[str, float]) -> None:
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})

@@ -1,0 +1,206 @@
+"""The few typed tuples that cross module borders, and the one error class that users see."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+
+class UserError(ValueError):
+    """Something the user can mend: a setting, a file, a folder. Its message is one line: what, where and the cure."""
+
+
+FeatureKind = Literal["categorical", "multi", "numeric", "history"]
+
+
+class Feature(NamedTuple):
+    """One input of a tower.
+
+    Attributes:
+        name: key in ``Batch.user`` or ``Batch.item``.
+        kind: ``categorical`` ``(batch,)`` and ``multi`` and ``history`` ``(batch, width)`` hold vocabulary indices, where
+            0 means unknown or padding; ``numeric`` ``(batch,)`` holds standardised floats, where 0 is the mean.
+        num_values: vocabulary size with index 0; 0 for ``numeric``.
+    """
+
+    name: str
+    kind: FeatureKind
+    num_values: int
+
+
+class Schema(NamedTuple):
+    """Sizes that a model needs. ``user_id`` and ``item_id`` are always among the features.
+
+    Attributes:
+        user: features of the user tower.
+        item: features of the item tower.
+        num_items: corpus size; items ``0 … num_train_items - 1`` were seen in training, the rest are cold.
+        num_train_items: items with a trained id row; item ``i`` has ``item_id`` feature ``i + 1``, cold items 0.
+        num_categories: categories are ``0 … num_categories - 1``; -1 is missing.
+    """
+
+    user: tuple[Feature, ...]
+    item: tuple[Feature, ...]
+    num_items: int
+    num_train_items: int
+    num_categories: int
+
+    def plain(self) -> dict[str, Any]:
+        """Containers of plain values, for checkpoints and JSON."""
+        return {
+            **self._asdict(),
+            "user": [list(feature) for feature in self.user],
+            "item": [list(feature) for feature in self.item],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Schema":
+        """The inverse of :meth:`plain`."""
+        sides = {side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")}
+        return cls(**{**plain, **sides})
+
+    def num_values(self, name: str) -> int:
+        """Vocabulary size of the feature called ``name``."""
+        return next(feature.num_values for feature in self.user + self.item if feature.name == name)
+
+
+class Interactions(NamedTuple):
+    """Training interactions, for models that are fitted in closed form.
+
+    Attributes:
+        user: ``(num_interactions,)`` ``user_id`` features.
+        item: ``(num_interactions,)`` ``item_id`` features.
+    """
+
+    user: Tensor
+    item: Tensor
+
+
+class TrainIndex(NamedTuple):
+    """What a training loader yields.
+
+    Attributes:
+        position: ``(batch,)`` positions of positives among the interactions.
+        seed: everything random in the step (negatives, dropout) follows from it.
+    """
+
+    position: Tensor
+    seed: int
+
+
+class EvalIndex(NamedTuple):
+    """What an evaluation loader yields.
+
+    Attributes:
+        position: ``(batch,)`` positions of the held-out interactions, one per user.
+    """
+
+    position: Tensor
+
+
+class Batch(NamedTuple):
+    """One training step on the device; each distinct item stands once.
+
+    The batch scores ``T`` pairs: every positive, and every positive's user with each of its negatives.
+
+    Attributes:
+        user: features of the positives' users, each ``(batch, ...)``.
+        item: features of the distinct items, each ``(num_distinct, ...)``.
+        item_index: ``(num_distinct,)`` corpus index of each distinct item.
+        category: ``(num_distinct,)`` primary category, -1 where missing.
+        positive: ``(batch,)`` row of each positive in ``item``.
+        negative: ``(batch, num_negatives)`` rows of each positive's own negatives, or None if negatives are shared.
+        num_draws: ``(num_distinct,)`` how often each item was drawn as a shared negative, or None if not shared.
+        log_q: ``(num_distinct,)`` log sampling probability of each item.
+        num_pairs: ``T`` of the paper's Eq. 2-4.
+    """
+
+    user: dict[str, Tensor]
+    item: dict[str, Tensor]
+    item_index: Tensor
+    category: Tensor
+    positive: Tensor
+    negative: Tensor | None
+    num_draws: Tensor | None
+    log_q: Tensor
+    num_pairs: int
+
+
+class EvalBatch(NamedTuple):
+    """Users to rank the corpus for.
+
+    Attributes:
+        user: features, each ``(batch, ...)``.
+        target: ``(batch, num_targets)`` corpus indices of held-out items, padded with -1.
+        seen_row: ``(num_seen,)`` row in the batch of each seen (user, item) pair.
+        seen_item: ``(num_seen,)`` corpus index of each seen pair.
+        group: ``(batch, num_groups)`` True where the row counts towards the group's metrics.
+    """
+
+    user: dict[str, Tensor]
+    target: Tensor
+    seen_row: Tensor
+    seen_item: Tensor
+    group: Tensor
+
+
+class Negatives(NamedTuple):
+    """Drawn negatives, as training item indices.
+
+    Attributes:
+        item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch.
+        log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
+    """
+
+    item: Tensor
+    log_q: Tensor
+
+
+class Towers(NamedTuple):
+    """Model output for a batch.
+
+    Attributes:
+        user: ``(batch, dim)``.
+        item: ``(num_distinct, dim)``.
+        user_augmented: ``(batch, dim)`` DAT's ``a_u``, or None.
+        item_augmented: ``(num_distinct, dim)`` DAT's ``a_v``, or None.
+    """
+
+    user: Tensor
+    item: Tensor
+    user_augmented: Tensor | None = None
+    item_augmented: Tensor | None = None
+
+
+class LossOutput(NamedTuple):
+    """A loss and its parts.
+
+    Attributes:
+        total: scalar to minimise.
+        terms: unweighted parts by name, for the log.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
+    """Refuse what is not a finite number in ``[low, high]``.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type]
+        bounds = f" >= {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
+        raise UserError(f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of ``choices``.
+
+    Raises:
+        UserError: naming the setting and the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
