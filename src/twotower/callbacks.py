@@ -27,10 +27,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Save every so many steps."""
-        if (
-            trainer.global_step % self.every_n_steps == 0
-            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):
+        if trainer.global_step % self.every_n_steps == 0 and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.path)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import sys
@@ -21,15 +20,13 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write by rename: the file is whole or absent."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:
     """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
     values = _columns(record)
-    table = Table(
-        title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where)
-    )
+    table = Table(title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where))
     table.add_column("metric")
     names = [name for name in COLUMNS if values.get(name)]
     for name in names:

@@ -187,7 +187,7 @@ def _about_new_run(config: DictConfig) -> dict[str, Any]:
 def _check_roots(config: DictConfig) -> None:
     """A typo after a plus sign, ``+sed=1``, would pass unseen at the root."""
     known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path"}
-    for root in config:
+    for root in map(str, config):
         if root not in known:
             raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
 

@@ -29,7 +29,7 @@ class RetrievalTask(pl.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         loss: nn.Module | None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None,
         metrics: list[RankMetric],
@@ -38,10 +38,11 @@ class RetrievalTask(pl.LightningModule):
         test_name: str = "test",
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.loss = loss
         self.optimizer = optimizer
-        self.metrics = nn.ModuleList(metrics)
+        self.metrics = metrics
+        self._metric_modules = nn.ModuleList(metrics)  # so that they move with the device
         self.group_names = group_names
         self.about = about
         self.test_name = test_name
@@ -61,7 +62,7 @@ class RetrievalTask(pl.LightningModule):
         """
         assert self.loss is not None
         output = self.loss(self.model(batch), batch)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             if not torch.isfinite(output.total):
                 raise UserError(
                     f"the loss is {output.total.item()} at step {self.global_step}: lower optimizer.lr or the loss weights"
@@ -113,7 +114,7 @@ class RetrievalTask(pl.LightningModule):
 
     def _evaluation(self) -> dict[str, float]:
         """Metrics over all processes, overall and by group; groups without users are left out."""
-        values = {}
+        values: dict[str, float] = {}
         for metric in self.metrics:
             for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
                 named = zip(metric.labels(), row, strict=True)

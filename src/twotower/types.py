@@ -190,8 +190,8 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     Raises:
         UserError: naming the setting.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type]
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or not low <= number <= high:
         bounds = f" >= {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
         raise UserError(f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}")
 

@@ -159,9 +159,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             category=tables["category"][distinct].long(),
             positive=row[: len(positive)],
             negative=negative_row.view_as(drawn.item) if own else None,
-            num_draws=None
-            if own
-            else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
+            num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
             log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
             num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
         )
@@ -202,19 +200,13 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables = self._tables_on(position.device)
         user = tables["interactions/user"][position].long()  # (batch,)
         return {
-            feature.name: self._history(position, user)
-            if feature.kind == "history"
-            else tables[f"user/{feature.name}"][user]
+            feature.name: self._history(position, user) if feature.kind == "history" else tables[f"user/{feature.name}"][user]
             for feature in self.schema.user
         }
 
     def _with_truth(self, features: dict[str, Tensor], side: str, index: Tensor) -> dict[str, Tensor]:
         """Add the planted truth of synthetic data, for the oracle."""
-        return (
-            {**features, "latent": self._tables_on(index.device)[f"latent/{side}"][index]}
-            if self.has_oracle
-            else features
-        )
+        return {**features, "latent": self._tables_on(index.device)[f"latent/{side}"][index]} if self.has_oracle else features
 
     def _history(self, position: Tensor, user: Tensor) -> Tensor:
         """``item_id`` features of the interactions just before ``position``: ``(batch, history_length)``, 0 is padding."""

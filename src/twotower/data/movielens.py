@@ -40,9 +40,7 @@ class MovieLens:
         self.zip_digits = zip_digits
         self.name = f"movielens_{variant}"
         self.files = (
-            ["u.data", "u.user", "u.item", "u.genre"]
-            if variant == "100k"
-            else ["ratings.dat", "users.dat", "movies.dat"]
+            ["u.data", "u.user", "u.item", "u.genre"] if variant == "100k" else ["ratings.dat", "users.dat", "movies.dat"]
         )
         self.archive = Archive(url, sha256, f"ml-{variant}", self.files)
 
@@ -115,9 +113,7 @@ class MovieLens:
         head = {"item": pl.Int64, "title": pl.String, "release": pl.String, "video": pl.String, "url": pl.String}
         movies = read_delimited(folder / "u.item", "|", {**head, **dict.fromkeys(genres, pl.Int64)}, "latin-1")
         flags = [pl.when(pl.col(genre) == 1).then(pl.lit(genre)) for genre in genres]
-        items = movies.select(
-            "item", "title", genres=pl.concat_list(flags).list.drop_nulls(), year=_year(pl.col("title"))
-        )
+        items = movies.select("item", "title", genres=pl.concat_list(flags).list.drop_nulls(), year=_year(pl.col("title")))
         return ratings, users, items
 
 
@@ -132,14 +128,10 @@ def _primary(genres: pl.Series, rule: str) -> pl.Series:
     frame = pl.DataFrame({"row": np.arange(len(genres)), "genre": genres}).explode("genre")
     count = pl.len().over("genre")
     ranked = (
-        frame.drop_nulls("genre")
-        .with_columns(count=count)
-        .sort("count", "genre", descending=[rule == "most_frequent", False])
+        frame.drop_nulls("genre").with_columns(count=count).sort("count", "genre", descending=[rule == "most_frequent", False])
     )
     chosen = ranked.group_by("row", maintain_order=True).first()
-    return pl.DataFrame({"row": np.arange(len(genres))}).join(chosen, on="row", how="left", maintain_order="left")[
-        "genre"
-    ]
+    return pl.DataFrame({"row": np.arange(len(genres))}).join(chosen, on="row", how="left", maintain_order="left")["genre"]
 
 
 def _timestamp_note(folder: Path) -> str:

@@ -9,9 +9,7 @@ from twotower.types import UserError
 FIELD = b"\x1f"  # the ASCII unit separator: Polars splits at single bytes alone, and MovieLens separates by "::"
 
 
-def read_delimited(
-    path: Path, separator: str, schema: dict[str, type[pl.DataType]], encoding: str = "utf-8"
-) -> pl.DataFrame:
+def read_delimited(path: Path, separator: str, schema: dict[str, type[pl.DataType]], encoding: str = "utf-8") -> pl.DataFrame:
     """Read ``path`` into columns of the given names and types.
 
     Raises:
@@ -35,7 +33,8 @@ def read_delimited(
             schema_overrides=dict(schema),
             quote_char=None,
         )
-        complete = frame.width == len(schema) and frame.null_count().row(0)[-1] == 0
+        required = [name for name, kind in schema.items() if kind.is_numeric() or name == frame.columns[-1]]
+        complete = frame.width == len(schema) and not any(frame.select(required).null_count().row(0))
     except pl.exceptions.PolarsError:
         complete = False
     if not complete:

@@ -84,9 +84,7 @@ def prepare(frames: Frames, options: Options) -> Prepared:
         vocabulary = users if side == "user" else items
         row = (
             pl.DataFrame({side: vocabulary})
-            .join(pl.DataFrame({side: ids, "row": np.arange(len(ids))}), on=side, how="left", maintain_order="left")[
-                "row"
-            ]
+            .join(pl.DataFrame({side: ids, "row": np.arange(len(ids))}), on=side, how="left", maintain_order="left")["row"]
             .to_numpy()
         )
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
@@ -169,9 +167,7 @@ def _features(
 
 def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
     """1-based vocabulary index, 0 for unknown and missing."""
-    return values.replace_strict(
-        vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32
-    ).fill_null(0)
+    return values.replace_strict(vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32).fill_null(0)
 
 
 def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
@@ -181,7 +177,7 @@ def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
 
 def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
     vocabulary = column[:num_train].explode().drop_nulls().unique().sort()
-    width = max(1, int(column.list.len().max() or 1))  # type: ignore[call-overload]
+    width = max(1, int(column.list.len().fill_null(0).to_numpy().max(initial=1)))
     row = np.repeat(np.arange(len(column)), column.list.len().fill_null(0).to_numpy())
     value = _indices(column.filter(column.list.len() > 0).explode(), vocabulary).to_numpy()
     place = np.arange(len(row)) - np.searchsorted(row, row)
@@ -193,8 +189,8 @@ def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
 def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
     """Standardised by the training rows; missing values become the mean."""
     train = column[:num_train].cast(pl.Float64).drop_nulls().drop_nans()
-    mean, std = (train.mean() or 0.0), (train.std() or 1.0)
-    scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std  # type: ignore[operator]
+    mean, std = (float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0) if len(train) else (0.0, 1.0)
+    scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
     return scaled.to_numpy().astype(np.float32), 0
 
 

@@ -57,9 +57,7 @@ def load(folder: Path) -> Prepared:
                 raise ValueError(f"{path.name} has changed")
             arrays[name] = array
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the prepared data in {folder} are damaged ({error}): delete that folder and run again"
-        ) from error
+        raise UserError(f"the prepared data in {folder} are damaged ({error}): delete that folder and run again") from error
     return Prepared(arrays, meta)
 
 

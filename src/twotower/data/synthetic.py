@@ -75,9 +75,7 @@ class Synthetic:
         chunks = list(self._users(rng, cluster_share, items["item"], item_cluster, log_p))
         users = pl.concat([chunk[0] for chunk in chunks])
         preference = pl.concat([chunk[1] for chunk in chunks])
-        truth = np.concatenate(
-            [np.eye(self.num_clusters)[item_cluster], log_p[:, None]], axis=1
-        )  # (items, clusters + 1)
+        truth = np.concatenate([np.eye(self.num_clusters)[item_cluster], log_p[:, None]], axis=1)  # (items, clusters + 1)
         return Frames(
             interactions=pl.concat([chunk[2] for chunk in chunks]),
             users=users,
@@ -147,9 +145,7 @@ class Synthetic:
         wanted = np.exp(rng.normal(np.log(self.interactions_per_user), 0.6, num)).astype(np.int64)
         wanted = wanted.clip(5, self.num_items // 2)
         user = np.repeat(np.arange(num), 3 * wanted)
-        cdf = np.arange(num)[:, None] + preference.cumsum(1) / preference.sum(
-            1, keepdims=True
-        )  # ascending over all users
+        cdf = np.arange(num)[:, None] + preference.cumsum(1) / preference.sum(1, keepdims=True)  # ascending over all users
         draw = np.searchsorted(cdf.ravel(), user + rng.random(len(user)), side="right")
         cluster = np.minimum(draw - user * self.num_clusters, self.num_clusters - 1)
         item = np.searchsorted(item_cdf, cluster + rng.random(len(user)), side="right").clip(max=self.num_items - 1)

@@ -53,11 +53,7 @@ class FeatureEmbedding(nn.Module):
         if unknown or (use is not None and not use):
             raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
         self.embeddings = nn.ModuleDict(
-            {
-                feature.name: self._build(feature, dim, cold_ids)
-                for feature in features
-                if use is None or feature.name in use
-            }
+            {feature.name: self._build(feature, dim, cold_ids) for feature in features if use is None or feature.name in use}
         )
         self.output_dim = dim * len(self.embeddings)
 

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from twotower.types import Batch, Towers
 
+TILE = 32
+
 
 def own_logits(towers: Towers, batch: Batch, temperature: float, correct_log_q: bool = False) -> Tensor:
     """Logits of each positive and of its own negatives; a negative equal to the positive is ``-inf``.
@@ -63,9 +65,7 @@ def binary_cross_entropy(logits: Tensor) -> Tensor:
 
 def pair_counts(batch: Batch) -> Tensor:
     """How often each distinct item stands in the batch, as a positive or as a drawn negative: ``(num_distinct,)``."""
-    row = (
-        batch.positive if batch.negative is None else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
-    )
+    row = batch.positive if batch.negative is None else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
     counts = torch.zeros(len(batch.item_index), device=row.device)
     counts = counts.index_add(0, row, torch.ones_like(row, dtype=counts.dtype))
     return counts if batch.num_draws is None else counts + batch.num_draws
@@ -104,18 +104,37 @@ def category_covariance(
         ``(num_categories, dim, dim)`` covariances, zero where ``n`` is too small to divide by, and
         ``(num_categories,)`` counts ``n``.
     """
-    dim = item.shape[1]
     bin_ = torch.where(category < 0, num_categories, category)  # the last bin takes the missing ones
     weight = weight.to(item.dtype)
     n = item.new_zeros(num_categories + 1).index_add(0, bin_, weight)
     total = item.new_zeros(num_categories + 1, dim).index_add(0, bin_, weight[:, None] * item)
     mean = total / n.clamp_min(1)[:, None]
     centred = item - mean.index_select(0, bin_)  # (num_distinct, dim)
-    outer = (weight[:, None] * centred)[:, :, None] * centred[:, None, :]  # (num_distinct, dim, dim)
-    scatter = item.new_zeros(num_categories + 1, dim * dim).index_add(0, bin_, outer.flatten(1))
+    rows = weight.sqrt()[:, None] * centred
+    scatter = _sum_of_outer_products(rows, bin_, num_categories + 1)
     divisor = (n - 1 if unbiased else n).clamp_min(1)
-    covariance = (scatter / divisor[:, None]).view(-1, dim, dim)
+    covariance = scatter / divisor[:, None, None]
     return covariance[:-1], n[:-1]
+
+
+def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """``Σ x xᵀ`` over the rows of each group: ``(num_rows, dim)`` to ``(num_groups, dim, dim)``.
+
+    The rows are sorted by group into tiles of ``TILE`` rows, none shared by two groups, padded with zeros. One batched
+    product over the tiles then costs what the rows cost, however many groups there are, and shapes are known in advance.
+    """
+    num_rows, dim = rows.shape
+    order = group.argsort(stable=True)
+    sorted_group = group[order]
+    size = torch.zeros(num_groups, dtype=torch.long, device=rows.device).index_add(0, group, torch.ones_like(group))
+    tiles = (size + TILE - 1) // TILE
+    last_tile, last_row = tiles.cumsum(0), size.cumsum(0)
+    place = torch.arange(num_rows, device=rows.device) + ((last_tile - tiles) * TILE - (last_row - size))[sorted_group]
+    num_tiles = num_rows // TILE + num_groups
+    padded = rows.new_zeros(num_tiles * TILE, dim).index_copy(0, place, rows[order]).view(num_tiles, TILE, dim)
+    tile = torch.arange(num_tiles, device=rows.device)
+    group_of_tile = torch.searchsorted(last_tile, tile, right=True).clamp_max(num_groups - 1)
+    return rows.new_zeros(num_groups, dim, dim).index_add(0, group_of_tile, padded.mT @ padded)
 
 
 def category_alignment(

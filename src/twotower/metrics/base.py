@@ -24,6 +24,7 @@ class RankMetric(Metric):
     name: str
     total: Tensor
     count: Tensor
+    cut: Tensor
     full_state_update = False
 
     def __init__(self, num_groups: int, k: list[int] | None = None) -> None:

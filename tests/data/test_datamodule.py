@@ -1,0 +1,181 @@
+"""Batches against plain Python over the prepared arrays."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import make_data
+from twotower.data import store
+from twotower.data.loader import EvalLoader, TrainLoader
+from twotower.data.sampling import Corpus, SharedUniform, Uniform
+from twotower.data.synthetic import Synthetic
+from twotower.types import UserError
+
+
+def history_of(data, position):
+    """The known items just before ``position``, as ``item_id`` features, in plain Python."""
+    user, item = data.tables["interactions/user"], data.tables["interactions/item"]
+    length = data.options.history_length
+    before = [p for p in range(position - length, position) if p >= 0 and user[p] == user[position]]
+    values = [int(item[p]) + 1 if item[p] < data.schema.num_train_items else 0 for p in before]
+    return [0] * (length - len(values)) + values
+
+
+def test_training_batch_against_plain_python(data):
+    data.negatives = Uniform(3)
+    index = next(iter(data.train_dataloader()))
+    batch = data.train_batch(index)
+    item, category = data.tables["interactions/item"], data.tables["category"]
+    assert len(batch.item_index.unique()) == len(batch.item_index)  # each distinct item once
+    assert batch.item_index[batch.positive].tolist() == item[index.position].tolist()
+    assert (batch.negative != batch.positive[:, None]).all()
+    assert batch.category.tolist() == category[batch.item_index].tolist()
+    assert batch.num_pairs == 16 * 4
+    assert batch.user["history"].tolist() == [history_of(data, p) for p in index.position.tolist()]
+    user = data.tables["interactions/user"][index.position].long()
+    assert batch.user["user_id"].tolist() == (user + 1).tolist()
+    assert batch.item["item_id"].tolist() == (batch.item_index + 1).tolist()
+    assert torch.equal(batch.item["tags"], data.tables["item/tags"][batch.item_index])
+
+
+def test_evaluation_batch_against_plain_python(data):
+    index = list(data.test_dataloader())[1]
+    batch = data.eval_batch(index)
+    user, item = data.tables["interactions/user"], data.tables["interactions/item"]
+    assert batch.target[:, 0].tolist() == item[index.position].tolist()
+    expected = [
+        (row, int(item[p]))
+        for row, position in enumerate(index.position.tolist())
+        for p in range(position)
+        if user[p] == user[position]
+    ]
+    assert list(zip(batch.seen_row.tolist(), batch.seen_item.tolist(), strict=True)) == expected
+    assert batch.user["history"].tolist() == [history_of(data, p) for p in index.position.tolist()]
+    assert batch.group[:, 0].all()
+    for column, group in enumerate(("head", "middle", "tail")):
+        assert batch.group[:, 1 + column].tolist() == (data.tables["group"][batch.target[:, 0]] == column).tolist(), group
+
+
+def test_a_target_is_never_in_its_own_history(data):
+    data.negatives = Uniform(1)
+    for index in data.train_dataloader():
+        batch = data.train_batch(index)
+        positive = batch.item["item_id"][batch.positive]
+        assert not (batch.user["history"] == positive[:, None]).any()  # synthetic users never take an item twice
+
+
+def test_seen_items_stay_when_masking_is_off(tmp_path):
+    data = make_data(tmp_path, mask_seen=False)
+    data.setup()
+    assert len(data.eval_batch(next(iter(data.test_dataloader()))).seen_row) == 0
+
+
+def test_samplers():
+    torch.manual_seed(0)
+    positive = torch.randint(5, (20_000,))
+    own = Uniform(2)(positive, 5)
+    assert (own.item != positive[:, None]).all()
+    share = torch.bincount(((own.item - positive[:, None]) % 5).flatten(), minlength=5) / own.item.numel()
+    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]), atol=0.02, rtol=0)
+    assert own.log_q.item() == pytest.approx(np.log(1 / 4))
+    shared = SharedUniform(50_000)(positive, 5)
+    torch.testing.assert_close(torch.bincount(shared.item) / 50_000, torch.full((5,), 0.2), atol=0.02, rtol=0)
+    assert shared.log_q.item() == pytest.approx(np.log(1 / 5))
+    assert Corpus()(positive, 5).item.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_shared_draws_are_counted(data):
+    data.negatives = SharedUniform(200)
+    batch = data.train_batch(next(iter(data.train_dataloader())))
+    assert batch.num_draws.sum() == 200 and batch.negative is None and batch.num_pairs == 16 * 201
+
+
+def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(data):
+    data.negatives = Uniform(3)
+
+    def draws(seed, rank=0):
+        loader = TrainLoader(data.tables["position/train"], 16, seed, rank, 2)
+        drawn = []
+        for _ in range(2):
+            for index in loader:
+                batch = data.train_batch(index._replace(position=data.tables["position/train"][:16]))  # the same positives
+                drawn.append(batch.item_index[batch.negative].flatten().tolist())
+        return drawn
+
+    first = draws(1)
+    assert len({tuple(d) for d in first}) == len(first)  # new ones at each step of each epoch
+    assert first == draws(1)
+    assert first != draws(2) and first != draws(1, rank=1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_training_shards_cover_each_row_once(world_size):
+    position = torch.arange(101)
+    loaders = [TrainLoader(position, 8, 5, rank, world_size) for rank in range(world_size)]
+    batches = [[index.position for index in loader] for loader in loaders]
+    assert len({len(b) for b in batches}) == 1 and len(batches[0]) == len(loaders[0])  # nobody waits for a missing step
+    seen = torch.cat([p for b in batches for p in b]).sort().values
+    assert len(seen.unique()) == len(seen) >= 101 - (world_size - 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_shards_cover_each_row_once_without_padding(world_size):
+    position = torch.arange(101)
+    rows = [index.position for rank in range(world_size) for index in EvalLoader(position, 8, rank, world_size)]
+    assert torch.cat(rows).sort().values.tolist() == position.tolist()
+
+
+def test_loader_goes_on_where_it_stopped():
+    position = torch.arange(50)
+    whole = TrainLoader(position, 8, 5)
+    expected = [(i.position.tolist(), i.seed) for _ in range(2) for i in whole]
+    first = TrainLoader(position, 8, 5)
+    iterator = iter(first)
+    found = [(i.position.tolist(), i.seed) for i in (next(iterator) for _ in range(3))]
+    second = TrainLoader(position, 8, 5)
+    second.load_state_dict(first.state_dict())
+    found += [(i.position.tolist(), i.seed) for _ in range(2) for i in second]
+    assert found == expected
+    assert expected[:7] != expected[7:]  # epochs are shuffled anew
+
+
+def test_second_start_reads_the_cache(tmp_path, monkeypatch):
+    first = make_data(tmp_path)
+    first.setup()
+    second = make_data(tmp_path)
+    monkeypatch.setattr(Synthetic, "read", lambda *_: pytest.fail("prepared twice"))
+    second.setup()
+    assert second.fingerprint == first.fingerprint
+    monkeypatch.undo()
+    other = make_data(tmp_path, k_core=5)
+    other.setup()
+    assert other.fingerprint != first.fingerprint
+    assert not list((tmp_path / "cache").glob(".synthetic*"))  # nothing half-written is left
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta"])
+def test_a_damaged_cache_names_its_folder(tmp_path, damage):
+    make_data(tmp_path).setup()
+    folder = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    file = folder / "interactions.item.npy"
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(content[:-8])
+    elif damage == "remove":
+        file.unlink()
+    else:
+        (folder / "meta.json").write_text(json.dumps({}))
+    with pytest.raises(UserError, match=rf"{folder.name}.*delete"):
+        make_data(tmp_path).setup()
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        make_data(tmp_path).setup()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

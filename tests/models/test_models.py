@@ -1,0 +1,154 @@
+"""What every model promises, and DAT's own parts."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT
+from tests.losses.test_dat_loss import TOWER, first_batch, make_dat
+from twotower.data.sampling import Uniform
+from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
+from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
+from twotower.layers.mlp import Tower
+from twotower.models.popularity import Popularity
+from twotower.models.two_tower import TwoTower
+from twotower.run import build_part
+from twotower.types import Feature, UserError
+
+MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+
+
+def build(name, data):
+    node = OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml")
+    node.pop("defaults", None)
+    torch.manual_seed(0)
+    model = build_part(OmegaConf.create({"model": node}), "model", schema=data.schema)
+    if hasattr(model, "fit"):
+        model.fit(data.train_interactions())
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_is_the_two_towers(name, data):
+    model, batch = build(name, data), first_batch(data, Uniform(3))
+    towers = model(batch)
+    torch.testing.assert_close(towers.user, model.encode_user(batch.user))
+    torch.testing.assert_close(towers.item, model.encode_item(batch.item))
+    assert towers.user.shape == (16, towers.item.shape[1]) and len(towers.item) == len(batch.item_index)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_towers_ignore_each_other_and_the_rest_of_the_batch(name, data):
+    model, batch = build(name, data), first_batch(data, Uniform(3))
+    half = {key: value[:8] for key, value in batch.user.items()}
+    torch.testing.assert_close(model.encode_user(half), model.encode_user(batch.user)[:8])
+    few = {key: value[:5] for key, value in batch.item.items()}
+    torch.testing.assert_close(model.encode_item(few), model.encode_item(batch.item)[:5])
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "popularity"])
+def test_every_parameter_gets_a_gradient(name, data):
+    model, batch = build(name, data).train(), first_batch(data, Uniform(3))
+    towers = model(batch)
+    (towers.user[:, None] * towers.item).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_popularity_counts_training_interactions(data):
+    model = Popularity(data.schema)
+    interactions = data.train_interactions()
+    model.fit(interactions)
+    counts = torch.tensor([(interactions.item == item).sum() for item in range(1, data.schema.num_train_items + 1)])
+    scores = torch.cat([model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))])[:, 0]
+    torch.testing.assert_close(scores[: len(counts)], counts / counts.sum())
+    assert (scores[len(counts) :] == 0).all()
+
+
+def test_augmented_tables_are_apart_from_the_id_embeddings(data):
+    model = make_dat(data.schema)
+    a_u, e_u = model.user_augmented.weight, model.user_embedding.embeddings["user_id"].weight
+    assert a_u.data_ptr() != e_u.data_ptr() and len(a_u) == len(e_u)
+    batch = first_batch(data, Uniform(3))
+    first, again = model(batch), model(batch)
+    assert torch.equal(first.user_augmented, again.user_augmented)  # parameters, not noise
+    assert first.user_augmented.unique(dim=0).shape[0] > 1  # of each user, not one for everybody
+    torch.testing.assert_close(first.user_augmented, a_u[batch.user["user_id"]])
+
+
+def test_augmented_vectors_enter_their_own_tower(data):
+    model, batch = make_dat(data.schema), first_batch(data, Uniform(3))
+    before = model(batch)
+    with torch.no_grad():
+        model.user_augmented.weight += 1
+    after = model(batch)
+    assert not torch.allclose(before.user, after.user) and torch.equal(before.item, after.item)
+
+
+def test_dat_equals_numpy(data):
+    """Eq. 1 in NumPy: concatenated embeddings and ``a_u``, ReLU after every layer, L2."""
+    model, batch = make_dat(data.schema, last_activation="relu").double(), first_batch(data, Uniform(3))
+    user = {name: value.double() if value.is_floating_point() else value for name, value in batch.user.items()}
+    x = torch.cat([model.user_embedding(user), model.user_augmented.weight[user["user_id"]]], 1).detach().numpy()
+    for layer in model.user_tower.layers:
+        if isinstance(layer, torch.nn.Linear):
+            x = (x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()).clip(min=0)
+    norm = (x**2).sum(1, keepdims=True) ** 0.5
+    expected = x / norm.clip(min=1e-6)
+    assert (expected >= 0).all()
+    torch.testing.assert_close(model.encode_user(user).detach(), torch.from_numpy(expected))
+
+
+def test_a_dead_row_is_zero_and_has_no_gradient():
+    tower = Tower(3, [], 4, "relu", "relu", True, 0.0)
+    torch.nn.init.constant_(tower.layers[0].bias, -100)
+    x = torch.randn(2, 3, requires_grad=True)
+    tower(x).sum().backward()
+    assert (tower(x) == 0).all() and (x.grad == 0).all()
+
+
+def test_multi_valued_and_history_features_are_means_without_padding():
+    table = MultiEmbedding(4, 2)
+    table.weight.data = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
+    assert table(torch.tensor([[1, 2, 0], [0, 3, 0], [0, 0, 0]])).tolist() == [[2.0, 4.0], [5.0, 5.0], [0.0, 0.0]]
+
+
+def test_cold_id_policies_by_hand():
+    weight = torch.tensor([[9.0], [1.0], [3.0]])
+    for policy, expected in (("mean", 2.0), ("zero", 0.0), ("trained", 9.0)):
+        table = EmbeddingTable(3, 1, policy).eval()
+        table.weight.data = weight.clone()
+        assert table(torch.tensor([0, 1, 2]))[:, 0].tolist() == [expected, 1.0, 3.0]
+
+
+def test_id_dropout_hides_the_id_from_both_tables(data):
+    model = make_dat(data.schema, cold_ids="trained", id_dropout=0.9).train()
+    batch = first_batch(data, Uniform(3))
+    cold = (model(batch).user_augmented == model.user_augmented.weight[0]).all(1)
+    assert cold.float().mean() > 0.5
+    assert not (model.eval()(batch).user_augmented == model.user_augmented.weight[0]).all(1).any()
+    hidden = hide_ids({"user_id": torch.ones(10_000, dtype=torch.long)}, "user_id", 0.3)["user_id"]
+    assert (hidden == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)])
+def test_policies_that_cannot_work_are_refused(policy, share):
+    with pytest.raises(UserError, match="model.cold_ids|model.id_dropout"):
+        check_cold_ids(policy, share)
+
+
+def test_feature_choice(data):
+    model = TwoTower(data.schema, **{**TOWER, "user_features": ["history"]})
+    assert model.user_embedding.output_dim == 5
+    with pytest.raises(UserError, match=r"\['colour'\] not in the data; choose from \['user_id'"):
+        FeatureEmbedding(data.schema.user, 4, ["colour"], "mean")
+
+
+@pytest.mark.parametrize("changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}])
+def test_impossible_towers_are_refused(data, changes):
+    with pytest.raises(UserError, match="model\\."):
+        TwoTower(data.schema, **{**TOWER, **changes})
+
+
+def test_unknown_values_of_a_feature_have_a_row_of_their_own():
+    embedding = FeatureEmbedding((Feature("colour", "categorical", 3),), 2, None, "zero")
+    assert (embedding({"colour": torch.tensor([0])}) != 0).all()

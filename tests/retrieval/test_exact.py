@@ -1,0 +1,55 @@
+"""Exact ranks against brute force, ties, masks and chunks included."""
+
+import numpy as np
+import pytest
+import torch
+
+from twotower.retrieval import exact
+from twotower.retrieval.exact import target_ranks
+
+NONE = torch.zeros(0, dtype=torch.long)
+
+
+def test_ranks_by_hand():
+    # scores 3, 1, 2, 2: item 0 first; items 2 and 3 tie, and a tie counts against the model: both third; item 1 last
+    user, item = torch.tensor([[1.0]] * 4), torch.tensor([[3.0], [1.0], [2.0], [2.0]])
+    rank = target_ranks(user, item, torch.tensor([[0], [1], [2], [3]]), NONE, NONE)
+    assert rank[:, 0].tolist() == [1, 4, 3, 3]
+
+
+def test_seen_items_do_not_compete_but_a_seen_target_stays():
+    user, item = torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [2.0], [1.0]])
+    seen_row, seen_item = torch.tensor([0, 1]), torch.tensor([0, 2])
+    assert target_ranks(user, item, torch.tensor([[2], [2]]), seen_row, seen_item)[:, 0].tolist() == [2, 3]
+
+
+def test_several_targets_and_padding():
+    user, item = torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [2.0], [1.0]])
+    target = torch.tensor([[2, 0], [1, -1]])
+    # item 0 is seen by user 1 and must stay masked although the padding points nowhere
+    rank = target_ranks(user, item, target, torch.tensor([1]), torch.tensor([0]))
+    assert rank.tolist() == [[3, 1], [1, 0]]
+
+
+def test_scores_that_are_no_number_never_help():
+    user = torch.tensor([[1.0]])
+    nan = torch.tensor([[float("nan")], [2.0], [1.0]])
+    assert target_ranks(user, nan, torch.tensor([[0]]), NONE, NONE).item() == 3
+    assert target_ranks(user, nan, torch.tensor([[1]]), NONE, NONE).item() == 2
+
+
+@pytest.mark.parametrize("chunk", [1, 33, 10_000])
+def test_against_brute_force_with_many_ties(monkeypatch, chunk):
+    monkeypatch.setattr(exact, "SCORES_PER_CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(-2, 3, size=(23, 3)), rng.integers(-2, 3, size=(31, 3))
+    seen = rng.random((23, 31)) < 0.3
+    target = rng.integers(31, size=23)
+    expected = []
+    for u in range(23):
+        scores = [int(user[u] @ item[i]) for i in range(31)]
+        rivals = [scores[i] for i in range(31) if i != target[u] and not seen[u, i]]
+        expected.append(1 + sum(score >= scores[target[u]] for score in rivals))
+    rows, items = map(torch.tensor, np.nonzero(seen))
+    rank = target_ranks(torch.tensor(user).float(), torch.tensor(item).float(), torch.tensor(target)[:, None], rows, items)
+    assert rank[:, 0].tolist() == expected
