@@ -82,12 +82,8 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
-    for link in chain:
-        if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
-            where = f" {link.filename}:" if link.filename else ""
-            return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
-    if isinstance(error, MisconfigurationException):
-        return re.sub(r"\s+", " ", str(error)).strip()
+    if isinstance(chain[-1], MisconfigurationException):
+        return re.sub(r"\s+", " ", str(chain[-1])).strip()
     text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
         options = re.findall(r"\t([\w.-]+)", text)
@@ -96,6 +92,10 @@ def explain(error: BaseException) -> str | None:
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
+    for link in chain:
+        if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
+            where = f" {link.filename}:" if link.filename else ""
+            return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
     return None
 
 
@@ -145,7 +145,7 @@ def _suggest_setting(name: str) -> str:
 
 def _quiet() -> None:
     """Keep the libraries' hints off the screen; their errors stay."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+    for name in ("pooch", "pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")

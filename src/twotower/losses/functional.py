@@ -107,7 +107,7 @@ def category_covariance(
     bin_ = torch.where(category < 0, num_categories, category)  # the last bin takes the missing ones
     weight = weight.to(item.dtype)
     n = item.new_zeros(num_categories + 1).index_add(0, bin_, weight)
-    total = item.new_zeros(num_categories + 1, dim).index_add(0, bin_, weight[:, None] * item)
+    total = item.new_zeros(num_categories + 1, item.shape[1]).index_add(0, bin_, weight[:, None] * item)
     mean = total / n.clamp_min(1)[:, None]
     centred = item - mean.index_select(0, bin_)  # (num_distinct, dim)
     rows = weight.sqrt()[:, None] * centred
