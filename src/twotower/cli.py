@@ -86,7 +86,7 @@ def explain(error: BaseException) -> str | None:
         return re.sub(r"\s+", " ", str(chain[-1])).strip()
     text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
-        options = re.findall(r"\t([\w.-]+)", text)
+        options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
         return f"{match[1]}={match[2]}: there is no such option{_suggest(match[2], options)}; choose from {', '.join(options)}"
     if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
