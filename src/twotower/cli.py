@@ -34,7 +34,7 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
     What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
     Anything else is a bug of ours and keeps its traceback.
     """
-    debug = os.environ.get(DEBUG) == "1"
+    given = os.environ.get(DEBUG, "")
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
     load_dotenv()
     _quiet()
@@ -57,11 +57,13 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
             raise failures[0]
     except Exception as error:
         line = explain(error)
-        if debug or line is None:
+        if given == "1" or line is None:
             raise
         _fail(line)
     except KeyboardInterrupt:
         _fail("interrupted")
+    finally:
+        os.environ[DEBUG] = given
 
 
 def run_dir(ckpt_path: str | None, default: str) -> str:
@@ -145,7 +147,7 @@ def _suggest_setting(name: str) -> str:
 
 def _quiet() -> None:
     """Keep the libraries' hints off the screen; their errors stay."""
-    for name in ("pooch", "pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")

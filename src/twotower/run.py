@@ -51,7 +51,7 @@ def train(config: DictConfig) -> dict[str, float]:
     chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
-    test = _values(trainer, "test")
+    test = task.results["test"]
     oracle = _oracle_metrics(config, data, trainer) if data.has_oracle else None
     if trainer.is_global_zero:
         record = {
@@ -91,7 +91,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
-    values = _values(trainer, config.split)
+    values = task.results[config.split]
     record = {**about["choices"], "data_note": data.note, "seed": saved.seed, config.split: values}
     if trainer.is_global_zero:
         results.print_table(record, Path(config.ckpt_path))
@@ -204,17 +204,11 @@ def _callbacks(config: DictConfig) -> list[pl.Callback]:
     return [build_part(config, f"callbacks.{name}") for name in config.callbacks if config.callbacks[name]]
 
 
-def _values(trainer: pl.Trainer, part: str) -> dict[str, float]:
-    """Logged values of ``val`` or ``test`` without the prefix."""
-    logged = {key: value.item() for key, value in trainer.callback_metrics.items()}
-    return {key.removeprefix(f"{part}/"): value for key, value in logged.items() if key.startswith(f"{part}/")}
-
-
 def _oracle_metrics(config: DictConfig, data: Any, trainer: pl.Trainer) -> dict[str, float]:
     """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``."""
     task = RetrievalTask(Oracle(), None, None, _metrics(config, data), data.group_names, {}, test_name="oracle")
     trainer.test(task, data, verbose=False)
-    return _values(trainer, "oracle")
+    return task.results["oracle"]
 
 
 def _examples_per_second(trainer: pl.Trainer) -> float | None:

@@ -46,7 +46,7 @@ class RetrievalTask(pl.LightningModule):
         self.group_names = group_names
         self.about = about
         self.test_name = test_name
-        self.val: dict[str, float] = {}
+        self.results: dict[str, dict[str, float]] = {}  # the last evaluation of each part, unrounded
         self.corpus = torch.empty(0)  # item vectors, while evaluating
 
     def configure_optimizers(self) -> Optimizer:
@@ -81,8 +81,7 @@ class RetrievalTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes."""
-        self.val = self._evaluation()
-        self._log("val", self.val)
+        self._finish_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
         """Encode the corpus once."""
@@ -94,11 +93,11 @@ class RetrievalTask(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of all processes."""
-        self._log(self.test_name, self._evaluation())
+        self._finish_evaluation(self.test_name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the run."""
-        checkpoint["twotower"] = {**self.about, "val": self.val}
+        checkpoint["twotower"] = {**self.about, "val": self.results.get("val", {})}
 
     def _start_evaluation(self) -> None:
         for metric in self.metrics:
@@ -112,7 +111,7 @@ class RetrievalTask(pl.LightningModule):
         for metric in self.metrics:
             metric.update(rank, batch.group)
 
-    def _evaluation(self) -> dict[str, float]:
+    def _finish_evaluation(self, part: str) -> None:
         """Metrics over all processes, overall and by group; groups without users are left out."""
         values: dict[str, float] = {}
         for metric in self.metrics:
@@ -121,7 +120,5 @@ class RetrievalTask(pl.LightningModule):
                 values |= {f"{group}/{label}".lstrip("/"): value for label, value in named if not math.isnan(value)}
         values["zero_items"] = (self.corpus == 0).all(1).float().mean().item()  # dead ReLU rows, which are never found
         self.corpus = torch.empty(0)
-        return values
-
-    def _log(self, prefix: str, values: dict[str, float]) -> None:
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        self.results[part] = values
+        self.log_dict({f"{part}/{name}": value for name, value in values.items()})

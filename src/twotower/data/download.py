@@ -51,6 +51,7 @@ class Archive(NamedTuple):
         with FileLock(data_dir / f".{self.top}.lock"):
             if self.is_complete(data_dir):
                 return
+            pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
             try:
                 archive = pooch.retrieve(
                     self.url,

@@ -1,0 +1,177 @@
+"""The scripts as their users run them: whole processes on small worlds."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+import torch
+
+SMALL = (
+    "data.reader.num_users=150",
+    "data.reader.num_items=80",
+    "data.reader.interactions_per_user=10",
+    "data.batch_size=64",
+    "trainer.max_epochs=3",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "callbacks.last.every_n_steps=5",
+    "trainer.log_every_n_steps=1",
+)
+
+
+def logged(script, run):
+    with (script.folder / run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_then_evaluate(script):
+    run = script("train", *SMALL, "loss.lambda3=0", "seed=5", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert "dat on synthetic, seed 5" in run.stdout and "oracle" in run.stdout
+    record = script.metrics("run")
+    assert record["status"] == "completed" and record["model"] == "dat" and record["data"] == "synthetic"
+    assert record["seed"] == 5 and "loss.lambda3=0" in record["overrides"] and record["epochs"] == 3
+    for part in ("val", "test", "oracle"):
+        names = {f"{name}@{k}" for name in ("hit_rate", "recall", "ndcg") for k in (10, 50, 100)} | {"mrr"}
+        assert names <= record[part].keys()
+    assert record["test"]["head/hit_rate@10"] >= 0 and record["train_examples_per_second"] > 0
+    assert record["oracle"]["hit_rate@10"] > record["test"]["hit_rate@10"] - 0.05
+    columns = logged(script, "run")[0].keys()
+    assert {"train/task", "train/mimic_user", "train/mimic_item", "val/ndcg@10"} <= columns
+    assert "train/alignment" not in columns
+    assert (script.folder / "run" / ".hydra" / "config.yaml").exists()
+    again = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "output=again.json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((script.folder / "again.json").read_text())["test"] == record["test"]  # to the last bit
+    val = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "split=val", "output=val.json")
+    assert val.returncode == 0, val.stderr
+    assert json.loads((script.folder / "val.json").read_text())["val"] == record["val"]
+
+
+def test_alignment_is_logged_where_it_is_weighted(script):
+    run = script("train", *SMALL, "loss.lambda3=1", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert any(row["train/alignment"] for row in logged(script, "run"))
+
+
+def test_killed_and_resumed_equals_undisturbed(script):
+    """A real SIGKILL in the middle of an epoch; dropout and negatives go on as if nothing had happened."""
+    settings = (*SMALL, "model.dropout=0.2", "seed=1")
+    whole = script("train", *settings, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = script.popen("train", *settings, "hydra.run.dir=killed")
+    last = script.folder / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not (last.exists() and step_of(last) > 25) and killed.poll() is None:  # an epoch has about 20 steps
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    assert not (script.folder / "killed" / "metrics.json").exists()
+    resumed = script("train", f"ckpt_path={last}")  # all settings come from the checkpoint, the folder too
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("last", "best"):
+        first, second = script.weights("whole", name), script.weights("killed", name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+    one, two = script.metrics("whole"), script.metrics("killed")
+    assert one["test"] == two["test"] and one["val"] == two["val"] and one["epochs"] == two["epochs"]
+    steps = [[row["step"] for row in logged(script, run) if row["train/loss"]] for run in ("whole", "killed")]
+    assert steps[0] == steps[1]  # no row lost, none twice
+    assert (script.folder / "killed" / ".hydra" / "overrides.yaml").read_text().count("seed=1") == 1
+
+
+def step_of(path):
+    try:
+        return torch.load(path, weights_only=True)["global_step"]
+    except (OSError, RuntimeError, EOFError):
+        return 0
+
+
+def test_resuming_can_train_longer_but_not_otherwise(script):
+    assert script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run").returncode == 0
+    longer = script("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert longer.returncode == 0, longer.stderr
+    assert script.metrics("run")["epochs"] == 2
+    other = script("train", "ckpt_path=run/checkpoints/last.ckpt", "loss.lambda3=0")
+    assert other.returncode == 1 and "loss.lambda3=0: the checkpoint has 1.0; start a new run" in other.stderr
+    other = script("train", "ckpt_path=run/checkpoints/last.ckpt", "model=two_tower")
+    assert other.returncode == 1 and "model=two_tower: the checkpoint has model=dat" in other.stderr
+    elsewhere = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "paths.cache_dir=other")
+    assert elsewhere.returncode == 0, elsewhere.stderr  # a cache is only a cache
+
+
+def test_popularity_needs_no_training(script):
+    run = script("train", *SMALL, "model=popularity", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert 0 < script.metrics("run")["test"]["hit_rate@50"] < 1
+    again = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "output=again.json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((script.folder / "again.json").read_text())["test"] == script.metrics("run")["test"]
+
+
+def test_two_processes(script):
+    """Gloo on CPU: every user is ranked once, by equal weights everywhere."""
+    process = script.popen(
+        "train", *SMALL, "trainer.devices=2", "data.batch_size=32", "trainer.max_epochs=1", "hydra.run.dir=run"
+    )
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert out.count("dat on synthetic") == 1
+    one = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "trainer.devices=1", "output=one.json")
+    assert one.returncode == 0, one.stderr
+    both, alone = script.metrics("run")["test"], json.loads((script.folder / "one.json").read_text())["test"]
+    assert both == pytest.approx(alone, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("loss.lamda3=0",), "loss.lamda3 is no setting (did you mean loss.lambda3?)"),
+        (("+loss.lamda3=0",), "loss.lamda3 is no setting of DATLoss (did you mean lambda3?)"),
+        (("loss.lambda3=-1",), "loss.lambda3 must be a finite number >= 0, got -1"),
+        (("loss.lambda3=abc",), "loss.lambda3 must be a valid number, got 'abc'"),
+        (("loss.lambda3=nan",), "loss.lambda3 must be a finite number >= 0, got nan"),
+        (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
+        (("+sed=1",), "sed is no setting"),
+        (("model=two_tower", "loss=dat"), "use it with model=dat"),
+        (("data=movielens_1m", "data.reader.url=http://127.0.0.1:9/ml-1m.zip"), "cannot download"),
+        (("paths.output_dir=/dev/null/x",), "/dev/null"),
+        (("ckpt_path=none.ckpt",), "ckpt_path=none.ckpt: there is no such file"),
+        (("+trainer.devcies=2",), "devcies"),
+    ],
+)
+def test_user_errors_are_one_line(script, overrides, message):
+    run = script("train", *overrides)
+    assert run.returncode == 1
+    assert message in run.stderr, run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_real_process_ends_with_exit_code_1(script):
+    process = script.popen("train", "loss.lamda3=0")
+    assert process.communicate(timeout=100)[1] == "error: loss.lamda3 is no setting (did you mean loss.lambda3?)\n"
+    assert process.returncode == 1
+
+
+def test_bad_raw_files_and_a_corrupt_cache_are_one_line(script):
+    from tests.data.test_movielens import make_1m
+
+    top = make_1m(script.folder / "data")
+    settings = ("data=movielens_1m", "data.k_core=0", "debug=smoke")
+    run = script("train", *settings)
+    assert run.returncode == 1 and "ratings.dat has 8 rows, 1,000,209 expected" in run.stderr
+    settings += ("data.reader.num_ratings=null",)
+    assert script("train", *settings).returncode == 0
+    array = next((script.folder / "cache").glob("movielens_1m-*/interactions.item.npy"))
+    array.write_bytes(array.read_bytes()[:-1] + b"\x7f")
+    run = script("train", *settings)
+    assert run.returncode == 1 and "delete that folder" in run.stderr and len(run.stderr.splitlines()) == 1
+    with (top / "ratings.dat").open("a") as file:
+        file.write("1::2::3::4::5\n")
+    run = script("train", *settings, "paths.cache_dir=fresh")
+    assert run.returncode == 1 and "line 9 has 5 fields, expected 4" in run.stderr
