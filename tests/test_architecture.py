@@ -1,0 +1,61 @@
+"""The house rules that a machine can hold: imports point one way, one option is one file."""
+
+import ast
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "src" / "twotower"
+MAY_IMPORT = {
+    "types": set(),
+    "layers": {"types", "layers"},
+    "metrics": {"types", "metrics"},
+    "retrieval": {"types", "retrieval"},
+    "data": {"types", "data"},
+    "models": {"types", "layers"},
+    "losses": {"types", "losses"},
+    "task": {"types", "retrieval", "metrics"},
+    "callbacks": {"types"},
+    "loggers": {"types"},
+    "results": set(),
+    "cli": {"types"},
+    "run": {"types", "cli", "task", "callbacks", "results", "metrics", "models"},
+    "benchmark": {"types", "run", "results"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("twotower"):
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+
+
+def test_imports_point_one_way():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "__init__.py":
+            assert path.read_text() == "", f"{path} must be empty"
+            continue
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for imported in imports(path):
+            assert imported in MAY_IMPORT[part], f"{path.relative_to(ROOT)} imports {imported}"
+
+
+def test_files_stay_small():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_models_metrics_and_negatives_are_found_by_their_target_alone():
+    """No registry: a file's name appears in no other module of the package's groups."""
+    for group in ("models", "metrics"):
+        for path in (PACKAGE / group).glob("*.py"):
+            option = ROOT / "conf" / group.removesuffix("s") / f"{path.stem}.yaml"
+            if option.exists():
+                assert f"twotower.{group}.{path.stem}." in option.read_text()
+
+
+def test_nothing_unpickles_or_evaluates():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "src").glob("*.py")]:
+        text = path.read_text()
+        assert "eval(" not in text.replace(".eval()", "") and "import pickle" not in text, path
+        assert text.count("torch.load(") == text.count("weights_only=True)") or "run.py" in str(path), path

@@ -1,0 +1,26 @@
+"""Models learn the planted world: clearly better than popularity, and no better than the truth."""
+
+import pytest
+
+WORLD = (
+    "data.reader.num_users=700",
+    "data.reader.num_items=200",
+    "data.reader.num_clusters=12",
+    "data.reader.interactions_per_user=20",
+    "loss/task=full_softmax",
+    "optimizer.lr=0.005",
+    "trainer.max_epochs=4",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+)
+
+
+@pytest.mark.parametrize("model", ["two_tower", "dat"])
+def test_beats_popularity(script, model):
+    for name in (model, "popularity"):
+        run = script("train", *WORLD, f"model={name}", f"hydra.run.dir={name}")
+        assert run.returncode == 0, run.stderr
+    learned, floor = (script.metrics(name)["test"]["ndcg@10"] for name in (model, "popularity"))
+    oracle = script.metrics(model)["oracle"]["ndcg@10"]
+    assert learned > 1.5 * floor
+    assert learned < oracle + 0.03
