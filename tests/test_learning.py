@@ -7,9 +7,9 @@ WORLD = (
     "data.reader.num_items=200",
     "data.reader.num_clusters=12",
     "data.reader.interactions_per_user=20",
-    "loss/task=full_softmax",
-    "optimizer.lr=0.005",
-    "trainer.max_epochs=4",
+    "data.batch_size=64",
+    "negatives.num=128",
+    "trainer.max_epochs=8",
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",
 )

@@ -13,6 +13,7 @@ SMALL = (
     "data.reader.num_items=80",
     "data.reader.interactions_per_user=10",
     "data.batch_size=64",
+    "loss/task=bce",
     "trainer.max_epochs=3",
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",

@@ -26,13 +26,15 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def print_table(record: dict[str, Any], where: Path) -> None:
     """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
     values = _columns(record)
-    table = Table(title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where))
-    table.add_column("metric")
+    table = Table(
+        pad_edge=False, title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where)
+    )
+    table.add_column("metric", no_wrap=True)
     names = [name for name in COLUMNS if values.get(name)]
     for name in names:
-        table.add_column(name, justify="right", style="bold" if name == "test" else None)
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == "test" else None)
     if "oracle" in names:
-        table.add_column("test / oracle", justify="right")
+        table.add_column("of oracle", justify="right", no_wrap=True)
     for metric in values["test" if values.get("test") else "val"]:
         cells = [_cell(values[name].get(metric)) for name in names]
         if "oracle" in names:
