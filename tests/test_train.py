@@ -105,6 +105,30 @@ def test_resuming_can_train_longer_but_not_otherwise(script):
     assert elsewhere.returncode == 0, elsewhere.stderr  # a cache is only a cache
 
 
+@pytest.mark.parametrize(
+    "target", ["os.system", "twotower.data.store.shutil.rmtree", "twotower.benchmark.Path", "subprocess.Popen"]
+)
+def test_a_foreign_checkpoint_runs_no_code(script, target):
+    assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0
+    path = script.folder / "run" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["twotower"]["config"]["model"] = {"_target_": target, "args": "x"}
+    torch.save(checkpoint, path)
+    run = script("evaluate", f"ckpt_path={path}")
+    assert run.returncode == 1 and target in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
+
+
+def test_a_checkpoint_refuses_other_data(script):
+    assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0
+    path = script.folder / "run" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["twotower"]["config"]["data"]["reader"]["seed"] = 1
+    torch.save(checkpoint, path)
+    for name in ("evaluate", "train"):
+        run = script(name, f"ckpt_path={path}")
+        assert run.returncode == 1 and "trained on other data" in run.stderr, run.stderr
+
+
 def test_popularity_needs_no_training(script):
     run = script("train", *SMALL, "model=popularity", "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
@@ -138,6 +162,9 @@ def test_two_processes(script):
         (("loss.lambda3=nan",), "loss.lambda3 must be a finite number >= 0, got nan"),
         (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
         (("+sed=1",), "sed is no setting"),
+        (("seed=abc",), "seed must be a finite number between 0 and"),
+        (("optimizer.lr=-1",), "optimizer.* does not fit AdamW: Invalid learning rate: -1"),
+        (("optimizer.lr=abc",), "optimizer.* does not fit AdamW"),
         (("model=two_tower", "loss=dat"), "use it with model=dat"),
         (("data=movielens_1m", "data.reader.url=http://127.0.0.1:9/ml-1m.zip"), "cannot download"),
         (("paths.output_dir=/dev/null/x",), "/dev/null"),

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower import results
@@ -18,9 +18,11 @@ from twotower.cli import check_types
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.task import RetrievalTask
-from twotower.types import UserError
+from twotower.types import UserError, check_number
 
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
+
+TRUSTED = ("twotower.", "torch.optim.", "pytorch_lightning.")  # what a checkpoint's config may build
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -34,10 +36,11 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.ckpt_path:
         saved = load_checkpoint(config.ckpt_path)["twotower"]
         config = restore_config(saved, config)
-        about = {**about, "choices": saved["choices"], "overrides": saved["overrides"] + about["overrides"]}
+        overrides = saved["overrides"] + about["overrides"]
+        about = {"choices": saved["choices"], "overrides": overrides, "fingerprint": saved["fingerprint"]}
     about["config"] = OmegaConf.to_container(config, resolve=False)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    pl.seed_everything(config.seed, verbose=False)
+    _seed(config.seed)
     data, task = build(config, about)
     trainer = build_part(config, "trainer", logger=_logger(config), callbacks=_callbacks(config))
     best = run_dir / "checkpoints" / "best.ckpt"
@@ -85,7 +88,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
-    pl.seed_everything(saved.seed, verbose=False)
+    _seed(saved.seed)
     data, task = build(saved, about)
     task.load_state_dict(checkpoint["state_dict"])
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
@@ -102,6 +105,10 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 
 def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask]:
     """Data module and task of a config.
+
+    Args:
+        config: as ``train.yaml`` composes it.
+        about: what the task's checkpoints will carry; schema and fingerprint are added.
 
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
@@ -155,6 +162,7 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
     Raises:
         UserError: if the command line changes what the checkpoint decides.
     """
+    _check_targets(about["config"])
     saved = OmegaConf.create(about["config"])
     choices = HydraConfig.get().runtime.choices
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
@@ -176,6 +184,33 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
             OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
     saved.ckpt_path = config.ckpt_path
     return saved
+
+
+def _seed(seed: int) -> None:
+    check_number("seed", seed, 0, 2**32 - 1)
+    pl.seed_everything(seed, verbose=False)
+
+
+def _check_targets(node: Any) -> None:
+    """A checkpoint may come from anywhere: what its config builds must be classes of ours, optimizers or Lightning's parts.
+
+    Raises:
+        UserError: for any other target.
+    """
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None:
+        try:
+            trusted = str(target).startswith(TRUSTED) and get_class(target).__module__.startswith(TRUSTED)
+        except Exception:  # Hydra's word for what is not there, or no class
+            trusted = False
+        if not trusted:
+            raise UserError(f"the checkpoint's config would build {target}, which is no part of this project: refused")
+    for value in node.values():
+        _check_targets(value)
 
 
 def _about_new_run(config: DictConfig) -> dict[str, Any]:

@@ -50,9 +50,16 @@ class RetrievalTask(pl.LightningModule):
         self.corpus = torch.empty(0)  # item vectors, while evaluating
 
     def configure_optimizers(self) -> Optimizer:
-        """One optimizer over all parameters."""
+        """One optimizer over all parameters.
+
+        Raises:
+            UserError: for settings that the optimizer refuses.
+        """
         assert self.optimizer is not None
-        return self.optimizer(self.model.parameters())
+        try:
+            return self.optimizer(self.model.parameters())
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimizer.* does not fit {self.optimizer.func.__name__}: {error}") from error  # type: ignore[attr-defined]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; terms are logged every ``trainer.log_every_n_steps`` steps.
