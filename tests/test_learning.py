@@ -15,7 +15,7 @@ WORLD = (
 )
 
 
-@pytest.mark.parametrize("model", ["two_tower", "dat"])
+@pytest.mark.parametrize("model", [pytest.param("two_tower", marks=pytest.mark.slow), "dat"])
 def test_beats_popularity(script, model):
     for name in (model, "popularity"):
         run = script("train", *WORLD, f"model={name}", f"hydra.run.dir={name}")

@@ -138,6 +138,7 @@ def test_popularity_needs_no_training(script):
     assert json.loads((script.folder / "again.json").read_text())["test"] == script.metrics("run")["test"]
 
 
+@pytest.mark.slow
 def test_two_processes(script):
     """Gloo on CPU: every user is ranked once, by equal weights everywhere."""
     process = script.popen(
