@@ -59,7 +59,7 @@ def test_alignment_is_logged_where_it_is_weighted(script):
 
 def test_killed_and_resumed_equals_undisturbed(script):
     """A real SIGKILL in the middle of an epoch; dropout and negatives go on as if nothing had happened."""
-    settings = (*SMALL, "model.dropout=0.2", "seed=1", "trainer.max_epochs=12", "callbacks.early_stopping=null")
+    settings = (*SMALL, "model.dropout=0.2", "seed=1", "trainer.max_epochs=6", "callbacks.early_stopping=null")
     whole = script("train", *settings, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     killed = script.popen("train", *settings, "hydra.run.dir=killed")

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from twotower import results
-from twotower.run import build, build_part
+from twotower.run import build, build_part, seed_everything
 from twotower.types import UserError
 
 WARM_UP = 20
@@ -32,7 +32,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     rounds, steps = config.rounds, config.steps
     OmegaConf.set_struct(config, False)
     settings = OmegaConf.create({key: value for key, value in config.items() if key not in ("rounds", "steps", "output")})
-    pl.seed_everything(config.seed, verbose=False)
+    seed_everything(config.seed)
     data, task = build(settings, {})
     bare = BareDAT(data, settings)
     seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}

@@ -40,7 +40,7 @@ def train(config: DictConfig) -> dict[str, float]:
         about = {"choices": saved["choices"], "overrides": overrides, "fingerprint": saved["fingerprint"]}
     about["config"] = OmegaConf.to_container(config, resolve=False)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    _seed(config.seed)
+    seed_everything(config.seed)
     data, task = build(config, about)
     trainer = build_part(config, "trainer", logger=_logger(config), callbacks=_callbacks(config))
     best = run_dir / "checkpoints" / "best.ckpt"
@@ -88,7 +88,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
-    _seed(saved.seed)
+    seed_everything(saved.seed)
     data, task = build(saved, about)
     task.load_state_dict(checkpoint["state_dict"])
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
@@ -186,7 +186,12 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
     return saved
 
 
-def _seed(seed: int) -> None:
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch.
+
+    Raises:
+        UserError: if it is no whole number that they take.
+    """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
 
