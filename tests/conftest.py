@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.data.splits import LeaveLastOut
 from twotower.data.synthetic import Synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +24,13 @@ def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:
     """A data module, on a synthetic world of 60 users and 40 items unless a reader is given."""
     reader = reader or Synthetic(60, 40, 3, 6, 8, seed=1)
     settings = {
+        "split": LeaveLastOut(1),
         "data_dir": str(cache_dir / "raw"),
         "cache_dir": str(cache_dir / "cache"),
         "batch_size": 16,
         "eval_batch_size": 7,
         "min_value": None,
+        "duplicates": "first",
         "k_core": 0,
         "history_length": 4,
         "group_shares": [0.5, 0.8],

@@ -92,10 +92,12 @@ class EvalIndex(NamedTuple):
     """What an evaluation loader yields.
 
     Attributes:
-        position: ``(batch,)`` positions of the held-out interactions, one per user.
+        position: ``(batch,)`` position of each user's first target among the interactions; the others follow it.
+        num_targets: ``(batch,)``, at least 1.
     """
 
     position: Tensor
+    num_targets: Tensor
 
 
 class Batch(NamedTuple):
@@ -113,6 +115,8 @@ class Batch(NamedTuple):
         num_draws: ``(num_distinct,)`` how often each item was drawn as a shared negative, or None if not shared.
         log_q: ``(num_distinct,)`` log sampling probability of each item.
         num_pairs: ``T`` of the paper's Eq. 2-4.
+        behaviour: ``(batch,)`` index of what each user did with the positive (click, purchase, …), or None where the data
+            know one behaviour.
     """
 
     user: dict[str, Tensor]
@@ -124,6 +128,7 @@ class Batch(NamedTuple):
     num_draws: Tensor | None
     log_q: Tensor
     num_pairs: int
+    behaviour: Tensor | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -131,10 +136,10 @@ class EvalBatch(NamedTuple):
 
     Attributes:
         user: features, each ``(batch, ...)``.
-        target: ``(batch, num_targets)`` corpus indices of held-out items, padded with -1.
+        target: ``(batch, num_targets)`` corpus indices of held-out items, -1 pads after the first.
         seen_row: ``(num_seen,)`` row in the batch of each seen (user, item) pair.
         seen_item: ``(num_seen,)`` corpus index of each seen pair.
-        group: ``(batch, num_groups)`` True where the row counts towards the group's metrics.
+        group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's metrics; padding never does.
     """
 
     user: dict[str, Tensor]

@@ -53,9 +53,9 @@ def test_evaluation_batch_against_plain_python(data):
     ]
     assert list(zip(batch.seen_row.tolist(), batch.seen_item.tolist(), strict=True)) == expected
     assert batch.user["history"].tolist() == [history_of(data, p) for p in index.position.tolist()]
-    assert batch.group[:, 0].all()
+    assert batch.group[:, 0, 0].all()
     for column, group in enumerate(("head", "middle", "tail")):
-        assert batch.group[:, 1 + column].tolist() == (data.tables["group"][batch.target[:, 0]] == column).tolist(), group
+        assert batch.group[:, 0, 1 + column].tolist() == (data.tables["group"][batch.target[:, 0]] == column).tolist(), group
 
 
 def test_a_target_is_never_in_its_own_history(data):
@@ -122,9 +122,10 @@ def test_training_shards_cover_each_row_once(world_size):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_shards_cover_each_row_once_without_padding(world_size):
-    position = torch.arange(101)
-    rows = [index.position for rank in range(world_size) for index in EvalLoader(position, 8, rank, world_size)]
-    assert torch.cat(rows).sort().values.tolist() == position.tolist()
+    position, num_targets = torch.arange(101), torch.arange(1, 102)
+    shards = [index for rank in range(world_size) for index in EvalLoader(position, num_targets, 8, rank, world_size)]
+    assert torch.cat([index.position for index in shards]).sort().values.tolist() == position.tolist()
+    assert all((index.num_targets == index.position + 1).all() for index in shards)
 
 
 def test_loader_goes_on_where_it_stopped():

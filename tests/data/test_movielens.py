@@ -21,7 +21,7 @@ REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 def make_1m(folder: Path) -> Path:
     top = folder / "ml-1m"
     top.mkdir(parents=True)
-    rows = [f"{user}::{item}::{1 + item % 5}::{1000 + item}" for user in (1, 2) for item in (1, 2, 3, 4)]
+    rows = [f"{user}::{item}::{1 + item % 5}::{978300000 + item}" for user in (1, 2) for item in (1, 2, 3, 4)]
     (top / "ratings.dat").write_text("\n".join(rows) + "\n")
     (top / "users.dat").write_text("1::F::1::10::48067\n2::M::56::16::7007X\n")
     movies = ["1::Été (1995)::Comedy|Drama", "2::Two: the 2nd (2001)::Drama", "3::Three::Western|Drama", "4::Four (1980)::Comedy"]
@@ -32,7 +32,7 @@ def make_1m(folder: Path) -> Path:
 def make_100k(folder: Path) -> Path:
     top = folder / "ml-100k"
     top.mkdir(parents=True)
-    rows = [f"{user}\t{item}\t3\t{1000 + item}" for user in (1, 2) for item in (1, 2, 3)]
+    rows = [f"{user}\t{item}\t3\t{978300000 + item}" for user in (1, 2) for item in (1, 2, 3)]
     (top / "u.data").write_text("\n".join(rows) + "\n")
     (top / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|V3N4P\n")
     (top / "u.genre").write_text("unknown|0\nAction|1\nDrama|2\n\n")
@@ -49,7 +49,7 @@ def reader(variant="1m", **changes):
 def test_1m_by_hand(tmp_path):
     make_1m(tmp_path)
     frames = reader().read(tmp_path)
-    assert frames.interactions.row(5, named=True) == {"user": 2, "item": 2, "value": 3.0, "time": 1002}
+    assert frames.interactions.row(5, named=True) == {"user": 2, "item": 2, "value": 3.0, "time": 978300002}
     assert frames.users["zip"].to_list() == ["48", "70"]
     assert frames.items["title"].to_list()[:2] == ["Été (1995)", "Two: the 2nd (2001)"]
     assert frames.items["year"].to_list() == [1995, 2001, None, 1980]

@@ -1,4 +1,4 @@
-"""Preparation on hand-made frames, and its promises on random worlds."""
+"""Preparation on hand-made frames, and its promises on random worlds under every split."""
 
 import numpy as np
 import polars as pl
@@ -6,51 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twotower.data.filters import Filters
 from twotower.data.frames import Frames
-from twotower.data.prepare import Options, filter_interactions, prepare
-from twotower.data.splits import TEST, TRAIN, VAL, leave_last_out
+from twotower.data.prepare import Options, prepare
+from twotower.data.splits import Given, LeaveLastOut, RandomRatio, Temporal
 from twotower.types import UserError
 
-KEEP_ALL = Options(None, 0, 3, (0.5, 0.8))
+KEEP_ALL = Options(Filters(None, "first", 0), LeaveLastOut(1), 3, (0.5, 0.8))
 
 
-def make_frames(rows, users=None, items=None):
-    interactions = pl.DataFrame(rows, schema=["user", "item", "time", "value"], orient="row")
+def make_frames(rows, users=None, items=None, columns=("user", "item", "time", "value"), **more):
+    interactions = pl.DataFrame(rows, schema=list(columns), orient="row")
     users = users or {"user": interactions["user"].unique().sort()}
     items = items or {"item": interactions["item"].unique().sort(), "category": [None] * interactions["item"].n_unique()}
     user_kinds = {name: "categorical" for name in users if name != "user"}
     item_kinds = {name: {"tags": "multi", "price": "numeric"}[name] for name in items if name not in ("item", "category")}
-    return Frames(interactions, pl.DataFrame(users), pl.DataFrame(items), user_kinds, item_kinds)
-
-
-def test_leave_last_out_by_hand():
-    part = leave_last_out(np.array([7, 7, 7, 7, 8, 8, 9, 9, 9]))
-    assert part.tolist() == [TRAIN, TRAIN, VAL, TEST, TRAIN, TRAIN, TRAIN, VAL, TEST]
-
-
-def test_order_is_time_then_file_order():
-    rows = [(1, 30, 5, 1.0), (1, 20, 5, 1.0), (1, 10, 4, 1.0), (1, 40, 5, 1.0)]
-    kept = filter_interactions(make_frames(rows).interactions, KEEP_ALL)
-    assert kept["item"].to_list() == [10, 30, 20, 40]
-
-
-def test_k_core_runs_to_a_fixed_point():
-    # item 9 falls first (one user), then user 3 (one item left), then item 8 (one user left)
-    rows = [(u, i, t, 1.0) for t, (u, i) in enumerate([(1, 6), (1, 7), (2, 6), (2, 7), (3, 9), (3, 8), (1, 8)])]
-    kept = filter_interactions(make_frames(rows).interactions, KEEP_ALL._replace(k_core=2))
-    assert sorted(zip(kept["user"], kept["item"], strict=True)) == [(1, 6), (1, 7), (2, 6), (2, 7)]
-
-
-def test_threshold_keeps_values_from_it_on():
-    rows = [(1, 1, 1, 3.0), (1, 2, 2, 4.0), (1, 3, 3, 5.0)]
-    kept = filter_interactions(make_frames(rows).interactions, KEEP_ALL._replace(min_value=4))
-    assert kept["item"].to_list() == [2, 3]
-
-
-def test_nothing_left_names_the_settings():
-    rows = [(1, 1, 1, 3.0)]
-    with pytest.raises(UserError, match=r"data.min_value=4.*lower"):
-        filter_interactions(make_frames(rows).interactions, KEEP_ALL._replace(min_value=4))
+    frames = Frames(interactions, pl.DataFrame(users), pl.DataFrame(items), user_kinds, item_kinds, time_unit="step")
+    return frames._replace(**more)
 
 
 def test_features_by_hand():
@@ -62,7 +34,7 @@ def test_features_by_hand():
         "price": [1.0, 3.0, 50.0, None],
     }
     users = {"user": [1, 2], "colour": ["red", None]}
-    arrays, meta = prepare(make_frames(rows, users, items), KEEP_ALL)
+    arrays, tables, meta = prepare(make_frames(rows, users, items), KEEP_ALL)
     # items 10 and 20 are in training, 30 (validation) and 40 (test) are cold: no id row, and "z" is no known tag
     assert arrays["item/item_id"].tolist() == [1, 2, 0, 0]
     assert arrays["item/tags"].tolist() == [[1, 2], [0, 0], [0, 0], [2, 0]]
@@ -71,7 +43,7 @@ def test_features_by_hand():
     assert arrays["user/colour"].tolist() == [1, 0]
     assert meta["categories"] == ["a", "b"] and arrays["category"].tolist() == [1, -1, 0, 1]
     assert meta["schema"]["num_train_items"] == 2 and meta["schema"]["num_items"] == 4
-    assert arrays["raw/item"].tolist() == [10, 20, 30, 40]
+    assert tables["item"]["item"].to_list() == [10, 20, 30, 40] and tables["user"]["user"].to_list() == [1, 2]
 
 
 def test_groups_follow_the_training_share():
@@ -79,31 +51,116 @@ def test_groups_follow_the_training_share():
     rows = [(u, u, 0, 1.0) for u in range(10)]
     rows += [(99, i, t, 1.0) for t, i in enumerate([0, 5, 8])]  # trains on item 0 once more
     items = {"item": list(range(10)), "category": ["a"] * 4 + ["d"] + ["b"] * 3 + ["c"] * 2}
-    arrays, _ = prepare(make_frames(rows, items=items), KEEP_ALL)
+    arrays = prepare(make_frames(rows, items=items), KEEP_ALL).arrays
     # a: 4 + 1 = 5 of 11, then b 3 from .45, c 2 from .73, d 1 from .91
     assert arrays["group"].tolist() == [0, 0, 0, 0, 2, 0, 0, 0, 1, 1]
 
 
+def test_temporal_by_hand():
+    """Training before 10, validation before 20: user 3 and item 9 are new, and stand after those that training knows."""
+    rows = [(2, 7, 1, 1.0), (1, 7, 2, 1.0), (1, 8, 10, 1.0), (3, 9, 12, 1.0), (2, 9, 20, 1.0), (2, 8, 21, 1.0)]
+    options = KEEP_ALL._replace(split=Temporal(10, 20, 0))
+    arrays, tables, meta = prepare(make_frames(rows), options)
+    assert tables["user"]["user"].to_list() == [1, 2, 3] and meta["num_train_users"] == 2
+    assert tables["item"]["item"].to_list() == [7, 8, 9] and meta["schema"]["num_train_items"] == 1
+    assert arrays["user/user_id"].tolist() == [1, 2, 0] and arrays["item/item_id"].tolist() == [1, 0, 0]
+    # sorted by user, part and time: (1, 7) (1, 8) | (2, 7) (2, 9) (2, 8) | (3, 9)
+    assert arrays["interactions/item"].tolist() == [0, 1, 0, 2, 1, 2]
+    assert arrays["position/train"].tolist() == [0, 2]
+    assert arrays["position/val"].tolist() == [1, 5] and arrays["targets/val"].tolist() == [1, 1]
+    assert arrays["position/test"].tolist() == [3] and arrays["targets/test"].tolist() == [2]
+    assert meta["dropped"] == {}
+    less = prepare(make_frames(rows), KEEP_ALL._replace(split=Temporal(10, 20, 1))).meta
+    assert less["dropped"] == {"held-out interactions of users with less than data.split.min_history": 1}
+    assert less["num_users"] == 2
+
+
+def test_counts_add_up():
+    rows = [(1, 1, 1, 5.0), (1, 1, 2, 5.0), (1, 2, 3, 1.0), (1, 3, 4, 5.0), (1, 4, 5, 5.0), (2, 1, 1, 5.0)]
+    options = KEEP_ALL._replace(filters=Filters(4.0, "first", 0))
+    meta = prepare(make_frames(rows, dropped={"outside the dates": 3}), options).meta
+    assert meta["raw"]["interactions"] == 9 and meta["num_interactions"] == 4
+    assert meta["dropped"] == {"outside the dates": 3, "rated below 4": 1, "repeated pairs (the first is kept)": 1}
+
+
+def test_behaviours_are_kept_apart():
+    rows = [(1, 1, 1, 0), (1, 1, 2, 1), (1, 1, 3, 1), (1, 2, 4, 0), (1, 3, 5, 0)]
+    frames = make_frames(rows, columns=("user", "item", "time", "behaviour"), behaviours=("click", "buy"))
+    arrays, _, meta = prepare(frames, KEEP_ALL)
+    assert arrays["interactions/behaviour"].tolist() == [0, 1, 0, 0] and meta["behaviours"] == ["click", "buy"]
+
+
+def test_a_split_without_test_rows_says_what_to_change():
+    with pytest.raises(UserError, match=r"leaves nothing for val: lower data.k_core or data.split.min_history"):
+        prepare(make_frames([(1, 1, 1, 1.0), (1, 2, 2, 1.0)]), KEEP_ALL)
+
+
 worlds = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 5), st.sampled_from([1.0, 5.0])), min_size=8, max_size=80
+    st.tuples(
+        st.integers(0, 6), st.integers(0, 9), st.integers(0, 5), st.sampled_from([1.0, 5.0]), st.sampled_from([0, 0, 0, 1, 2])
+    ),
+    min_size=8,
+    max_size=80,
+)
+splits = st.one_of(
+    st.builds(LeaveLastOut, st.integers(1, 3)),
+    st.builds(Temporal, st.sampled_from([1, 2, 0.5]), st.sampled_from([3, 4, 0.9]), st.integers(0, 2)),
+    st.builds(RandomRatio, st.sampled_from([0.1, 0.3]), st.sampled_from([0.2, 0.4]), st.integers(0, 5), st.integers(1, 2)),
+    st.builds(Given, st.sampled_from([0.1, 0.4]), st.integers(0, 5)),
 )
 
 
-@settings(max_examples=80, deadline=None)
-@given(rows=worlds, k_core=st.integers(0, 3))
-def test_no_leak_in_random_worlds(rows, k_core):
+@settings(max_examples=300, deadline=None)
+@given(rows=worlds, split=splits, k_core=st.integers(0, 3), duplicates=st.sampled_from(["first", "last", "all"]))
+def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
+    items = {
+        "item": list(range(10)),
+        "category": None,
+        "tags": [[f"tag {i}"] for i in range(10)],
+        "price": [2.0**i for i in range(10)],
+    }
+    users = {"user": list(range(7)), "home": [f"town {u}" for u in range(7)]}
+    frames = make_frames(rows, users, items, ("user", "item", "time", "value", "part"))
+    options = Options(Filters(None, duplicates, k_core), split, 3, (0.5, 0.8))
     try:
-        arrays, meta = prepare(make_frames(rows), KEEP_ALL._replace(k_core=k_core))
+        arrays, tables, meta = prepare(frames, options)
     except UserError:
         return
-    user, item = arrays["interactions/user"], arrays["interactions/item"]
-    parts = [set(arrays[f"position/{name}"].tolist()) for name in ("train", "val", "test")]
-    assert sum(map(len, parts)) == len(user) == len(set.union(*parts))  # each row in exactly one part
-    num_train_items = meta["schema"]["num_train_items"]
-    assert set(item[sorted(parts[0])].tolist()) == set(range(num_train_items))  # the vocabulary is that of training
-    for name in ("val", "test"):
-        for position in arrays[f"position/{name}"]:
-            mine = [p for p in range(len(user)) if user[p] == user[position]]
-            assert position == mine[-1 if name == "test" else -2]  # nothing of the user comes after a test target
-    if k_core > 1:
+    user, item, offset = arrays["interactions/user"], arrays["interactions/item"], arrays["offset"]
+    train = arrays["position/train"].tolist()
+    held_out = {
+        name: [
+            position + place
+            for position, num in zip(arrays[f"position/{name}"].tolist(), arrays[f"targets/{name}"].tolist(), strict=True)
+            for place in range(num)
+        ]
+        for name in ("val", "test")
+    }
+    # no interaction is in two parts, each is in one, and none is invented
+    assert sorted(train + held_out["val"] + held_out["test"]) == list(range(len(user)))
+    assert sum(meta["dropped"].values()) + len(user) == len(rows)
+    pairs = {(row[0], row[1]) for row in rows}
+    raw = list(zip(tables["user"]["user"][user].to_list(), tables["item"]["item"][item].to_list(), strict=True))
+    assert set(raw) <= pairs and (duplicates == "all" or len(set(raw)) == len(raw))
+    # vocabularies and statistics come from training rows alone
+    num_items, num_users = meta["schema"]["num_train_items"], meta["num_train_users"]
+    assert set(item[train].tolist()) == set(range(num_items)) and set(user[train].tolist()) == set(range(num_users))
+    assert (arrays["item/item_id"][num_items:] == 0).all() and (arrays["user/user_id"][num_users:] == 0).all()
+    assert (arrays["item/tags"][num_items:] == 0).all() and (arrays["user/home"][num_users:] == 0).all()
+    prices = np.array([2.0**i for i in tables["item"]["item"][:num_items].to_list()])
+    assert np.allclose(arrays["item/price"][:num_items], (prices - prices.mean()) / (prices.std() or 1), atol=1e-5)
+    # a user's targets come after all that the user may know: nothing of a later part lies before them
+    part = np.zeros(len(user), int)
+    part[held_out["val"]], part[held_out["test"]] = 1, 2
+    for position in range(len(user)):
+        before = slice(offset[user[position]], position)
+        assert (part[before] <= part[position]).all() and (user[before] == user[position]).all()
+        if duplicates != "all":
+            assert item[position] not in item[before]
+    if isinstance(split, Temporal):
+        bounds = meta["times"]["parts"]
+        assert bounds["train"]["last"] < bounds["val"]["first"] and bounds["val"]["last"] < bounds["test"]["first"]
+    if isinstance(split, LeaveLastOut):
+        assert all(position == offset[user[position] + 1] - 1 for position in held_out["test"])
+    if k_core > 1 and not isinstance(split, Temporal):
         assert np.bincount(user).min() >= k_core and np.bincount(item).min() >= k_core

@@ -19,7 +19,7 @@ from twotower.types import UserError
 
 # user 0 has targets at ranks 2 and 11, user 1 one at rank 1, user 2 one at rank 40; 0 is padding
 RANK = torch.tensor([[2, 11], [1, 0], [40, 0]])
-ALL = torch.ones(3, 1, dtype=torch.bool)
+ALL = torch.ones(3, 2, 1, dtype=torch.bool)
 
 
 def value(metric, rank=RANK, group=ALL):
@@ -36,11 +36,18 @@ def test_by_hand():
     assert value(MRR(1)).item() == pytest.approx((1 / 2 + 1 + 1 / 40) / 3)
 
 
-def test_groups_are_averaged_apart():
-    group = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+def test_a_group_counts_its_own_targets():
+    # group 0: user 0's target at rank 11 alone, and user 1's; group 1: everybody's; group 2: nobody's
+    group = torch.zeros(3, 2, 3, dtype=torch.bool)
+    group[0, 1, 0] = group[1, 0, 0] = True
+    group[:, :, 1] = RANK > 0
     result = value(HitRate(3, [10]), group=group)[:, 0]
-    assert result[:2].tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert result[:2].tolist() == pytest.approx([1 / 2, 2 / 3])
     assert math.isnan(result[2])
+    assert value(Recall(3, [10]), group=group)[:2, 0].tolist() == pytest.approx([1 / 2, 1.5 / 3])
+    assert value(MRR(3), group=group)[:2, 0].tolist() == pytest.approx([(1 / 11 + 1) / 2, (1 / 2 + 1 + 1 / 40) / 3])
+    # user 0's only target of group 0 is the best possible one there: 1/log2(12) over 1
+    assert value(NDCG(3, [100]), group=group)[0].item() == pytest.approx((0.27894 + 1) / 2, abs=1e-5)
 
 
 def test_batches_and_processes_add_up():
@@ -63,7 +70,7 @@ def test_against_torchmetrics():
         relevant = torch.zeros(60, dtype=torch.bool)
         relevant[targets] = True
         rank = (order[targets] + 1)[None]
-        group = torch.ones(1, 1)
+        group = torch.ones(1, 3, 1)
         for k in (1, 10, 50):
             assert value(HitRate(1, [k]), rank, group).item() == retrieval_hit_rate(scores, relevant, top_k=k).item()
             assert value(Recall(1, [k]), rank, group).item() == pytest.approx(retrieval_recall(scores, relevant, top_k=k).item())

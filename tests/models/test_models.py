@@ -66,7 +66,7 @@ def test_popularity_counts_training_interactions(data):
 
 def test_augmented_tables_are_apart_from_the_id_embeddings(data):
     model = make_dat(data.schema)
-    a_u, e_u = model.user_augmented.weight, model.user_embedding.embeddings["user_id"].weight
+    a_u, e_u = model.user_augmented.weight, model.user_embedding.embeddings[model.user_embedding.names.index("user_id")].weight
     assert a_u.data_ptr() != e_u.data_ptr() and len(a_u) == len(e_u)
     batch = first_batch(data, Uniform(3))
     first, again = model(batch), model(batch)

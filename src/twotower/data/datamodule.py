@@ -1,53 +1,61 @@
 """The LightningDataModule of every data set: prepares once, yields indices, builds batches on the device."""
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
 from rich.console import Console
 from torch import Tensor
 
 from twotower.data import store
+from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
 from twotower.data.prepare import GROUPS, Options, prepare
+from twotower.data.progress import Stages, waiting_lock
+from twotower.data.splits import Split
 from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError
 
 CORPUS_CHUNK = 65_536
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """A reader's data, prepared, split leave-last-out, and batched by tensor operations on the device.
+    """A reader's data, prepared, split, and batched by tensor operations on the device.
 
     Args:
         reader: parses the official files.
+        split: which interactions are for training, validation and test.
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
         batch_size: positives per process and training step.
         eval_batch_size: users per evaluation step.
-        min_value: see :class:`~twotower.data.prepare.Options`, like the next three.
+        min_value: see :class:`~twotower.data.filters.Filters`, like the next two.
+        duplicates: which of repeated pairs to keep.
         k_core: minimum interactions of users and items.
-        history_length: width of the history feature, 0 for none.
+        history_length: see :class:`~twotower.data.prepare.Options`, like the next.
         group_shares: shares that part head, middle and tail categories.
-        mask_seen: leave out what a user has interacted with before, in evaluation.
+        mask_seen: leave out what a user has interacted with in earlier parts, in evaluation.
         seed: of order, negatives and dropout.
     """
 
     schema: Schema
     fingerprint: str
     note: str
-    group_names = ("", *GROUPS, "cold")
+    group_names = ("", *GROUPS, "cold", "cold_user")
 
     def __init__(
         self,
         reader: Reader,
+        split: Split,
         data_dir: str,
         cache_dir: str,
         batch_size: int,
         eval_batch_size: int,
         min_value: float | None,
+        duplicates: str,
         k_core: int,
         history_length: int,
         group_shares: list[float],
@@ -60,7 +68,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.cache_dir = Path(cache_dir)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.options = Options(min_value, k_core, history_length, tuple(group_shares))  # type: ignore[arg-type]
+        filters = Filters(min_value, duplicates, k_core)
+        self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
         self.options.check()
         self.mask_seen = mask_seen
         self.seed = seed
@@ -77,37 +86,51 @@ class RetrievalDataModule(pl.LightningDataModule):
         """
         if self.tables:
             return
-        options = {**self.options._asdict(), **self.reader.options()}
-        folder = store.cache_folder(self.cache_dir, self.reader.name, options)
-        if not self._is_current(folder):
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):  # one process prepares, the others wait
-                if not self._is_current(folder):
-                    self._prepare(folder)
-        prepared = store.load(folder)
+        self.folder = self.prepare_data_once()
+        prepared = store.load(self.folder)
         self.meta = prepared.meta
+        self.ids = prepared.tables
         self.schema = Schema.from_plain(prepared.meta["schema"])
         self.fingerprint = prepared.meta["fingerprint"]
         self.note = prepared.meta["note"]
-        self.tables = {name: torch.from_numpy(a) for name, a in prepared.arrays.items() if not name.startswith("raw/")}
+        self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
+
+    def prepare_data_once(self) -> Path:
+        """Folder of the prepared data. Whatever the number of processes, one prepares and the others wait for it."""
+        options = {**self.options.plain(), **self.reader.options()}
+        folder = store.cache_folder(self.cache_dir, self.reader.name, options)
+        if self._is_current(folder):
+            return folder
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {self.reader.name}: waiting for it"):
+            if not self._is_current(folder):
+                self._prepare(folder)
+        return folder
 
     def _prepare(self, folder: Path) -> None:
         self.reader.fetch(self.data_dir)
-        with Console(stderr=True).status(f"preparing {self.reader.name}"):
-            prepared = prepare(self.reader.read(self.data_dir), self.options)
-            store.save(folder, prepared, {"sources": self._sources()})
+        started = time.perf_counter()
+        with Stages(self.reader.name, ("reading", "checking", "ids", "filters", "split", "features", "writing")) as stage:
+            stage("reading")
+            sources = self._sources()
+            frames = self.reader.read(self.data_dir)
+            prepared = prepare(frames, self.options, stage)
+            stage("writing")
+            store.save(folder, prepared, {"sources": sources, "seconds": time.perf_counter() - started})
+        for remark in frames.remarks:
+            Console(stderr=True, highlight=False).print(remark, style="yellow", markup=False)
 
     def _sources(self) -> dict[str, list[int]]:
         """Size and time of each raw file that is there."""
         found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
-        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+        return {os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
     def _is_current(self, folder: Path) -> bool:
         """Is there a cache, made from the raw files as they are now? Without raw files the cache is good."""
         if not folder.exists():
             return False
         sources = self._sources()
-        return not sources or store.load(folder).meta["sources"] == sources
+        return not sources or store.load_meta(folder)["sources"] == sources
 
     # Loaders
 
@@ -116,12 +139,16 @@ class RetrievalDataModule(pl.LightningDataModule):
         return TrainLoader(self.tables["position/train"], self.batch_size, self.seed, *self._rank())
 
     def val_dataloader(self) -> EvalLoader:
-        """Batches of validation positions."""
-        return EvalLoader(self.tables["position/val"], self.eval_batch_size, *self._rank())
+        """Batches of users with validation targets."""
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
-        """Batches of test positions."""
-        return EvalLoader(self.tables["position/test"], self.eval_batch_size, *self._rank())
+        """Batches of users with test targets."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, part: str) -> EvalLoader:
+        position, num_targets = self.tables[f"position/{part}"].long(), self.tables[f"targets/{part}"].long()
+        return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -162,23 +189,37 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
             log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
             num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
+            behaviour=tables["interactions/behaviour"][index.position].long() if self.meta["behaviours"] else None,
         )
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
         tables = self._tables_on(index.position.device)
-        target = tables["interactions/item"][index.position].long()  # (batch,)
         user = tables["interactions/user"][index.position].long()  # (batch,)
+        target = self._targets(index)  # (batch, num_targets)
         seen_row, seen_item = self._seen(index.position)
-        group = tables["group"][target][:, None] == torch.arange(len(GROUPS), device=target.device)
-        everyone, cold = torch.ones_like(target).bool(), target >= self.schema.num_train_items
         return EvalBatch(
             user=self._with_truth(self._user_features(index.position), "user", user),
-            target=target[:, None],
+            target=target,
             seen_row=seen_row,
             seen_item=seen_item,
-            group=torch.cat([everyone[:, None], group, cold[:, None]], 1),
+            group=self._groups(target, user),
         )
+
+    def _targets(self, index: EvalIndex) -> Tensor:
+        """``(batch, num_targets)`` items held out, -1 pads."""
+        item = self._tables_on(index.position.device)["interactions/item"]
+        place = torch.arange(int(index.num_targets.max()), device=item.device)  # (num_targets,)
+        position = (index.position[:, None] + place).clamp_max(len(item) - 1)
+        return item[position].long().masked_fill(place >= index.num_targets[:, None], -1)
+
+    def _groups(self, target: Tensor, user: Tensor) -> Tensor:
+        """``(batch, num_targets, num_groups)``: the groups of each target, in the order of ``group_names``."""
+        tables, known = self._tables_on(target.device), target >= 0
+        by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
+        cold = target >= self.schema.num_train_items
+        cold_user = known & (user >= self.meta["num_train_users"])[:, None]
+        return torch.stack([known, *by_category, cold, cold_user], 2)
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
@@ -192,7 +233,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
-        position = self.tables["position/train"]
+        position = self.tables["position/train"].long()
         user, item = (self.tables[f"interactions/{side}"][position].long() for side in ("user", "item"))
         return Interactions(user + 1, item + 1)
 

@@ -1,23 +1,30 @@
 """What a reader hands over: official files as three tables, no learning decisions taken."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import polars as pl
 
 from twotower.types import FeatureKind
+
+TimeUnit = Literal["s", "ms", "us", "ns", "step", "order"]
 
 
 class Frames(NamedTuple):
     """Raw data.
 
     Attributes:
-        interactions: ``user``, ``item``, ``time`` (integer; order is what counts) and ``value`` (rating, 1 for clicks), in
-            file order, which breaks ties of time.
+        interactions: ``user``, ``item`` (integers or strings), ``time`` (integer), in file order, which breaks ties of time;
+            where the files have them also ``value`` (a rating), ``behaviour`` (index into ``behaviours``) and ``part`` (of
+            a given split: 0 training, 1 validation, 2 test).
         users: ``user`` and one column per user feature.
         items: ``item``, ``category`` (one primary category or null), and one column per item feature.
         user_features: kind of each feature column of ``users``; ``multi`` columns hold lists.
         item_features: the same for ``items``.
+        time_unit: of ``time`` since 1970; ``step`` counts on one clock for all users, ``order`` for each user alone.
+        behaviours: names of what users do, where several are kept.
+        dropped: rows of the files that are not among ``interactions``, by reason.
+        remarks: what the user should read once: inferred kinds, missing files.
         note: what a reader of results must know of these files, or "".
         latents: the planted truth of synthetic data: ``(user ids, (users, d))`` and ``(item ids, (items, d))``, whose inner
             product orders items as the best possible model would; None for real data.
@@ -28,6 +35,10 @@ class Frames(NamedTuple):
     items: pl.DataFrame
     user_features: dict[str, FeatureKind]
     item_features: dict[str, FeatureKind]
+    time_unit: TimeUnit = "s"
+    behaviours: tuple[str, ...] = ()
+    dropped: dict[str, int] | None = None
+    remarks: tuple[str, ...] = ()
     note: str = ""
     latents: dict[str, tuple[pl.Series, pl.DataFrame]] | None = None
 

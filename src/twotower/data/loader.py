@@ -47,7 +47,7 @@ class TrainLoader:
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
-            yield TrainIndex(self.position[rows], self._seed(self.epoch, batch, self.rank))
+            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch, self.rank))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is."""
@@ -62,16 +62,25 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Positions of held-out interactions in order; every row once, whatever the number of processes."""
+    """Users with held-out interactions in order; every user once, whatever the number of processes.
 
-    def __init__(self, position: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    Args:
+        position: ``(num_users,)`` positions of their first targets.
+        num_targets: ``(num_users,)``.
+        batch_size: users per step.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, position: Tensor, num_targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         check_number("data.eval_batch_size", batch_size, 1)
-        self.batches = position[rank::world_size].split(batch_size)
+        self.position = position[rank::world_size].split(batch_size)
+        self.num_targets = num_targets[rank::world_size].split(batch_size)
 
     def __len__(self) -> int:
         """Batches of this process."""
-        return len(self.batches)
+        return len(self.position)
 
     def __iter__(self) -> Iterator[EvalIndex]:
         """Each batch once."""
-        return map(EvalIndex, self.batches)
+        return map(EvalIndex, self.position, self.num_targets)

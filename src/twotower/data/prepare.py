@@ -1,26 +1,35 @@
-"""Preparation: filters, split, vocabularies from the training part; frames become arrays of indices."""
+"""Preparation: ids become numbers, filters, split, vocabularies from the training part; frames become arrays of indices."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from twotower.data import features
+from twotower.data.filters import Filters, check_interactions, filter_interactions
 from twotower.data.frames import Frames
-from twotower.data.splits import TEST, TRAIN, VAL, leave_last_out
+from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Rows, Split
 from twotower.types import Feature, Schema, UserError, check_number
 
 GROUPS = ("head", "middle", "tail")
+PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
+NUM_BINS = 60
 
 
 class Prepared(NamedTuple):
     """Indices instead of raw ids.
 
     Attributes:
-        arrays: name -> array; ``interactions/*`` sorted by user, time, file order, ``user/*`` and ``item/*`` feature tables.
+        arrays: name -> array; ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of training
+            interactions; ``position/val`` and ``position/test`` of each user's first target, ``targets/*`` how many follow
+            one another from there; ``user/*`` and ``item/*`` feature tables.
+        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index.
         meta: plain values: schema, categories, counts, note.
     """
 
     arrays: dict[str, np.ndarray]
+    tables: dict[str, pl.DataFrame]
     meta: dict[str, Any]
 
 
@@ -28,185 +37,198 @@ class Options(NamedTuple):
     """Decisions of preparation.
 
     Attributes:
-        min_value: interactions with a lower rating are dropped; None keeps all.
-        k_core: drop users and items with fewer interactions, again and again until none is left to drop; 0 keeps all.
+        filters: which interactions are kept.
+        split: their parts.
         history_length: width of the history feature; 0 leaves it out.
         group_shares: categories, largest first, are ``head`` until they hold this share of training interactions, then
             ``middle`` until they hold the second share, then ``tail``.
     """
 
-    min_value: float | None
-    k_core: int
+    filters: Filters
+    split: Split
     history_length: int
     group_shares: tuple[float, float]
 
     def check(self) -> None:
         """Refuse values out of range."""
-        if self.min_value is not None:
-            check_number("data.min_value", self.min_value)
-        check_number("data.k_core", self.k_core, 0)
+        self.filters.check()
         check_number("data.history_length", self.history_length, 0, 10_000)
         if len(self.group_shares) != 2 or not 0 < self.group_shares[0] <= self.group_shares[1] <= 1:
             raise UserError(f"data.group_shares must be two ascending shares in (0, 1], got {list(self.group_shares)}")
 
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for the cache key."""
+        return {**self._asdict(), "split": [type(self.split).__name__, vars(self.split)], "filters": self.filters._asdict()}
 
-def prepare(frames: Frames, options: Options) -> Prepared:
+
+class Side(NamedTuple):
+    """Users or items.
+
+    Attributes:
+        ids: raw ids, those of the training part first, each part sorted.
+        num_train: how many have training rows.
+        row: for each code of the filtered interactions its row in ``ids``, -1 for what was dropped.
+    """
+
+    ids: pl.Series
+    num_train: int
+    row: np.ndarray
+
+
+def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = lambda stage: None) -> Prepared:
     """Filter, split and index.
 
+    Args:
+        frames: a reader's.
+        options: decisions.
+        progress: told the name of each stage as it starts.
+
     Raises:
-        UserError: if the filters leave nothing to train or to test on.
+        UserError: for data that cannot be used, or if the filters leave nothing to train or to test on.
     """
-    interactions = filter_interactions(frames.interactions, options)
-    part = leave_last_out(interactions["user"].to_numpy())
-    interactions = interactions.with_columns(part=part)
-    train = interactions.filter(pl.col("part") == TRAIN)
-    users, num_train_users = _vocabulary(interactions["user"], train["user"])
-    items, num_train_items = _vocabulary(interactions["item"], train["item"])
-    indexed = (
-        interactions.with_columns(
-            user=pl.col("user").replace_strict(users, np.arange(len(users)), return_dtype=pl.Int32),
-            item=pl.col("item").replace_strict(items, np.arange(len(items)), return_dtype=pl.Int32),
-        )
-        .sort("user", maintain_order=True)
-    )  # fmt: skip
-    arrays = _interaction_arrays(indexed, len(users))
-    user_features, user_arrays = _features(users, num_train_users, frames.users, "user", frames.user_features)
-    item_features, item_arrays = _features(items, num_train_items, frames.items, "item", frames.item_features)
-    if options.history_length > 0:
-        user_features.append(Feature("history", "history", num_train_items + 1))
-    count = np.bincount(indexed.filter(pl.col("part") == TRAIN)["item"].to_numpy(), minlength=len(items))
-    category, names = _categories(items, frames.items)
-    arrays |= {f"user/{name}": array for name, array in user_arrays.items()}
-    arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
-    arrays |= {"raw/user": users.to_numpy(), "raw/item": items.to_numpy(), "category": category}
-    arrays["group"] = _groups(category, count, len(names), options.group_shares)
-    for side, (ids, truth) in (frames.latents or {}).items():
-        vocabulary = users if side == "user" else items
-        row = (
-            pl.DataFrame({side: vocabulary})
-            .join(pl.DataFrame({side: ids, "row": np.arange(len(ids))}), on=side, how="left", maintain_order="left")["row"]
-            .to_numpy()
-        )
-        arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
-    schema = Schema(tuple(user_features), tuple(item_features), len(items), num_train_items, len(names))
+    progress("checking")
+    check_interactions(frames)
+    progress("ids")
+    raw = frames.interactions
+    user_ids, user_code = _number(raw["user"])
+    item_ids, item_code = _number(raw["item"])
+    coded = raw.drop("user", "item").with_columns(user=user_code, item=item_code)
+    progress("filters")
+    coded, dropped = filter_interactions(coded, options.filters)
+    progress("split")
+    part = options.split(_rows(coded, frames))
+    moments = coded["time"].to_numpy()
+    times = _times(moments, part, frames.time_unit)
+    users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
+    dropped |= _num_nowhere(part)
+    interactions = _sorted_by_part(coded, part, users, items)
+    progress("features")
+    arrays, schema, names, tables = _tables(frames, options, users, items, interactions)
+    arrays |= _interaction_arrays(interactions, len(users.ids))
     meta = {
         "schema": schema.plain(),
         "categories": names,
+        "behaviours": list(frames.behaviours),
         "note": frames.note,
-        "num_users": len(users),
-        "num_interactions": len(indexed),
-        "num_raw_interactions": len(frames.interactions),
+        "remarks": list(frames.remarks),
+        "raw": {
+            "interactions": len(raw) + sum((frames.dropped or {}).values()),
+            "users": len(user_ids),
+            "items": len(item_ids),
+            "categories": frames.items["category"].n_unique() - frames.items["category"].has_nulls(),
+        },
+        "dropped": (frames.dropped or {}) | dropped,
+        "num_users": len(users.ids),
+        "num_train_users": users.num_train,
+        "num_interactions": len(interactions),
+        "times": times,
     }
-    return Prepared(arrays, meta)
+    return Prepared(arrays, tables, meta)
 
 
-def filter_interactions(interactions: pl.DataFrame, options: Options) -> pl.DataFrame:
-    """Threshold, k-core, and the order of everything after: user, time, file order.
-
-    Raises:
-        UserError: if nothing is left.
-    """
-    kept = interactions
-    if options.min_value is not None:
-        kept = kept.filter(pl.col("value") >= options.min_value)
-    while options.k_core > 1:
-        enough = (pl.len().over("user") >= options.k_core) & (pl.len().over("item") >= options.k_core)
-        smaller = kept.filter(enough)
-        if len(smaller) == len(kept):
-            break
-        kept = smaller
-    if kept.is_empty():
-        raise UserError(
-            f"no interaction is left of {len(interactions):,} after data.min_value={options.min_value} and "
-            f"data.k_core={options.k_core}: lower them"
-        )
-    return kept.sort("user", "time", maintain_order=True)
+def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Distinct ids, sorted, and the place of each row's id among them."""
+    distinct = ids.unique().sort()
+    return distinct, ids.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int32)
 
 
-def _vocabulary(all_ids: pl.Series, train_ids: pl.Series) -> tuple[pl.Series, int]:
-    """Distinct ids, those of the training part first, each part sorted; and how many have training rows."""
-    train = train_ids.unique().sort()
-    cold = all_ids.unique().sort()
-    cold = cold.filter(~cold.is_in(train.implode()))
-    return train.append(cold), len(train_ids.unique())
+def _rows(coded: pl.DataFrame, frames: Frames) -> Rows:
+    part = coded["part"].to_numpy() if "part" in coded.columns else None
+    return Rows(coded["user"].to_numpy(), coded["time"].to_numpy(), frames.time_unit, part)
 
 
-def _interaction_arrays(indexed: pl.DataFrame, num_users: int) -> dict[str, np.ndarray]:
-    user, part = indexed["user"].to_numpy(), indexed["part"].to_numpy()
-    parts = {"train": TRAIN, "val": VAL, "test": TEST}
-    positions = {f"position/{name}": np.flatnonzero(part == value) for name, value in parts.items()}
-    for name, position in positions.items():
+def _num_nowhere(part: np.ndarray) -> dict[str, int]:
+    num = int((part == NOWHERE).sum())
+    return {"held-out interactions of users with less than data.split.min_history": num} if num else {}
+
+
+def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
+    """Those of the training part first: a trained row then has the same number in every table."""
+    codes = code.to_numpy()
+    in_train = np.bincount(codes[part == TRAIN], minlength=len(ids)) > 0
+    present = np.bincount(codes[part != NOWHERE], minlength=len(ids)) > 0
+    order = np.concatenate([np.flatnonzero(in_train), np.flatnonzero(present & ~in_train)])
+    row = np.full(len(ids), -1, dtype=np.int32)
+    row[order] = np.arange(len(order), dtype=np.int32)
+    return Side(ids[order], int(in_train.sum()), row)
+
+
+def _sorted_by_part(coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side) -> pl.DataFrame:
+    """``user``, ``item``, ``part`` (and ``behaviour``), each user's parts after one another, each in order of time."""
+    columns = {
+        "user": users.row[coded["user"].to_numpy()],
+        "item": items.row[coded["item"].to_numpy()],
+        "part": part,
+    }
+    if "behaviour" in coded.columns:
+        columns["behaviour"] = coded["behaviour"].to_numpy()
+    interactions = pl.DataFrame(columns)
+    if (part == NOWHERE).any():
+        interactions = interactions.filter(pl.col("part") != NOWHERE)
+    key = interactions["user"].to_numpy().astype(np.int64) * len(PARTS) + interactions["part"].to_numpy()
+    in_order = bool((key[1:] >= key[:-1]).all())
+    return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
+
+
+def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str, np.ndarray]:
+    user, part = interactions["user"].to_numpy(), interactions["part"].to_numpy()
+    offset = np.searchsorted(user, np.arange(num_users + 1))
+    arrays = {"interactions/user": user, "interactions/item": interactions["item"].to_numpy(), "offset": offset}
+    if "behaviour" in interactions.columns:
+        arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
+    small = np.int32 if len(user) < 2**31 else np.int64
+    for name, value in PARTS.items():
+        position = np.flatnonzero(part == value).astype(small)
         if len(position) == 0:
             raise UserError(
-                f"the data leave nothing for {name.split('/')[1]}: users need at least 3 interactions; lower data.k_core"
+                f"the split leaves nothing for {name}: lower data.k_core or data.split.min_history, or change data.split"
             )
-    return {
-        "interactions/user": user,
-        "interactions/item": indexed["item"].to_numpy(),
-        "offset": np.searchsorted(user, np.arange(num_users + 1)),
-        **positions,
-    }
+        arrays[f"position/{name}"] = position
+    for name in ("val", "test"):  # a user's targets lie one after another: the first and their number say it all
+        position = arrays[f"position/{name}"]
+        first = np.flatnonzero(np.diff(user[position], prepend=-1))
+        arrays[f"position/{name}"] = position[first]
+        arrays[f"targets/{name}"] = np.diff(first, append=len(position)).astype(np.int32)
+    return arrays
 
 
-def _features(
-    ids: pl.Series, num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, Any]
-) -> tuple[list[Feature], dict[str, np.ndarray]]:
-    """One side's feature tables, in the order of ``ids``; vocabularies and statistics from the first ``num_train`` rows."""
-    id_name = f"{side}_id"
-    id_index = np.arange(1, len(ids) + 1, dtype=np.int32)
-    id_index[num_train:] = 0
-    features = [Feature(id_name, "categorical", num_train + 1)]
-    arrays = {id_name: id_index}
-    table = pl.DataFrame({side: ids}).join(table, on=side, how="left", maintain_order="left")
-    for name, kind in kinds.items():
-        encode = {"categorical": _categorical, "multi": _multi, "numeric": _numeric}[kind]
-        arrays[name], num_values = encode(table[name], num_train)
-        features.append(Feature(name, kind, num_values))
-    return features, arrays
+def _tables(
+    frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
+) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame]]:
+    """Feature tables, the schema, names of categories, and what people read of users and items."""
+    user_table = features.align(users.ids, frames.users, "user")
+    item_table = features.align(items.ids, frames.items, "item")
+    user_features, user_arrays = features.encode(users.ids, users.num_train, user_table, "user", frames.user_features)
+    item_features, item_arrays = features.encode(items.ids, items.num_train, item_table, "item", frames.item_features)
+    if options.history_length > 0:
+        user_features.append(Feature("history", "history", items.num_train + 1))
+    train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
+    category, names = features.categories(item_table["category"])
+    count = np.bincount(train_item, minlength=len(items.ids))
+    arrays = {f"user/{name}": array for name, array in user_arrays.items()}
+    arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
+    arrays |= {"category": category, "group": features.groups(category, count, len(names), options.group_shares)}
+    for side, (ids, truth) in (frames.latents or {}).items():
+        rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
+        row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
+        arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
+    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names))
+    readable = [column for column in ("item", "title", "category") if column in item_table.columns]
+    return arrays, schema, names, {"user": user_table.select("user"), "item": item_table.select(readable)}
 
 
-def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
-    """1-based vocabulary index, 0 for unknown and missing."""
-    return values.replace_strict(vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32).fill_null(0)
-
-
-def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
-    vocabulary = column[:num_train].drop_nulls().unique().sort()
-    return _indices(column, vocabulary).to_numpy(), len(vocabulary) + 1
-
-
-def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
-    vocabulary = column[:num_train].explode().drop_nulls().unique().sort()
-    width = max(1, int(column.list.len().fill_null(0).to_numpy().max(initial=1)))
-    row = np.repeat(np.arange(len(column)), column.list.len().fill_null(0).to_numpy())
-    value = _indices(column.filter(column.list.len() > 0).explode(), vocabulary).to_numpy()
-    place = np.arange(len(row)) - np.searchsorted(row, row)
-    table = np.zeros((len(column), width), dtype=np.int32)
-    table[row, place] = value
-    return table, len(vocabulary) + 1
-
-
-def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int]:
-    """Standardised by the training rows; missing values become the mean."""
-    train = column[:num_train].cast(pl.Float64).drop_nulls().drop_nans()
-    mean, std = (float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0) if len(train) else (0.0, 1.0)
-    scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
-    return scaled.to_numpy().astype(np.float32), 0
-
-
-def _categories(items: pl.Series, table: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Category index of each item, -1 for missing, and the names."""
-    column = pl.DataFrame({"item": items}).join(table, on="item", how="left", maintain_order="left")["category"]
-    names = column.drop_nulls().unique().sort()
-    return _indices(column, names).to_numpy() - 1, names.cast(pl.String).to_list()
-
-
-def _groups(category: np.ndarray, count: np.ndarray, num_categories: int, shares: tuple[float, float]) -> np.ndarray:
-    """0 head, 1 middle, 2 tail of each item's category by training share; -1 without a category."""
-    known = category >= 0
-    size = np.bincount(category[known], count[known], minlength=num_categories)
-    largest_first = np.argsort(-size, kind="stable")
-    before = np.zeros(num_categories)
-    before[largest_first] = (size[largest_first].cumsum() - size[largest_first]) / max(1, size.sum())
-    group_of_category = np.searchsorted(np.asarray(shares), before, side="right")
-    return np.where(known, group_of_category[category] if num_categories else -1, -1).astype(np.int8)
+def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
+    """First and last time of each part, and how the parts lie on the axis of time; empty where there is no clock."""
+    if unit == "order":
+        return {}
+    edges = np.linspace(moments.min(), max(moments.max(), moments.min() + 1), NUM_BINS + 1)
+    parts = {}
+    for name, value in PARTS.items():
+        own = moments[part == value]
+        if len(own):
+            parts[name] = {
+                "first": int(own.min()),
+                "last": int(own.max()),
+                "histogram": np.histogram(own, edges)[0].tolist(),
+            }
+    return {"unit": unit, "edges": edges.tolist(), "parts": parts}

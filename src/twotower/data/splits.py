@@ -1,22 +1,190 @@
-"""Splits: which interactions are for training, validation and test. Rows are sorted by user, time and file order."""
+"""Splits: which interactions are for training, validation and test. One class per way, one YAML in ``conf/data/split``."""
+
+from datetime import datetime, timezone
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import polars as pl
 
-TRAIN, VAL, TEST = 0, 1, 2
+from twotower.data.frames import TimeUnit
+from twotower.types import UserError, check_number
+
+TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, 3
+
+UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def leave_last_out(user: np.ndarray) -> np.ndarray:
-    """Each user's last interaction is for test, the one before for validation; users with fewer than 3 only train.
+class Rows(NamedTuple):
+    """Interactions sorted by user, time and file order.
+
+    Attributes:
+        user: ``(num_interactions,)`` numbers from 0, equal ones adjacent.
+        time: ``(num_interactions,)``.
+        time_unit: of ``time``.
+        part: ``(num_interactions,)`` of the split that the data come with, or None.
+    """
+
+    user: np.ndarray
+    time: np.ndarray
+    time_unit: TimeUnit
+    part: np.ndarray | None
+
+
+class Split(Protocol):
+    """Gives each interaction its part."""
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """``(num_interactions,)`` of ``TRAIN``, ``VAL``, ``TEST``, and ``NOWHERE`` for what no part may use."""
+        ...
+
+
+class LeaveLastOut:
+    """Each user's last interaction is for test, the one before for validation.
+
+    It looks into other users' future: good for comparing models, not for predicting a launch.
 
     Args:
-        user: ``(num_interactions,)`` ids, equal ones adjacent.
-
-    Returns:
-        ``(num_interactions,)`` of ``TRAIN``, ``VAL``, ``TEST``.
+        min_history: training interactions that a user needs to be evaluated; users with fewer only train.
     """
-    _, start, count = np.unique(user, return_index=True, return_counts=True)
-    part = np.full(len(user), TRAIN, dtype=np.int8)
-    end = start[count >= 3] + count[count >= 3]
-    part[end - 1] = TEST
-    part[end - 2] = VAL
-    return part
+
+    def __init__(self, min_history: int) -> None:
+        check_number("data.split.min_history", min_history, 1)
+        self.min_history = min_history
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Split by position within the user."""
+        num, from_end = _within_user(rows.user)
+        evaluated = num >= self.min_history + 2
+        return np.select([evaluated & (from_end == 0), evaluated & (from_end == 1)], [TEST, VAL], TRAIN).astype(np.int8)
+
+
+class Temporal:
+    """One clock for everybody: training before ``val_from``, validation before ``test_from``, test after.
+
+    Users and items that training never saw are evaluated by the model's policy for cold ids and reported apart.
+
+    Args:
+        val_from: a quantile of all interactions' times in (0, 1), a time in the data's unit, or a date such as
+            ``2017-10-14`` or ``2017-10-14T12:00`` (UTC).
+        test_from: the same, later.
+        min_history: training interactions that a user needs to be evaluated; the held-out rows of others go nowhere.
+    """
+
+    def __init__(self, val_from: float | str, test_from: float | str, min_history: int) -> None:
+        check_number("data.split.min_history", min_history, 0)
+        self.val_from = val_from
+        self.test_from = test_from
+        self.min_history = min_history
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Split by time.
+
+        Raises:
+            UserError: for data without a common clock, and borders that are no times or in the wrong order.
+        """
+        if rows.time_unit == "order":
+            raise UserError("data/split=temporal needs times, and these data know only each user's order: take leave_last_out")
+        val_from = _moment("val_from", self.val_from, rows)
+        test_from = _moment("test_from", self.test_from, rows)
+        if val_from >= test_from:
+            raise UserError(
+                f"data.split.val_from={self.val_from} must come before data.split.test_from={self.test_from} "
+                f"(here the times {val_from} and {test_from})"
+            )
+        part = (rows.time >= val_from).astype(np.int8) + (rows.time >= test_from)
+        history = np.bincount(rows.user[part == TRAIN], minlength=rows.user.max(initial=-1) + 1)
+        part[(part != TRAIN) & (history[rows.user] < self.min_history)] = NOWHERE
+        return part
+
+
+class RandomRatio:
+    """Shares of each user's interactions, drawn at random; a user keeps at least ``min_history`` for training.
+
+    Histories are then no longer the past: the customary protocol of collaborative filtering, not of retrieval.
+
+    Args:
+        val: share for validation.
+        test: share for test.
+        seed: of the draw.
+        min_history: training interactions that a user needs to be evaluated; users with fewer only train.
+    """
+
+    def __init__(self, val: float, test: float, seed: int, min_history: int) -> None:
+        check_number("data.split.val", val, 0, 1)
+        check_number("data.split.test", test, 0, 1)
+        check_number("data.split.val + data.split.test", val + test, 0, 0.99)
+        check_number("data.split.seed", seed, 0)
+        check_number("data.split.min_history", min_history, 1)
+        self.val = val
+        self.test = test
+        self.seed = seed
+        self.min_history = min_history
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Split by chance."""
+        order = np.lexsort((np.random.default_rng(self.seed).random(len(rows.user)), rows.user))  # users in order, rows not
+        num, place = _within_user(rows.user)
+        num_val, num_test = np.floor(num * self.val + 0.5), np.floor(num * self.test + 0.5)
+        evaluated = num - num_val - num_test >= self.min_history
+        drawn = np.select([evaluated & (place < num_test), evaluated & (place < num_test + num_val)], [TEST, VAL], TRAIN)
+        part = np.empty(len(order), dtype=np.int8)
+        part[order] = drawn
+        return part
+
+
+class Given:
+    """The split that the data come with.
+
+    Args:
+        val: where the data have no validation part, the share of each user's training interactions that is drawn for it.
+        seed: of the draw.
+    """
+
+    def __init__(self, val: float, seed: int) -> None:
+        check_number("data.split.val", val, 0, 0.5)
+        check_number("data.split.seed", seed, 0)
+        self.val = val
+        self.seed = seed
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Take the given parts.
+
+        Raises:
+            UserError: for data without a split of their own.
+        """
+        if rows.part is None:
+            raise UserError("data/split=given: these data come without a split; take leave_last_out, temporal or random_ratio")
+        part = rows.part.astype(np.int8).copy()
+        if not (part == VAL).any() and self.val > 0:
+            train = np.flatnonzero(part == TRAIN)
+            drawn = RandomRatio(self.val, 0.0, self.seed, 1)(Rows(rows.user[train], rows.time[train], rows.time_unit, None))
+            part[train] = drawn
+        return part
+
+
+def _within_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(num_interactions,)`` size of the row's user, and how many rows of the user come after it."""
+    count = np.bincount(user, minlength=1)
+    end = count.cumsum()
+    return count[user], end[user] - 1 - np.arange(len(user))
+
+
+def _moment(name: str, value: float | str, rows: Rows) -> int:
+    """A border as a time in the data's unit.
+
+    Raises:
+        UserError: if it is none.
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise UserError(f"data.split.{name}={value} is no date; write 2017-10-14 or 2017-10-14T12:00") from None
+        if rows.time_unit not in UNITS_PER_SECOND:
+            raise UserError(f"data.split.{name}={value}: these data count steps, not seconds; give a quantile such as 0.9")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return int(moment.timestamp() * UNITS_PER_SECOND[rows.time_unit])
+    check_number(f"data.split.{name}", value, 0)
+    if 0 < value < 1:
+        return int(pl.Series(rows.time).quantile(value, "higher") or 0)
+    return int(value)

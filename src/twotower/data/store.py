@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from twotower.data.prepare import Prepared
 from twotower.types import UserError
 
-VERSION = 1  # raise it when the arrays change their meaning
+VERSION = 2  # raise it when the arrays change their meaning
+BLOCK = 1 << 24
 
 
 def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
@@ -23,16 +25,24 @@ def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
 
 
 def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
-    """Write beside ``folder``, then rename: a killed process leaves nothing that looks whole."""
+    """Write beside ``folder``, then rename: a killed process leaves nothing that looks whole.
+
+    The caller holds the lock of ``folder``, so what an earlier process left half-written is removed.
+    """
+    for stale in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(stale, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         checksums = {}
         for name, array in sorted(prepared.arrays.items()):
             path = partial / f"{name.replace('/', '.')}.npy"
-            np.save(path, np.ascontiguousarray(_plain(array)), allow_pickle=False)
-            checksums[name] = zlib.crc32(path.read_bytes())
-        fingerprint = hashlib.sha256(json.dumps([checksums, prepared.meta], sort_keys=True).encode()).hexdigest()[:16]
-        meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": fingerprint}
+            np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+            checksums[path.name] = _checksum(path)
+        for side, table in sorted(prepared.tables.items()):
+            path = partial / f"{side}.parquet"
+            table.write_parquet(path)
+            checksums[path.name] = _checksum(path)
+        meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": _fingerprint(prepared, checksums)}
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -41,26 +51,56 @@ def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
         raise
 
 
+def load_meta(folder: Path) -> dict[str, Any]:
+    """What is known of the prepared data, without reading them.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        return {**meta, "checksums": dict(meta["checksums"]), "sources": dict(meta["sources"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
 def load(folder: Path) -> Prepared:
     """Memory-map what :func:`save` wrote.
 
     Raises:
         UserError: if a file is missing or differs from what was written.
     """
+    meta = load_meta(folder)
+    arrays, tables = {}, {}
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        arrays = {}
         for name, checksum in meta["checksums"].items():
-            path = folder / f"{name.replace('/', '.')}.npy"
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-            if zlib.crc32(path.read_bytes()) != checksum:
-                raise ValueError(f"{path.name} has changed")
-            arrays[name] = array
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the prepared data in {folder} are damaged ({error}): delete that folder and run again") from error
-    return Prepared(arrays, meta)
+            path = folder / name
+            if _checksum(path) != checksum:
+                raise ValueError(f"{name} has changed")
+            if path.suffix == ".npy":
+                arrays[path.stem.replace(".", "/", 1)] = np.load(path, mmap_mode="c", allow_pickle=False)
+            else:
+                tables[path.stem] = pl.read_parquet(path)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise _damaged(folder, error) from error
+    return Prepared(arrays, tables, meta)
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    """Strings come from Polars as objects, which would be pickled."""
-    return array.astype(str) if array.dtype == object else array
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
+    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
+    arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
+    ids = [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(prepared.tables.items())]
+    meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
+    return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"the prepared data in {folder} are damaged ({error}): delete that folder and run again")

@@ -52,14 +52,13 @@ class FeatureEmbedding(nn.Module):
         unknown = [] if use is None else [name for name in use if name not in names]
         if unknown or (use is not None and not use):
             raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
-        self.embeddings = nn.ModuleDict(
-            {feature.name: self._build(feature, dim, cold_ids) for feature in features if use is None or feature.name in use}
-        )
+        self.names = [name for name in names if use is None or name in use]
+        self.embeddings = nn.ModuleList(self._build(feature, dim, cold_ids) for feature in features if feature.name in self.names)
         self.output_dim = dim * len(self.embeddings)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
-        return torch.cat([embed(features[name]) for name, embed in self.embeddings.items()], dim=1)
+        return torch.cat([embed(features[name]) for name, embed in zip(self.names, self.embeddings, strict=True)], dim=1)
 
     @staticmethod
     def _build(feature: Feature, dim: int, cold_ids: str) -> nn.Module:

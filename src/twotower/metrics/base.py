@@ -11,7 +11,8 @@ class RankMetric(Metric):
     """Averages a function of the targets' ranks over users.
 
     A user's value is computed from the ranks of that user's targets among all candidates, so no predictions are stored and
-    several processes add up exactly. Subclasses define :meth:`per_user` and ``name``.
+    several processes add up exactly. In a group, a user counts with the targets that belong to it. Subclasses define
+    :meth:`per_user` and ``name``.
 
     Args:
         k: cut-offs; None for a metric without one.
@@ -41,18 +42,20 @@ class RankMetric(Metric):
 
         Args:
             rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets.
-            group: ``(batch, num_groups)`` membership.
+            group: ``(batch, num_targets, num_groups)`` membership of each target.
         """
-        member = group.to(torch.float64)  # (batch, num_groups)
-        self.total += member.T @ self.per_user(rank).to(torch.float64)
-        self.count += member.sum(0)
+        for column, member in enumerate(group.unbind(2)):
+            ranks = rank * member  # (batch, num_targets)
+            counts = (ranks > 0).any(1)  # (batch,)
+            self.total[column] += self.per_user(ranks).double().where(counts[:, None], 0).sum(0)
+            self.count[column] += counts.sum()
 
     def compute(self) -> Tensor:
         """``(num_groups, num_cutoffs)`` means; NaN for a group without users."""
         return self.total / self.count[:, None]
 
     def per_user(self, rank: Tensor) -> Tensor:
-        """``(batch, num_targets)`` ranks to ``(batch, num_cutoffs)`` values."""
+        """``(batch, num_targets)`` ranks, 0 is no target, to ``(batch, num_cutoffs)`` values; without targets, anything."""
         raise NotImplementedError
 
     def labels(self) -> list[str]:

@@ -46,5 +46,14 @@ def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     target_score = scores.gather(1, target)  # (batch, num_targets)
     scores[seen_row, seen_item] = float("-inf")
     scores.scatter_(1, target, target_score)
-    not_lower = [(~(scores < column[:, None])).sum(1) for column in target_score.unbind(1)]  # the target is one of them
-    return torch.stack(not_lower, 1).masked_fill(padded, 0)
+    rank = torch.zeros_like(target)
+    rank[:, 0] = _not_lower(scores, target_score[:, 0])
+    for column in range(1, target.shape[1]):
+        row = (~padded[:, column]).nonzero().squeeze(1)  # few users have many targets
+        rank[row, column] = _not_lower(scores[row], target_score[row, column])
+    return rank
+
+
+def _not_lower(scores: Tensor, target_score: Tensor) -> Tensor:
+    """``(batch, num_items)`` scores not below each row's ``(batch,)`` target score; the target is one of them."""
+    return (~(scores < target_score[:, None])).sum(1)

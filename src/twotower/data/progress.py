@@ -1,0 +1,62 @@
+"""What people see of long preparations: the stage, and who is being waited for."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Stages:
+    """A progress bar over named stages, on standard error; called with each stage's name as it starts."""
+
+    def __init__(self, what: str, stages: tuple[str, ...]) -> None:
+        self.what = what
+        self.stages = stages
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+        self._current = ""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._progress.add_task(f"preparing {what}", total=len(stages))
+
+    def __enter__(self) -> "Stages":
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __call__(self, stage: str) -> None:
+        """``stage`` starts, the one before is done."""
+        self._finish()
+        self._current = stage
+        self._progress.update(self._task, description=f"preparing {self.what}: {stage}", completed=self.stages.index(stage))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        """Remove the bar."""
+        self._finish()
+        self._progress.stop()
+
+    def _finish(self) -> None:
+        now = time.perf_counter()
+        if self._current:
+            self.seconds[self._current] = now - self._started
+        self._started = now
+
+
+@contextmanager
+def waiting_lock(path: Path, message: str) -> Iterator[None]:
+    """One process at a time; says ``message`` where it has to wait."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        Console(stderr=True, highlight=False).print(message, markup=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,72 @@
+"""Splits by hand."""
+
+import numpy as np
+import pytest
+
+from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Given, LeaveLastOut, RandomRatio, Rows, Temporal
+from twotower.types import UserError
+
+
+def rows(user, time=None, unit="s", part=None):
+    user = np.array(user)
+    return Rows(user, np.arange(len(user)) if time is None else np.array(time), unit, part)
+
+
+def test_leave_last_out():
+    part = LeaveLastOut(1)(rows([0, 0, 0, 0, 1, 1, 2, 2, 2]))
+    assert part.tolist() == [TRAIN, TRAIN, VAL, TEST, TRAIN, TRAIN, TRAIN, VAL, TEST]
+    part = LeaveLastOut(2)(rows([0, 0, 0, 0, 1, 1, 2, 2, 2]))
+    assert part.tolist() == [TRAIN, TRAIN, VAL, TEST, TRAIN, TRAIN, TRAIN, TRAIN, TRAIN]
+
+
+def test_temporal():
+    user, time = [0, 0, 0, 0, 1, 1, 2], [1, 5, 6, 9, 6, 9, 10]
+    assert Temporal(6, 9, 0)(rows(user, time)).tolist() == [TRAIN, TRAIN, VAL, TEST, VAL, TEST, TEST]
+    assert Temporal(6, 9, 1)(rows(user, time)).tolist() == [TRAIN, TRAIN, VAL, TEST, NOWHERE, NOWHERE, NOWHERE]
+    assert Temporal(6, 9, 3)(rows(user, time)).tolist() == [TRAIN, TRAIN, NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE]
+
+
+def test_temporal_quantiles_and_dates():
+    # ten times: the quantile .5 (taken from above) is the sixth value, .8 the ninth
+    part = Temporal(0.5, 0.8, 0)(rows([0] * 10, list(range(0, 100, 10))))
+    assert part.tolist() == [TRAIN] * 5 + [VAL] * 3 + [TEST] * 2
+    day = 86_400_000  # 2017-10-14 is 17,453 days after 1970
+    times = [17_453 * day - 1, 17_453 * day, 17_454 * day - 1, 17_454 * day]
+    part = Temporal("2017-10-14", "2017-10-15T00:00", 0)(rows([0] * 4, times, "ms"))
+    assert part.tolist() == [TRAIN, VAL, VAL, TEST]
+
+
+@pytest.mark.parametrize(
+    ("split", "unit", "message"),
+    [
+        (Temporal(0.8, 0.9, 0), "order", "needs times.*take leave_last_out"),
+        (Temporal(0.9, 0.8, 0), "s", "data.split.val_from=0.9 must come before data.split.test_from=0.8"),
+        (Temporal("gestern", 0.9, 0), "s", "data.split.val_from=gestern is no date"),
+        (Temporal("2017-10-14", 0.9, 0), "step", "count steps, not seconds; give a quantile"),
+        (Given(0.1, 0), "s", "come without a split; take leave_last_out"),
+    ],
+)
+def test_what_does_not_fit_the_data(split, unit, message):
+    with pytest.raises(UserError, match=message):
+        split(rows([0] * 10, unit=unit))
+
+
+def test_random_ratio_counts_and_seeds():
+    user = [0] * 20 + [1] * 10 + [2] * 2
+    part = RandomRatio(0.1, 0.2, 0, 1)(rows(user))
+    counts = [[int((part[np.array(user) == u] == p).sum()) for p in (TRAIN, VAL, TEST)] for u in range(3)]
+    assert counts == [[14, 2, 4], [7, 1, 2], [2, 0, 0]]
+    assert (part == RandomRatio(0.1, 0.2, 0, 1)(rows(user))).all()
+    assert (part != RandomRatio(0.1, 0.2, 1, 1)(rows(user))).any()
+    few = RandomRatio(0.1, 0.2, 0, 8)(rows(user))  # user 1 would keep seven
+    assert (few[20:] == TRAIN).all() and (few[:20] == part[:20]).all()
+
+
+def test_given_keeps_its_test_and_draws_validation_from_training():
+    given_part = np.array([TRAIN] * 10 + [TEST] * 2 + [TRAIN] * 10 + [TEST])
+    user = [0] * 12 + [1] * 11
+    part = Given(0.1, 0)(rows(user, part=given_part))
+    assert ((part == TEST) == (given_part == TEST)).all()
+    assert [(part[:12] == VAL).sum(), (part[12:] == VAL).sum()] == [1, 1]
+    own = np.array([TRAIN, VAL, TEST])
+    assert (Given(0.1, 0)(rows([0, 0, 0], part=own)) == own).all()
