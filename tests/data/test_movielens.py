@@ -161,7 +161,7 @@ def test_download_verifies_unpacks_and_cleans_up(tmp_path, server):
     data_dir = tmp_path / "data"
     (data_dir / "a").mkdir(parents=True)
     (data_dir / "a" / "one.dat").write_text("mine")
-    Archive(f"{url}/a.zip", sha256, "a", ["one.dat", "two.dat"]).fetch(data_dir)
+    Archive(f"{url}/a.zip", f"sha256:{sha256}", "a", ["one.dat", "two.dat"]).fetch(data_dir)
     assert (data_dir / "a" / "one.dat").read_text() == "mine"  # what the user put there stays
     assert (data_dir / "a" / "two.dat").read_text() == "2"
     assert {path.name for path in data_dir.iterdir()} <= {"a", ".a.lock"}
@@ -170,8 +170,8 @@ def test_download_verifies_unpacks_and_cleans_up(tmp_path, server):
 def test_a_wrong_checksum_leaves_nothing(tmp_path, server):
     folder, url = server
     make_zip(folder / "a.zip", {"a/one.dat": "1"})
-    with pytest.raises(UserError, match="sha256"):
-        Archive(f"{url}/a.zip", "0" * 64, "a", ["one.dat"]).fetch(tmp_path / "data")
+    with pytest.raises(UserError, match="checksum differs"):
+        Archive(f"{url}/a.zip", "sha256:" + "0" * 64, "a", ["one.dat"]).fetch(tmp_path / "data")
     assert not (tmp_path / "data" / "a").exists() and not list((tmp_path / "data").glob("*.zip"))
 
 

@@ -20,23 +20,19 @@ class Archive(NamedTuple):
 
     Attributes:
         url: official address.
-        sha256: checksum of the zip file.
+        checksum: of the zip file: ``sha256:…`` or ``md5:…``; None where none is published.
         top: its top folder, which becomes ``<data_dir>/<top>``.
         files: what the reader needs from that folder.
     """
 
     url: str
-    sha256: str
+    checksum: str | None
     top: str
     files: list[str]
 
-    def folder(self, data_dir: Path) -> Path:
-        """Where the unpacked files lie."""
-        return data_dir / self.top
-
-    def is_complete(self, data_dir: Path) -> bool:
-        """Are all needed files there?"""
-        return all((self.folder(data_dir) / name).exists() for name in self.files)
+    def paths(self, data_dir: Path) -> list[Path]:
+        """Where the needed files lie."""
+        return [data_dir / self.top / name for name in self.files]
 
     def fetch(self, data_dir: Path) -> None:
         """Download, verify and unpack, unless the files are there. One process at a time; the others wait.
@@ -44,28 +40,63 @@ class Archive(NamedTuple):
         Raises:
             UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
         """
-        if self.is_complete(data_dir):
+        if _complete(self.paths(data_dir)):
             return
-        by_hand = f"fetch it by hand and unpack it so that {self.folder(data_dir) / self.files[0]} exists, or set paths.data_dir"
+        by_hand = f"fetch it by hand and unpack it so that {self.paths(data_dir)[0]} exists, or set paths.data_dir"
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(data_dir / f".{self.top}.lock"):
-            if self.is_complete(data_dir):
-                return
-            pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
-            try:
-                archive = pooch.retrieve(
-                    self.url,
-                    known_hash=f"sha256:{self.sha256}",
-                    fname=f".{self.top}.zip",
-                    path=data_dir,
-                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S),
-                )
-            except requests.RequestException as error:
-                raise UserError(f"cannot download {self.url} ({type(error).__name__}): {by_hand}") from error
-            except ValueError as error:  # pooch's word for a wrong checksum; the file is gone by then
-                raise UserError(f"{self.url} is not the official file (sha256 differs): {by_hand}") from error
-            unpack(Path(archive), data_dir, self.top)
-            Path(archive).unlink()
+            if not _complete(self.paths(data_dir)):
+                archive = _download(self.url, self.checksum, data_dir, f".{self.top}.zip", by_hand)
+                unpack(archive, data_dir, self.top)
+                archive.unlink()
+
+
+class SingleFile(NamedTuple):
+    """One file that is kept as it comes, compressed or not.
+
+    Attributes:
+        url: official address.
+        checksum: ``sha256:…`` or ``md5:…``; None where none is published.
+        path: where it goes, relative to ``data_dir``.
+    """
+
+    url: str
+    checksum: str | None
+    path: str
+
+    def paths(self, data_dir: Path) -> list[Path]:
+        """Where it lies."""
+        return [data_dir / self.path]
+
+    def fetch(self, data_dir: Path) -> None:
+        """Download and verify, unless it is there. One process at a time; the others wait.
+
+        Raises:
+            UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
+        """
+        target = data_dir / self.path
+        if target.exists():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not target.exists():
+                by_hand = f"fetch it by hand to {target}, or set paths.data_dir"
+                _download(self.url, self.checksum, target.parent, f".{target.name}.partial", by_hand).rename(target)
+
+
+def _complete(paths: list[Path]) -> bool:
+    return all(path.exists() for path in paths)
+
+
+def _download(url: str, checksum: str | None, folder: Path, name: str, by_hand: str) -> Path:
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
+    try:
+        downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)
+        return Path(pooch.retrieve(url, known_hash=checksum, fname=name, path=folder, downloader=downloader))
+    except requests.RequestException as error:
+        raise UserError(f"cannot download {url} ({type(error).__name__}): {by_hand}") from error
+    except ValueError as error:  # pooch's word for a wrong checksum; the file is gone by then
+        raise UserError(f"{url} is not the official file (its checksum differs): {by_hand}") from error
 
 
 def unpack(archive: Path, data_dir: Path, top: str) -> None:

@@ -42,7 +42,7 @@ class MovieLens:
         self.files = (
             ["u.data", "u.user", "u.item", "u.genre"] if variant == "100k" else ["ratings.dat", "users.dat", "movies.dat"]
         )
-        self.archive = Archive(url, sha256, f"ml-{variant}", self.files)
+        self.archive = Archive(url, f"sha256:{sha256}", f"ml-{variant}", self.files)
 
     def options(self) -> dict[str, object]:
         """Settings that change the frames."""
@@ -54,7 +54,7 @@ class MovieLens:
 
     def sources(self, data_dir: Path) -> list[Path]:
         """The raw files, and the mark of interpolated timestamps where one lies beside them."""
-        return [self.archive.folder(data_dir) / name for name in [*self.files, EXACT_TIMES]]
+        return [data_dir / self.archive.top / name for name in [*self.files, EXACT_TIMES]]
 
     def fetch(self, data_dir: Path) -> None:
         """Download and unpack the archive unless its files are there."""
@@ -66,7 +66,7 @@ class MovieLens:
         Raises:
             UserError: for a malformed line or a wrong number of ratings, naming file and line.
         """
-        folder = self.archive.folder(data_dir)
+        folder = data_dir / self.archive.top
         read = self._read_100k if self.variant == "100k" else self._read_1m
         ratings, users, items = read(folder)
         if self.num_ratings is not None and len(ratings) != self.num_ratings:
