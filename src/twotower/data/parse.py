@@ -1,11 +1,20 @@
 """Delimited text files without a header, with the line named when one is wrong."""
 
+import errno
+import lzma
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
 from twotower.types import UserError
 
+BLOCK = 1 << 20
+XZ_MAGIC = b"\xfd7zXZ\x00"
 FIELD = b"\x1f"  # the ASCII unit separator: Polars splits at single bytes alone, and MovieLens separates by "::"
 
 
@@ -52,3 +61,55 @@ def _first_bad_line(content: bytes, separator: str, schema: dict[str, type[pl.Da
             if kind.is_numeric() and not field.lstrip("-").replace(".", "", 1).isdigit():
                 return f"line {number}: {name} is no number: {line[:80]!r}"
     return f"cannot be read as {expected!r}"
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Path]:
+    """A file for ``pl.scan_csv``, plain or compressed; scan and collect it inside the block.
+
+    Polars unpacks gz and zst as it goes, and knows them by their first bytes. An xz file is unpacked to a temporary file,
+    which goes when the block ends: disk, not memory, pays for it. A damaged stream, found here or by Polars inside the block,
+    ends in one line that names ``path``.
+
+    Raises:
+        UserError: if the file is missing, empty, a folder or damaged, or there is no room to unpack it.
+    """
+    is_xz = _first_bytes(path) == XZ_MAGIC
+    try:
+        if is_xz:
+            with tempfile.NamedTemporaryFile(prefix="twotower-", suffix=".csv") as plain:
+                _unpack_xz(path, plain)
+                yield Path(plain.name)
+        else:
+            yield path
+    except (EOFError, lzma.LZMAError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+    except OSError as error:  # Polars' word for a broken stream has no number; a real one of the system has
+        if error.errno is not None or "os error" in str(error):
+            raise
+        raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(XZ_MAGIC))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, a file is expected") from None
+    if not head:
+        raise UserError(f"{path} is empty")
+    return head
+
+
+def _unpack_xz(path: Path, target: IO[bytes]) -> None:
+    try:
+        with lzma.open(path) as source:
+            shutil.copyfileobj(source, target, BLOCK)
+        target.flush()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        folder = tempfile.gettempdir()
+        raise UserError(f"{folder} has no room to unpack {path}: set TMPDIR to a larger folder, or unpack it by hand") from error
