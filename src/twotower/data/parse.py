@@ -1,4 +1,4 @@
-"""Delimited text files without a header, with the line named when one is wrong."""
+"""Text files of data sets: delimited rows and lines of ids, with the line named when one is wrong."""
 
 import errno
 import lzma
@@ -24,13 +24,7 @@ def read_delimited(path: Path, separator: str, schema: dict[str, type[pl.DataTyp
     Raises:
         UserError: if the file is missing or empty, or a line has the wrong number of fields or a value of the wrong type.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    if not content.strip():
-        raise UserError(f"{path} is empty")
-    content = content.rstrip()
+    content = _content(path)
     if encoding != "utf-8":
         content = content.decode(encoding).encode()
     try:
@@ -49,6 +43,41 @@ def read_delimited(path: Path, separator: str, schema: dict[str, type[pl.DataTyp
     if not complete:
         raise UserError(f"{path} {_first_bad_line(content, separator, schema)}")
     return frame
+
+
+def read_sequences(path: Path, allow_empty: bool) -> pl.DataFrame:
+    """Read lines ``user item item …`` of whole numbers into ``user``, ``item`` and ``time``, an item's place in its line.
+
+    Args:
+        path: numbers are separated by spaces; blank lines are skipped.
+        allow_empty: accept users without items, who then do not appear.
+
+    Raises:
+        UserError: if the file is missing or empty, a line holds no number where one is due, or a user has two lines.
+    """
+    text = pl.Series(_content(path).decode(errors="replace").split("\n"))
+    lines = pl.DataFrame({"field": text.str.extract_all(r"\S+")}).with_row_index("line", 1).filter(pl.col("field").list.len() > 0)
+    ids = lines.explode("field").with_columns(id=pl.col("field").cast(pl.Int64, strict=False))
+    place = pl.int_range(pl.len(), dtype=pl.Int32).over("line")
+    ids = ids.with_columns(place=place, user=pl.col("id").first().over("line"))
+    for line, field in ids.filter(pl.col("id").is_null()).select("line", "field").head(1).iter_rows():
+        raise UserError(f"{path} line {line}: {field[:80]!r} is no whole number")
+    users = ids.filter(pl.col("place") == 0)
+    for line, user in users.filter(~pl.col("user").is_first_distinct()).select("line", "user").head(1).iter_rows():
+        raise UserError(f"{path} line {line}: user {user} has a line already: join the two")
+    for line in [] if allow_empty else lines.filter(pl.col("field").list.len() == 1)["line"].head(1):
+        raise UserError(f"{path} line {line} names a user and no item")
+    return ids.filter(pl.col("place") > 0).select("user", item="id", time=pl.col("place") - 1)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes().rstrip()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    if not content:
+        raise UserError(f"{path} is empty")
+    return content
 
 
 def _first_bad_line(content: bytes, separator: str, schema: dict[str, type[pl.DataType]]) -> str:
