@@ -86,8 +86,8 @@ def _size(figures: dict[str, Any]) -> Iterator[str]:
     if users <= FEW_TARGETS:
         error = math.sqrt(0.1 * 0.9 / users)
         yield (
-            f"{users:,} test users: chance alone moves a hit rate of .10 by {error:.3f} (one standard error), so small differences "
-            "between models mean little"
+            f"{users:,} test users: chance alone moves a hit rate of .10 by {error:.3f} (one standard error), so small "
+            "differences between models mean little"
         )
     if figures["per_user"]["50%"] <= 2:
         yield f"half of the users have at most {figures['per_user']['50%']:.0f} training interactions: little to learn from"
