@@ -169,13 +169,12 @@ def _repeats(arrays: dict[str, np.ndarray], meta: dict[str, Any], options: Optio
 
 
 def _drift(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-    """Do the most popular items stay so? By chance ``top / num_items`` of them would."""
+    """Do the ``top`` most popular items stay so in test, where the last of them has ``least`` targets?"""
     top = min(TOP, len(train) // 10, int((test > 0).sum()))
     if top == 0:
-        return {"top": 0, "overlap": None}
+        return {"top": 0, "overlap": None, "least": 0}
     first, second = (np.argsort(-count, kind="stable")[:top] for count in (train, test))
-    both = np.intersect1d(first, second)
-    return {"top": top, "overlap": len(both) / top}
+    return {"top": top, "overlap": len(np.intersect1d(first, second)) / top, "least": int(test[second].min())}
 
 
 def _features(arrays: dict[str, np.ndarray], side: str, schema: Schema, meta: dict[str, Any]) -> list[dict[str, Any]]:

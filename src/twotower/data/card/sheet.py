@@ -44,6 +44,8 @@ def draw(figures: dict[str, Any], curves: dict[str, np.ndarray], times: dict[str
     _histories(axes[4], figures, curves)
     _targets(axes[5], figures)
     for axis in axes:
+        axis.set_title(axis.get_title(), loc="left", fontweight="bold")
+        axis.set_title("")
         axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -132,22 +134,28 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
     if len(size) == 0:
         _say(axis, "no item has a category")
         return
-    edges = np.arange(len(size) + 1)
+    gap = 0.1 if len(size) <= NAMED_CATEGORIES else 0
     for row, name in enumerate(GROUPS):
         members = np.flatnonzero(group == row)
         if len(members):
             share = size[members].sum() / size.sum()
             label = f"{name}: {len(members):,} with {share:.0%} of interactions"
-            first, last = members[0], members[-1] + 1
-            axis.stairs(size[first:last], edges[first : last + 1] - 0.5, fill=True, color=GROUP_COLOURS[name], label=label)
+            axis.fill_between(*_outline(size, members, gap), color=GROUP_COLOURS[name], label=label, linewidth=0)
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
     axis.legend(frameon=False)
     axis.set(ylabel="interactions", ylim=(0, None))
     if len(size) <= NAMED_CATEGORIES:
         names = [_wrapped(row["name"], 16) for row in category["top"]]
-        axis.set_xticks(edges[:-1], names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+        axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     else:
         axis.set(xlabel="rank, largest first", yscale="log", ylim=(max(0.8, size.min() * 0.8), None))
+
+
+def _outline(size: np.ndarray, members: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bars as one polygon: thousands of single bars take seconds to draw."""
+    left, right = members - 0.5, members + 0.5 - gap
+    height, none = size[members], np.zeros(len(members))
+    return np.stack([left, left, right, right], 1).ravel(), np.stack([none, height, height, none], 1).ravel()
 
 
 def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray]) -> None:
@@ -162,8 +170,17 @@ def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray
     if length:
         height, align = (0.03, "bottom") if figures["history"]["short"]["test"] > 0.5 else (0.97, "top")  # where no curve is
         axis.axvline(length, color=BLACK, linewidth=1)
-        place = {"xytext": (-4, 0), "textcoords": "offset points", "rotation": 90, "ha": "right", "va": align}
-        axis.annotate(f"data.history_length={length}", (length, height), fontsize=9, color=BLACK, **place)
+        axis.annotate(
+            f"data.history_length={length}",
+            (length, height),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va=align,
+            fontsize=9,
+            color=BLACK,
+        )
     axis.legend(frameon=False, loc="lower right")
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_xscale("symlog", linthresh=1)
