@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
-COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "oracle")
+COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "cold_user", "oracle")
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     table.add_column("metric", no_wrap=True)
     names = [name for name in COLUMNS if values.get(name)]
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == "test" else None)
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
     if "oracle" in names:
         table.add_column("of oracle", justify="right", no_wrap=True)
     for metric in values["test" if values.get("test") else "val"]:

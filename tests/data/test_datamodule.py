@@ -177,6 +177,6 @@ def test_a_damaged_cache_names_its_folder(tmp_path, damage):
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(store.np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         make_data(tmp_path).setup()
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

@@ -73,8 +73,8 @@ def _check_room(cache_dir: Path, prepared: Prepared) -> None:
     free = shutil.disk_usage(cache_dir).free
     if needed > free:
         raise UserError(
-            f"the prepared data take about {needed / 2**20:,.1f} MiB and {cache_dir} has {free / 2**20:,.1f} MiB free: free space "
-            "there, or set paths.cache_dir to another"
+            f"the prepared data take about {needed / 2**20:,.1f} MiB and {cache_dir} has {free / 2**20:,.1f} MiB free: "
+            "free space there, or set paths.cache_dir to another"
         )
 
 
