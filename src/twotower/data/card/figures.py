@@ -164,7 +164,8 @@ def _repeats(arrays: dict[str, np.ndarray], meta: dict[str, Any], options: Optio
     cuts = np.unique(np.append(cuts, len(user)))
     num_pairs = 0
     for start, end in zip(cuts[:-1], cuts[1:], strict=True):
-        num_pairs += len(np.unique(user[start:end].astype(np.int64) * (int(item.max()) + 1) + item[start:end]))
+        pair = np.sort(user[start:end].astype(np.int64) * (int(item.max()) + 1) + item[start:end])
+        num_pairs += 1 + int((pair[1:] != pair[:-1]).sum())
     return {"share": 1 - num_pairs / len(user), "of": "kept"}
 
 

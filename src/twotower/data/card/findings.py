@@ -18,7 +18,9 @@ def percent(share: float) -> str:
     """A share for people: two digits that mean something."""
     if share in (0, 1) or 0.0995 <= share < 0.995:
         return f"{share:.0%}"
-    return f"{share:.1%}" if 0.001 <= share < 0.9995 else f"{100 * share:.2g}%"
+    if share >= 0.9995:
+        return ">99.9%"
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
 
 
 def _cold(figures: dict[str, Any]) -> Iterator[str]:
