@@ -1,6 +1,7 @@
 """What is kept of the raw interactions: checks, threshold, repeated pairs, k-core; each drop is counted."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -39,8 +40,16 @@ class Filters(NamedTuple):
         check_number("data.k_core", self.k_core, 0)
 
 
-def check_interactions(frames: Frames) -> None:
+def _row(row: int) -> str:
+    return f"row {row:,}"
+
+
+def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> None:
     """Refuse what no later step could mend.
+
+    Args:
+        frames: a reader's.
+        where: says where a row of the interactions stands, for readers that know file and line.
 
     Raises:
         UserError: for missing or overlong ids, missing times, and times in the future.
@@ -50,8 +59,8 @@ def check_interactions(frames: Frames) -> None:
         raise UserError("the data hold no interactions")
     for column in ("user", "item", "time"):
         if num_nulls := interactions[column].null_count():
-            row = interactions[column].is_null().arg_max()
-            raise UserError(f"{num_nulls:,} interactions have no {column}, the first is row {row:,}: fill or remove them")
+            place = where(interactions[column].is_null().arg_max() or 0)
+            raise UserError(f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them")
     for column in ("user", "item"):
         ids = interactions[column]
         if ids.dtype != pl.String:
@@ -61,14 +70,14 @@ def check_interactions(frames: Frames) -> None:
         longest = lengths[row]
         if longest > MAX_ID_LENGTH:
             raise UserError(
-                f"row {row:,} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
+                f"{where(row)} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
                 "a quote or a line break is missing in the file"
             )
     if frames.time_unit in UNITS_PER_SECOND:
-        _check_times(interactions["time"], frames.time_unit)
+        _check_times(interactions["time"], frames.time_unit, where)
 
 
-def _check_times(times: pl.Series, unit: str) -> None:
+def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> None:
     """Nobody clicked before the web or clicks tomorrow: such times are of another unit, or were never known."""
     for row in (times.arg_min(), times.arg_max()):
         assert row is not None
@@ -78,7 +87,7 @@ def _check_times(times: pl.Series, unit: str) -> None:
         other = next((name for name in UNITS_PER_SECOND if _is_plausible(value, name)), None)
         guess = f"; in {UNIT_NAMES[other]} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong" if other else ""
         raise UserError(
-            f"row {row:,} has the time {value}, which is {moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the "
+            f"{where(row)} has the time {value}, which is {moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the "
             f"future{guess}: mend or remove such rows, or state the right unit"
         )
 

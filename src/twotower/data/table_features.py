@@ -1,0 +1,226 @@
+"""Tables of users and items: kinds of features inferred from their values, one row for each id."""
+
+import fnmatch
+import re
+from functools import partial
+from typing import NamedTuple
+
+import polars as pl
+
+from twotower.data.table_errors import clip
+from twotower.data.table_files import Source, not_blank
+from twotower.data.table_values import looks_like_dates
+from twotower.types import FeatureKind, UserError
+
+MAX_WHOLE_VALUES = 20  # whole numbers with more distinct values are quantities, unless the name says that they are codes
+FEW = 50  # so many distinct values are never too many
+CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")
+OURS = ("user", "item", "title", "user_id", "item_id", "history", "latent")  # names that mean something else in a batch
+
+
+class Side(NamedTuple):
+    """A table of users or items.
+
+    Attributes:
+        frame: ``user`` or ``item`` as in the file, the features, of items also ``category`` and ``title``.
+        kinds: of the features.
+        report: (column, taken as, examples) for people.
+        num_rows: of the file.
+    """
+
+    frame: pl.DataFrame
+    kinds: dict[str, FeatureKind]
+    report: list[tuple[str, str, str]]
+    num_rows: int
+
+
+class Column(NamedTuple):
+    """How a column becomes a feature: its kind, None where it is none, the expression, and what is said about it."""
+
+    kind: FeatureKind | None
+    values: pl.Expr
+    meaning: str
+
+
+def read_side(
+    source: Source, roles: dict[str, str], declared: dict[str, FeatureKind], ignore: list[str], list_separator: str | None
+) -> Side:
+    """Read a table of users or items.
+
+    Args:
+        source: its files.
+        roles: column of the id (``user`` or ``item``) and, of items, ``category`` and ``title``.
+        declared: kinds of features that the user states.
+        ignore: columns to leave out; ``*`` and ``?`` stand for other characters.
+        list_separator: text that holds it is a list of values.
+
+    Raises:
+        UserError: for files that cannot be read, rows without id, values that do not fit their declared kind, and
+            several different rows for one id.
+    """
+    side = next(iter(roles))
+    table = source.collect(lambda rows: not_blank(source, rows).select(*source.schema))
+    if table.is_empty():
+        raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")
+    _refuse_missing_ids(source, table, roles[side])
+    if unknown := [name for name in declared if name not in table.columns]:
+        raise UserError(
+            f"data.reader.{side}_features: {unknown[0]} is no column of {source.path}; it has {', '.join(table.columns)}"
+        )
+    report = [(roles[side], side, examples(table[roles[side]]))]
+    columns = {side: pl.col(roles[side])}
+    kinds: dict[str, FeatureKind] = {}
+    if "title" in roles:
+        columns["title"] = pl.col(roles["title"]).cast(pl.String)
+        report.append((roles["title"], "title, for people", examples(table[roles["title"]])))
+    for name in table.columns:
+        if name in (roles[side], roles.get("title")):
+            continue
+        if any(fnmatch.fnmatch(name, pattern) for pattern in ignore) and name != roles.get("category"):
+            report.append((name, "left out, as data.reader.ignore says", ""))
+            continue
+        column = column_of(table[name], declared.get(name), list_separator, is_category=name == roles.get("category"))
+        if name == roles.get("category"):
+            columns |= _category(table[name], column)
+            kinds["categories" if column.kind == "multi" else "category"] = column.kind or "categorical"
+            report.append(
+                (name, "category" + (", the most frequent of a list" if column.kind == "multi" else ""), examples(table[name]))
+            )
+            continue
+        if column.kind:
+            feature = _free_name(name, [*columns, "category", "categories"])
+            columns[feature] = column.values
+            kinds[feature] = column.kind
+            _refuse_bad_values(source, table, name, column)
+        shown = table.select(column.values.alias(name)).to_series() if column.kind == "numeric" else table[name]
+        report.append((name, column.meaning, examples(shown)))
+    frame = _one_row_each(source, table.select(**columns), side, kinds)
+    return Side(frame, kinds, report, len(table))
+
+
+def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: str | None, is_category: bool) -> Column:
+    """What a column is: declared, or judged by all of its values."""
+    raw = pl.col(column.name)
+    values = column.drop_nulls()
+    if isinstance(column.dtype, pl.List):
+        if isinstance(column.dtype.inner, (pl.List, pl.Struct)):
+            return Column(None, raw, "left out: nested")
+        return Column("multi", raw, "list feature")
+    if isinstance(column.dtype, (pl.Struct, pl.Array, pl.Object)) or column.dtype == pl.Binary:
+        return Column(None, raw, f"left out: {column.dtype.base_type().__name__.lower()}")
+    if declared == "numeric" or (declared is None and not is_category and _is_quantity(column.name, values)):
+        number = raw.cast(pl.Float64, strict=False)
+        return Column("numeric", pl.when(number.is_finite()).then(number), "numeric feature")
+    text = raw.cast(pl.String)
+    strings = values.cast(pl.String)
+    if declared is None and (column.name == "" or column.name.startswith("Unnamed:")):  # pandas' names for its index
+        return Column(None, raw, "left out: row numbers")
+    if declared == "multi" or (declared is None and list_separator and strings.str.contains(list_separator, literal=True).any()):
+        tidy = (
+            text.str.replace_all(rf"\s*{re.escape(list_separator)}\s*", list_separator).str.strip_chars()
+            if list_separator
+            else text
+        )
+        parts = (tidy.str.split(list_separator) if list_separator else pl.concat_list(tidy)).list.filter(pl.element() != "")
+        if declared or not _is_free_text(column.to_frame().select(parts).to_series().explode().drop_nulls()):
+            return Column("multi", parts, f"list feature, split at {list_separator}")
+    if declared == "categorical" or is_category:
+        return Column("categorical", text, "categorical feature")
+    if strings.n_unique() < 2:
+        return Column(None, raw, "left out: " + ("one value" if len(strings) else "empty"))
+    if column.dtype.is_temporal():
+        return Column("numeric", raw.cast(pl.Datetime("ms")).dt.epoch("ms") / 86_400_000, "numeric feature, days since 1970")
+    if (days := looks_like_dates(strings)) is not None:
+        return Column("numeric", days, "numeric feature, days since 1970")
+    if _is_free_text(strings):
+        return Column(None, raw, f"left out: free text, {strings.n_unique() / len(strings):.0%} of its values are unique")
+    return Column("categorical", text, "categorical feature")
+
+
+def primary(lists: pl.Series) -> pl.Series:
+    """Of each list the value that is most frequent in the whole column, ties to the first in the alphabet."""
+    rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "value": lists.cast(pl.List(pl.String))})
+    ranked = rows.explode("value").drop_nulls("value").with_columns(count=pl.len().over("value"))
+    best = ranked.sort("count", "value", descending=[True, False]).unique("row", keep="first", maintain_order=True)
+    return rows.select("row").join(best, on="row", how="left", maintain_order="left")["value"]
+
+
+def _category(column: pl.Series, found: Column) -> dict[str, pl.Expr]:
+    if found.kind != "multi":
+        return {"category": found.values}
+    lists = column.to_frame().select(found.values).to_series()
+    return {"category": pl.lit(primary(lists)), "categories": found.values}
+
+
+def _is_quantity(name: str, values: pl.Series) -> bool:
+    """Numbers that measure: with a fraction, or of many values and no code by name or by a leading zero."""
+    if values.dtype.is_float():
+        numbers = values
+    elif values.dtype.is_integer() or values.dtype == pl.Decimal:
+        numbers = values.cast(pl.Float64)
+    elif values.dtype == pl.String:
+        numbers = values.cast(pl.Float64, strict=False)
+        if not len(values) or numbers.has_nulls() or values.str.contains(r"^[+-]?0\d").any():
+            return False
+    else:
+        return False
+    if numbers.n_unique() < 2:
+        return False
+    return bool((numbers % 1 != 0).any()) or (numbers.n_unique() > MAX_WHOLE_VALUES and not CODE.search(name))
+
+
+def _is_free_text(values: pl.Series) -> bool:
+    return values.n_unique() > max(FEW, len(values) / 2)
+
+
+def _free_name(name: str, taken: list[str]) -> str:
+    """A name that a file and a batch can carry."""
+    name = re.sub(r"\W+", "_", name).strip("_") or "column"
+    while name in taken or name in OURS:
+        name += "_"
+    return name
+
+
+def examples(column: pl.Series) -> str:
+    """A few values, or the range of numbers."""
+    values = column.drop_nulls()
+    if values.dtype.is_numeric() and len(values):
+        low, high = (str(round(float(value), 4)).removesuffix(".0") for value in (values.min(), values.max()))  # type: ignore[arg-type]
+        return f"{low} … {high}"
+    if isinstance(values.dtype, (pl.List, pl.Struct, pl.Array)):
+        return ", ".join(clip(str(value), 20) for value in values.head(2).to_list())
+    some = values.head(1000).unique(maintain_order=True).head(3).cast(pl.String, strict=False)
+    return ", ".join(clip(str(value), 20) for value in some)
+
+
+def _refuse_missing_ids(source: Source, table: pl.DataFrame, column: str) -> None:
+    missing = table[column].is_null()
+    if missing.any():
+        where, _ = source.locate(partial(not_blank, source), missing.arg_max() or 0)
+        raise UserError(f"{where} has no {column} ({missing.sum():,} rows have none): fill or remove such rows")
+
+
+def _refuse_bad_values(source: Source, table: pl.DataFrame, name: str, column: Column) -> None:
+    if column.kind != "numeric" or table[name].dtype != pl.String:
+        return
+    bad = table.select(pl.col(name).is_not_null() & column.values.is_null()).to_series()
+    if bad.any():
+        where, value = source.locate(partial(not_blank, source), bad.arg_max() or 0, name)
+        raise UserError(f"{where}: {name} {clip(value, 40)!r} is no number: mend it, or declare {name} categorical")
+
+
+def _one_row_each(source: Source, frame: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]) -> pl.DataFrame:
+    """Rows that repeat what is known are dropped; rows that contradict each other are not for us to choose from."""
+    compared = frame.select(side, *kinds)
+    if compared[side].n_unique() < len(compared):
+        for name in kinds:
+            several = compared.select(side, name).unique().filter(pl.col(side).is_duplicated()).sort(side)
+            if len(several):
+                one, two = (clip(str(value), 30) for value in several[name].head(2).to_list())
+                raise UserError(
+                    f"{source.path} has {several[side].n_unique():,} {side}s with several rows that differ: {side} "
+                    f"{clip(str(several[side][0]), 40)!r} has the {name} {one!r} and {two!r}: keep one row per {side}, "
+                    f"or leave the column out, data.reader.ignore=[{name}]"
+                )
+        frame = frame.unique(side, keep="first", maintain_order=True)
+    return frame
