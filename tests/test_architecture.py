@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "loggers": {"types"},
     "results": set(),
     "cli": {"types"},
-    "run": {"types", "cli", "task", "callbacks", "results", "metrics", "models"},
+    "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models"},
     "benchmark": {"types", "run", "results"},
 }
 

@@ -103,6 +103,14 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     return values
 
 
+def prepare(config: DictConfig) -> dict[str, Any]:
+    """Prepare the data that training would use, and describe them on a card."""
+    from twotower.data.card.describe import describe  # plots take a second to import, and only this needs them
+
+    _check_roots(config, "force", "output")
+    return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)
+
+
 def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask]:
     """Data module and task of a config.
 
@@ -224,9 +232,9 @@ def _about_new_run(config: DictConfig) -> dict[str, Any]:
     return {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
 
 
-def _check_roots(config: DictConfig) -> None:
+def _check_roots(config: DictConfig, *more: str) -> None:
     """A typo after a plus sign, ``+sed=1``, would pass unseen at the root."""
-    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path"}
+    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", *more}
     for root in map(str, config):
         if root not in known:
             raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")

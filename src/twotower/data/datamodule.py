@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -104,8 +105,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         folder = store.cache_folder(self.cache_dir, self.reader.name, options)
         if self._is_current(folder):
             return folder
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {self.reader.name}: waiting for it"):
+        message = f"another process is preparing {self.reader.name}: waiting for it"
+        with ExitStack() as held:
+            with store.writable(self.cache_dir):
+                held.enter_context(waiting_lock(Path(f"{folder}.lock"), message))
             if not self._is_current(folder):
                 self._prepare(folder)
         return folder

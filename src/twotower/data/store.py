@@ -5,6 +5,8 @@ import json
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +26,65 @@ def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
     return cache_dir / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
+@contextmanager
+def writable(cache_dir: Path) -> Iterator[None]:
+    """For code that writes below ``cache_dir``.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{cache_dir} cannot be written ({reason}): free space there, or set paths.cache_dir to another"
+        ) from error
+
+
 def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
     """Write beside ``folder``, then rename: a killed process leaves nothing that looks whole.
 
     The caller holds the lock of ``folder``, so what an earlier process left half-written is removed.
+
+    Raises:
+        UserError: if the disk has too little room, or nothing can be written there.
     """
-    for stale in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        checksums = {}
-        for name, array in sorted(prepared.arrays.items()):
-            path = partial / f"{name.replace('/', '.')}.npy"
-            np.save(path, np.ascontiguousarray(array), allow_pickle=False)
-            checksums[path.name] = _checksum(path)
-        for side, table in sorted(prepared.tables.items()):
-            path = partial / f"{side}.parquet"
-            table.write_parquet(path)
-            checksums[path.name] = _checksum(path)
-        meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": _fingerprint(prepared, checksums)}
-        (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with writable(folder.parent):
+        for stale in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        _check_room(folder.parent, prepared)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            checksums = _write(partial, prepared)
+            meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": _fingerprint(prepared, checksums)}
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _check_room(cache_dir: Path, prepared: Prepared) -> None:
+    arrays = sum(array.nbytes for array in prepared.arrays.values())
+    needed = arrays + sum(table.estimated_size() for table in prepared.tables.values())
+    free = shutil.disk_usage(cache_dir).free
+    if needed > free:
+        raise UserError(
+            f"the prepared data take about {needed / 2**20:,.1f} MiB and {cache_dir} has {free / 2**20:,.1f} MiB free: free space "
+            "there, or set paths.cache_dir to another"
+        )
+
+
+def _write(partial: Path, prepared: Prepared) -> dict[str, int]:
+    """Arrays and tables as files; the checksum of each."""
+    for name, array in prepared.arrays.items():
+        np.save(partial / f"{name.replace('/', '.')}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    for side, table in prepared.tables.items():
+        table.write_parquet(partial / f"{side}.parquet")
+    return {path.name: _checksum(path) for path in sorted(partial.iterdir())}
 
 
 def load_meta(folder: Path) -> dict[str, Any]:
