@@ -117,6 +117,8 @@ class Batch(NamedTuple):
         num_pairs: ``T`` of the paper's Eq. 2-4.
         behaviour: ``(batch,)`` index of what each user did with the positive (click, purchase, …), or None where the data
             know one behaviour.
+        excluded: ``(batch, num_distinct)`` True where a shared negative is one of the user's other training positives, or
+            None where those count as negatives.
     """
 
     user: dict[str, Tensor]
@@ -129,6 +131,7 @@ class Batch(NamedTuple):
     log_q: Tensor
     num_pairs: int
     behaviour: Tensor | None = None
+    excluded: Tensor | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -155,10 +158,12 @@ class Negatives(NamedTuple):
     Attributes:
         item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch.
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
+        exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
     """
 
     item: Tensor
     log_q: Tensor
+    exclude_positives: bool = False
 
 
 class Towers(NamedTuple):

@@ -2,14 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from tests.conftest import make_data
 from twotower.data import store
 from twotower.data.loader import EvalLoader, TrainLoader
-from twotower.data.sampling import Corpus, SharedUniform, Uniform
+from twotower.data.sampling import SharedUniform, Uniform
 from twotower.data.synthetic import Synthetic
 from twotower.types import UserError
 
@@ -24,7 +23,7 @@ def history_of(data, position):
 
 
 def test_training_batch_against_plain_python(data):
-    data.negatives = Uniform(3)
+    data.negatives = Uniform(3, False)
     index = next(iter(data.train_dataloader()))
     batch = data.train_batch(index)
     item, category = data.tables["interactions/item"], data.tables["category"]
@@ -59,7 +58,7 @@ def test_evaluation_batch_against_plain_python(data):
 
 
 def test_a_target_is_never_in_its_own_history(data):
-    data.negatives = Uniform(1)
+    data.negatives = Uniform(1, False)
     for index in data.train_dataloader():
         batch = data.train_batch(index)
         positive = batch.item["item_id"][batch.positive]
@@ -72,28 +71,14 @@ def test_seen_items_stay_when_masking_is_off(tmp_path):
     assert len(data.eval_batch(next(iter(data.test_dataloader()))).seen_row) == 0
 
 
-def test_samplers():
-    torch.manual_seed(0)
-    positive = torch.randint(5, (20_000,))
-    own = Uniform(2)(positive, 5)
-    assert (own.item != positive[:, None]).all()
-    share = torch.bincount(((own.item - positive[:, None]) % 5).flatten(), minlength=5) / own.item.numel()
-    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]), atol=0.02, rtol=0)
-    assert own.log_q.item() == pytest.approx(np.log(1 / 4))
-    shared = SharedUniform(50_000)(positive, 5)
-    torch.testing.assert_close(torch.bincount(shared.item) / 50_000, torch.full((5,), 0.2), atol=0.02, rtol=0)
-    assert shared.log_q.item() == pytest.approx(np.log(1 / 5))
-    assert Corpus()(positive, 5).item.tolist() == [0, 1, 2, 3, 4]
-
-
 def test_shared_draws_are_counted(data):
-    data.negatives = SharedUniform(200)
+    data.negatives = SharedUniform(200, False)
     batch = data.train_batch(next(iter(data.train_dataloader())))
     assert batch.num_draws.sum() == 200 and batch.negative is None and batch.num_pairs == 16 * 201
 
 
 def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(data):
-    data.negatives = Uniform(3)
+    data.negatives = Uniform(3, False)
 
     def draws(seed, rank=0):
         loader = TrainLoader(data.tables["position/train"], 16, seed, rank, 2)

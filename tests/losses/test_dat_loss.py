@@ -57,7 +57,7 @@ def gradients(model, loss, batch):
 def test_mimic_user_trains_a_u_and_nothing_else(data):
     """With ``a_u`` detached from its tower, Eq. 2's user side reaches the ``a_u`` rows of the batch's users alone."""
     model = make_dat(data.schema, augment_gradient="mimic")
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     found = gradients(model, make_loss(data.schema, NoTask(), 0.7, 0, 0), batch)
     assert {name for name, size in found.items() if size > 0} == {"user_augmented.weight"}
     touched = model.user_augmented.weight.grad.abs().sum(1).nonzero()[:, 0]
@@ -66,7 +66,7 @@ def test_mimic_user_trains_a_u_and_nothing_else(data):
 
 def test_mimic_item_trains_a_v_of_positives_and_nothing_else(data):
     model = make_dat(data.schema, augment_gradient="mimic")
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     found = gradients(model, make_loss(data.schema, NoTask(), 0, 0.7, 0), batch)
     assert {name for name, size in found.items() if size > 0} == {"item_augmented.weight"}
     touched = model.item_augmented.weight.grad.abs().sum(1).nonzero()[:, 0]
@@ -76,7 +76,7 @@ def test_mimic_item_trains_a_v_of_positives_and_nothing_else(data):
 
 def test_mimic_terms_cross(data):
     """``a_u`` mimics ``p_v``, ``a_v`` mimics ``p_u``; T counts the negatives."""
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     towers = make_dat(data.schema)(batch)
     terms = make_loss(data.schema)(towers, batch).terms
     num_pairs = len(batch.positive) * 4
@@ -90,7 +90,7 @@ def test_mimic_terms_cross(data):
 
 
 def test_total_is_the_weighted_sum(data):
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     output = make_loss(data.schema)(make_dat(data.schema)(batch), batch)
     t = output.terms
     expected = t["task"] + 0.5 * t["mimic_user"] + 0.25 * t["mimic_item"] + 2 * t["alignment"]
@@ -100,7 +100,7 @@ def test_total_is_the_weighted_sum(data):
 
 @pytest.mark.parametrize("name", ["lambda1", "lambda2", "lambda3"])
 def test_a_zero_weight_removes_its_term(data, name):
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     terms = make_loss(data.schema, **{name: 0})(make_dat(data.schema)(batch), batch).terms
     gone = {"lambda1": "mimic_user", "lambda2": "mimic_item", "lambda3": "alignment"}[name]
     assert set(terms) == {"task", "mimic_user", "mimic_item", "alignment"} - {gone}
@@ -108,7 +108,7 @@ def test_a_zero_weight_removes_its_term(data, name):
 
 @pytest.mark.parametrize("augment_gradient", ["both", "mimic", "task"])
 def test_augment_gradient_says_what_trains_the_augmented_vectors(data, augment_gradient):
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     model = make_dat(data.schema, augment_gradient=augment_gradient)
     from_task = gradients(model, make_loss(data.schema, BCE(0.5), 0, 0, 0), batch)["user_augmented.weight"]
     from_mimic = gradients(model, make_loss(data.schema, NoTask(), 1, 1, 0), batch)
@@ -124,7 +124,7 @@ def test_impossible_weights_are_refused(data, weight):
 
 
 def test_a_model_without_augmented_vectors_names_the_cure(data):
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     towers = TwoTower(data.schema, **TOWER)(batch)
     with pytest.raises(UserError, match="model=dat"):
         make_loss(data.schema)(towers, batch)
@@ -137,7 +137,7 @@ def test_alignment_without_categories_names_the_cure(data):
 
 
 def test_bce_refuses_shared_negatives(data):
-    batch = first_batch(data, SharedUniform(5))
+    batch = first_batch(data, SharedUniform(5, False))
     with pytest.raises(UserError, match="negatives=uniform"):
         make_loss(data.schema)(make_dat(data.schema)(batch), batch)
 
@@ -145,10 +145,10 @@ def test_bce_refuses_shared_negatives(data):
 @pytest.mark.parametrize(
     ("negatives", "task"),
     [
-        (Uniform(3), BCE(0.5)),
-        (Uniform(3), Softmax(0.2, True)),
-        (SharedUniform(50), Softmax(0.2, True)),
-        (Corpus(), Softmax(0.2, False)),
+        (Uniform(3, False), BCE(0.5)),
+        (Uniform(3, False), Softmax(0.2, True)),
+        (SharedUniform(50, False), Softmax(0.2, True)),
+        (Corpus(False), Softmax(0.2, False)),
     ],
 )
 def test_distinct_items_once_equal_the_plain_batch(data, negatives, task):

@@ -30,7 +30,7 @@ def build(name, data):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_is_the_two_towers(name, data):
-    model, batch = build(name, data), first_batch(data, Uniform(3))
+    model, batch = build(name, data), first_batch(data, Uniform(3, False))
     towers = model(batch)
     torch.testing.assert_close(towers.user, model.encode_user(batch.user))
     torch.testing.assert_close(towers.item, model.encode_item(batch.item))
@@ -39,7 +39,7 @@ def test_forward_is_the_two_towers(name, data):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_towers_ignore_each_other_and_the_rest_of_the_batch(name, data):
-    model, batch = build(name, data), first_batch(data, Uniform(3))
+    model, batch = build(name, data), first_batch(data, Uniform(3, False))
     half = {key: value[:8] for key, value in batch.user.items()}
     torch.testing.assert_close(model.encode_user(half), model.encode_user(batch.user)[:8])
     few = {key: value[:5] for key, value in batch.item.items()}
@@ -48,7 +48,7 @@ def test_towers_ignore_each_other_and_the_rest_of_the_batch(name, data):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "popularity"])
 def test_every_parameter_gets_a_gradient(name, data):
-    model, batch = build(name, data).train(), first_batch(data, Uniform(3))
+    model, batch = build(name, data).train(), first_batch(data, Uniform(3, False))
     towers = model(batch)
     (towers.user[:, None] * towers.item).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
@@ -68,7 +68,7 @@ def test_augmented_tables_are_apart_from_the_id_embeddings(data):
     model = make_dat(data.schema)
     a_u, e_u = model.user_augmented.weight, model.user_embedding.embeddings[model.user_embedding.names.index("user_id")].weight
     assert a_u.data_ptr() != e_u.data_ptr() and len(a_u) == len(e_u)
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     first, again = model(batch), model(batch)
     assert torch.equal(first.user_augmented, again.user_augmented)  # parameters, not noise
     assert first.user_augmented.unique(dim=0).shape[0] > 1  # of each user, not one for everybody
@@ -76,7 +76,7 @@ def test_augmented_tables_are_apart_from_the_id_embeddings(data):
 
 
 def test_augmented_vectors_enter_their_own_tower(data):
-    model, batch = make_dat(data.schema), first_batch(data, Uniform(3))
+    model, batch = make_dat(data.schema), first_batch(data, Uniform(3, False))
     before = model(batch)
     with torch.no_grad():
         model.user_augmented.weight += 1
@@ -86,7 +86,7 @@ def test_augmented_vectors_enter_their_own_tower(data):
 
 def test_dat_equals_numpy(data):
     """Eq. 1 in NumPy: concatenated embeddings and ``a_u``, ReLU after every layer, L2."""
-    model, batch = make_dat(data.schema, last_activation="relu").double(), first_batch(data, Uniform(3))
+    model, batch = make_dat(data.schema, last_activation="relu").double(), first_batch(data, Uniform(3, False))
     user = {name: value.double() if value.is_floating_point() else value for name, value in batch.user.items()}
     x = torch.cat([model.user_embedding(user), model.user_augmented.weight[user["user_id"]]], 1).detach().numpy()
     for layer in model.user_tower.layers:
@@ -122,7 +122,7 @@ def test_cold_id_policies_by_hand():
 
 def test_id_dropout_hides_the_id_from_both_tables(data):
     model = make_dat(data.schema, cold_ids="trained", id_dropout=0.9).train()
-    batch = first_batch(data, Uniform(3))
+    batch = first_batch(data, Uniform(3, False))
     cold = (model(batch).user_augmented == model.user_augmented.weight[0]).all(1)
     assert cold.float().mean() > 0.5
     assert not (model.eval()(batch).user_augmented == model.user_augmented.weight[0]).all(1).any()

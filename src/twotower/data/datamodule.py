@@ -17,7 +17,9 @@ from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
 from twotower.data.prepare import GROUPS, Options, prepare
 from twotower.data.progress import Stages, waiting_lock
+from twotower.data.sampling import Positives
 from twotower.data.splits import Split
+from twotower.data.train_pairs import TrainPairs
 from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError
 
 CORPUS_CHUNK = 65_536
@@ -74,8 +76,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options.check()
         self.mask_seen = mask_seen
         self.seed = seed
-        self.negatives: Callable[[Tensor, int], Negatives] | None = None  # given by what trains on these data
+        self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
         self.tables: dict[str, Tensor] = {}
+        self._train_pairs: TrainPairs | None = None
 
     # Preparation
 
@@ -178,7 +181,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         torch.manual_seed(index.seed)  # negatives and dropout of this step
         tables = self._tables_on(index.position.device)
         positive = tables["interactions/item"][index.position].long()  # (batch,)
-        drawn = self.negatives(positive, self.schema.num_train_items)
+        user = tables["interactions/user"][index.position].long()  # (batch,)
+        pairs = self._train_pairs_on(positive.device)
+        drawn = self.negatives(Positives(positive, user, pairs))
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
         negative_row = row[len(positive) :]
         own = drawn.item.dim() == 2
@@ -193,6 +198,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
             num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
             behaviour=tables["interactions/behaviour"][index.position].long() if self.meta["behaviours"] else None,
+            excluded=pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
         )
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
@@ -271,6 +277,14 @@ class RetrievalDataModule(pl.LightningDataModule):
         row = torch.repeat_interleave(torch.arange(len(position), device=position.device), count)  # (num_seen,)
         place = torch.arange(len(row), device=position.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         return row, tables["interactions/item"][start[row] + place].long()
+
+    def _train_pairs_on(self, device: torch.device) -> TrainPairs:
+        if self._train_pairs is None or self._train_pairs.user.device != device:
+            tables = self._tables_on(device)
+            position = tables["position/train"].long()
+            user, item = (tables[f"interactions/{side}"][position] for side in ("user", "item"))
+            self._train_pairs = TrainPairs(user, item, self.schema.num_train_items)
+        return self._train_pairs
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:

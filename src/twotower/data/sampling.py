@@ -1,11 +1,35 @@
 """Negatives: which items a positive is compared with. One class per way of drawing, one YAML in ``conf/negatives``."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from twotower.types import Negatives, check_number
+from twotower.data.train_pairs import TrainPairs
+from twotower.types import Negatives, UserError, check_number
+
+REDRAWS = 4  # with a tenth of the corpus known to a user, one draw in 100,000 is still a positive after them
+
+
+class Positives(NamedTuple):
+    """What a sampler is told.
+
+    Attributes:
+        item: ``(batch,)`` the positives.
+        user: ``(batch,)`` their users.
+        pairs: the training interactions, with counts per item and a test for membership.
+    """
+
+    item: Tensor
+    user: Tensor
+    pairs: TrainPairs
+
+    @property
+    def num_items(self) -> int:
+        """Items of the training part, which negatives are drawn from."""
+        return self.pairs.num_items
 
 
 class Uniform:
@@ -13,17 +37,57 @@ class Uniform:
 
     Args:
         num: negatives per positive (the paper's ``S``).
+        exclude_positives: draw again what the user has interacted with in training. ``log_q`` stays that of the plain draw.
     """
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, exclude_positives: bool) -> None:
         check_number("negatives.num", num, 1)
         self.num = num
+        self.exclude_positives = exclude_positives
 
-    def __call__(self, positive: Tensor, num_items: int) -> Negatives:
-        """``(batch,)`` positives to ``(batch, num)`` negatives, none equal to its positive."""
-        item = torch.randint(max(1, num_items - 1), (len(positive), self.num), device=positive.device)
-        item += item >= positive[:, None]  # steps over the positive
-        return Negatives(item.clamp_max(num_items - 1), _constant(positive, -math.log(max(1, num_items - 1))))
+    def __call__(self, positives: Positives) -> Negatives:
+        """``(batch, num)`` negatives, none equal to its positive."""
+        positive, others = positives.item, max(1, positives.num_items - 1)
+
+        def draw() -> Tensor:
+            item = torch.randint(others, (len(positive), self.num), device=positive.device)
+            item += item >= positive[:, None]  # steps over the positive
+            return item.clamp_max(positives.num_items - 1)
+
+        item = _without_positives(draw, positives) if self.exclude_positives else draw()
+        return Negatives(item, _constant(positive, -math.log(others)))
+
+
+class Popularity:
+    """Items drawn in proportion to ``training count ** power`` (Mikolov et al. 2013 took 0.75 for words).
+
+    Args:
+        num: negatives, per positive or per batch.
+        power: 1 draws as the data do, 0 uniformly.
+        shared: one draw for the whole batch, not one per positive.
+        exclude_positives: leave out what the user has interacted with in training, by drawing again or, if shared, by a mask.
+    """
+
+    def __init__(self, num: int, power: float, shared: bool, exclude_positives: bool) -> None:
+        check_number("negatives.num", num, 1)
+        check_number("negatives.power", power, 0, 10)
+        self.num = num
+        self.power = power
+        self.shared = shared
+        self.exclude_positives = exclude_positives
+
+    def __call__(self, positives: Positives) -> Negatives:
+        """``(num,)`` shared negatives, or ``(batch, num)`` of each positive's own."""
+        share = positives.pairs.share(self.power)
+        cumulative = share.cumsum(0)
+        shape = (self.num,) if self.shared else (len(positives.item), self.num)
+
+        def draw() -> Tensor:
+            point = torch.rand(shape, device=share.device, dtype=share.dtype) * cumulative[-1]
+            return torch.searchsorted(cumulative, point, right=True).clamp_max(len(share) - 1)
+
+        item = _without_positives(draw, positives) if self.exclude_positives and not self.shared else draw()
+        return Negatives(item, share.log().float(), self.exclude_positives)
 
 
 class SharedUniform:
@@ -31,24 +95,89 @@ class SharedUniform:
 
     Args:
         num: negatives per batch.
+        exclude_positives: mask each user's training positives.
     """
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, exclude_positives: bool) -> None:
         check_number("negatives.num", num, 1)
         self.num = num
+        self.exclude_positives = exclude_positives
 
-    def __call__(self, positive: Tensor, num_items: int) -> Negatives:
-        """``(batch,)`` positives to ``(num,)`` shared negatives."""
-        item = torch.randint(num_items, (self.num,), device=positive.device)
-        return Negatives(item, _constant(positive, -math.log(num_items)))
+    def __call__(self, positives: Positives) -> Negatives:
+        """``(num,)`` shared negatives."""
+        item = torch.randint(positives.num_items, (self.num,), device=positives.item.device)
+        return Negatives(item, _constant(item, -math.log(positives.num_items)), self.exclude_positives)
+
+
+class InBatch:
+    """The positives of the batch's other rows, which come as often as training has them (Yi et al., RecSys 2019).
+
+    Args:
+        exclude_positives: mask each user's training positives.
+    """
+
+    def __init__(self, exclude_positives: bool) -> None:
+        self.exclude_positives = exclude_positives
+
+    def __call__(self, positives: Positives) -> Negatives:
+        """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
+        return Negatives(positives.item, positives.pairs.share(1.0).log().float(), self.exclude_positives)
 
 
 class Corpus:
-    """Every training item is a negative, once: the full softmax. For corpora of up to some ten thousand items."""
+    """Every training item is a negative, once: the full softmax. For corpora of up to some ten thousand items.
 
-    def __call__(self, positive: Tensor, num_items: int) -> Negatives:
+    Args:
+        exclude_positives: mask each user's training positives.
+    """
+
+    def __init__(self, exclude_positives: bool) -> None:
+        self.exclude_positives = exclude_positives
+
+    def __call__(self, positives: Positives) -> Negatives:
         """``(num_items,)`` shared negatives."""
-        return Negatives(torch.arange(num_items, device=positive.device), _constant(positive, 0.0))
+        item = torch.arange(positives.num_items, device=positives.item.device)
+        return Negatives(item, _constant(item, 0.0), self.exclude_positives)
+
+
+class Mixed:
+    """Two samplers together, such as in-batch and uniform (Yang et al., WWW 2020: Mixed Negative Sampling).
+
+    An item's probability is that of the mixture, ``(n_1 q_1 + n_2 q_2) / (n_1 + n_2)`` for ``n`` draws from each.
+
+    Args:
+        first: a sampler.
+        second: another; both draw shared negatives, or both each positive's own.
+    """
+
+    def __init__(self, first: Callable[[Positives], Negatives], second: Callable[[Positives], Negatives]) -> None:
+        self.first = first
+        self.second = second
+
+    def __call__(self, positives: Positives) -> Negatives:
+        """The negatives of both, one after the other.
+
+        Raises:
+            UserError: if one shares its negatives and the other does not.
+        """
+        first, second = self.first(positives), self.second(positives)
+        if first.item.dim() != second.item.dim():
+            raise UserError("negatives.first and negatives.second must both be shared by the batch, or neither")
+        item = torch.cat([first.item, second.item], -1)
+        share = first.item.shape[-1] / item.shape[-1]
+        log_q = torch.logaddexp(first.log_q + math.log(share), second.log_q + math.log1p(-share))
+        return Negatives(item, log_q, first.exclude_positives or second.exclude_positives)
+
+
+def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:
+    """``(batch, num)`` draws, those that are the user's training positives replaced ``REDRAWS`` times.
+
+    What is a positive even then becomes the row's own positive, which every loss masks. Nothing waits for the device.
+    """
+    item, user = draw(), positives.user[:, None]
+    for _ in range(REDRAWS):
+        item = torch.where(positives.pairs.contain(user, item), draw(), item)
+    return torch.where(positives.pairs.contain(user, item), positives.item[:, None], item)
 
 
 def _constant(like: Tensor, value: float) -> Tensor:

@@ -30,7 +30,8 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     """Logits of every distinct item for every user, as if each drawn negative stood in a column of its own.
 
     An item drawn ``n`` times gets ``+ log n``, which equals ``n`` columns in a softmax. A positive stands in its user's
-    row once, however often it was drawn (accidental hits are not negatives). An item that was not drawn is masked.
+    row once, however often it was drawn (accidental hits are not negatives). An item that was not drawn is masked, and so
+    is one that the batch excludes for the user.
 
     Returns:
         ``(batch, num_distinct)``; the label of row ``i`` is ``batch.positive[i]``.
@@ -40,6 +41,8 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     if correct_log_q:
         logits = logits - batch.log_q
     draws = batch.num_draws.to(logits.dtype).log().expand_as(logits)  # -inf where not drawn
+    if batch.excluded is not None:
+        draws = draws.masked_fill(batch.excluded, float("-inf"))
     return logits + draws.scatter(1, batch.positive[:, None], 0.0)
 
 

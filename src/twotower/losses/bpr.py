@@ -1,0 +1,42 @@
+"""Bayesian personalised ranking: the positive above each of its own negatives."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.losses.functional import own_logits
+from twotower.types import Batch, Towers, UserError, check_number
+
+
+class BPR(nn.Module):
+    """``-log σ((s_positive - s_negative) / temperature)``, averaged over the pairs (Rendle et al., UAI 2009).
+
+    The paper's prior on the parameters is the optimizer's ``weight_decay`` here. Negatives equal to the positive count 0.
+
+    Args:
+        temperature: divides the scores; the paper has none (1).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        check_number("loss.task.temperature", temperature, 1e-4)
+        self.temperature = temperature
+
+    def forward(self, towers: Towers, batch: Batch) -> Tensor:
+        """Scalar loss.
+
+        Raises:
+            UserError: if the negatives are shared by the batch.
+        """
+        if batch.negative is None:
+            raise UserError("loss/task=bpr compares each positive with negatives of its own: use it with negatives=uniform")
+        return pairwise_logistic(own_logits(towers, batch, self.temperature))
+
+
+def pairwise_logistic(logits: Tensor) -> Tensor:
+    """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32.
+
+    Args:
+        logits: ``(batch, 1 + num_negatives)``, column 0 positive; masked negatives are ``-inf``.
+    """
+    logits = logits.float()
+    return F.softplus(logits[:, 1:] - logits[:, :1]).mean()

@@ -1,0 +1,45 @@
+"""Matrix factorisation: the anchor of published tables, with ``loss/task=bpr``."""
+
+import torch
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids
+from twotower.types import Batch, Schema, Towers, check_number
+
+
+class MF(nn.Module):
+    """``s(u, v) = <e_u, e_v> + b_v`` of ids alone (Rendle et al., UAI 2009). The bias is one more dimension, beside a user's 1.
+
+    Args:
+        schema: sizes of the data.
+        dim: factors.
+        item_bias: learn ``b_v``.
+        init_std: of the initial factors. Small ones start all scores near 0, which BPR likes.
+        cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
+    """
+
+    def __init__(self, schema: Schema, dim: int, item_bias: bool, init_std: float, cold_ids: str) -> None:
+        super().__init__()
+        check_number("model.dim", dim, 1)
+        check_number("model.init_std", init_std, 0)
+        check_cold_ids(cold_ids, id_dropout=0.0)
+        self.item_bias = item_bias
+        self.user_factors = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
+        self.item_factors = EmbeddingTable(schema.num_values("item_id"), dim + item_bias, cold_ids)
+        for table in (self.user_factors, self.item_factors):
+            nn.init.normal_(table.weight, std=init_std)
+        if item_bias:
+            nn.init.zeros_(self.item_factors.weight[:, -1])
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, dim)`` factors; with ``item_bias`` a 1 follows."""
+        user = self.user_factors(features["user_id"])
+        return torch.cat([user, torch.ones_like(user[:, :1])], dim=1) if self.item_bias else user
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, dim)`` factors; with ``item_bias`` the bias follows."""
+        return self.item_factors(features["item_id"])
+
+    def forward(self, batch: Batch) -> Towers:
+        """Tower outputs of the batch's users and distinct items."""
+        return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
