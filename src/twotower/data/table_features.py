@@ -214,12 +214,13 @@ def _one_row_each(source: Source, frame: pl.DataFrame, side: str, kinds: dict[st
     compared = frame.select(side, *kinds)
     if compared[side].n_unique() < len(compared):
         for name in kinds:
-            several = compared.select(side, name).unique().filter(pl.col(side).is_duplicated()).sort(side)
+            several = compared.select(side, name).unique(maintain_order=True).filter(pl.col(side).is_duplicated())
             if len(several):
-                one, two = (clip(str(value), 30) for value in several[name].head(2).to_list())
+                first = several[side][0]
+                one, two = (clip(str(value), 30) for value in several.filter(pl.col(side) == first)[name].head(2).to_list())
                 raise UserError(
                     f"{source.path} has {several[side].n_unique():,} {side}s with several rows that differ: {side} "
-                    f"{clip(str(several[side][0]), 40)!r} has the {name} {one!r} and {two!r}: keep one row per {side}, "
+                    f"{clip(str(first), 40)!r} has the {name} {one!r} and {two!r}: keep one row per {side}, "
                     f"or leave the column out, data.reader.ignore=[{name}]"
                 )
         frame = frame.unique(side, keep="first", maintain_order=True)
