@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from twotower.data import transfer
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.splits import LeaveLastOut
 from twotower.data.synthetic import Synthetic
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
+transfer.PAUSE_S = 0.01  # tests without a network need not wait for one
 
 
 def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:

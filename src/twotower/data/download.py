@@ -1,26 +1,25 @@
-"""Official archives: downloaded once, verified, unpacked without leaving their folder."""
+"""Official files: fetched once, by one process, verified, unpacked without leaving their folder."""
 
-import shutil
-import zipfile
-from pathlib import Path, PurePosixPath
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import pooch
-import requests
-from filelock import FileLock
-
+from twotower.data.partial import Partial, has_checksum
+from twotower.data.progress import waiting_lock
+from twotower.data.transfer import TransferError, download
+from twotower.data.unpack import UnpackError, check_whole, merge, unpack
 from twotower.types import UserError
-
-MAX_UNPACKED_BYTES = 20 << 30
-TIMEOUT_S = 20
 
 
 class Archive(NamedTuple):
-    """A zip file with one top folder.
+    """A zip or tar file with one top folder.
 
     Attributes:
         url: official address.
-        checksum: of the zip file: ``sha256:…`` or ``md5:…``; None where none is published.
+        checksum: of the archive: ``sha256:…`` or ``md5:…``; None where none is published.
         top: its top folder, which becomes ``<data_dir>/<top>``.
         files: what the reader needs from that folder.
     """
@@ -37,18 +36,52 @@ class Archive(NamedTuple):
     def fetch(self, data_dir: Path) -> None:
         """Download, verify and unpack, unless the files are there. One process at a time; the others wait.
 
+        An archive that lies in ``data_dir`` under its official name, put there by hand, is used instead of the network.
+
         Raises:
             UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
         """
-        if _complete(self.paths(data_dir)):
+        paths = self.paths(data_dir)
+        if _complete(paths):
             return
-        by_hand = f"fetch it by hand and unpack it so that {self.paths(data_dir)[0]} exists, or set paths.data_dir"
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / f".{self.top}.lock"):
-            if not _complete(self.paths(data_dir)):
-                archive = _download(self.url, self.checksum, data_dir, f".{self.top}.zip", by_hand)
-                unpack(archive, data_dir, self.top)
-                archive.unlink()
+        brought = data_dir / _name(self.url)
+        cure = f"fetch it by hand to {brought}, or unpack it so that {paths[0]} exists, or set paths.data_dir"
+        with _alone(data_dir / f".{self.top}", _name(self.url), cure):
+            if _complete(paths):
+                return
+            if brought.is_file():
+                self._use(brought, data_dir)
+            else:
+                self._download(data_dir, cure)
+
+    def _use(self, brought: Path, data_dir: Path) -> None:
+        """Unpack what the user has put there, and leave it there."""
+        if self.checksum and not has_checksum(brought, self.checksum):
+            raise UserError(f"{brought} is not the official file (its checksum differs): delete it, or fetch {self.url} again")
+        try:
+            merge(self._unpacked(brought, data_dir), data_dir / self.top)
+        except UnpackError as error:
+            raise UserError(f"{brought} {error}: delete it, or fetch {self.url} again") from error
+
+    def _download(self, data_dir: Path, cure: str) -> None:
+        partial = Partial(data_dir / f".{self.top}.download")
+        try:
+            download(self.url, self.checksum, partial)
+            if self.checksum is None:
+                check_whole(partial.path, _name(self.url))
+            unpacked = self._unpacked(partial.path, data_dir)
+        except TransferError as error:
+            raise UserError(f"cannot download {self.url} ({error}): {cure}") from error
+        except UnpackError as error:
+            partial.discard()
+            raise UserError(f"{self.url} {error}; deleted: {cure}") from error
+        partial.discard()
+        merge(unpacked, data_dir / self.top)
+
+    def _unpacked(self, archive: Path, data_dir: Path) -> Path:
+        folder = data_dir / f".{self.top}.unpacked"
+        unpack(archive, folder, self.top, self.files)
+        return folder
 
 
 class SingleFile(NamedTuple):
@@ -77,51 +110,50 @@ class SingleFile(NamedTuple):
         target = data_dir / self.path
         if target.exists():
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
+        hidden = target.with_name(f".{target.name}")
+        cure = f"fetch it by hand to {target}, or set paths.data_dir"
+        with _alone(hidden, target.name, cure):
             if not target.exists():
-                by_hand = f"fetch it by hand to {target}, or set paths.data_dir"
-                _download(self.url, self.checksum, target.parent, f".{target.name}.partial", by_hand).rename(target)
+                self._download(target, Partial(hidden.with_name(f"{hidden.name}.download")), cure)
+
+    def _download(self, target: Path, partial: Partial, cure: str) -> None:
+        try:
+            download(self.url, self.checksum, partial)
+            if self.checksum is None:
+                check_whole(partial.path, target.name)
+        except TransferError as error:
+            raise UserError(f"cannot download {self.url} ({error}): {cure}") from error
+        except UnpackError as error:
+            partial.discard()
+            raise UserError(f"{self.url} {error}; deleted: {cure}") from error
+        partial.finish(target)
 
 
 def _complete(paths: list[Path]) -> bool:
     return all(path.exists() for path in paths)
 
 
-def _download(url: str, checksum: str | None, folder: Path, name: str, by_hand: str) -> Path:
-    pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
-    try:
-        downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)
-        return Path(pooch.retrieve(url, known_hash=checksum, fname=name, path=folder, downloader=downloader))
-    except requests.RequestException as error:
-        raise UserError(f"cannot download {url} ({type(error).__name__}): {by_hand}") from error
-    except ValueError as error:  # pooch's word for a wrong checksum; the file is gone by then
-        raise UserError(f"{url} is not the official file (its checksum differs): {by_hand}") from error
+def _name(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[2]
 
 
-def unpack(archive: Path, data_dir: Path, top: str) -> None:
-    """Unpack a zip file to ``data_dir/top``; each file appears there when it is whole, and none is overwritten.
+@contextmanager
+def _alone(hidden: Path, name: str, cure: str) -> Iterator[None]:
+    """One process at a time; trouble with the disk becomes one line.
 
     Raises:
-        UserError: if a member would leave its folder, if it unpacks to absurdly much, or if the file is damaged.
+        UserError: if the disk is full or the folder cannot be written.
     """
-    partial = data_dir / f".{top}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    folder = hidden.parent
     try:
-        with zipfile.ZipFile(archive) as content:
-            members = content.infolist()
-            for member in members:
-                path = PurePosixPath(member.filename)
-                if path.is_absolute() or ".." in path.parts or path.parts[:1] != (top,) or "\\" in member.filename:
-                    raise UserError(f"{archive} holds {member.filename!r}, outside its folder {top}: refused")
-            if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
-                raise UserError(f"{archive} unpacks to more than {MAX_UNPACKED_BYTES >> 30} GiB: refused")
-            content.extractall(partial, members)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{archive} is damaged ({error}): delete it and run again") from error
-    for file in sorted(path for path in (partial / top).rglob("*") if path.is_file()):
-        target = data_dir / file.relative_to(partial)
-        if not target.exists():  # what the user put there stays
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.rename(target)
-    shutil.rmtree(partial, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(hidden.with_name(f"{hidden.name}.lock"), f"another process is downloading {name}: waiting for it"):
+            yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{folder} has no room for {name} ({reason}): free space there and run again, which goes on where this ended, "
+                "or set paths.data_dir to a folder on another disk"
+            ) from error
+        raise UserError(f"{name} is missing and {folder} cannot be written ({reason}): {cure}") from error
