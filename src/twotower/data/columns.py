@@ -12,6 +12,22 @@ from twotower.types import UserError
 Types = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
+def csv_files(folder: Path, *patterns: str) -> list[Path]:
+    """Files of the first pattern that finds some, sorted: csv, also as gz, xz or zst.
+
+    Raises:
+        UserError: if a file is there twice.
+    """
+    for pattern in patterns:
+        found = sorted(path for path in folder.glob(pattern) if path.name.split(".csv", 1)[-1] in ("", ".gz", ".xz", ".zst"))
+        for path, before in zip(found[1:], found, strict=False):
+            if path.name.split(".csv")[0] == before.name.split(".csv")[0]:
+                raise UserError(f"{path} is there twice, as {before.name} too: remove one of them")
+        if found:
+            return found
+    return []
+
+
 def read_columns(path: Path, required: Types, optional: Types | None = None, header: bool = True) -> pl.DataFrame:
     """Read columns of a comma-separated file without quotes, plain or compressed.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from twotower.data.columns import read_columns
+from twotower.data.columns import csv_files, read_columns
 from twotower.data.frames import Frames
 from twotower.types import FeatureKind, UserError
 
@@ -79,17 +79,7 @@ class Globo:
         return Frames(clicks, users, items, user_kinds, item_kinds, time_unit="ms", remarks=remark)
 
     def _shards(self, data_dir: Path) -> list[Path]:
-        found = (list((data_dir / "globo").glob(pattern)) for pattern in self.clicks)
-        shards = sorted(next(filter(None, ([path for path in paths if _is_csv(path)] for paths in found)), []))
-        stems = [path.name.split(".csv")[0] for path in shards]
-        for path, stem, before in zip(shards[1:], stems[1:], stems, strict=False):
-            if stem == before:
-                raise UserError(f"{path} is there twice, plain and compressed: remove one, or set data.reader.clicks to one")
-        return shards
-
-
-def _is_csv(path: Path) -> bool:
-    return path.name.split(".csv", 1)[-1] in ("", ".gz", ".xz", ".zst")
+        return csv_files(data_dir / "globo", *self.clicks)
 
 
 def _first_context(clicks: pl.DataFrame) -> pl.DataFrame:
@@ -100,7 +90,7 @@ def _first_context(clicks: pl.DataFrame) -> pl.DataFrame:
 
 
 def _metadata(data_dir: Path) -> list[Path]:
-    return sorted(filter(_is_csv, (data_dir / "globo").glob("articles_metadata.csv*")))[:1]
+    return csv_files(data_dir / "globo", "articles_metadata.csv*")
 
 
 def _articles(data_dir: Path, clicked: pl.Series) -> tuple[pl.DataFrame, dict[str, FeatureKind], tuple[str, ...]]:
