@@ -22,6 +22,8 @@ class TwoTower(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
+        history: encoder of the user's history, see ``layers/history.py``.
+        share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
         cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained`` (needs ``id_dropout``).
         id_dropout: share of user and item ids hidden in training.
     """
@@ -38,14 +40,18 @@ class TwoTower(nn.Module):
         dropout: float,
         user_features: list[str] | None,
         item_features: list[str] | None,
+        history: nn.Module,
+        share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
     ) -> None:
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
         self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        if share_item_table:
+            self.user_embedding.share_item_table(self.item_embedding)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
         self.user_tower = Tower(self.user_embedding.output_dim, *tower)
         self.item_tower = Tower(self.item_embedding.output_dim, *tower)
