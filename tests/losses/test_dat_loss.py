@@ -30,6 +30,7 @@ TOWER = {
     "cold_ids": "mean",
     "id_dropout": 0.0,
 }
+TWO_TOWER = {**TOWER, "id_extra_dim": 0}
 
 
 class NoTask(torch.nn.Module):
@@ -129,7 +130,7 @@ def test_impossible_weights_are_refused(data, weight):
 
 def test_a_model_without_augmented_vectors_names_the_cure(data):
     batch = first_batch(data, Uniform(3, False))
-    towers = TwoTower(data.schema, **TOWER)(batch)
+    towers = TwoTower(data.schema, **TWO_TOWER)(batch)
     with pytest.raises(UserError, match="model=dat"):
         make_loss(data.schema)(towers, batch)
     assert make_loss(data.schema, lambda1=0, lambda2=0)(towers, batch).terms.keys() == {"task", "alignment"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TOWER, first_batch
+from tests.losses.test_dat_loss import TWO_TOWER, first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
 from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last
@@ -141,7 +141,7 @@ def test_every_tower_takes_every_encoder(model, name, data):
 def test_a_shared_table_is_the_item_tower_s(data):
     batch = first_batch(data, Uniform(3, False))
     for shared in (False, True):
-        model = TwoTower(data.schema, **{**TOWER, "share_item_table": shared})
+        model = TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": shared})
         with torch.no_grad():
             before = model.encode_user(batch.user)
             model.item_embedding.embeddings[0].weight.add_(torch.randn_like(model.item_embedding.embeddings[0].weight))
@@ -152,7 +152,7 @@ def test_a_shared_table_is_the_item_tower_s(data):
 def test_sharing_needs_both_sides(data):
     for changes in ({"user_features": ["user_id"]}, {"item_features": ["brand"]}):
         with pytest.raises(UserError, match="model.share_item_table"):
-            TwoTower(data.schema, **{**TOWER, "share_item_table": True, **changes})
+            TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": True, **changes})
 
 
 def test_impossible_transformers_are_refused():

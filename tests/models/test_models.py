@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TOWER, first_batch, make_dat
+from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from tests.test_configs import compose_train
 from twotower.data.sampling import Uniform
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
@@ -139,7 +139,7 @@ def test_policies_that_cannot_work_are_refused(policy, share):
 
 
 def test_feature_choice(data):
-    model = TwoTower(data.schema, **{**TOWER, "user_features": ["history"]})
+    model = TwoTower(data.schema, **{**TWO_TOWER, "user_features": ["history"]})
     assert model.user_embedding.output_dim == 5
     with pytest.raises(UserError, match=r"\['colour'\] not in the data; choose from \['user_id'"):
         FeatureEmbedding(data.schema.user, 4, ["colour"], "mean")
@@ -148,7 +148,7 @@ def test_feature_choice(data):
 @pytest.mark.parametrize("changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}])
 def test_impossible_towers_are_refused(data, changes):
     with pytest.raises(UserError, match="model\\."):
-        TwoTower(data.schema, **{**TOWER, **changes})
+        TwoTower(data.schema, **{**TWO_TOWER, **changes})
 
 
 def test_unknown_values_of_a_feature_have_a_row_of_their_own():

@@ -97,7 +97,7 @@ def _augmented(history: list[dict[str, float]], values: dict[str, float]) -> Fig
                 fit.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=COLOURS[name], label=label)
     fit.axhline(0, color=GREY, linewidth=1)
     fit.set_ylim(bottom=max(fit.get_ylim()[0], -1.5), top=1.02)
-    fit.annotate("one vector for everybody", (1, 0), (-3, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY)
+    fit.annotate("one vector for everybody", (0, 0), (5, 3), ("axes fraction", "data"), "offset points", color=GREY)
     _epochs(fit, "mimic error as R²: 1 is perfect")
     name = next(key.split("/")[0] for key in values if key.startswith("hit_rate@"))
     swaps = [swap for swap in SWAPS if f"{name}/{swap}" in values]
@@ -124,10 +124,10 @@ def _covariance(table: dict[str, Any]) -> Figure:
     labels = [f"{_short(name)} ({size:,})" for name, size in zip(table["names"], table["items"], strict=True)]
     axis.set_xticks(range(num), [_short(name) for name in table["names"]], rotation=45, ha="right")
     axis.set_yticks(range(num), labels)
-    digits = max(1, 2 - int(np.floor(np.log10(distance.max())))) if distance.max() > 0 else 1
+    digits = max(1, 1 - int(np.floor(np.log10(distance.max())))) if distance.max() > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
         if row != column:
-            dark = value > 0.6 * distance.max()
+            dark = value > 0.5 * distance.max()
             axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color="white" if dark else BLACK)
     figure.colorbar(image, ax=axis, shrink=0.8)
     axis.set_title("‖C$_i$ − C$_j$‖ of the items' vectors, by category (items)", loc="left", fontweight="bold")

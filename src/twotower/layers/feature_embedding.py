@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable
-from twotower.types import Feature, UserError
+from twotower.types import Feature, UserError, check_number
+
+IDS = ("user_id", "item_id")
 
 
 class MultiEmbedding(nn.Module):
@@ -61,6 +63,7 @@ class FeatureEmbedding(nn.Module):
         use: names to take, in any order; None takes all.
         cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see :class:`EmbeddingTable`.
         history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side that has none.
+        id_extra_dim: added to the width of ``user_id`` and ``item_id``.
 
     Raises:
         UserError: if ``use`` names a feature that the data do not have.
@@ -73,16 +76,21 @@ class FeatureEmbedding(nn.Module):
         use: list[str] | None,
         cold_ids: str,
         history: nn.Module | None = None,
+        id_extra_dim: int = 0,
     ) -> None:
         super().__init__()
+        check_number("model.id_extra_dim", id_extra_dim, 0)
         names = [feature.name for feature in features]
         unknown = [] if use is None else [name for name in use if name not in names]
         if unknown or (use is not None and not use):
             raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
         self.names = [name for name in names if use is None or name in use]
         used = [feature for feature in features if feature.name in self.names]
-        self.embeddings = nn.ModuleList(self._build(feature, dim, cold_ids, history) for feature in used)
-        self.output_dim = dim * len(self.embeddings)
+        widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
+        self.embeddings = nn.ModuleList(
+            self._build(feature, width, cold_ids, history) for feature, width in zip(used, widths, strict=True)
+        )
+        self.output_dim = sum(widths)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
@@ -111,5 +119,4 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "history":
             assert history is not None
             return HistoryEmbedding(feature.num_values, dim, history)
-        is_id = feature.name in ("user_id", "item_id")
-        return EmbeddingTable(feature.num_values, dim, cold_ids if is_id else "trained")
+        return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained")
