@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "losses": {"types", "losses"},
     "task": {"types", "retrieval", "metrics"},
     "callbacks": {"types"},
+    "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
     "results": set(),
     "cli": {"types"},

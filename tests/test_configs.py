@@ -55,8 +55,9 @@ def test_dat_and_two_tower_presets_differ_in_the_model_and_its_loss_alone():
         assert dat[key] == plain[key], key
     assert dat.loss.task == plain.loss.task
     assert {k: v for k, v in dat.model.items() if k not in ("_target_", "augment_gradient")} == {
-        k: v for k, v in plain.model.items() if k != "_target_"
+        k: v for k, v in plain.model.items() if k not in ("_target_", "id_extra_dim")
     }
+    assert plain.model.id_extra_dim == 0
 
 
 def test_a_model_chooses_its_loss_and_the_command_line_has_the_last_word():

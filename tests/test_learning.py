@@ -12,6 +12,7 @@ WORLD = (
     "trainer.max_epochs=8",
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",
+    "callbacks.diagnostics=null",
 )
 
 

@@ -17,6 +17,7 @@ SMALL = (
     "trainer.max_epochs=3",
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",
+    "callbacks.diagnostics=null",
     "callbacks.last.every_n_steps=5",
     "trainer.log_every_n_steps=1",
 )

@@ -69,6 +69,7 @@ def train(config: DictConfig) -> dict[str, float]:
             "val": chosen["twotower"]["val"],
             "test": test,
             "oracle": oracle,
+            "diagnostics": task.results.get("diagnostics"),
             "train_examples_per_second": _examples_per_second(trainer),
             "wall_seconds": time.perf_counter() - started,
             "peak_memory_bytes": results.peak_memory_bytes(),

@@ -37,6 +37,7 @@ class Schema(NamedTuple):
         num_items: corpus size; items ``0 … num_train_items - 1`` were seen in training, the rest are cold.
         num_train_items: items with a trained id row; item ``i`` has ``item_id`` feature ``i + 1``, cold items 0.
         num_categories: categories are ``0 … num_categories - 1``; -1 is missing.
+        category_counts: training interactions of each category.
     """
 
     user: tuple[Feature, ...]
@@ -44,6 +45,7 @@ class Schema(NamedTuple):
     num_items: int
     num_train_items: int
     num_categories: int
+    category_counts: tuple[int, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Containers of plain values, for checkpoints and JSON."""
@@ -51,13 +53,14 @@ class Schema(NamedTuple):
             **self._asdict(),
             "user": [list(feature) for feature in self.user],
             "item": [list(feature) for feature in self.item],
+            "category_counts": list(self.category_counts),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Schema":
         """The inverse of :meth:`plain`."""
         sides = {side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")}
-        return cls(**{**plain, **sides})
+        return cls(**{**plain, **sides, "category_counts": tuple(plain["category_counts"])})
 
     def num_values(self, name: str) -> int:
         """Vocabulary size of the feature called ``name``."""

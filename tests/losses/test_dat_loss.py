@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from tests.losses.test_alignment import paper_alignment
 from twotower.data.sampling import Corpus, SharedUniform, Uniform
+from twotower.layers.history import Mean
 from twotower.losses.bce import BCE
 from twotower.losses.dat import DATLoss
 from twotower.losses.softmax import Softmax
@@ -23,9 +25,12 @@ TOWER = {
     "dropout": 0.0,
     "user_features": None,
     "item_features": None,
+    "history": Mean(),
+    "share_item_table": False,
     "cold_ids": "mean",
     "id_dropout": 0.0,
 }
+TWO_TOWER = {**TOWER, "id_extra_dim": 0}
 
 
 class NoTask(torch.nn.Module):
@@ -34,7 +39,7 @@ class NoTask(torch.nn.Module):
 
 
 def make_loss(schema, task=None, lambda1=0.5, lambda2=0.25, lambda3=2.0, **changes):
-    settings = {"reduction": "pairs", "over_dim": "sum", "min_items": 2, "unbiased": True, **changes}
+    settings = {"reduction": "pairs", "over_dim": "sum", "alignment": paper_alignment, **changes}
     return DATLoss(schema, task or BCE(0.5), lambda1, lambda2, lambda3, **settings)
 
 
@@ -125,7 +130,7 @@ def test_impossible_weights_are_refused(data, weight):
 
 def test_a_model_without_augmented_vectors_names_the_cure(data):
     batch = first_batch(data, Uniform(3, False))
-    towers = TwoTower(data.schema, **TOWER)(batch)
+    towers = TwoTower(data.schema, **TWO_TOWER)(batch)
     with pytest.raises(UserError, match="model=dat"):
         make_loss(data.schema)(towers, batch)
     assert make_loss(data.schema, lambda1=0, lambda2=0)(towers, batch).terms.keys() == {"task", "alignment"}

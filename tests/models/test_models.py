@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TOWER, first_batch, make_dat
+from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
+from tests.test_configs import compose_train
 from twotower.data.sampling import Uniform
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
@@ -18,11 +18,10 @@ from twotower.types import Feature, UserError
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
-def build(name, data):
-    node = OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml")
-    node.pop("defaults", None)
+def build(name, data, *overrides):
+    config = compose_train(f"model={name}", f"data.history_length={data.options.history_length}", *overrides)
     torch.manual_seed(0)
-    model = build_part(OmegaConf.create({"model": node}), "model", schema=data.schema)
+    model = build_part(config, "model", schema=data.schema)
     if hasattr(model, "fit"):
         model.fit(data.train_interactions())
     return model.eval()
@@ -46,9 +45,12 @@ def test_towers_ignore_each_other_and_the_rest_of_the_batch(name, data):
     torch.testing.assert_close(model.encode_item(few), model.encode_item(batch.item)[:5])
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "popularity"])
+@pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name, data):
     model, batch = build(name, data).train(), first_batch(data, Uniform(3, False))
+    if hasattr(model, "fit"):
+        assert list(model.parameters()) == []  # fitted in closed form
+        return
     towers = model(batch)
     (towers.user[:, None] * towers.item).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
@@ -137,7 +139,7 @@ def test_policies_that_cannot_work_are_refused(policy, share):
 
 
 def test_feature_choice(data):
-    model = TwoTower(data.schema, **{**TOWER, "user_features": ["history"]})
+    model = TwoTower(data.schema, **{**TWO_TOWER, "user_features": ["history"]})
     assert model.user_embedding.output_dim == 5
     with pytest.raises(UserError, match=r"\['colour'\] not in the data; choose from \['user_id'"):
         FeatureEmbedding(data.schema.user, 4, ["colour"], "mean")
@@ -146,7 +148,7 @@ def test_feature_choice(data):
 @pytest.mark.parametrize("changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}])
 def test_impossible_towers_are_refused(data, changes):
     with pytest.raises(UserError, match="model\\."):
-        TwoTower(data.schema, **{**TOWER, **changes})
+        TwoTower(data.schema, **{**TWO_TOWER, **changes})
 
 
 def test_unknown_values_of_a_feature_have_a_row_of_their_own():

@@ -212,7 +212,9 @@ def _tables(
         rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
         row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
-    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names))
+    known = category >= 0
+    size = np.bincount(category[known], count[known], minlength=len(names)).astype(int).tolist()
+    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), tuple(size))
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
     return arrays, schema, names, {"user": user_table.select("user"), "item": item_table.select(readable)}
 

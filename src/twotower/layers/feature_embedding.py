@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable
-from twotower.types import Feature, UserError
+from twotower.types import Feature, UserError, check_number
+
+IDS = ("user_id", "item_id")
 
 
 class MultiEmbedding(nn.Module):
-    """Mean of the embeddings of a multi-valued feature or of a history; zeros for an empty one."""
+    """Mean of the embeddings of a multi-valued feature; zeros for an empty one."""
 
     def __init__(self, num_values: int, dim: int) -> None:
         super().__init__()
@@ -19,6 +21,25 @@ class MultiEmbedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
         return F.embedding_bag(index, self.weight, mode="mean", padding_idx=0)
+
+
+class HistoryEmbedding(nn.Module):
+    """A history encoder over a table of item embeddings.
+
+    Args:
+        num_values: vocabulary size of ``item_id``.
+        dim: width of a row.
+        encoder: see ``layers/history.py``.
+    """
+
+    def __init__(self, num_values: int, dim: int, encoder: nn.Module) -> None:
+        super().__init__()
+        self.table: nn.Module = MultiEmbedding(num_values, dim)
+        self.encoder = encoder
+
+    def forward(self, index: Tensor) -> Tensor:
+        """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``."""
+        return self.encoder(index, self.table.weight)
 
 
 class NumericEmbedding(nn.Module):
@@ -41,30 +62,61 @@ class FeatureEmbedding(nn.Module):
         dim: width of every feature.
         use: names to take, in any order; None takes all.
         cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see :class:`EmbeddingTable`.
+        history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side that has none.
+        id_extra_dim: added to the width of ``user_id`` and ``item_id``.
 
     Raises:
         UserError: if ``use`` names a feature that the data do not have.
     """
 
-    def __init__(self, features: tuple[Feature, ...], dim: int, use: list[str] | None, cold_ids: str) -> None:
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        dim: int,
+        use: list[str] | None,
+        cold_ids: str,
+        history: nn.Module | None = None,
+        id_extra_dim: int = 0,
+    ) -> None:
         super().__init__()
+        check_number("model.id_extra_dim", id_extra_dim, 0)
         names = [feature.name for feature in features]
         unknown = [] if use is None else [name for name in use if name not in names]
         if unknown or (use is not None and not use):
             raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
         self.names = [name for name in names if use is None or name in use]
-        self.embeddings = nn.ModuleList(self._build(feature, dim, cold_ids) for feature in features if feature.name in self.names)
-        self.output_dim = dim * len(self.embeddings)
+        used = [feature for feature in features if feature.name in self.names]
+        widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
+        self.embeddings = nn.ModuleList(
+            self._build(feature, width, cold_ids, history) for feature, width in zip(used, widths, strict=True)
+        )
+        self.output_dim = sum(widths)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
         return torch.cat([embed(features[name]) for name, embed in zip(self.names, self.embeddings, strict=True)], dim=1)
 
+    def share_item_table(self, item: "FeatureEmbedding") -> None:
+        """Let the history look its items up in the item side's table of ``item_id``, as in SASRec.
+
+        Raises:
+            UserError: if one of the two is not used.
+        """
+        if "history" not in self.names or "item_id" not in item.names:
+            raise UserError(
+                "model.share_item_table=true needs history among model.user_features and item_id among model.item_features, "
+                "and data.history_length above 0"
+            )
+        history = self.embeddings[self.names.index("history")]
+        history.table = item.embeddings[item.names.index("item_id")]
+
     @staticmethod
-    def _build(feature: Feature, dim: int, cold_ids: str) -> nn.Module:
+    def _build(feature: Feature, dim: int, cold_ids: str, history: nn.Module | None) -> nn.Module:
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
-        if feature.kind in ("multi", "history"):
+        if feature.kind == "multi":
             return MultiEmbedding(feature.num_values, dim)
-        is_id = feature.name in ("user_id", "item_id")
-        return EmbeddingTable(feature.num_values, dim, cold_ids if is_id else "trained")
+        if feature.kind == "history":
+            assert history is not None
+            return HistoryEmbedding(feature.num_values, dim, history)
+        return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained")

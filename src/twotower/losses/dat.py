@@ -1,8 +1,10 @@
 """The DAT loss: a task loss, two mimic losses and category alignment (Yu et al., DLP-KDD 2021, Eq. 5)."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from twotower.losses.functional import category_alignment, mimic, pair_counts
+from twotower.losses.functional import mimic
 from twotower.types import Batch, LossOutput, Schema, Towers, UserError, check_choice, check_number
 
 
@@ -21,8 +23,7 @@ class DATLoss(nn.Module):
         reduction: the mimic losses' divisor. ``pairs`` is the paper's ``T``, which counts negatives too, so that the weight of
             mimicry falls as negatives are added; ``positives`` is the mean over the pairs that contribute.
         over_dim: ``sum`` or ``mean`` of the mimic error over the dimensions; the paper does not say which.
-        min_items: categories with fewer items in a batch are left out of alignment.
-        unbiased: covariances divide by ``n - 1``, not ``n``.
+        alignment: makes the alignment loss from the schema, see :class:`~twotower.losses.alignment.CategoryAlignment`.
 
     Raises:
         UserError: for a weight that is negative or no finite number, and for ``lambda3`` on data without categories.
@@ -37,24 +38,20 @@ class DATLoss(nn.Module):
         lambda3: float,
         reduction: str,
         over_dim: str,
-        min_items: int,
-        unbiased: bool,
+        alignment: Callable[[Schema], nn.Module],
     ) -> None:
         super().__init__()
         for name, weight in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)):
             check_number(f"loss.{name}", weight, 0)
         check_choice("loss.reduction", reduction, ("pairs", "positives"))
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
-        check_number("loss.min_items", min_items, 1)
         if lambda3 > 0 and schema.num_categories == 0:
             raise UserError(f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0")
         self.task = task
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
         self.reduction = reduction
         self.over_dim = over_dim
-        self.min_items = min_items
-        self.unbiased = unbiased
-        self.num_categories = schema.num_categories
+        self.alignment = alignment(schema)
 
     def forward(self, towers: Towers, batch: Batch) -> LossOutput:
         """The weighted total and its unweighted terms.
@@ -75,9 +72,7 @@ class DATLoss(nn.Module):
             terms["mimic_item"] = mimic(a_v, towers.user, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
         if self.lambda3 > 0:
-            terms["alignment"] = category_alignment(
-                towers.item, batch.category, pair_counts(batch), self.num_categories, self.min_items, self.unbiased
-            )
+            terms["alignment"] = self.alignment(towers, batch)
             total = total + self.lambda3 * terms["alignment"]
         return LossOutput(total, terms)
 

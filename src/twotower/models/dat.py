@@ -29,6 +29,8 @@ class DAT(nn.Module):
             (``both``, the paper), ``mimic`` alone (they enter the tower detached), or ``task`` alone.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
+        history: encoder of the user's history, see ``layers/history.py``.
+        share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
         cold_ids: vector of an id without a trained row, in id embeddings and augmented tables alike.
         id_dropout: share of user and item ids hidden in training.
     """
@@ -46,6 +48,8 @@ class DAT(nn.Module):
         augment_gradient: str,
         user_features: list[str] | None,
         item_features: list[str] | None,
+        history: nn.Module,
+        share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
     ) -> None:
@@ -54,8 +58,10 @@ class DAT(nn.Module):
         check_cold_ids(cold_ids, id_dropout)
         self.augment_gradient = augment_gradient
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
         self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        if share_item_table:
+            self.user_embedding.share_item_table(self.item_embedding)
         self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
         self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)

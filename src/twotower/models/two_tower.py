@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from twotower.layers.embedding_table import check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers
+from twotower.types import Batch, Schema, Towers, UserError
 
 
 class TwoTower(nn.Module):
@@ -14,6 +14,8 @@ class TwoTower(nn.Module):
     Args:
         schema: features and sizes of the data.
         embedding_dim: width of every feature embedding.
+        id_extra_dim: added to the width of ``user_id`` and ``item_id``. With ``dim`` the model has as many parameters as DAT, to
+            the last one: an id table next to a table of augmented vectors is one table as wide as both.
         hidden_dims: hidden widths of both towers.
         dim: width of the tower outputs.
         activation: after each hidden layer.
@@ -22,6 +24,8 @@ class TwoTower(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
+        history: encoder of the user's history, see ``layers/history.py``.
+        share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
         cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained`` (needs ``id_dropout``).
         id_dropout: share of user and item ids hidden in training.
     """
@@ -30,6 +34,7 @@ class TwoTower(nn.Module):
         self,
         schema: Schema,
         embedding_dim: int,
+        id_extra_dim: int,
         hidden_dims: list[int],
         dim: int,
         activation: str,
@@ -38,14 +43,20 @@ class TwoTower(nn.Module):
         dropout: float,
         user_features: list[str] | None,
         item_features: list[str] | None,
+        history: nn.Module,
+        share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
     ) -> None:
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
+        if share_item_table and id_extra_dim:
+            raise UserError("model.share_item_table=true needs equal widths of history and item id: set model.id_extra_dim=0")
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, id_extra_dim)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, id_extra_dim=id_extra_dim)
+        if share_item_table:
+            self.user_embedding.share_item_table(self.item_embedding)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
         self.user_tower = Tower(self.user_embedding.output_dim, *tower)
         self.item_tower = Tower(self.item_embedding.output_dim, *tower)

@@ -1,0 +1,124 @@
+"""The callback that looks into a model while it trains: logged as ``diagnostics/…``, drawn into the run's ``plots``."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from twotower.diagnostics.measure import Diagnosis, Limits, Sample, measure
+from twotower.types import Batch, EvalBatch, check_number
+
+
+class Diagnostics(Callback):
+    """Measures any model at validation and test ends, on a sample, and never touches what training computes.
+
+    Its numbers are ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also stand in the task's results. Each process
+    measures its own share of the users, so that none waits for another; the first one's are logged and drawn. Nothing is drawn
+    where no test runs.
+
+    Args:
+        dirpath: folder of the plots.
+        every_n_epochs: validations are measured in every so many epochs.
+        num_users: about how many users of a process are ranked for.
+        num_items: items whose vectors are looked at. Ranks are always among all items.
+        num_categories: categories in plots and log, the largest ones.
+        num_train_batches: training steps whose pairs the mimic error is taken from, the last ones.
+        k: cut-off of hit rates.
+        plots: draw at test end.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        every_n_epochs: int,
+        num_users: int,
+        num_items: int,
+        num_categories: int,
+        num_train_batches: int,
+        k: int,
+        plots: bool,
+    ) -> None:
+        settings = {"every_n_epochs": every_n_epochs, "num_users": num_users, "num_items": num_items, "k": k}
+        for name, value in {**settings, "num_categories": num_categories, "num_train_batches": num_train_batches}.items():
+            check_number(f"callbacks.diagnostics.{name}", value, 1)
+        self.dirpath = Path(dirpath)
+        self.every_n_epochs = every_n_epochs
+        self.num_users = num_users
+        self.limits = Limits(num_items, num_categories, k)
+        self.plots = plots
+        self.train: deque[Batch] = deque(maxlen=num_train_batches)
+        self.users: list[EvalBatch] = []
+        self.history: list[dict[str, float]] = []  # of validations
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Remember the last steps."""
+        self.train.append(batch)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Collect the sample of users."""
+        if self._is_due(trainer):
+            self._collect(batch, batch_idx, int(trainer.num_val_batches[dataloader_idx]))
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Collect the sample of users."""
+        if pl_module.test_name == "test":  # no other model's
+            self._collect(batch, batch_idx, int(trainer.num_test_batches[dataloader_idx]))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measure and log."""
+        if self.users:
+            found = self._measure(trainer, pl_module, "val")
+            self.history.append({"epoch": float(trainer.current_epoch), **found.values})
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measure, log and draw."""
+        if self.users:
+            found = self._measure(trainer, pl_module, "test")
+            pl_module.results["diagnostics"] = found.values
+            if self.plots and trainer.is_global_zero:
+                from twotower.diagnostics.plots import draw  # matplotlib takes its time
+
+                draw(self.dirpath, self.history, found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The course of the values, which a resumed run goes on with."""
+        return {"history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.history = [dict(row) for row in state_dict["history"]]
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _collect(self, batch: EvalBatch, batch_idx: int, num_batches: int) -> None:
+        """Take batches evenly from the whole evaluation, as users may be sorted."""
+        wanted = max(1, self.num_users // len(batch.target))
+        if batch_idx == 0:
+            self.stride = -(-num_batches // wanted)
+        if batch_idx % self.stride == 0:
+            self.users.append(batch)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        sample = Sample(
+            train=list(self.train),
+            users=self.users,
+            corpus=pl_module.corpus,
+            corpus_features=lambda: data.corpus(pl_module.device),
+            item_features=data.item_features,
+            category=data.tables["category"].to(pl_module.device).long(),
+            category_names=data.meta["categories"],
+        )
+        with trainer.precision_plugin.forward_context():
+            found = measure(pl_module.model, sample, self.limits)
+        self.users = []
+        named = {f"diagnostics/{part}/{name}": value for name, value in found.values.items()}
+        pl_module.log_dict(named, rank_zero_only=True)
+        return found

@@ -1,0 +1,80 @@
+"""YouTubeDNN: a tower over the user's history, and one free vector for each item."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import check_cold_ids, hide_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.mlp import Tower
+from twotower.types import Batch, Schema, Towers, UserError
+
+
+class YouTubeDNN(nn.Module):
+    """``<MLP([history ‖ features of the user]), e_v>`` with a sampled softmax (Covington et al., RecSys 2016, section 3).
+
+    The history's items have embeddings apart from the output vectors ``e_v``, as in the paper, unless they are shared. There is
+    no user id among the inputs by default, so that a user needs a history and no training. Vectors on the unit sphere and a
+    temperature are ours; ``normalize=false`` with ``loss.task.temperature=1`` is the paper.
+
+    Args:
+        schema: features and sizes of the data.
+        embedding_dim: width of every input.
+        hidden_dims: hidden widths of the tower.
+        dim: width of the outputs.
+        activation: after each hidden layer.
+        last_activation: after the last layer (paper: relu).
+        normalize: L2-normalise both outputs.
+        dropout: share of hidden units dropped in training.
+        user_features: names of the tower's inputs, None for all.
+        history: encoder of the history (paper: mean), see ``layers/history.py``.
+        share_item_table: the history looks its items up among the ``e_v``.
+        cold_ids: vector of an item without a trained row, see ``EmbeddingTable``.
+        id_dropout: share of item ids, and of user ids where they are used, hidden in training.
+
+    Raises:
+        UserError: if tables of different widths shall be shared.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        hidden_dims: list[int],
+        dim: int,
+        activation: str,
+        last_activation: str,
+        normalize: bool,
+        dropout: float,
+        user_features: list[str] | None,
+        history: nn.Module,
+        share_item_table: bool,
+        cold_ids: str,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        check_cold_ids(cold_ids, id_dropout)
+        if share_item_table and embedding_dim != dim:
+            raise UserError(f"model.share_item_table=true needs model.embedding_dim={dim}, as wide as model.dim")
+        self.id_dropout = id_dropout
+        self.normalize = normalize
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
+        self.user_tower = Tower(self.user_embedding.output_dim, hidden_dims, dim, activation, last_activation, normalize, dropout)
+        item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
+        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids)
+        if share_item_table:
+            self.user_embedding.share_item_table(self.item_embedding)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """User features, each ``(batch, ...)``, to ``(batch, dim)``."""
+        return self.user_tower(self.user_embedding(features))
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """Item ids ``(batch,)`` to ``(batch, dim)``."""
+        item = self.item_embedding(features)
+        return F.normalize(item, dim=1, eps=1e-6) if self.normalize else item
+
+    def forward(self, batch: Batch) -> Towers:
+        """Tower outputs of the batch's users and distinct items."""
+        rate = self.id_dropout if self.training else 0.0
+        user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
+        return Towers(self.encode_user(user), self.encode_item(item))

@@ -1,0 +1,162 @@
+"""History encoders: what each computes, by NumPy in float64, and what all promise."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.losses.test_dat_loss import TWO_TOWER, first_batch
+from tests.models.test_models import build
+from twotower.data.sampling import Uniform
+from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last
+from twotower.models.two_tower import TwoTower
+from twotower.types import UserError
+
+DIM, LENGTH = 4, 5
+ENCODERS = {
+    "mean": lambda: Mean(),
+    "attention": lambda: Attention(DIM),
+    "gru": lambda: GRU(DIM, 0.0),
+    "transformer": lambda: Transformer(DIM, LENGTH, 2, 2, 0.0),
+}
+
+
+def make(name):
+    torch.manual_seed(3)
+    return ENCODERS[name]().double().eval(), torch.randn(9, DIM, dtype=torch.float64)
+
+
+def encode(name, rows):
+    encoder, weight = make(name)
+    return encoder(torch.tensor(rows), weight).detach()
+
+
+def test_every_option_is_tested():
+    assert sorted(ENCODERS) == sorted(path.stem for path in (ROOT / "conf" / "model" / "history").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_padding_and_unknown_items_change_nothing(name):
+    full = encode(name, [[0, 0, 3, 1, 2], [0, 3, 0, 1, 2], [3, 1, 0, 2, 0]])
+    torch.testing.assert_close(full[0].expand(3, -1), full)
+    torch.testing.assert_close(encode(name, [[3, 1, 2]])[0], full[0])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_empty_history_is_zero_and_trains_nothing(name):
+    encoder, weight = make(name)
+    weight.requires_grad_()
+    output = encoder(torch.tensor([[0] * LENGTH, [0, 0, 0, 2, 1]]), weight)
+    assert (output[0] == 0).all() and (output[1] != 0).any()
+    output[0].sum().backward()
+    assert (weight.grad == 0).all() and all(p.grad is None or (p.grad == 0).all() for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_order_matters_to_sequence_encoders_alone(name):
+    forth, back = encode(name, [[0, 0, 1, 2, 3], [0, 0, 2, 1, 3]])
+    assert torch.allclose(forth, back) == (name in ("mean", "attention"))
+
+
+def test_known_last():
+    assert known_last(torch.tensor([[1, 0, 2, 0], [0, 0, 0, 0]])).tolist() == [[0, 0, 1, 2], [0, 0, 0, 0]]
+
+
+def arrays(module):
+    return {name: value.detach().numpy() for name, value in module.state_dict().items()}
+
+
+def test_mean_by_hand():
+    weight = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 6.0]])
+    assert Mean()(torch.tensor([[0, 1, 2], [0, 0, 2]]), weight).tolist() == [[2.0, 4.0], [3.0, 6.0]]
+
+
+def test_attention_is_numpy():
+    encoder, weight = make("attention")
+    p, item = arrays(encoder), weight.numpy()[[5, 2, 7]]
+    score = np.exp(np.tanh(item @ p["key.weight"].T + p["key.bias"]) @ p["query"])
+    np.testing.assert_allclose(encode("attention", [[0, 0, 5, 2, 7]])[0], (score / score.sum()) @ item)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_gru_is_numpy():
+    encoder, weight = make("gru")
+    p, state = arrays(encoder.gru), np.zeros(DIM)
+    for x in weight.numpy()[[5, 2, 7]]:  # gates in the order reset, update, new
+        a = x @ p["weight_ih_l0"].T + p["bias_ih_l0"]
+        b = state @ p["weight_hh_l0"].T + p["bias_hh_l0"]
+        reset, update = sigmoid(a[:DIM] + b[:DIM]), sigmoid(a[DIM : 2 * DIM] + b[DIM : 2 * DIM])
+        new = np.tanh(a[2 * DIM :] + reset * b[2 * DIM :])
+        state = (1 - update) * new + update * state
+    np.testing.assert_allclose(encode("gru", [[0, 0, 5, 2, 7]])[0], state)
+
+
+def norm(x, p, name):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def linear(x, p, name):
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def test_transformer_is_numpy_and_causal():
+    """Two blocks, two heads of width 2, over three items: each place sees itself and what came before."""
+    encoder, weight = make("transformer")
+    p = arrays(encoder)
+    x = weight.numpy()[[5, 2, 7]] + p["position"][[2, 1, 0]]  # the last item stands at position 0
+    for block in ("blocks.0", "blocks.1"):
+        q, k, v = np.split(linear(norm(x, p, f"{block}.attention_norm"), p, f"{block}.query_key_value"), 3, axis=1)
+        mixed = np.zeros_like(x)
+        for place in range(3):
+            for head in (slice(0, 2), slice(2, 4)):
+                score = np.exp(k[: place + 1, head] @ q[place, head] / np.sqrt(2))
+                mixed[place, head] = (score / score.sum()) @ v[: place + 1, head]
+        x = x + linear(mixed, p, f"{block}.output")
+        hidden = linear(norm(x, p, f"{block}.network_norm"), p, f"{block}.network.0").clip(min=0)
+        x = x + linear(hidden, p, f"{block}.network.3")
+    np.testing.assert_allclose(encode("transformer", [[0, 0, 5, 2, 7]])[0], norm(x[-1], p, "norm"), rtol=1e-6)
+
+
+def test_transformer_s_dropout_is_for_training():
+    torch.manual_seed(0)
+    encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.5), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    assert not torch.equal(encoder(index, weight), encoder(index, weight))
+    assert torch.equal(encoder.eval()(index, weight), encoder(index, weight))
+
+
+@pytest.mark.parametrize("model", ["dat", "two_tower", "youtube_dnn"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_tower_takes_every_encoder(model, name, data):
+    built, batch = build(model, data, f"model/history={name}"), first_batch(data, Uniform(3, False))
+    built.train()(batch).user.square().sum().backward()
+    encoder = next(part.encoder for part in built.user_embedding.embeddings if hasattr(part, "encoder"))
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    assert {type(encoder).__name__.lower()} == {name}
+
+
+def test_a_shared_table_is_the_item_tower_s(data):
+    batch = first_batch(data, Uniform(3, False))
+    for shared in (False, True):
+        model = TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": shared})
+        with torch.no_grad():
+            before = model.encode_user(batch.user)
+            model.item_embedding.embeddings[0].weight.add_(torch.randn_like(model.item_embedding.embeddings[0].weight))
+        assert torch.equal(before, model.encode_user(batch.user)) != shared
+    assert model.item_embedding.names[0] == "item_id"
+
+
+def test_sharing_needs_both_sides(data):
+    for changes in ({"user_features": ["user_id"]}, {"item_features": ["brand"]}):
+        with pytest.raises(UserError, match="model.share_item_table"):
+            TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": True, **changes})
+
+
+def test_impossible_transformers_are_refused():
+    with pytest.raises(UserError, match="model.history.num_heads=3 must divide"):
+        Transformer(4, 5, 1, 3, 0.0)
+    with pytest.raises(UserError, match="data.history_length"):
+        Transformer(4, 0, 1, 2, 0.0)
