@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from twotower.cli import check_types
@@ -25,7 +26,7 @@ def test_sweep(path):
                 assert "," not in str(value) and "=" not in str(value)
                 overrides = {**fixed, name: value}
                 config = compose("train", [f"{key}={item}" for key, item in overrides.items()], return_hydra_config=False)
-                check_types("loss", {key: item for key, item in config.loss.items() if key != "task"})
+                check_types("loss", OmegaConf.to_container(config.loss, resolve=True))
                 assert config.callbacks.best.monitor == sweep["metric"]["name"]
                 prefix, metric = sweep["metric"]["name"].split("/")
                 labels = [
