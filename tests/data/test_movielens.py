@@ -36,6 +36,26 @@ def make_100k(folder: Path) -> Path:
     return top
 
 
+RATINGS = [
+    "userId,movieId,rating,timestamp",
+    *(f"{user},{item},{item / 2},{978300000 + item}" for user in (1, 2) for item in (1, 2, 3)),
+]
+MOVIES = [
+    "movieId,title,genres",
+    '1,"American President, The (1995)",Comedy|Drama',
+    '2,"Été, ""A"" (2001) ",Drama',
+    "3,Three,(no genres listed)",
+]
+
+
+def make_csv(folder: Path, top: str = "ml-latest-small", ratings: list[str] = RATINGS, movies: list[str] = MOVIES) -> Path:
+    """In the official way: UTF-8, lines end in CRLF, titles with commas are quoted."""
+    (folder / top).mkdir(parents=True)
+    for name, lines in (("ratings", ratings), ("movies", movies)):
+        (folder / top / f"{name}.csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    return folder / top
+
+
 def reader(variant="1m", **changes):
     settings = {"url": "http://127.0.0.1:9/none.zip", "sha256": "0", "num_ratings": None, "primary_category": "most_frequent"}
     return MovieLens(variant, **{**settings, "zip_digits": 2, **changes})
@@ -122,6 +142,77 @@ def test_changed_raw_files_are_prepared_anew(tmp_path):
         file.write("1::2::3::4::5\n")
     with pytest.raises(UserError, match="5 fields"):
         make_data(tmp_path, reader()).setup()
+
+
+def test_csv_by_hand(tmp_path):
+    make_csv(tmp_path)
+    frames = reader("latest_small", sha256=None, zip_digits=None).read(tmp_path)
+    assert frames.interactions.row(4, named=True) == {"user": 2, "item": 2, "value": 1.0, "time": 978300002}
+    assert frames.interactions["value"].to_list()[0] == 0.5  # half stars
+    sizes = {name: kind for name, kind in frames.interactions.schema.items() if name != "time"}
+    assert sizes == {"user": pl.Int32, "item": pl.Int32, "value": pl.Float32}  # 32 million rows must fit
+    assert frames.items["title"].to_list()[:2] == ["American President, The (1995)", 'Été, "A" (2001) ']
+    assert frames.items["year"].to_list() == [1995, 2001, None]
+    assert frames.items["genres"].to_list() == [["Comedy", "Drama"], ["Drama"], []]
+    assert frames.items["category"].to_list() == ["Drama", "Drama", None]
+    assert frames.users["user"].sort().to_list() == [1, 2] and not frames.user_features
+
+
+@pytest.mark.parametrize("rule", ["first", "rarest", "most_frequent"])
+def test_no_genres_are_no_category(tmp_path, rule):
+    make_csv(tmp_path, "ml-25m")
+    data = make_data(tmp_path, reader("25m", primary_category=rule), data_dir=str(tmp_path))
+    data.setup()
+    assert data.schema.num_items == 3 and "(no genres listed)" not in data.meta["categories"]
+    assert sorted(data.tables["category"].tolist())[0] == -1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,2,3.5", "line 8 has 3 fields, expected 4"),
+        ("1,2,3.5,4,5", "line 8 has 5 fields, expected 4"),
+        ("1,2,good,4", "line 8 has 'good' for rating"),
+        ("1,2,3.5,", "line 8 has '' for timestamp"),
+        ("1,3000000000,3.5,4", "line 8 has '3000000000' for movieId"),
+    ],
+)
+def test_a_bad_csv_row_is_named(tmp_path, line, message):
+    make_csv(tmp_path, ratings=[*RATINGS, line])
+    with pytest.raises(UserError, match=rf"ratings.csv {message}"):
+        reader("latest_small").read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("movies", "message"),
+    [
+        ([*MOVIES, "4,Four, the,Drama"], "movies.csv line 5 does not read"),
+        ([*MOVIES, "four,Four,Drama"], "movies.csv line 5 does not read"),
+        (["id,title,genres", *MOVIES[1:]], "movies.csv line 1 does not read 'movieId,title,genres'"),
+        ([*MOVIES[:2], '2,"Open,Drama', *MOVIES[3:]], "movies.csv line 3 does not read"),
+        ([""], "movies.csv is empty"),
+    ],
+)
+def test_a_bad_film_is_named(tmp_path, movies, message):
+    make_csv(tmp_path, movies=movies)
+    with pytest.raises(UserError, match=message):
+        reader("latest_small").read(tmp_path)
+
+
+def test_a_csv_of_another_kind_is_refused(tmp_path):
+    make_csv(tmp_path, ratings=["user,movie,rating,timestamp", *RATINGS[1:]])
+    with pytest.raises(UserError, match=r"ratings.csv has no column userId"):
+        reader("latest_small").read(tmp_path)
+
+
+def test_10m_by_hand(tmp_path):
+    top = tmp_path / "ml-10M100K"
+    top.mkdir()
+    (top / "ratings.dat").write_text("1::122::4.5::838985046\n2::1::0.5::838983525\n")
+    (top / "movies.dat").write_text("1::Été (1995)::Comedy|Drama\n122::Boomerang (1992)::(no genres listed)\n", encoding="utf-8")
+    frames = reader("10m", sha256=None).read(tmp_path)
+    assert frames.interactions.rows() == [(1, 122, 4.5, 838985046), (2, 1, 0.5, 838983525)]
+    assert frames.items.select("title", "category").rows() == [("Été (1995)", "Comedy"), ("Boomerang (1992)", None)]
 
 
 @pytest.mark.data

@@ -1,6 +1,8 @@
 """Text files of data sets: delimited rows and lines of ids, with the line named when one is wrong."""
 
+import csv
 import errno
+import io
 import lzma
 import shutil
 import tempfile
@@ -68,6 +70,33 @@ def read_sequences(path: Path, allow_empty: bool) -> pl.DataFrame:
     for line in [] if allow_empty else lines.filter(pl.col("field").list.len() == 1)["line"].head(1):
         raise UserError(f"{path} line {line} names a user and no item")
     return ids.filter(pl.col("place") > 0).select("user", item="id", time=pl.col("place") - 1)
+
+
+def read_quoted(path: Path, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    """Read a small comma-separated file with a header, whose fields may be quoted.
+
+    Args:
+        path: UTF-8 text.
+        schema: names that the header holds, in order; whole numbers or text.
+
+    Raises:
+        UserError: if the file is missing, empty or no UTF-8, or a line has other fields.
+    """
+    try:
+        text = _content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start:,}") from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    numeric = [place for place, kind in enumerate(schema.values()) if kind.is_integer()]
+    rows: list[list[str]] = []
+    line = 1
+    for row in reader:
+        fits = row == list(schema) if line == 1 else len(row) == len(schema) and all(row[at].isdecimal() for at in numeric)
+        if not fits:
+            raise UserError(f"{path} line {line} does not read {','.join(schema)!r}: {','.join(row)[:80]!r}")
+        rows.append(row)
+        line = reader.line_num + 1
+    return pl.DataFrame(rows[1:], schema=dict.fromkeys(schema, pl.String), orient="row").cast(dict(schema))  # type: ignore[arg-type]
 
 
 def _content(path: Path) -> bytes:
