@@ -101,7 +101,10 @@ CASES = {
     "time of the wrong type": (
         {"clicks.csv": rows("u0,001,yesterday")},
         CLICKS,
-        ["clicks.csv line 3: timestamp 'yesterday' is no time", "data.reader.drop_incomplete=true"],
+        [
+            "clicks.csv line 3: timestamp 'yesterday' (1 in all) is no time like the first rows' (seconds since 1970)",
+            "data.reader.drop_incomplete=true",
+        ],
     ),
     "times of no format": (
         {"clicks.csv": f"{HEADER}\nu1,i1,31.05.24\n"},
@@ -111,7 +114,7 @@ CASES = {
     "rating of the wrong type": (
         {"clicks.csv": f"{HEADER},rating\n" + "".join(f"{row},{'good' if i == 4 else 4}\n" for i, row in enumerate(ROWS))},
         (*CLICKS, "data.reader.columns.value=rating"),
-        ["clicks.csv line 6: rating 'good' is no number", "data.reader.columns.value"],
+        ["clicks.csv line 6: rating 'good' (1 in all) is no number", "data.reader.columns.value"],
     ),
     "feature of the wrong type": (
         {"clicks.csv": GOOD, "items.csv": ITEMS.replace("2.5", "cheap")},
@@ -119,7 +122,7 @@ CASES = {
         ["items.csv line 4: price 'cheap' is no number", "categorical"],
     ),
     "empty": ({"clicks.csv": ""}, CLICKS, ["clicks.csv is empty"]),
-    "blank": ({"clicks.csv": "\n\n\n"}, CLICKS, ["clicks.csv"]),
+    "blank": ({"clicks.csv": "\n\n\n"}, CLICKS, ["clicks.csv is empty"]),
     "header only": ({"clicks.csv": HEADER + "\n"}, CLICKS, ["clicks.csv has a header and no rows"]),
     "items: header only": ({"clicks.csv": GOOD, "items.csv": "item_id,price\n"}, BOTH, ["items.csv has a header and no rows"]),
     "all filtered away": (
@@ -158,7 +161,7 @@ CASES = {
     "no user": (
         {"clicks.csv": rows(",001,1600000001")},
         CLICKS,
-        ["clicks.csv line 3 has no user (1 such rows)", "drop_incomplete=true"],
+        ["clicks.csv line 3 has no user (1 in all)", "drop_incomplete=true"],
     ),
     "no item": ({"clicks.csv": rows("u0,NULL,1600000001")}, CLICKS, ["clicks.csv line 3 has no item", "drop_incomplete=true"]),
     "no time": ({"clicks.csv": rows("u0,001,")}, CLICKS, ["clicks.csv line 3 has no time", "drop_incomplete=true"]),
@@ -227,7 +230,7 @@ CASES = {
     "a bad row in a shard": (
         {"logs/a.csv": GOOD, "logs/b.csv": rows("u0,001,soon")},
         ("data.reader.interactions='logs/*.csv'",),
-        ["logs/b.csv line 3: timestamp 'soon' is no time"],
+        ["logs/b.csv line 3: timestamp 'soon' (1 in all) is no time"],
     ),
     "different shards": (
         {"logs/a.csv": GOOD, "logs/b.csv": GOOD.replace("timestamp", "day")},
@@ -237,7 +240,7 @@ CASES = {
     "bad JSON": (
         {"clicks.jsonl": '{"user": 1, "item": 2}\n{"user": 1, "item"\n'},
         ("data.reader.interactions=clicks.jsonl",),
-        ["clicks.jsonl line 2 is no JSON", "mend"],
+        ["clicks.jsonl line 2 is no JSON (Expecting ':' delimiter)", "mend"],
     ),
     "a JSON list": (
         {"clicks.json": '[{"user": 1, "item": 2}]'},
@@ -252,7 +255,7 @@ CASES = {
     "an unknown part": (
         {"clicks.csv": f"{HEADER},fold\n" + "".join(f"{row},{'later' if i == 3 else 'train'}\n" for i, row in enumerate(ROWS))},
         (*CLICKS, "data.reader.columns.part=fold"),
-        ["clicks.csv line 5: fold 'later' is none of train, val and test"],
+        ["clicks.csv line 5: fold 'later' (1 in all) is none of train, val and test"],
     ),
     "an unknown kind": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},

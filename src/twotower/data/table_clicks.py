@@ -66,7 +66,7 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     frame = _collect(source, roles, told, {side for side in ("user", "item") if whole_elsewhere[side]})
     for role in ("time", "value", "part"):
         if f"{role}{LOST}" in frame.columns and not (role == "time" and wishes.drop_incomplete):
-            _refuse_lost_values(source, roles[role], role, frame[f"{role}{LOST}"])
+            _refuse_lost_values(source, roles[role], role, frame[f"{role}{LOST}"], told.meaning if told else "")
     frame = frame.select(column for column in frame.columns if not column.endswith(LOST))
     kept = [pl.lit(True)]
     dropped: dict[str, int] = {}
@@ -192,16 +192,16 @@ def _keep_behaviours(
     return (frame, tuple(wanted), []) if len(wanted) > 1 else (frame.drop("behaviour"), (), [])
 
 
-def _refuse_lost_values(source: Source, column: str, role: str, lost: pl.Series) -> None:
+def _refuse_lost_values(source: Source, column: str, role: str, lost: pl.Series, times: str) -> None:
     if not lost.any():
         return
     where, value = source.locate(lambda rows: not_blank(source, rows), lost.arg_max() or 0, column)
     cure = {
-        "time": "no time like those of the first rows: mend it, or drop such rows, data.reader.drop_incomplete=true",
+        "time": f"no time like the first rows' ({times}): mend it, or drop such rows, data.reader.drop_incomplete=true",
         "value": "no number: mend it, or set data.reader.columns.value to another column",
         "part": "none of train, val and test: mend it, or set data.reader.columns.part to another column",
     }
-    raise UserError(f"{where}: {column} {clip(str(value), 40)!r} is {cure[role]} ({lost.sum():,} such rows)")
+    raise UserError(f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is {cure[role]}")
 
 
 def _refuse_gap(source: Source, passing: Callable[[pl.LazyFrame], pl.LazyFrame], role: str, values: pl.Series) -> None:
@@ -209,6 +209,5 @@ def _refuse_gap(source: Source, passing: Callable[[pl.LazyFrame], pl.LazyFrame],
     if missing.any():
         where, _ = source.locate(passing, missing.arg_max() or 0)
         raise UserError(
-            f"{where} has no {role} ({missing.sum():,} such rows): fill the gap, or drop such rows, "
-            "data.reader.drop_incomplete=true"
+            f"{where} has no {role} ({missing.sum():,} in all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
         )

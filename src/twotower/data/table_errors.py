@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import polars as pl
+
 from twotower.types import UserError
 
 FOREIGN = {
@@ -58,6 +60,8 @@ def broken(path: Path, kind: str, error: Exception, separator: str, width: int |
         separator: between the fields of text.
         width: number of columns; None where even the header is not known.
     """
+    if isinstance(error, pl.exceptions.NoDataError):
+        return UserError(f"{path} is empty: write it again")
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read: give yourself the right, chmod u+r {path}")
     if isinstance(error, (OSError, EOFError, lzma.LZMAError)):
@@ -103,7 +107,7 @@ def _bad_json(file: IO[bytes], separator: str, width: int | None) -> str | None:
         try:
             value = json.loads(line) if line.strip() else {}
         except ValueError as error:
-            reason = str(error).split(":")[0]
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
             return f"line {number:,} is no JSON ({reason}): {clip(line.decode(errors='replace'), 40)!r}; mend or remove it"
         if not isinstance(value, dict):
             return f"line {number:,} is no JSON object: mend or remove it"

@@ -108,13 +108,13 @@ def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: s
         return Column("multi", raw, "list feature")
     if isinstance(column.dtype, (pl.Struct, pl.Array, pl.Object)) or column.dtype == pl.Binary:
         return Column(None, raw, f"left out: {column.dtype.base_type().__name__.lower()}")
+    if declared is None and (column.name == "" or column.name.startswith("Unnamed:")):  # pandas' names for its index
+        return Column(None, raw, "left out: row numbers")
     if declared == "numeric" or (declared is None and not is_category and _is_quantity(column.name, values)):
         number = raw.cast(pl.Float64, strict=False)
         return Column("numeric", pl.when(number.is_finite()).then(number), "numeric feature")
     text = raw.cast(pl.String)
     strings = values.cast(pl.String)
-    if declared is None and (column.name == "" or column.name.startswith("Unnamed:")):  # pandas' names for its index
-        return Column(None, raw, "left out: row numbers")
     if declared == "multi" or (declared is None and list_separator and strings.str.contains(list_separator, literal=True).any()):
         tidy = (
             text.str.replace_all(rf"\s*{re.escape(list_separator)}\s*", list_separator).str.strip_chars()
@@ -197,7 +197,7 @@ def _refuse_missing_ids(source: Source, table: pl.DataFrame, column: str) -> Non
     missing = table[column].is_null()
     if missing.any():
         where, _ = source.locate(partial(not_blank, source), missing.arg_max() or 0)
-        raise UserError(f"{where} has no {column} ({missing.sum():,} rows have none): fill or remove such rows")
+        raise UserError(f"{where} has no {column} ({missing.sum():,} in all): fill or remove such rows")
 
 
 def _refuse_bad_values(source: Source, table: pl.DataFrame, name: str, column: Column) -> None:
