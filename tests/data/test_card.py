@@ -209,6 +209,7 @@ def full_figures(duplicates="first", **more):
     about = {
         "data": "mine",
         "note": "[bold]reconstructed[/bold]",
+        "remarks": ["half a file"],
         "options": {"split": {"name": "Temporal", "val_from": 10}, "filters": {"k_core": None}, "reader": {"url": "http://x"}},
         "fingerprint": "f",
         "preparation": {"seconds": 1.0, "stages": {"reading": 0.9}, "peak_memory_bytes": 2**30},
@@ -228,7 +229,17 @@ def test_the_screen_shows_it_all_without_breaking_lines(width):
     items = {**ITEMS, "category": ["[red]a" + "b" * 60, "[red]a" + "b" * 60, "c", None, "c"]}
     text = printed(full_figures(items=items)[0], width)
     assert max(map(len, text.splitlines())) <= width
-    for part in ("mine", "[bold]reconstructed", "k_core=null", "- repeated pairs", "[red]a", "0.17", "11", "reading 0.9 s"):
+    for part in (
+        "mine",
+        "[bold]reconstructed",
+        "half a file",
+        "k_core=null",
+        "- repeated pairs",
+        "[red]a",
+        "0.17",
+        "11",
+        "reading 0.9 s",
+    ):
         assert part in text, part
     assert "http://x" not in text and "1.0 GiB" in text
     assert text.count("\n!") == len(full_figures(items=items)[0]["findings"]) > 0

@@ -53,6 +53,8 @@ def _about(figures: dict[str, Any]) -> RenderableType:
     table.add_row("data", Text(figures["data"], style="bold"))
     if figures["note"]:
         table.add_row("note", Text(figures["note"], style="yellow"))
+    for remark in figures["remarks"]:
+        table.add_row("remark", Text(remark))
     split = options["split"]
     table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
     table.add_row("filters", Text(_settings(options["filters"])))
