@@ -178,7 +178,7 @@ def test_user_errors_are_one_line(script, overrides, message):
     run = script("train", *overrides)
     assert run.returncode == 1
     assert message in run.stderr, run.stderr
-    lines = [line for line in run.stderr.strip().splitlines() if "going on from byte" not in line]  # retried downloads say so
+    lines = [line for line in run.stderr.strip().splitlines() if "; trying again in " not in line]  # retried downloads say so
     assert len(lines) == 1 and lines[0].startswith("error: "), run.stderr
     assert "Traceback" not in run.stderr
 

@@ -1,5 +1,6 @@
 """Archives that mean harm, or are merely odd."""
 
+import bz2
 import io
 import stat
 import struct
@@ -149,6 +150,14 @@ def test_a_truncated_archive(tmp_path, make):
     archive = make(tmp_path / "a", {f"a/{number}": bytes(range(256)) * 9 for number in range(20)})
     archive.write_bytes(archive.read_bytes()[:-200])
     refused(archive, "is damaged")
+
+
+def test_a_damaged_bz2_file(tmp_path):
+    content = bytearray(bz2.compress(bytes(5000)))
+    content[20] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(UnpackError, match=r"is damaged \(Invalid data stream\)"):
+        check_whole(tmp_path / "a", "a.bz2")
 
 
 def test_what_is_no_archive(tmp_path):

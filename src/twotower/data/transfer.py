@@ -62,7 +62,7 @@ def download(url: str, checksum: str | None, partial: Partial) -> None:
                     raise
                 if pause > MAX_PAUSE_S:
                     raise TransferError(f"{error}, and it wants to be left alone for {pause:,.0f} s") from error
-                say = f"{url}: {error}; going on from byte {partial.size:,} in {pause:.1f} s"
+                say = f"{url}: {error}; trying again in {pause:.1f} s" + (f", from byte {partial.size:,}" if partial.size else "")
                 Console(stderr=True, highlight=False, soft_wrap=True).print(say, markup=False)
                 time.sleep(pause)
 

@@ -201,3 +201,7 @@ def _reasons() -> Iterator[None]:
         raise UnpackError(f"is damaged ({error})") from error
     except FOREIGN as error:
         raise UnpackError(f"cannot be unpacked ({error})") from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # bz2's word for damage, and a place before the file's beginning
+            raise UnpackError(f"is damaged ({error})") from error
+        raise
