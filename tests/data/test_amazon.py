@@ -225,6 +225,7 @@ def test_no_reviews_at_all_is_named(tmp_path):
         ),
         ({"category": "Beauty", "generation": 2023}, r"did you mean All_Beauty or Beauty_and_Personal_Care\?"),
         ({"category": "Musical_instrument"}, r"did you mean Musical_Instruments\?"),
+        ({"category": None}, r"data.reader.category is not set; the categories of 2014 are Amazon_Instant_Video, .*Video_Games"),
         ({"generation": 2016}, r"data.reader.generation must be one of 2014, 2018, 2023, got '2016'"),
         ({"category_level": 0}, r"data.reader.category_level=0 is no level"),
         ({"max_labels": 0}, r"data.reader.max_labels must be"),

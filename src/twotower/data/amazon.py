@@ -87,15 +87,15 @@ class Amazon:
         max_labels: how many of an item's labels are a feature; 2018 has stray texts among them.
     """
 
-    def __init__(self, category: str, generation: int, category_level: int, max_labels: int) -> None:
+    def __init__(self, category: str | None, generation: int, category_level: int, max_labels: int) -> None:
         check_choice("data.reader.generation", str(generation), tuple(map(str, GENERATIONS)))
         check_number("data.reader.category_level", category_level, -1)
         check_number("data.reader.max_labels", max_labels, 1)
         if category_level == 0:
             raise UserError("data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the deepest")
         self.generation = GENERATIONS[generation]
-        if category not in self.generation.categories:
-            raise UserError(_unknown(category, generation))
+        if category is None or category not in self.generation.categories:
+            raise UserError(_unknown(category or "", generation))
         self.category_level = category_level
         self.max_labels = max_labels
         self.name = f"amazon_{generation}_{category}"
@@ -151,4 +151,5 @@ def _unknown(category: str, generation: int) -> str:
     words = set(category.lower().split("_")) - {"and"}
     near = [name for name in known if words & set(name.lower().split("_"))] or difflib.get_close_matches(category, known)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return f"data.reader.category={category} is none of {generation}{hint}; its categories are {', '.join(known)}"
+    fault = f"={category} is none of {generation}{hint}" if category else " is not set"
+    return f"data.reader.category{fault}; the categories of {generation} are {', '.join(known)}"
