@@ -282,6 +282,20 @@ def test_a_server_that_always_breaks_off_is_given_up(server, tmp_path):
     assert len(server.requests) == 6
 
 
+def test_a_file_that_changes_again_and_again_is_given_up(server, tmp_path, monkeypatch):
+    """Half a file is no progress where half a file was before."""
+    server.acts = ["drop", "ignores If-Range"] * 20
+
+    def change(seconds, sleep=time.sleep):
+        if seconds:
+            server.headers = {"ETag": f'"{len(server.requests)}"'}
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", change)
+    assert "cannot download" in refused(server, tmp_path)
+    assert len(server.requests) == 6
+
+
 def test_an_empty_file_is_none(server, tmp_path):
     server.content = b""
     assert "(it is empty)" in refused(server, tmp_path)
