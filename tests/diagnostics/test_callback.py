@@ -50,6 +50,8 @@ def test_same_weights_with_and_without_and_resumed(script):
     assert plots(script, "with").keys() == {"vectors", "augmented", "category_covariance", "category_hit_rate"}
     logged = [row["diagnostics/val/mimic_r2/train/a_u"] for row in columns(script, "with")]
     assert len([value for value in logged if value]) == 2  # once an epoch
+    tested = [row for row in columns(script, "with") if row["diagnostics/test/cosine/user"]]
+    assert len(tested) == 1  # the oracle of synthetic data is tested too, and not measured
     last = torch.load(script.folder / "resumed" / "checkpoints" / "last.ckpt", weights_only=True)
     (history,) = [state["history"] for name, state in last["callbacks"].items() if "Diagnostics" in name]
     assert [row["epoch"] for row in history] == [0, 1]
