@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import ROOT
+
 WORLD = (
     "data.reader.num_users=700",
     "data.reader.num_items=200",
@@ -16,7 +18,10 @@ WORLD = (
 )
 
 
-@pytest.mark.parametrize("model", [pytest.param("two_tower", marks=pytest.mark.slow), "dat"])
+LEARNERS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "popularity")
+
+
+@pytest.mark.parametrize("model", [name if name == "dat" else pytest.param(name, marks=pytest.mark.slow) for name in LEARNERS])
 def test_beats_popularity(script, model):
     for name in (model, "popularity"):
         run = script("train", *WORLD, f"model={name}", f"hydra.run.dir={name}")

@@ -45,7 +45,7 @@ def train(config: DictConfig) -> dict[str, float]:
     trainer = build_part(config, "trainer", logger=_logger(config), callbacks=_callbacks(config))
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
-        task.model.fit(data.train_interactions())  # closed form: there is nothing to iterate
+        task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(best)
     else:

@@ -177,12 +177,15 @@ class Towers(NamedTuple):
         item: ``(num_distinct, dim)``.
         user_augmented: ``(batch, dim)`` DAT's ``a_u``, or None.
         item_augmented: ``(num_distinct, dim)`` DAT's ``a_v``, or None.
+        item_by_objective: the items' vectors for each objective of a model that has several, in their order; ``item`` is the
+            one that is retrieved with. Empty otherwise.
     """
 
     user: Tensor
     item: Tensor
     user_augmented: Tensor | None = None
     item_augmented: Tensor | None = None
+    item_by_objective: tuple[Tensor, ...] = ()
 
 
 class LossOutput(NamedTuple):

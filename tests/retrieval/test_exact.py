@@ -53,3 +53,18 @@ def test_against_brute_force_with_many_ties(monkeypatch, chunk):
     rows, items = map(torch.tensor, np.nonzero(seen))
     rank = target_ranks(torch.tensor(user).float(), torch.tensor(item).float(), torch.tensor(target)[:, None], rows, items)
     assert rank[:, 0].tolist() == expected
+
+
+def test_several_interests_score_by_the_best(monkeypatch):
+    """Ranks of ``max_k <u_k, v>``, the seen masked, whatever the chunks."""
+    torch.manual_seed(0)
+    user, item = torch.randn(7, 3, 4), torch.randn(20, 4)
+    target, row, seen = torch.randint(20, (7, 1)), torch.tensor([0, 0, 4]), torch.tensor([3, 5, 9])
+    scores = torch.stack([torch.stack([(u @ v) for v in item]) for u in user.flatten(0, 1)]).view(7, 3, 20).max(1).values
+    kept = scores.gather(1, target)
+    scores[row, seen] = -torch.inf
+    scores.scatter_(1, target, kept)
+    expected = (scores >= kept).sum(1, keepdim=True)
+    assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)
+    monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 120)  # two users at a time
+    assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)

@@ -30,6 +30,7 @@ class TrainLoader:
         self.world_size = world_size
         self.epoch = 0
         self.next_batch = 0
+        self.sampler = self  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
         """Batches per epoch. A last batch with fewer rows than processes is dropped."""
@@ -48,6 +49,14 @@ class TrainLoader:
             rows = order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
             yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch, self.rank))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start ``epoch``, unless the loader is in it.
+
+        Lightning does not restore a loader from a checkpoint of an epoch's end: without this, epoch 0 would be trained on again.
+        """
+        if epoch != self.epoch:
+            self.epoch, self.next_batch = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is."""

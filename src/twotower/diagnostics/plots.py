@@ -157,7 +157,7 @@ def wilson(hits: np.ndarray, num: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = 1.959964
     centre = (hits + z**2 / 2) / (num + z**2)
     half = z / (num + z**2) * np.sqrt(hits * (num - hits) / num + z**2 / 4)
-    return np.minimum(centre - half, hits / num), np.maximum(centre + half, hits / num)
+    return np.clip(centre - half, 0, hits / num), np.clip(centre + half, hits / num, 1)  # not beyond by a rounding error
 
 
 def _own(tables: dict[str, list[float]]) -> Figure:

@@ -13,7 +13,7 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     number, never help. A target stays a candidate even if it was seen before.
 
     Args:
-        user: ``(batch, dim)``.
+        user: ``(batch, dim)``, or ``(batch, num_interests, dim)``: then the best of a user's interests scores an item.
         item: ``(num_items, dim)``.
         target: ``(batch, num_targets)`` item indices, -1 pads after the first.
         seen_row: ``(num_seen,)`` rows of ``user``, ascending.
@@ -22,7 +22,7 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     Returns:
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
-    rows = max(1, SCORES_PER_CHUNK // len(item))
+    rows = max(1, SCORES_PER_CHUNK // (len(item) * user[0, ..., 0].numel()))
     bounds = torch.arange(0, len(user) + rows, rows, device=user.device).clamp_max(len(user))
     seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
     return torch.cat(
@@ -40,7 +40,8 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
 
 
 def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
-    scores = user @ item.T  # (batch, num_items)
+    scores = user @ item.T  # (batch, num_items), or (batch, num_interests, num_items)
+    scores = scores.amax(1) if scores.dim() == 3 else scores
     padded = target < 0
     target = target.where(~padded, target[:, :1])
     target_score = scores.gather(1, target)  # (batch, num_targets)

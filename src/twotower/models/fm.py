@@ -1,0 +1,72 @@
+"""Factorisation machine for retrieval: what of it depends on the item, as one inner product."""
+
+import torch
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import check_cold_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.history import Mean
+from twotower.types import Batch, Schema, Towers, check_number
+
+
+class FM(nn.Module):
+    """All pairs of fields by inner products of their factors (Rendle, ICDM 2010, Eq. 1), split into two towers.
+
+    With ``x`` the factors of user fields and ``y`` those of item fields, the pairs of a user's with an item's fields are
+    ``<Σ x, Σ y>``. Of the rest, the item's first-order weights and its own pairs ``Σ_{i<j} <y_i, y_j>`` stand in one more
+    dimension, beside a user's 1. The bias, the user's first-order weights and the user's own pairs are left out: they are the
+    same for all items, so they change no ranking and cancel in ``bpr`` and every softmax. A field of several values (tags,
+    history) has the mean of their factors, as one value with weights ``1/n``; pairs within a field do not count.
+
+    Args:
+        schema: features and sizes of the data.
+        dim: factors.
+        item_pairs: include the pairs of the item's own fields.
+        init_std: of the initial factors and weights.
+        user_features: names of the user's fields, None for all.
+        item_features: names of the item's fields, None for all.
+        cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int,
+        item_pairs: bool,
+        init_std: float,
+        user_features: list[str] | None,
+        item_features: list[str] | None,
+        cold_ids: str,
+    ) -> None:
+        super().__init__()
+        check_number("model.dim", dim, 1)
+        check_number("model.init_std", init_std, 0)
+        check_cold_ids(cold_ids, id_dropout=0.0)
+        self.dim = dim
+        self.item_pairs = item_pairs
+        self.user_factors = FeatureEmbedding(schema.user, dim, user_features, cold_ids, Mean())
+        self.item_factors = FeatureEmbedding(schema.item, dim, item_features, cold_ids)
+        self.item_weights = FeatureEmbedding(schema.item, 1, item_features, cold_ids)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=init_std)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, dim + 1)``: the sum of the fields' factors, and 1."""
+        user = self._fields(self.user_factors, features).sum(1)  # (batch, dim)
+        return torch.cat([user, torch.ones_like(user[:, :1])], dim=1)
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """``(batch, dim + 1)``: the sum of the fields' factors, and what the item scores with everybody."""
+        fields = self._fields(self.item_factors, features)  # (batch, num_fields, dim)
+        item = fields.sum(1)  # (batch, dim)
+        own = self.item_weights(features).sum(1, keepdim=True)  # (batch, 1)
+        if self.item_pairs:
+            own = own + (item.square() - fields.square().sum(1)).sum(1, keepdim=True) / 2
+        return torch.cat([item, own], dim=1)
+
+    def forward(self, batch: Batch) -> Towers:
+        """Tower outputs of the batch's users and distinct items."""
+        return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
+
+    def _fields(self, embedding: FeatureEmbedding, features: dict[str, Tensor]) -> Tensor:
+        return embedding(features).unflatten(1, (-1, self.dim))

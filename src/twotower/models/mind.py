@@ -1,0 +1,124 @@
+"""MIND: several interests of a user by capsule routing over the history (Li et al., Alibaba, CIKM 2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import check_cold_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.history import known_last
+from twotower.layers.mlp import Tower
+from twotower.types import Batch, Schema, Towers, UserError, check_number
+
+
+class MIND(nn.Module):
+    """``K`` interest vectors per user; an item's score is its best inner product with one of them.
+
+    **Routing** (section 4.2): with ``c_i = S e_i`` for the history's items, a few times in turn ``w = softmax_k(b)``,
+    ``u_k = squash(Σ_i w_ki c_i)``, ``b_ki += <u_k, c_i>``. A user with ``n`` items has ``max(1, min(K, log2 n))`` interests.
+    **Profile** (4.3): each interest passes, with the user's other features, through one shared tower.
+    **Training** (4.4): label-aware attention weighs the interests by the positive ``e``. The paper raises scores to a power
+    before the softmax; ours is ``softmax_k(p <u_k, e>)``, as scores may be negative. ``forward`` so gives each row one vector,
+    and any loss fits.
+
+    The paper draws the first ``b`` anew for each user; ours are drawn once, for each place of the history, so that a user's
+    vectors can be reproduced. ``encode_user`` gives ``(batch, K, dim)``; evaluation takes the best interest for each item.
+
+    Args:
+        schema: features and sizes of the data.
+        embedding_dim: width of user features other than the history.
+        hidden_dims: hidden widths of the shared tower.
+        dim: width of items, interests and outputs.
+        num_interests: ``K``, the most that a user can have.
+        num_iterations: routing steps.
+        attention_power: ``p``; 0 weighs interests alike, a large one takes the best alone.
+        length: longest history, ``data.history_length``.
+        normalize: L2-normalise interests and items.
+        dropout: share of hidden units dropped in training.
+        user_features: names of other inputs, none by default; the history is always one.
+        cold_ids: vector of an item without a trained row: ``mean`` or ``zero``.
+    """
+
+    first_logits: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        hidden_dims: list[int],
+        dim: int,
+        num_interests: int,
+        num_iterations: int,
+        attention_power: float,
+        length: int,
+        normalize: bool,
+        dropout: float,
+        user_features: list[str],
+        cold_ids: str,
+    ) -> None:
+        super().__init__()
+        check_number("model.num_interests", num_interests, 1)
+        check_number("model.num_iterations", num_iterations, 1)
+        check_number("model.attention_power", attention_power, 0)
+        check_cold_ids(cold_ids, id_dropout=0.0)
+        if length < 1 or "history" in user_features:
+            raise UserError(
+                "model=mind reads the history by itself: set data.history_length, and no history in model.user_features"
+            )
+        self.num_iterations = num_iterations
+        self.attention_power = attention_power
+        self.normalize = normalize
+        item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
+        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids)
+        self.profile = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids) if user_features else None
+        self.bilinear = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
+        self.register_buffer("first_logits", torch.randn(length, num_interests))
+        width = dim + (self.profile.output_dim if self.profile else 0)
+        self.tower = Tower(width, hidden_dims, dim, "relu", "none", normalize, dropout)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """User features to ``(batch, num_interests, dim)``; interests that a user has not repeat the first."""
+        capsule = self.route(features["history"])  # (batch, num_interests, dim)
+        if self.profile:
+            profile = self.profile(features)[:, None].expand(-1, capsule.shape[1], -1)
+            capsule = torch.cat([capsule, profile], dim=2)
+        return self.tower(capsule.flatten(0, 1)).view(*capsule.shape[:2], -1)
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """Item ids ``(batch,)`` to ``(batch, dim)``."""
+        item = self.item_embedding(features)
+        return F.normalize(item, dim=1, eps=1e-6) if self.normalize else item
+
+    def forward(self, batch: Batch) -> Towers:
+        """The interests as the positive weighs them ``(batch, dim)``, and the distinct items."""
+        interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
+        positive = item[batch.positive]  # (batch, dim)
+        weight = (self.attention_power * (interest @ positive[:, :, None])).softmax(1)  # (batch, num_interests, 1)
+        return Towers((weight * interest).sum(1), item)
+
+    def route(self, index: Tensor) -> Tensor:
+        """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
+        index = known_last(index)
+        known, num = index > 0, self.first_logits.shape[1]
+        item = self.item_embedding({"item_id": index.flatten()}).view(*index.shape, -1) * known[..., None]
+        item = item @ self.bilinear  # (batch, length, dim)
+        has = interest_mask(known.sum(1), num)  # (batch, num_interests)
+        logits = self.first_logits[-index.shape[1] :].expand(len(index), -1, -1)  # (batch, length, num_interests)
+        for step in range(self.num_iterations):
+            weight = logits.masked_fill(~has[:, None], float("-inf")).softmax(2) * known[..., None]
+            capsule = squash(weight.mT @ item)  # (batch, num_interests, dim)
+            if step + 1 < self.num_iterations:
+                logits = logits + item @ capsule.mT
+        return torch.where(has[..., None], capsule, capsule[:, :1])
+
+
+def squash(x: Tensor) -> Tensor:
+    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient."""
+    square = x.square().sum(-1, keepdim=True)
+    return square / (1 + square) * x / (square + 1e-9).sqrt()
+
+
+def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
+    """``(batch,)`` lengths of histories to ``(batch, num_interests)``: the first ``max(1, min(K, log2 n))`` are there."""
+    count = num_items.clamp_min(1).double().log2().floor().clamp(1, max(1, num_interests))
+    return torch.arange(num_interests, device=num_items.device) < count[:, None]

@@ -1,0 +1,131 @@
+"""MVKE: virtual-kernel experts and gates between two towers, as one inner product (Xu et al., Tencent, 2021)."""
+
+import torch
+from torch import Tensor, nn
+
+from twotower.layers.embedding_table import check_cold_ids, hide_ids
+from twotower.layers.feature_embedding import FeatureEmbedding
+from twotower.layers.mlp import Tower
+from twotower.types import Batch, Schema, Towers, UserError, check_number
+
+
+class MVKE(nn.Module):
+    """``s(u, v) = <Σ_k g_k(v) u_k, v>``: experts ``u_k`` around ``K`` virtual kernels ``W``, mixed by a gate that reads the item.
+
+    An expert weighs the user's fields ``X (F, d)`` by its kernel: ``softmax_F(Key(X) Query(W_k) / √d) Val(X) + X``, LayerNorm,
+    then a tower of its own. The gate is ``g = softmax_k(<v, W_k>)``. As it depends on the item alone, the score equals
+    ``<[u_1 ‖ … ‖ u_K], [g_1 v ‖ … ‖ g_K v]>``: retrieval is an inner product in ``K dim`` dimensions. Where vectors are
+    normalised, each ``u_k`` and ``v`` are, never the mixture, which would no longer factor.
+
+    Objectives share kernels: each has its gate's softmax over its own kernels. Train several with ``loss=multi_objective``.
+
+    Args:
+        schema: features and sizes of the data.
+        embedding_dim: ``d``, width of every field.
+        hidden_dims: hidden widths of each expert's and of the item's tower.
+        dim: width of kernels and tower outputs.
+        num_kernels: ``K``.
+        objectives: the kernels of each objective (paper: click 0-2, conversion 1-4).
+        retrieve: the objective whose score ranks.
+        activation: after each hidden layer.
+        last_activation: after the last layer.
+        normalize: L2-normalise each ``u_k`` and ``v``.
+        dropout: share of hidden units dropped in training.
+        user_features: names of the user's fields, None for all.
+        item_features: names of the item tower's inputs, None for all.
+        history: encoder of the user's history, see ``layers/history.py``.
+        cold_ids: vector of an id without a trained row.
+        id_dropout: share of user and item ids hidden in training.
+
+    Raises:
+        UserError: for objectives that name kernels which are not there, or leave some unused.
+    """
+
+    outside: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        hidden_dims: list[int],
+        dim: int,
+        num_kernels: int,
+        objectives: list[list[int]],
+        retrieve: int,
+        activation: str,
+        last_activation: str,
+        normalize: bool,
+        dropout: float,
+        user_features: list[str] | None,
+        item_features: list[str] | None,
+        history: nn.Module,
+        cold_ids: str,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        check_number("model.num_kernels", num_kernels, 1)
+        check_cold_ids(cold_ids, id_dropout)
+        _check_objectives(objectives, num_kernels, retrieve)
+        self.retrieve = retrieve
+        self.id_dropout = id_dropout
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        self.kernels = nn.Parameter(torch.randn(num_kernels, dim) * dim**-0.5)
+        self.query = nn.Linear(dim, embedding_dim)
+        self.key = nn.Linear(embedding_dim, embedding_dim, bias=False)  # a bias would be the same for all fields
+        self.value = nn.Linear(embedding_dim, embedding_dim)
+        self.norm = nn.LayerNorm(embedding_dim)
+        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
+        self.experts = nn.ModuleList(Tower(self.user_embedding.output_dim, *tower) for _ in range(num_kernels))
+        self.item_tower = Tower(self.item_embedding.output_dim, *tower)
+        outside = torch.ones(len(objectives), num_kernels, dtype=torch.bool)
+        for row, kernels in enumerate(objectives):
+            outside[row, kernels] = False
+        self.register_buffer("outside", outside, persistent=False)
+
+    def encode_user(self, features: dict[str, Tensor]) -> Tensor:
+        """``[u_1 ‖ … ‖ u_K]``: ``(batch, num_kernels * dim)``."""
+        return self.experts_of(features).flatten(1)
+
+    def encode_item(self, features: dict[str, Tensor]) -> Tensor:
+        """``[g_1 v ‖ … ‖ g_K v]`` of the objective that is retrieved with: ``(batch, num_kernels * dim)``."""
+        item = self.item_tower(self.item_embedding(features))
+        return self._gated(item, self.retrieve)
+
+    def forward(self, batch: Batch) -> Towers:
+        """The batch's users and distinct items, with item vectors for each objective."""
+        rate = self.id_dropout if self.training else 0.0
+        user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
+        v = self.item_tower(self.item_embedding(item))  # (num_distinct, dim)
+        by_objective = tuple(self._gated(v, objective) for objective in range(len(self.outside)))
+        return Towers(self.encode_user(user), by_objective[self.retrieve], item_by_objective=by_objective)
+
+    def experts_of(self, features: dict[str, Tensor]) -> Tensor:
+        """``u_k`` of each user: ``(batch, num_kernels, dim)``."""
+        width = self.key.in_features
+        x = self.user_embedding(features).unflatten(1, (-1, width))  # (batch, fields, embedding_dim)
+        score = self.key(x) @ self.query(self.kernels).T / width**0.5  # (batch, fields, kernels)
+        weighted = score.softmax(1)[..., None] * self.value(x)[:, :, None]  # (batch, fields, kernels, embedding_dim)
+        view = self.norm(weighted + x[:, :, None])
+        return torch.stack([expert(view[:, :, k].flatten(1)) for k, expert in enumerate(self.experts)], dim=1)
+
+    def gate(self, item: Tensor, objective: int) -> Tensor:
+        """``g`` of item tower outputs ``(batch, dim)``: ``(batch, num_kernels)``, 0 for kernels of other objectives."""
+        return (item @ self.kernels.T).masked_fill(self.outside[objective], float("-inf")).softmax(1)
+
+    def diagnose(self, user: dict[str, Tensor], item: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For the diagnostics: the gates' mean entropy in nats, and ``(num_kernels,)`` each kernel's share of their weight."""
+        gate = self.gate(self.item_tower(self.item_embedding(item)), self.retrieve)  # (batch, kernels)
+        return {"gate_entropy": torch.special.entr(gate).sum(1).mean(), "load": gate.mean(0)}
+
+    def _gated(self, item: Tensor, objective: int) -> Tensor:
+        return (self.gate(item, objective)[:, :, None] * item[:, None]).flatten(1)
+
+
+def _check_objectives(objectives: list[list[int]], num_kernels: int, retrieve: int) -> None:
+    used = {kernel for kernels in objectives for kernel in kernels}
+    if not objectives or not all(objectives) or used != set(range(num_kernels)):
+        raise UserError(
+            f"model.objectives must use all kernels 0 to {num_kernels - 1}, and some in each objective, got {objectives}"
+        )
+    check_number("model.retrieve", retrieve, 0, len(objectives) - 1)

@@ -1,0 +1,84 @@
+"""MIND: routing by loops in NumPy, the number of interests, label-aware attention."""
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import InstantiationException
+
+from tests.losses.test_dat_loss import first_batch
+from tests.models.test_models import build
+from twotower.data.sampling import Uniform
+from twotower.models.mind import interest_mask, squash
+
+SMALL = ("model.dim=4", "model.hidden_dims=[5]", "model.num_interests=2", "model.num_iterations=3", "data.history_length=6")
+
+
+def make(data, *overrides):
+    return build("mind", data, *SMALL, *overrides).double()
+
+
+def numpy_routing(items, bilinear, logits, num_interests, steps):
+    c, b = items @ bilinear, logits.copy()  # (length, dim), (length, interests)
+    for _ in range(steps):
+        capsules = []
+        w = np.exp(b) / np.exp(b).sum(1, keepdims=True)  # over interests
+        for k in range(num_interests):
+            z = sum(w[i, k] * c[i] for i in range(len(c)))
+            norm = np.linalg.norm(z)
+            capsules.append(norm**2 / (1 + norm**2) * z / norm)
+        b = b + np.array([[capsule @ vector for capsule in capsules] for vector in c])
+    return np.array(capsules)
+
+
+@pytest.mark.parametrize("history", [[0, 3, 1, 2, 7, 5], [9, 3, 1, 2, 7, 5], [3, 0, 1, 2, 0, 7]])
+def test_routing_is_numpy(history, data):
+    model = make(data)
+    item = [i for i in history if i]
+    table = model.item_embedding.embeddings[0].weight.detach().numpy()
+    places = model.first_logits.numpy()[-len(item) :]  # each place counts from the end
+    expected = numpy_routing(table[item], model.bilinear.detach().numpy(), places, 2, 3)
+    found = model.route(torch.tensor([history])).detach()[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.allclose(expected[0], expected[1])
+
+
+def test_the_number_of_interests_follows_the_history():
+    # log2 of 0, 1, 3, 4, 7, 8, 100 items, between 1 and 4, rounded down: 1, 1, 1, 2, 2, 3, 4
+    mask = interest_mask(torch.tensor([0, 1, 3, 4, 7, 8, 100]), 4)
+    assert mask.sum(1).tolist() == [1, 1, 1, 2, 2, 3, 4] and mask[:, 0].all()
+
+
+def test_interests_that_are_not_there_repeat_the_first_and_take_no_weight(data):
+    model = make(data)
+    short = model.encode_user({"history": torch.tensor([[0, 0, 0, 1, 2, 3]])})[0]
+    torch.testing.assert_close(short[0], short[1])
+    table, one = model.item_embedding.embeddings[0].weight, model.bilinear
+    expected = squash((table[[1, 2, 3]] @ one).sum(0))  # all of each item goes to the one interest
+    torch.testing.assert_close(model.route(torch.tensor([[0, 0, 0, 1, 2, 3]]))[0, 0], expected)
+
+
+def test_squash_by_hand():
+    # (3, 4): norm 5: 25 / 26 of the unit vector (.6, .8)
+    assert squash(torch.tensor([3.0, 4.0])).tolist() == pytest.approx([0.6 * 25 / 26, 0.8 * 25 / 26], rel=1e-5)
+    zero = torch.zeros(2, requires_grad=True)
+    squash(zero).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def test_label_aware_attention(data):
+    """Training weighs interests by the positive's scores; power 0 takes their mean, a large one the best."""
+    batch = first_batch(data, Uniform(3, False))
+    for power, choose in ((0.0, lambda s: np.full(2, 0.5)), (1e6, lambda s: np.eye(2)[s.argmax()]), (3.0, None)):
+        model = build("mind", data, "model.num_interests=2", f"model.attention_power={power}")
+        towers, interest = model(batch), model.encode_user(batch.user).detach().numpy()
+        for row in range(16):
+            score = interest[row] @ towers.item[batch.positive[row]].detach().numpy()
+            weight = choose(score) if choose else np.exp(3 * score) / np.exp(3 * score).sum()
+            np.testing.assert_allclose(towers.user[row].detach().numpy(), weight @ interest[row], atol=1e-5)
+
+
+def test_a_history_is_needed(data):
+    with pytest.raises(InstantiationException, match=r"data\.history_length"):
+        make(data, "data.history_length=0")
+    with pytest.raises(InstantiationException, match=r"model\.user_features"):
+        make(data, "model.user_features=[history]")
