@@ -47,16 +47,16 @@ def download(url: str, checksum: str | None, partial: Partial) -> None:
         TransferError: if it fails for good; what has come stays if it can be continued.
         OSError: if it cannot be written.
     """
-    failures = 0
+    failures = most = 0
     with byte_bar(f"downloading {url.rpartition('/')[2]}") as bar:
         while True:
-            before = partial.size
             try:
                 kept = _attempt(url, partial, bar)
                 _verify(checksum, partial, attempts=ATTEMPTS if kept else 1)
                 return
             except TransferError as error:
-                failures = 1 if partial.size > before else failures + 1
+                failures = 1 if partial.size > most else failures + 1  # so a server that makes us start anew again and again ends
+                most = max(most, partial.size)
                 pause = _pause(failures) if error.pause is None else error.pause
                 if failures >= error.attempts:
                     raise
