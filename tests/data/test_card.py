@@ -209,7 +209,7 @@ def full_figures(duplicates="first", **more):
     about = {
         "data": "mine",
         "note": "[bold]reconstructed[/bold]",
-        "remarks": ["half a file"],
+        "remarks": ["half a file", "a table\nof columns"],
         "options": {"split": {"name": "Temporal", "val_from": 10}, "filters": {"k_core": None}, "reader": {"url": "http://x"}},
         "fingerprint": "f",
         "preparation": {"seconds": 1.0, "stages": {"reading": 0.9}, "peak_memory_bytes": 2**30},
@@ -229,6 +229,7 @@ def test_the_screen_shows_it_all_without_breaking_lines(width):
     items = {**ITEMS, "category": ["[red]a" + "b" * 60, "[red]a" + "b" * 60, "c", None, "c"]}
     text = printed(full_figures(items=items)[0], width)
     assert max(map(len, text.splitlines())) <= width
+    assert "of columns" not in text
     for part in (
         "mine",
         "[bold]reconstructed",

@@ -54,7 +54,8 @@ def _about(figures: dict[str, Any]) -> RenderableType:
     if figures["note"]:
         table.add_row("note", Text(figures["note"], style="yellow"))
     for remark in figures["remarks"]:
-        table.add_row("remark", Text(remark))
+        if "\n" not in remark:  # a reader's own table has been on the screen already, and is in card.json
+            table.add_row("remark", Text(remark))
     split = options["split"]
     table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
     table.add_row("filters", Text(_settings(options["filters"])))
