@@ -17,6 +17,12 @@ WORLD = (
     "callbacks.diagnostics=null",
 )
 
+# This world is small: 128 factors for 200 items overfit, and MIND's sharp attention over several interests learns little from 700
+# histories. At its defaults MIND reaches .101 to .119 on seeds 0 to 2, with these .157 to .169; the bar is .144.
+SETTINGS = {
+    "ials": ("model.dim=16",),
+    "mind": ("model.user_features=[segment,age]", "model.attention_power=1", "trainer.max_epochs=20"),
+}
 
 LEARNERS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "popularity")
 
@@ -24,7 +30,7 @@ LEARNERS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")
 @pytest.mark.parametrize("model", [name if name == "dat" else pytest.param(name, marks=pytest.mark.slow) for name in LEARNERS])
 def test_beats_popularity(script, model):
     for name in (model, "popularity"):
-        run = script("train", *WORLD, f"model={name}", f"hydra.run.dir={name}")
+        run = script("train", *WORLD, f"model={name}", *SETTINGS.get(name, ()), f"hydra.run.dir={name}")
         assert run.returncode == 0, run.stderr
     learned, floor = (script.metrics(name)["test"]["ndcg@10"] for name in (model, "popularity"))
     oracle = script.metrics(model)["oracle"]["ndcg@10"]
