@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from twotower.data.categories import primary
 from twotower.data.columns import read_columns
 from twotower.data.download import Archive
 from twotower.data.frames import Frames
@@ -116,16 +117,9 @@ class MovieLens:
 def with_category(items: pl.DataFrame, rule: str) -> pl.DataFrame:
     """``items`` with one of their ``genres`` as ``category``; equally frequent ones by the alphabet, null without genres."""
     genres = items["genres"]
-    if rule == "first":
-        return items.with_columns(category=genres.list.first())
-    frame = pl.DataFrame({"row": np.arange(len(genres)), "genre": genres}).explode("genre")
-    count = pl.len().over("genre")
-    ranked = (
-        frame.drop_nulls("genre").with_columns(count=count).sort("count", "genre", descending=[rule == "most_frequent", False])
+    return items.with_columns(
+        category=genres.list.first() if rule == "first" else primary(genres, most_frequent=rule == "most_frequent")
     )
-    chosen = ranked.group_by("row", maintain_order=True).first()
-    rows = pl.DataFrame({"row": np.arange(len(genres))})
-    return items.with_columns(category=rows.join(chosen, on="row", how="left", maintain_order="left")["genre"])
 
 
 def read_users_1m(folder: Path) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from twotower.data.categories import most_frequent
 from twotower.data.frames import TimeUnit
 from twotower.data.table_errors import clip
 from twotower.data.table_files import Source, not_blank
@@ -114,9 +115,7 @@ def item_categories(source: Source, roles: dict[str, str], id_type: pl.DataType)
     item = pl.col(roles["item"]).cast(id_type, strict=False)
     category = pl.col(roles["category"]).cast(pl.String)
     pairs = source.collect(lambda rows: rows.select(item=item, category=category).drop_nulls().group_by("item", "category").len())
-    total = pairs.group_by("item", "category").agg(pl.col("len").sum()).sort("len", "category", descending=[True, False])
-    best = total.unique("item", keep="first", maintain_order=True)
-    return best.select("item", "category").sort("item"), int(total["item"].value_counts()["count"].gt(1).sum())
+    return most_frequent(pairs.group_by("item", "category").agg(num=pl.col("len").sum()))
 
 
 def makes_sense(role: str, head: pl.Series) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from twotower.data.categories import primary
 from twotower.data.table_errors import clip
 from twotower.data.table_files import Source, not_blank
 from twotower.data.table_values import looks_like_dates
@@ -135,14 +136,6 @@ def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: s
     if _is_free_text(strings):
         return Column(None, raw, f"left out: free text, {strings.n_unique() / len(strings):.0%} of its values are unique")
     return Column("categorical", text, "categorical feature")
-
-
-def primary(lists: pl.Series) -> pl.Series:
-    """Of each list the value that is most frequent in the whole column, ties to the first in the alphabet."""
-    rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "value": lists.cast(pl.List(pl.String))})
-    ranked = rows.explode("value").drop_nulls("value").with_columns(count=pl.len().over("value"))
-    best = ranked.sort("count", "value", descending=[True, False]).unique("row", keep="first", maintain_order=True)
-    return rows.select("row").join(best, on="row", how="left", maintain_order="left")["value"]
 
 
 def _category(column: pl.Series, found: Column) -> dict[str, pl.Expr]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from twotower.data.parse import open_csv
+from twotower.data.parse import FIELD, open_csv
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
 from twotower.types import UserError
 
@@ -16,7 +16,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t"
 TYPED = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow"}
 LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
-UNSEEN = "\x1f"  # the ASCII unit separator, which no text holds
+UNSEEN = FIELD.decode()  # no text holds it
 
 
 class TextFormat(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.data.categories import most_frequent
 from twotower.data.columns import Types, csv_files, read_columns
 from twotower.data.frames import Frames
 from twotower.types import UserError
@@ -108,9 +109,7 @@ def _midnight(name: str, day: str) -> int:
 def _items(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Each item's most frequent category, the smallest of equals; a remark where an item has several."""
     count = rows.lazy().group_by("item", "category").agg(num=pl.len()).collect(engine="streaming")
-    largest_first = count.sort("item", "num", "category", descending=[False, True, False])
-    items = largest_first.unique("item", keep="first", maintain_order=True).select("item", "category")
-    num = count["item"].filter(count["item"].is_duplicated()).n_unique()
+    items, num = most_frequent(count)
     if not num:
         return items, ()
     return items, (f"taobao: {num:,} items have several categories; each takes its most frequent one",)
