@@ -37,15 +37,19 @@ def categories(column: pl.Series) -> tuple[np.ndarray, list[str]]:
     return _indices(column, names).to_numpy() - 1, names.cast(pl.String).to_list()
 
 
-def groups(category: np.ndarray, count: np.ndarray, num_categories: int, shares: tuple[float, float]) -> np.ndarray:
-    """0 head, 1 middle, 2 tail of each item's category by training share; -1 without a category."""
+def category_sizes(category: np.ndarray, count: np.ndarray, num_categories: int) -> np.ndarray:
+    """``(num_categories,)`` sums of ``count`` over each category's items."""
     known = category >= 0
-    size = np.bincount(category[known], count[known], minlength=num_categories)
+    return np.bincount(category[known], count[known], minlength=num_categories)
+
+
+def groups(category: np.ndarray, size: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    """0 head, 1 middle, 2 tail of each item's category by its share of ``size``; -1 without a category."""
     largest_first = np.argsort(-size, kind="stable")
-    before = np.zeros(num_categories)
+    before = np.zeros(len(size))
     before[largest_first] = (size[largest_first].cumsum() - size[largest_first]) / max(1, size.sum())
     group_of_category = np.searchsorted(np.asarray(shares), before, side="right")
-    return np.where(known, group_of_category[category] if num_categories else -1, -1).astype(np.int8)
+    return np.where(category >= 0, group_of_category[category] if len(size) else -1, -1).astype(np.int8)
 
 
 def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:

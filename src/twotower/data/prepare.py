@@ -205,16 +205,16 @@ def _tables(
     train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
     category, names = features.categories(item_table["category"])
     count = np.bincount(train_item, minlength=len(items.ids))
+    size = features.category_sizes(category, count, len(names))
     arrays = {f"user/{name}": array for name, array in user_arrays.items()}
     arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
-    arrays |= {"category": category, "group": features.groups(category, count, len(names), options.group_shares)}
+    arrays |= {"category": category, "group": features.groups(category, size, options.group_shares)}
     for side, (ids, truth) in (frames.latents or {}).items():
         rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
         row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
-    known = category >= 0
-    size = np.bincount(category[known], count[known], minlength=len(names)).astype(int).tolist()
-    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), tuple(size))
+    sizes = tuple(size.astype(int).tolist())
+    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), sizes)
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
     return arrays, schema, names, {"user": user_table.select("user"), "item": item_table.select(readable)}
 

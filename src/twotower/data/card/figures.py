@@ -42,7 +42,7 @@ def measure(prepared: Prepared, options: Options) -> Card:
     for name in HELD_OUT:
         per_user[arrays["interactions/user"][arrays[f"position/{name}"]]] -= arrays[f"targets/{name}"]
     user, item = per_user[: meta["num_train_users"]], by_item["train"][: schema.num_train_items]
-    category, largest = _categories(prepared, by_item["train"])
+    category, largest = _categories(prepared, by_item["train"], np.array(schema.category_counts, dtype=np.float64))
     history, lengths = _history(arrays, user, options.history_length)
     figures = {
         "raw": meta["raw"],
@@ -109,11 +109,10 @@ def _part(arrays: dict[str, np.ndarray], meta: dict[str, Any], schema: Schema, n
     return part
 
 
-def _categories(prepared: Prepared, count: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Skew of the categories, by training interactions whose item has one."""
+def _categories(prepared: Prepared, count: np.ndarray, size: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Skew of the categories, by training interactions of items ``count`` and of categories ``size``."""
     category, group, names = prepared.arrays["category"], prepared.arrays["group"], prepared.meta["categories"]
     known = category >= 0
-    size = np.bincount(category[known], count[known], minlength=len(names))  # (num_categories,)
     items = np.bincount(category[known], minlength=len(names))
     group_of = np.zeros(len(names), dtype=np.int8)
     group_of[category[known]] = group[known]
