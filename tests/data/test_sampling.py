@@ -16,7 +16,8 @@ from twotower.types import UserError
 
 SAMPLERS = sorted(path.stem for path in (ROOT / "conf" / "negatives").glob("*.yaml"))
 # user 0: items 0, 1, 2; user 1: items 2, 2 (bought twice) and 4; user 2: item 2. Counts: 1, 1, 4, 0 -> 1, 1
-PAIRS = TrainPairs(torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.int32), torch.tensor([0, 1, 2, 2, 4, 2, 2]), 5)
+USER, ITEM = torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.int32), torch.tensor([0, 1, 2, 2, 4, 2, 2])
+PAIRS = TrainPairs(lambda: (USER, ITEM), 5)
 
 
 def positives(user, item):
@@ -25,8 +26,8 @@ def positives(user, item):
 
 def repeated(num):
     torch.manual_seed(0)
-    row = torch.randint(len(PAIRS.item), (num,))
-    return Positives(PAIRS.item[row], PAIRS.user[row].long(), PAIRS)
+    row = torch.randint(len(ITEM), (num,))
+    return Positives(ITEM[row], USER[row].long(), PAIRS)
 
 
 def share(item):

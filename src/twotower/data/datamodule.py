@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -90,8 +90,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         """
         if self.tables:
             return
-        self.folder = self.prepare_data_once()
-        prepared = store.load(self.folder)
+        prepared = store.load(self.prepare_data_once())
         self.meta = prepared.meta
         self.ids = prepared.tables
         self.schema = Schema.from_plain(prepared.meta["schema"])
@@ -99,19 +98,27 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.note = prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
 
+    @property
+    def folder(self) -> Path:
+        """Where the prepared data of these options are, or will be."""
+        options = {**self.options.plain(), **self.reader.options()}
+        return store.cache_folder(self.cache_dir, self.reader.name, options)
+
     def prepare_data_once(self) -> Path:
         """Folder of the prepared data. Whatever the number of processes, one prepares and the others wait for it."""
-        options = {**self.options.plain(), **self.reader.options()}
-        folder = store.cache_folder(self.cache_dir, self.reader.name, options)
+        folder = self.folder
         if self._is_current(folder):
             return folder
-        message = f"another process is preparing {self.reader.name}: waiting for it"
         with ExitStack() as held:
             with store.writable(self.cache_dir):
-                held.enter_context(waiting_lock(Path(f"{folder}.lock"), message))
+                held.enter_context(self.alone(folder))
             if not self._is_current(folder):
                 self._prepare(folder)
         return folder
+
+    def alone(self, folder: Path) -> AbstractContextManager[None]:
+        """Inside, no other process prepares ``folder``."""
+        return waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {self.reader.name}: waiting for it")
 
     def _prepare(self, folder: Path) -> None:
         self.reader.fetch(self.data_dir)
@@ -122,7 +129,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             frames = self.reader.read(self.data_dir)
             prepared = prepare(frames, self.options, stage)
             stage("writing")
-            store.save(folder, prepared, {"sources": sources, "seconds": time.perf_counter() - started})
+            store.save(
+                folder, prepared, {"sources": sources, "seconds": time.perf_counter() - started, "stages": dict(stage.seconds)}
+            )
         for remark in frames.remarks:
             Console(stderr=True, highlight=False).print(remark, style="yellow", markup=False)
 
@@ -182,13 +191,15 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables = self._tables_on(index.position.device)
         positive = tables["interactions/item"][index.position].long()  # (batch,)
         user = tables["interactions/user"][index.position].long()  # (batch,)
-        pairs = self._train_pairs_on(positive.device)
+        if self._train_pairs is None:
+            self._train_pairs = TrainPairs(self._train_rows, self.schema.num_train_items)
+        pairs = self._train_pairs
         drawn = self.negatives(Positives(positive, user, pairs))
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
         negative_row = row[len(positive) :]
         own = drawn.item.dim() == 2
         return Batch(
-            user=self._user_features(index.position),
+            user=self._user_features(index.position, user),
             item=self.item_features(distinct),
             item_index=distinct,
             category=tables["category"][distinct].long(),
@@ -208,7 +219,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         target = self._targets(index)  # (batch, num_targets)
         seen_row, seen_item = self._seen(index.position)
         return EvalBatch(
-            user=self._with_truth(self._user_features(index.position), "user", user),
+            user=self._with_truth(self._user_features(index.position, user), "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
@@ -242,13 +253,16 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
-        position = self.tables["position/train"].long()
-        user, item = (self.tables[f"interactions/{side}"][position].long() for side in ("user", "item"))
-        return Interactions(user + 1, item + 1)
+        user, item = self._train_rows()
+        return Interactions(user.long() + 1, item.long() + 1)
 
-    def _user_features(self, position: Tensor) -> dict[str, Tensor]:
+    def _train_rows(self) -> tuple[Tensor, Tensor]:
+        """``(num_interactions,)`` users and items of the training part, where the tables are."""
+        position = self.tables["position/train"].long()
+        return self.tables["interactions/user"][position], self.tables["interactions/item"][position]
+
+    def _user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         tables = self._tables_on(position.device)
-        user = tables["interactions/user"][position].long()  # (batch,)
         return {
             feature.name: self._history(position, user) if feature.kind == "history" else tables[f"user/{feature.name}"][user]
             for feature in self.schema.user
@@ -278,15 +292,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         place = torch.arange(len(row), device=position.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         return row, tables["interactions/item"][start[row] + place].long()
 
-    def _train_pairs_on(self, device: torch.device) -> TrainPairs:
-        if self._train_pairs is None or self._train_pairs.user.device != device:
-            tables = self._tables_on(device)
-            position = tables["position/train"].long()
-            user, item = (tables[f"interactions/{side}"][position] for side in ("user", "item"))
-            self._train_pairs = TrainPairs(user, item, self.schema.num_train_items)
-        return self._train_pairs
-
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:
             self.tables = {name: table.to(device) for name, table in self.tables.items()}
+            self._train_pairs = None
         return self.tables

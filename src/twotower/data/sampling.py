@@ -78,16 +78,15 @@ class Popularity:
 
     def __call__(self, positives: Positives) -> Negatives:
         """``(num,)`` shared negatives, or ``(batch, num)`` of each positive's own."""
-        share = positives.pairs.share(self.power)
-        cumulative = share.cumsum(0)
+        cumulative, log_q = positives.pairs.distribution(self.power)
         shape = (self.num,) if self.shared else (len(positives.item), self.num)
 
         def draw() -> Tensor:
-            point = torch.rand(shape, device=share.device, dtype=share.dtype) * cumulative[-1]
-            return torch.searchsorted(cumulative, point, right=True).clamp_max(len(share) - 1)
+            point = torch.rand(shape, device=cumulative.device, dtype=cumulative.dtype) * cumulative[-1]
+            return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
 
         item = _without_positives(draw, positives) if self.exclude_positives and not self.shared else draw()
-        return Negatives(item, share.log().float(), self.exclude_positives)
+        return Negatives(item, log_q, self.exclude_positives)
 
 
 class SharedUniform:
@@ -121,7 +120,7 @@ class InBatch:
 
     def __call__(self, positives: Positives) -> Negatives:
         """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
-        return Negatives(positives.item, positives.pairs.share(1.0).log().float(), self.exclude_positives)
+        return Negatives(positives.item, positives.pairs.distribution(1.0).log_q, self.exclude_positives)
 
 
 class Corpus:

@@ -1,42 +1,56 @@
 """The (user, item) pairs of the training part: what samplers may ask about them."""
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
+class Distribution(NamedTuple):
+    """Items in proportion to a power of their training counts.
+
+    Attributes:
+        cumulative: ``(num_items,)`` sums of the probabilities, in float64.
+        log_q: ``(num_items,)`` their logarithms.
+    """
+
+    cumulative: Tensor
+    log_q: Tensor
+
+
 class TrainPairs:
-    """All training interactions, on one device. Counts and keys are made when first asked for.
+    """All training interactions, on one device. Rows are read, counts and keys made, when first asked for.
 
     Args:
-        user: ``(num_interactions,)`` user indices.
-        item: ``(num_interactions,)`` item indices, all below ``num_items``.
+        rows: gives ``(num_interactions,)`` user indices, and item indices, all below ``num_items``.
         num_items: items of the training part.
     """
 
-    def __init__(self, user: Tensor, item: Tensor, num_items: int) -> None:
-        self.user = user
-        self.item = item
+    def __init__(self, rows: Callable[[], tuple[Tensor, Tensor]], num_items: int) -> None:
+        self.rows = rows
         self.num_items = num_items
-        self._shares: dict[float, Tensor] = {}
+        self._distributions: dict[float, Distribution] = {}
 
     @cached_property
     def item_count(self) -> Tensor:
         """``(num_items,)`` training interactions of each item, at least 1."""
-        return torch.bincount(self.item, minlength=self.num_items).clamp_min(1)
+        return torch.bincount(self.rows()[1], minlength=self.num_items).clamp_min(1)
 
     @cached_property
     def keys(self) -> Tensor:
         """``(num_interactions,)`` sorted ``user * num_items + item``."""
-        return (self.user.long() * self.num_items + self.item).sort().values
+        user, item = self.rows()
+        return (user.long() * self.num_items + item).sort().values
 
-    def share(self, power: float) -> Tensor:
-        """``(num_items,)`` probabilities in proportion to ``item_count ** power``, in float64."""
-        if power not in self._shares:
+    def distribution(self, power: float) -> Distribution:
+        """Probabilities in proportion to ``item_count ** power``."""
+        if power not in self._distributions:
             weight = self.item_count.double() ** power
-            self._shares[power] = weight / weight.sum()
-        return self._shares[power]
+            share = weight / weight.sum()
+            self._distributions[power] = Distribution(share.cumsum(0), share.log().float())
+        return self._distributions[power]
 
     def contain(self, user: Tensor, item: Tensor) -> Tensor:
         """Is ``(user, item)`` a training pair? Both broadcast; so does the answer."""

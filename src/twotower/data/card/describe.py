@@ -15,7 +15,6 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.data.progress import waiting_lock
 from twotower.types import UserError
 
 
@@ -54,10 +53,9 @@ def describe(data: RetrievalDataModule, name: str, force: bool, output: str | No
 
 def _prepare(data: RetrievalDataModule, force: bool) -> tuple[Path, bool]:
     """The folder of the prepared data, and whether it stood there before."""
-    options = {**data.options.plain(), **data.reader.options()}
-    folder = store.cache_folder(data.cache_dir, data.reader.name, options)
+    folder = data.folder
     if force and folder.exists():
-        with waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {data.reader.name}: waiting for it"):
+        with data.alone(folder):
             shutil.rmtree(folder)
     before = _stamp(folder)
     data.prepare_data_once()
