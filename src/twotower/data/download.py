@@ -65,16 +65,8 @@ class Archive(NamedTuple):
 
     def _download(self, data_dir: Path, cure: str) -> None:
         partial = Partial(data_dir / f".{self.top}.download")
-        try:
-            download(self.url, self.checksum, partial)
-            if self.checksum is None:
-                check_whole(partial.path, _name(self.url))
+        with _received(self.url, self.checksum, partial, _name(self.url), cure):
             unpacked = self._unpacked(partial.path, data_dir)
-        except TransferError as error:
-            raise UserError(f"cannot download {self.url} ({error}): {cure}") from error
-        except UnpackError as error:
-            partial.discard()
-            raise UserError(f"{self.url} {error}; deleted: {cure}") from error
         partial.discard()
         merge(unpacked, data_dir / self.top)
 
@@ -117,16 +109,8 @@ class SingleFile(NamedTuple):
                 self._download(target, Partial(hidden.with_name(f"{hidden.name}.download")), cure)
 
     def _download(self, target: Path, partial: Partial, cure: str) -> None:
-        try:
-            download(self.url, self.checksum, partial)
-            if self.checksum is None:
-                check_whole(partial.path, target.name)
-        except TransferError as error:
-            raise UserError(f"cannot download {self.url} ({error}): {cure}") from error
-        except UnpackError as error:
-            partial.discard()
-            raise UserError(f"{self.url} {error}; deleted: {cure}") from error
-        partial.finish(target)
+        with _received(self.url, self.checksum, partial, target.name, cure):
+            partial.finish(target)
 
 
 def _complete(paths: list[Path]) -> bool:
@@ -135,6 +119,25 @@ def _complete(paths: list[Path]) -> bool:
 
 def _name(url: str) -> str:
     return urlsplit(url).path.rpartition("/")[2]
+
+
+@contextmanager
+def _received(url: str, checksum: str | None, partial: Partial, name: str, cure: str) -> Iterator[None]:
+    """``partial`` holds the file inside the block, as whole as can be told; what is then found damaged is deleted.
+
+    Raises:
+        UserError: if it cannot be downloaded, or is damaged.
+    """
+    try:
+        download(url, checksum, partial)
+        if checksum is None:
+            check_whole(partial.path, name)
+        yield
+    except TransferError as error:
+        raise UserError(f"cannot download {url} ({error}): {cure}") from error
+    except UnpackError as error:
+        partial.discard()
+        raise UserError(f"{url} {error}; deleted: {cure}") from error
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     Returns:
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
-    rows = max(1, SCORES_PER_CHUNK // (len(item) * user[0, ..., 0].numel()))
+    rows = max(1, SCORES_PER_CHUNK // (len(item) * user.shape[1:-1].numel()))
     bounds = torch.arange(0, len(user) + rows, rows, device=user.device).clamp_max(len(user))
     seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
     return torch.cat(
