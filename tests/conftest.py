@@ -1,16 +1,21 @@
 """Shared parts of the tests: small worlds, and the scripts run as their users run them."""
 
+import datetime
 import io
 import json
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from twotower.data import transfer
 from twotower.data.datamodule import RetrievalDataModule
@@ -47,6 +52,26 @@ def data(tmp_path):
     module = make_data(tmp_path)
     module.setup()
     return module
+
+
+def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
+    """What ``worker(rank)`` gives in each of two gloo processes, by rank. It must be a module's function."""
+    context = mp.get_context("spawn")
+    queue = context.SimpleQueue()
+    processes = [context.Process(target=_join, args=(worker, rank, f"file://{rendezvous}", queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(queue.get() for _ in processes)
+    for process in processes:
+        process.join(60)
+    return [found[rank] for rank in range(2)]
+
+
+def _join(worker, rank, rendezvous, queue):
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+    queue.put((rank, worker(rank)))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 class Script:

@@ -1,13 +1,10 @@
 """Category alignment and each of its variants: by hand, and against NumPy in float64."""
 
-import datetime
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.conftest import in_two_processes
 from tests.losses.test_functional import make_batch
 from twotower.losses.alignment import CategoryAlignment, RunningCovariance, pair_counts
 from twotower.losses.covariance import CategoryCovariance, category_covariance
@@ -286,25 +283,15 @@ def test_a_running_covariance_too_large_is_refused():
         loss(CategoryCovariance(torch.zeros(1, 512, 512), torch.ones(1), torch.zeros(1, dtype=torch.long)))
 
 
-def worker(rank, rendezvous, queue):
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+def worker(rank):
     loss = make_alignment(3, momentum=0.6)
     align(loss, ITEMS if rank == 0 else LATER, CATEGORY if rank == 0 else CATEGORY[:5])
-    queue.put((loss.running.covariance.tolist(), loss.running.updates.tolist()))
-    dist.barrier()
-    dist.destroy_process_group()
+    return loss.running.covariance.tolist(), loss.running.updates.tolist()
 
 
 @pytest.mark.slow
 def test_processes_share_their_running_covariance(tmp_path):
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    workers = [context.Process(target=worker, args=(rank, f"file://{tmp_path}/rendezvous", queue)) for rank in range(2)]
-    for process in workers:
-        process.start()
-    first, second = (queue.get() for _ in workers)
-    for process in workers:
-        process.join(60)
+    first, second = in_two_processes(worker, tmp_path / "rendezvous")
     assert first == second
     # means of both processes' batches, worked out above; category 2 is in one of them
     assert first[0][:3] == [[[1.0, 0.0], [0.0, 1.5]], [[5.0, 3.0], [3.0, 2.0]], [[2.0, 0.0], [0.0, 0.0]]]

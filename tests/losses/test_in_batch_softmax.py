@@ -1,13 +1,11 @@
 """In-batch softmax: by hand, and two processes against one."""
 
-import datetime
 import math
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.conftest import in_two_processes
 from tests.losses.test_functional import make_batch
 from twotower.losses.in_batch_softmax import InBatchSoftmax
 from twotower.types import Towers, UserError
@@ -60,24 +58,14 @@ def step(rows):
     return loss.detach(), user.grad, table.grad
 
 
-def worker(rank, rendezvous, queue):
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+def worker(rank):
     loss, user, table = step(list(range(3)) if rank == 0 else list(range(3, 6)))
-    queue.put((rank, loss.item(), user.tolist(), table.tolist()))
-    dist.barrier()
-    dist.destroy_process_group()
+    return rank, loss.item(), user.tolist(), table.tolist()
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    workers = [context.Process(target=worker, args=(rank, f"file://{tmp_path}/rendezvous", queue)) for rank in range(2)]
-    for process in workers:
-        process.start()
-    found = sorted(queue.get() for _ in workers)
-    for process in workers:
-        process.join(60)
+    found = in_two_processes(worker, tmp_path / "rendezvous")
     loss, user, table = step(list(range(6)))
     assert (found[0][1] + found[1][1]) / 2 == pytest.approx(loss.item(), rel=1e-5)
     torch.testing.assert_close(torch.tensor(found[0][2] + found[1][2]) / 2, user)  # means of half the rows
