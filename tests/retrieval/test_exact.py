@@ -68,3 +68,11 @@ def test_several_interests_score_by_the_best(monkeypatch):
     assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)
     monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 120)  # two users at a time
     assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)
+
+
+def test_chunks_fit_memory_and_on_a_cpu_its_cache():
+    assert exact._rows_per_chunk(1 << 14, "cuda") == 2048  # 2^25 scores
+    assert exact._rows_per_chunk(1 << 14, "cpu") == 64  # 2^20
+    assert exact._rows_per_chunk(1 << 20, "cpu") == 16  # some rows, though 2^24 scores are no longer in the cache
+    assert exact._rows_per_chunk(1 << 24, "cpu") == 2  # memory first
+    assert exact._rows_per_chunk(1 << 26, "cpu") == 1
