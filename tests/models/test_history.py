@@ -109,7 +109,9 @@ def test_transformer_is_numpy_and_causal():
     p = arrays(encoder)
     x = weight.numpy()[[5, 2, 7]] + p["position"][[2, 1, 0]]  # the last item stands at position 0
     for block in ("blocks.0", "blocks.1"):
-        q, k, v = np.split(linear(norm(x, p, f"{block}.attention_norm"), p, f"{block}.query_key_value"), 3, axis=1)
+        normed = norm(x, p, f"{block}.attention_norm")
+        q = linear(normed, p, f"{block}.query")
+        k, v = np.split(linear(normed, p, f"{block}.key_value"), 2, axis=1)
         mixed = np.zeros_like(x)
         for place in range(3):
             for head in (slice(0, 2), slice(2, 4)):

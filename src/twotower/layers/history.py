@@ -104,9 +104,10 @@ class Transformer(nn.Module):
         itself = torch.eye(length, dtype=torch.bool, device=index.device)  # keeps the padding's rows finite
         causal = torch.ones_like(itself).tril()
         may_see = causal & (known[:, None] | itself)  # (batch, length, length)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, may_see[:, None])
-        return self.norm(x[:, -1]) * known[:, -1:]
+        last = self.blocks[-1](x, may_see[:, None, -1:])  # nothing else is read of the last block
+        return self.norm(last[:, 0]) * known[:, -1:]
 
 
 class Block(nn.Module):
@@ -123,18 +124,22 @@ class Block(nn.Module):
         self.num_heads = num_heads
         self.rate = dropout
         self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, dim)
         self.network = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, may_see: Tensor) -> Tensor:
-        """``(batch, length, dim)`` and ``(batch, 1, length, length)`` to ``(batch, length, dim)``."""
-        parts = self.query_key_value(self.attention_norm(x)).chunk(3, dim=2)
+        """``(batch, length, dim)`` to ``(batch, places, dim)``, of its last places.
+
+        ``may_see``, ``(batch, 1, places, length)``, tells what each of them may look at.
+        """
+        places, normed = may_see.shape[2], self.attention_norm(x)
+        parts = (self.query(normed[:, -places:]), *self.key_value(normed).chunk(2, dim=2))
         query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         rate = self.rate if self.training else 0.0
-        heads = F.scaled_dot_product_attention(query, key, value, may_see, rate)  # (batch, heads, length, dim / heads)
-        x = x + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
+        heads = F.scaled_dot_product_attention(query, key, value, may_see, rate)  # (batch, heads, places, dim / heads)
+        x = x[:, -places:] + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.network(self.network_norm(x)))
 
 
