@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "callbacks": {"types"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
+    "wandb_logger": {"types"},
     "results": set(),
     "cli": {"types"},
-    "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models"},
+    "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models", "wandb_logger"},
     "benchmark": {"types", "run", "results"},
 }
 
