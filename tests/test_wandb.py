@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import wandb
+import yaml
 
+from tests.conftest import ROOT
 from tests.wandb_backend import KEY, Backend, closed_port, silent_server
 from twotower.types import UserError
 from twotower.wandb_logger import RunWandbLogger, closing_wandb, flatten
@@ -51,8 +55,7 @@ def online(home, backend):
 @pytest.fixture
 def train(home, script):
     def run(*overrides, options=TINY):
-        for name in ("WANDB_MODE", "HOME", "NETRC"):  # as they are now, not as they were before the test
-            script.env.pop(name, None)
+        script.env = {key: value for key, value in script.env.items() if key.startswith(("TWOTOWER_", "OMP", "COLUMNS"))}
         return script("train", *options, *overrides)
 
     return run
@@ -127,8 +130,9 @@ def test_a_run_arrives(online, train, tmp_path):
 
 @pytest.mark.slow
 def test_jobs_of_a_multirun_are_runs_of_their_own_and_a_failing_one_is_seen(online, train):
-    done = train("loss.lambda1=0,0.25,-1", "loss.lambda2=0", "hydra.sweep.dir=sweep", options=["-m", *TINY])
-    assert done.returncode == 1
+    folders = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
+    done = train("loss.lambda1=0,0.25,-1", "loss.lambda2=0", *folders, options=["-m", *TINY])
+    assert done.returncode == 1 and "loss.lambda1 must be" in done.stderr
     arrived = {run.config["loss.lambda1"]: run for run in online.runs.values()}
     assert {weight: run.exit_code for weight, run in arrived.items()} == {0: 0, 0.25: 0, -1: 1}
     assert len(arrived[0].logged("val/ndcg@10")) == len(arrived[0.25].logged("val/ndcg@10")) == 2
@@ -247,3 +251,88 @@ def test_names_say_what_is_computed(home, tmp_path):
         started.begin({"model": "dat", "data": "table"}, [*overrides, "~callbacks.progress"], {"seed": 1}, resumed=False)
         assert wandb.run.name == "dat table lambda3=0 items=items.csv seed=1"
         assert (wandb.run.group, wandb.run.tags) == ("dat table lambda3=0 items=items.csv", ("dat", "table", "paper"))
+
+
+@pytest.fixture
+def cli(online, tmp_path):
+    """``wandb`` at the command line, in an activated environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folders = {name: str(tmp_path / name.split("_")[1].lower()) for name in ("TWOTOWER_OUTPUT_DIR", "TWOTOWER_CACHE_DIR")}
+    env = {**os.environ, "PATH": path, "WANDB_DIR": str(tmp_path), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **folders}
+
+    def run(*arguments):
+        done = subprocess.run(["wandb", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_an_agent_runs_what_a_sweep_gives_it(online, cli, tmp_path):
+    sweep = yaml.safe_load((ROOT / "sweeps/dat_lambdas_grid.yaml").read_text())
+    del sweep["parameters"]["experiment"]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep))
+    code, said = cli("sweep", "--project", "twotower", "--entity", "e", str(file))
+    assert code == 0 and "wandb agent e/twotower/s1" in said
+    assert yaml.safe_load(online.sweep)["parameters"]["loss.lambda3"]["values"] == [0, 0.1, 1]
+
+    tiny = {key: value for key, _, value in (option.partition("=") for option in TINY)}
+    online.schedule = {
+        "run1": {**tiny, "loss.lambda1": 0, "loss.lambda3": 0.1, "seed": 1},
+        "run2": {**tiny, "loss.lambda1": 0.5, "loss.lambda3": -1, "seed": 2},  # fails
+    }
+    code, said = cli("agent", "--count", "2", "e/twotower/s1")
+    assert code == 0 and list(online.runs) == ["run1", "run2"]
+    weights = ("loss.lambda1", "loss.lambda3", "seed")
+    assert [[run.config[key] for key in weights] for run in online.runs.values()] == [[0, 0.1, 1], [0.5, -1, 2]]
+    assert {run.about["sweep"] for run in online.runs.values()} == {"s1"}
+    first, failed = online.runs.values()
+    assert (first.exit_code, failed.exit_code) == (0, 1), said
+    assert len(first.logged("val/ndcg@10")) == 2 and len(first.logged("test/ndcg@10")) == 1
+    assert first.logged("train/alignment") and not first.logged("train/mimic_user")
+    assert "error: loss.lambda3 must be a finite number >= 0, got -1" in said and not failed.logged("val/ndcg@10")
+    assert "locked" not in said and "Ignoring" not in said and KEY not in said
+
+
+@pytest.mark.slow
+def test_every_sweep_file_is_taken_by_the_client(online, cli):
+    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
+        code, said = cli("sweep", "--project", "twotower", "--entity", "e", str(path))
+        assert code == 0 and "wandb agent e/twotower/s1" in said and "WARNING" not in said, said
+        assert yaml.safe_load(online.sweep)["parameters"].keys() == yaml.safe_load(path.read_text())["parameters"].keys()
+
+
+@pytest.mark.slow
+def test_what_was_logged_offline_is_sent_later(online, train, cli, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    done = train("hydra.run.dir=run")
+    assert done.returncode == 0 and not online.runs
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    folder = tmp_path / done.stderr.split("wandb sync ")[1].split()[0]
+    code, said = cli("sync", str(folder))
+    assert code == 0, said
+    ((name, run),) = online.runs.items()
+    assert name == (tmp_path / "run/wandb/run_id").read_text() and run.about["displayName"].startswith("dat synthetic")
+    assert len(run.logged("val/ndcg@10")) == 2 and run.config["loss.lambda1"] == 0.5 and run.exit_code == 0
+    assert [name for name in run.files if name.endswith(".table.json")] and [name for name in run.files if name.endswith(".png")]
+
+
+@pytest.mark.slow
+def test_training_goes_on_when_the_server_dies(online, script, tmp_path):
+    limits = ["logger.init_timeout=2", "logger.finish_timeout=2", "trainer.max_epochs=6", "callbacks.early_stopping.patience=9"]
+    script.env = {
+        **script.env,
+        **{key: value for key, value in os.environ.items() if key.startswith(("WANDB_", "HOME", "NETRC"))},
+    }
+    del script.env["WANDB_MODE"]
+    process = script.popen("train", *TINY, *limits, "hydra.run.dir=run")
+    while process.poll() is None and not any(run.logged("val/ndcg@10") for run in online.runs.values()):
+        time.sleep(0.05)
+    online.close()
+    started = time.monotonic()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "warning: W&B: not all was sent in time; wandb sync --include-online run/wandb/run-" in err
+    assert script.metrics("run")["epochs"] == 6
+    assert time.monotonic() - started < 90
