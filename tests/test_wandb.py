@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -227,6 +229,23 @@ def test_a_server_that_dies_neither_stops_nor_holds_up_the_run(online, tmp_path,
     assert f"warning: W&B: not all was sent in time; wandb sync --include-online {folder} sends the run later" in (
         capsys.readouterr().err.replace("\n", "")
     )
+
+
+@pytest.mark.skipif(not shutil.which("pgrep"), reason="finds the process by pgrep")
+def test_a_client_process_that_dies_does_not_stop_the_run(home, tmp_path, capsys):
+    with closing_wandb():
+        run = begin(tmp_path, offline=True)
+        found = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
+        for child in found.stdout.split():
+            os.kill(int(child), signal.SIGKILL)
+        for step in range(100):
+            run.log_metrics({"train/loss": 1.0}, step=step)
+            time.sleep(0.01)
+        run.log_results(["metric", "test"], [["mrr", 0.5]], {"val/mrr": 0.5}, tmp_path)
+    assert capsys.readouterr().err.count("and the run goes on without it") == 1
+    with closing_wandb():
+        begin(tmp_path, offline=True).log_metrics({"train/loss": 1.0}, step=1)
+    assert "goes on without it" not in capsys.readouterr().err
 
 
 def test_a_failing_job_ends_its_run_as_failed(online, tmp_path):

@@ -3,8 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class RunWandbLogger(WandbLogger):
         del self._wandb_init["anonymous"]  # which W&B dropped, and warns of
         self.init_timeout = init_timeout
         self.finish_timeout = finish_timeout
+        self.lost = False
 
     @rank_zero_only
     def begin(self, choices: dict[str, Any], overrides: list[str], settings: dict[str, Any], *, resumed: bool) -> None:
@@ -96,6 +97,11 @@ class RunWandbLogger(WandbLogger):
         return self._experiment
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a row."""
+        self._send(lambda: WandbLogger.log_metrics(self, metrics, step))
+
+    @rank_zero_only
     def log_results(self, columns: list[str | int], rows: list[list[Any]], summary: dict[str, float | None], plots: Path) -> None:
         """The run's table and plots, and into the summary what no last epoch stands for.
 
@@ -105,6 +111,9 @@ class RunWandbLogger(WandbLogger):
             summary: values by name, such as the validation metrics of the epoch that was chosen.
             plots: folder of PNG files; may be missing.
         """
+        self._send(lambda: self._log_results(columns, rows, summary, plots))
+
+    def _log_results(self, columns: list[Any], rows: list[list[Any]], summary: dict[str, float | None], plots: Path) -> None:
         import wandb
 
         run = self.experiment
@@ -112,6 +121,16 @@ class RunWandbLogger(WandbLogger):
         run.summary.update(summary)
         if run.offline or self._reason_of_silence() is None:  # a table asks the server, for 20 s and more where there is none
             run.log({"results": wandb.Table(columns=columns, data=rows)})
+
+    def _send(self, log: Callable[[], None]) -> None:
+        """W&B's process may die, or refuse what it is given; the run goes on without it."""
+        if self.lost:
+            return
+        try:
+            log()
+        except Exception as error:
+            self.lost = True
+            _say(f"W&B fails with {type(error).__name__} ({_line(error)}), and the run goes on without it", warning=True)
 
     def _start(self) -> Any:
         """Online if that can be, else offline."""
@@ -249,10 +268,19 @@ def _has_key() -> bool:
 
 def _finish(run: Any, code: int) -> None:
     """A run that cannot be sent must not fail: its files stay."""
+    import wandb
+
+    why = None
     try:
         run.finish(exit_code=code)
+    except TimeoutError:
+        why = "not all was sent in time"
     except Exception as error:
-        why = "not all was sent in time" if isinstance(error, TimeoutError) else _line(error)
+        why = _line(error)
+        wandb.run = None  # the next job gets a client of its own
+        with suppress(Exception):
+            wandb.teardown()
+    if why:
         _say(f"W&B: {why}; wandb sync --include-online {_folder(run)} sends the run later", warning=True)
 
 
