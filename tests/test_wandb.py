@@ -16,7 +16,8 @@ import yaml
 from tests.conftest import ROOT
 from tests.wandb_backend import KEY, Backend, closed_port, silent_server
 from twotower.types import UserError
-from twotower.wandb_logger import RunWandbLogger, closing_wandb, flatten
+from twotower.wandb_logger import RunWandbLogger, closing_wandb
+from twotower.wandb_names import flatten
 
 WORLD = {"num_users": 60, "num_items": 40, "num_categories": 3, "num_clusters": 6, "interactions_per_user": 8}
 TINY = [
@@ -249,11 +250,11 @@ def test_a_client_process_that_dies_does_not_stop_the_run(home, tmp_path, capsys
 
 
 def test_a_failing_job_ends_its_run_as_failed(online, tmp_path):
-    for code, error in ((1, ValueError), (255, KeyboardInterrupt)):
+    for error in (ValueError, KeyboardInterrupt, SystemExit):
         with pytest.raises(error), closing_wandb():
-            begin(tmp_path / str(code))
+            begin(tmp_path / error.__name__)
             raise error
-    assert [run.exit_code for run in online.runs.values()] == [1, 255]
+    assert [run.exit_code for run in online.runs.values()] == [1, 255, 255]
 
 
 def test_disabled_means_disabled(home, tmp_path, capsys):

@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from twotower.types import UserError, check_number
+from twotower.wandb_names import flatten, variant
 
 KEY = "WANDB_API_KEY in the environment or in .env, or `wandb login`"
-UNNAMED = ("model", "data", "seed", "paths", "logger", "callbacks", "trainer", "hydra", "ckpt_path", "debug")  # overrides
-UNLOGGED = ("paths", "logger", "ckpt_path")
 REFUSED = re.compile(r"returned error (40[0134]\b.*)")
 PLAUSIBLE = re.compile(r"[\w.-]{40,}")
 INTERRUPTED = 255  # W&B shows such a run as killed
@@ -74,7 +73,7 @@ class RunWandbLogger(WandbLogger):
         Raises:
             UserError: if W&B refuses the key or the project.
         """
-        group = " ".join([choices["model"], choices["data"], *map(_short, filter(_is_named, overrides))])[:NAME_LIMIT]
+        group = variant(choices, overrides)[:NAME_LIMIT]
         self._wandb_init["group"] = self._wandb_init["group"] or group
         self._wandb_init["name"] = self._wandb_init["name"] or f"{group[: NAME_LIMIT - 16]} seed={settings['seed']}"
         self._wandb_init["tags"] = [choices["model"], choices["data"], *self._wandb_init["tags"]]
@@ -186,45 +185,13 @@ def closing_wandb() -> Iterator[None]:
     try:
         yield
         code = 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning ends with the latter on SIGINT, and on SIGTERM, as agents stop a run
         code = INTERRUPTED
         raise
     finally:
         run = sys.modules["wandb"].run if "wandb" in sys.modules else None
         if run is not None:
             _finish(run, code)
-
-
-def flatten(choices: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Options and settings under dotted names, as they stand on the command line; of folders the last part alone.
-
-    Args:
-        choices: option of each config group.
-        settings: plain nested containers.
-    """
-    found = {group: option for group, option in choices.items() if option is not None}
-    _flatten("", settings, found)
-    return {key: value for key, value in found.items() if re.split("[./]", key)[0] not in UNLOGGED}
-
-
-def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            _flatten(f"{prefix}{key}.", value, found)
-        elif not key.startswith("_"):
-            found[f"{prefix}{key}"] = Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _is_named(override: str) -> bool:
-    """Does it tell what is computed, and is it not in the name already?"""
-    key = override.lstrip("+~").split("=")[0]
-    return key not in UNNAMED and key.split(".")[0] not in UNNAMED[3:]
-
-
-def _short(override: str) -> str:
-    """``loss.lambda3=0`` as ``lambda3=0``, a file by its name."""
-    key, _, value = override.lstrip("+").partition("=")
-    return f"{key.split('.')[-1]}={Path(value).name}"
 
 
 def _mode() -> str:
