@@ -325,16 +325,20 @@ def test_every_sweep_file_is_taken_by_the_client(online, cli):
 
 @pytest.mark.slow
 def test_what_was_logged_offline_is_sent_later(online, train, cli, tmp_path, monkeypatch):
+    """Also what a resumed run logged, into the same W&B run."""
     monkeypatch.delenv("WANDB_API_KEY")
-    done = train("hydra.run.dir=run")
-    assert done.returncode == 0 and not online.runs
+    folders = []
+    for overrides in (["hydra.run.dir=run"], ["ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=3"]):
+        done = train(*overrides)
+        assert done.returncode == 0 and not online.runs
+        folders.append(str(tmp_path / done.stderr.split("wandb sync ")[1].split()[0]))
+        time.sleep(1)  # W&B's folders are named by the second
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    folder = tmp_path / done.stderr.split("wandb sync ")[1].split()[0]
-    code, said = cli("sync", str(folder))
+    code, said = cli("sync", *folders)
     assert code == 0, said
     ((name, run),) = online.runs.items()
     assert name == (tmp_path / "run/wandb/run_id").read_text() and run.about["displayName"].startswith("dat synthetic")
-    assert len(run.logged("val/ndcg@10")) == 2 and run.config["loss.lambda1"] == 0.5 and run.exit_code == 0
+    assert len(run.logged("val/ndcg@10")) == 3 and run.config["loss.lambda1"] == 0.5 and run.exit_code == 0
     assert [name for name in run.files if name.endswith(".table.json")] and [name for name in run.files if name.endswith(".png")]
 
 

@@ -54,7 +54,7 @@ class RunWandbLogger(WandbLogger):
     ) -> None:
         check_number("logger.init_timeout", init_timeout, 1)
         check_number("logger.finish_timeout", finish_timeout, 1)
-        super().__init__(name, save_dir, offline=offline, project=project, entity=entity, group=group, tags=tags)
+        super().__init__(name, save_dir, offline=offline, project=project, entity=entity or None, group=group, tags=tags)
         del self._wandb_init["anonymous"]  # which W&B dropped, and warns of
         self.init_timeout = init_timeout
         self.finish_timeout = finish_timeout
