@@ -35,6 +35,7 @@ def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:
         "data_dir": str(cache_dir / "raw"),
         "cache_dir": str(cache_dir / "cache"),
         "batch_size": 16,
+        "positives": "interactions",
         "eval_batch_size": 7,
         "min_value": None,
         "duplicates": "first",

@@ -77,11 +77,15 @@ def test_shared_draws_are_counted(data):
     assert batch.num_draws.sum() == 200 and batch.negative is None and batch.num_pairs == 16 * 201
 
 
+def training(position, *args):
+    return TrainLoader(position, torch.zeros_like(position), "interactions", *args)
+
+
 def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(data):
     data.negatives = Uniform(3, False)
 
     def draws(seed, rank=0):
-        loader = TrainLoader(data.tables["position/train"], 16, seed, rank, 2)
+        loader = training(data.tables["position/train"], 16, seed, rank, 2)
         drawn = []
         for _ in range(2):
             for index in loader:
@@ -98,11 +102,27 @@ def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(dat
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_training_shards_cover_each_row_once(world_size):
     position = torch.arange(101)
-    loaders = [TrainLoader(position, 8, 5, rank, world_size) for rank in range(world_size)]
+    loaders = [training(position, 8, 5, rank, world_size) for rank in range(world_size)]
     batches = [[index.position for index in loader] for loader in loaders]
     assert len({len(b) for b in batches}) == 1 and len(batches[0]) == len(loaders[0])  # nobody waits for a missing step
     seen = torch.cat([p for b in batches for p in b]).sort().values
     assert len(seen.unique()) == len(seen) >= 101 - (world_size - 1)
+
+
+def test_drawn_by_users_each_user_counts_alike():
+    """User 7 has one position, user 8 four, user 9 fifteen: a third of the draws each, over all of the user's positions."""
+    user = torch.tensor([7] + [8] * 4 + [9] * 15)
+    loader = TrainLoader(torch.arange(100, 120), user, "users", 8, 5)
+    epochs = [torch.cat([index.position for index in loader]) for _ in range(600)]
+    assert all(len(epoch) == 20 for epoch in epochs)
+    counts = torch.bincount(torch.cat(epochs) - 100, minlength=20)  # of 12,000 draws: 4,000 a user, deviation 52
+    assert (counts.split([1, 4, 15])[0] - 4000).abs() < 200
+    assert ((counts[1:5] - 1000).abs() < 120).all() and ((counts[5:] - 267).abs() < 80).all()
+
+
+def test_an_epoch_of_users_or_of_interactions():
+    with pytest.raises(UserError, match="data.positives must be one of interactions, users, got 'pairs'"):
+        TrainLoader(torch.arange(3), torch.arange(3), "pairs", 8, 5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -115,12 +135,12 @@ def test_evaluation_shards_cover_each_row_once_without_padding(world_size):
 
 def test_loader_goes_on_where_it_stopped():
     position = torch.arange(50)
-    whole = TrainLoader(position, 8, 5)
+    whole = training(position, 8, 5)
     expected = [(i.position.tolist(), i.seed) for _ in range(2) for i in whole]
-    first = TrainLoader(position, 8, 5)
+    first = training(position, 8, 5)
     iterator = iter(first)
     found = [(i.position.tolist(), i.seed) for i in (next(iterator) for _ in range(3))]
-    second = TrainLoader(position, 8, 5)
+    second = training(position, 8, 5)
     second.load_state_dict(first.state_dict())
     found += [(i.position.tolist(), i.seed) for _ in range(2) for i in second]
     assert found == expected

@@ -34,6 +34,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
         batch_size: positives per process and training step.
+        positives: of an epoch: each of the ``interactions`` once, or as many draws of ``users``.
         eval_batch_size: users per evaluation step.
         min_value: see :class:`~twotower.data.filters.Filters`, like the next two.
         duplicates: which of repeated pairs to keep.
@@ -56,6 +57,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         data_dir: str,
         cache_dir: str,
         batch_size: int,
+        positives: str,
         eval_batch_size: int,
         min_value: float | None,
         duplicates: str,
@@ -70,6 +72,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.cache_dir = Path(cache_dir)
         self.batch_size = batch_size
+        self.positives = positives
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core)
         self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
@@ -101,8 +104,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     @property
     def folder(self) -> Path:
         """Where the prepared data of these options are, or will be."""
-        options = {**self.options.plain(), **self.reader.options()}
-        return store.cache_folder(self.cache_dir, self.reader.name, options)
+        return store.cache_folder(self.cache_dir, self.reader.name, {**self.options.plain(), **self.reader.options()})
 
     def prepare_data_once(self) -> Path:
         """Folder of the prepared data. Whatever the number of processes, one prepares and the others wait for it."""
@@ -151,7 +153,8 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""
-        return TrainLoader(self.tables["position/train"], self.batch_size, self.seed, *self._rank())
+        user = self._train_rows()[0]
+        return TrainLoader(self.tables["position/train"], user, self.positives, self.batch_size, self.seed, *self._rank())
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""
@@ -191,9 +194,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables = self._tables_on(index.position.device)
         positive = tables["interactions/item"][index.position].long()  # (batch,)
         user = tables["interactions/user"][index.position].long()  # (batch,)
-        if self._train_pairs is None:
-            self._train_pairs = TrainPairs(self._train_rows, self.schema.num_train_items)
-        pairs = self._train_pairs
+        pairs = self._train_pairs = self._train_pairs or TrainPairs(self._train_rows, self.schema.num_train_items)
         drawn = self.negatives(Positives(positive, user, pairs))
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
         negative_row = row[len(positive) :]

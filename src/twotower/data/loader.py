@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twotower.types import EvalIndex, TrainIndex, check_number
+from twotower.types import EvalIndex, TrainIndex, check_choice, check_number
 
 
 class TrainLoader:
@@ -15,15 +15,29 @@ class TrainLoader:
 
     Args:
         position: ``(num_positives,)`` positions of the training interactions.
+        user: ``(num_positives,)`` their users; equal ones stand together.
+        positives: ``interactions``: an epoch takes each once, so that active users count for more. ``users``: it draws as many
+            times a user, then one of the user's interactions, so that users count alike, as they do in evaluation.
         batch_size: positives per process and step.
         seed: of order and steps.
         rank: of this process; each takes its own rows of every global batch.
         world_size: number of processes.
     """
 
-    def __init__(self, position: Tensor, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        position: Tensor,
+        user: Tensor,
+        positives: str,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_choice("data.positives", positives, ("interactions", "users"))
         check_number("data.batch_size", batch_size, 1)
         self.position = position
+        self.run_lengths = torch.unique_consecutive(user, return_counts=True)[1] if positives == "users" else None
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -42,13 +56,21 @@ class TrainLoader:
         if self.next_batch >= len(self):
             self.epoch, self.next_batch = self.epoch + 1, 0
         generator = torch.Generator().manual_seed(self._seed(self.epoch))
-        order = torch.randperm(len(self.position), generator=generator)
+        order = self._order(generator)
         size = self.batch_size * self.world_size
         while self.next_batch < len(self):
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
             yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch, self.rank))
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """``(num_positives,)`` places in ``position``, in the epoch's order."""
+        if self.run_lengths is None:
+            return torch.randperm(len(self.position), generator=generator)
+        user = torch.randint(len(self.run_lengths), (len(self.position),), generator=generator)
+        place = torch.rand(len(user), dtype=torch.float64, generator=generator) * self.run_lengths[user]
+        return (self.run_lengths.cumsum(0) - self.run_lengths)[user] + place.long()
 
     def set_epoch(self, epoch: int) -> None:
         """Start ``epoch``, unless the loader is in it.
