@@ -48,7 +48,9 @@ def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
     """The same table as plain values: names of its columns, and a row per metric."""
     values = {name: column for name, column in _columns(record).items() if column}
     names = [name for name in COLUMNS if name in values]
-    return ["metric", *names], [[metric, *(values[name].get(metric) for name in names)] for metric in values["test"]]
+    return ["metric", *names], [
+        [metric, *(values[name].get(metric) for name in names)] for metric in values.get("test") or values["val"]
+    ]
 
 
 def peak_memory_bytes() -> int:
