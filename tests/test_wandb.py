@@ -344,19 +344,17 @@ def test_what_was_logged_offline_is_sent_later(online, train, cli, tmp_path, mon
 
 @pytest.mark.slow
 def test_training_goes_on_when_the_server_dies(online, script, tmp_path):
-    limits = ["logger.init_timeout=2", "logger.finish_timeout=2", "trainer.max_epochs=6", "callbacks.early_stopping.patience=9"]
-    script.env = {
-        **script.env,
-        **{key: value for key, value in os.environ.items() if key.startswith(("WANDB_", "HOME", "NETRC"))},
-    }
+    limits = ["logger.init_timeout=2", "logger.finish_timeout=2", "trainer.max_epochs=12"]
+    limits += ["callbacks.early_stopping=null", "callbacks.diagnostics=null"]
     del script.env["WANDB_MODE"]
     process = script.popen("train", *TINY, *limits, "hydra.run.dir=run")
-    while process.poll() is None and not any(run.logged("val/ndcg@10") for run in online.runs.values()):
+    while process.poll() is None and not (tmp_path / "run/checkpoints/last.ckpt").exists():
         time.sleep(0.05)
     online.close()
+    assert online.runs and process.poll() is None
     started = time.monotonic()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "warning: W&B: not all was sent in time; wandb sync --include-online run/wandb/run-" in err
-    assert script.metrics("run")["epochs"] == 6
+    assert script.metrics("run")["epochs"] == 12
     assert time.monotonic() - started < 90

@@ -46,11 +46,13 @@ class Backend:
         self.bodies: list[str] = []  # of all requests
         self.given: list[str] = []
         self.status = 200
+        self.closed = False
         self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"backend": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
+        self.closed = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -155,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def body(self) -> bytes:
+        if self.backend.closed:
+            raise ConnectionAbortedError  # connections that are kept open die with the server
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
 

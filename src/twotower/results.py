@@ -48,9 +48,8 @@ def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
     """The same table as plain values: names of its columns, and a row per metric."""
     values = {name: column for name, column in _columns(record).items() if column}
     names = [name for name in COLUMNS if name in values]
-    return ["metric", *names], [
-        [metric, *(values[name].get(metric) for name in names)] for metric in values.get("test") or values["val"]
-    ]
+    metrics = values.get("test") or values["val"]
+    return ["metric", *names], [[metric, *(values[name].get(metric) for name in names)] for metric in metrics]
 
 
 def peak_memory_bytes() -> int:
