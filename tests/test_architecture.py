@@ -18,8 +18,11 @@ MAY_IMPORT = {
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
     "results": set(),
+    "settings": set(),
+    "ranks": {"settings", "results"},
+    "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
-    "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models"},
+    "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models"},
     "benchmark": {"types", "run", "results"},
 }
 

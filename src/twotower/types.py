@@ -146,6 +146,7 @@ class EvalBatch(NamedTuple):
         seen_row: ``(num_seen,)`` row in the batch of each seen (user, item) pair.
         seen_item: ``(num_seen,)`` corpus index of each seen pair.
         group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's metrics; padding never does.
+        user_index: ``(batch,)`` who they are among the data's users.
     """
 
     user: dict[str, Tensor]
@@ -153,6 +154,7 @@ class EvalBatch(NamedTuple):
     seen_row: Tensor
     seen_item: Tensor
     group: Tensor
+    user_index: Tensor
 
 
 class Negatives(NamedTuple):

@@ -215,8 +215,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
-        tables = self._tables_on(index.position.device)
-        user = tables["interactions/user"][index.position].long()  # (batch,)
+        user = self._tables_on(index.position.device)["interactions/user"][index.position].long()  # (batch,)
         target = self._targets(index)  # (batch, num_targets)
         seen_row, seen_item = self._seen(index.position)
         return EvalBatch(
@@ -225,6 +224,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             seen_row=seen_row,
             seen_item=seen_item,
             group=self._groups(target, user),
+            user_index=user,
         )
 
     def _targets(self, index: EvalIndex) -> Tensor:
