@@ -1,54 +1,78 @@
 """From run folders to a report: what ``src/report.py`` does."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from twotower.metrics.base import RankMetric
-from twotower.report import markdown, runs
-from twotower.report.section import Section, Wanted, make_section
+from twotower.report import markdown, quoted, runs, tables
+from twotower.report.console import show
+from twotower.report.document import Report, as_markdown
+from twotower.report.page import as_html
+from twotower.report.plots import draw
+from twotower.report.section import Wanted, make_section
 from twotower.report.variants import by_data
 from twotower.results import write_text
 from twotower.types import UserError, check_number
 
 
-def report(config: DictConfig) -> list[Section]:
+def report(config: DictConfig) -> Report:
     """Read the runs, compare them, write everything.
 
     Raises:
         UserError: if no run can be counted, or a setting is wrong.
     """
-    places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
     wanted = _wanted(config)
+    counted, left_out = _read(_places(config), list(wanted.metrics))
+    sections = [make_section(group, wanted) for group in by_data(counted)]
+    entries = quoted.read(config.quoted)
+    left_out += [run for section in sections for run in section.left_out]
+    made = Report(sections, [quoted.fitting(entries, section) for section in sections], left_out, wanted)
+    _write(made, Path(config.output or _default_output(_places(config))))
+    if config["update"]:  # as an attribute it is a method
+        markdown.update(Path(config["update"]), config.block, as_markdown(made))
+    return made
+
+
+def _read(places: list[str], metrics: list[str]) -> tuple[list[runs.Run], list[runs.LeftOut]]:
     folders = runs.find(places)
     names = _names(folders)
-    read = [runs.read(folder, names[folder], list(wanted.metrics)) for folder in folders]
+    read = [runs.read(folder, names[folder], metrics) for folder in folders]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]
     if not counted:
-        reasons = "; ".join(f"{run.name}: {run.reason}" for run in left_out)
-        raise UserError(f"none of the {len(folders)} runs can be counted: {reasons}")
-    sections = [make_section(group, wanted) for group in by_data(counted)]
-    left_out += [run for section in sections for run in section.left_out]
-    _write(config, sections, left_out, wanted)
-    return sections
+        reasons = Counter(run.reason for run in left_out).most_common(3)
+        told = "; ".join(f"{reason} ({count} of {len(folders)})" for reason, count in reasons)
+        raise UserError(f"runs={','.join(places)}: no run can be counted: {told}")
+    return counted, left_out
 
 
-def _write(config: DictConfig, sections: list[Section], left_out: list[runs.LeftOut], wanted: Wanted) -> None:
-    text = markdown.document(sections, left_out, wanted)
-    output = Path(config.output or _first_folder(config) / "report")
+def _write(made: Report, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "report.md", f"{text}\n")
-    if config["update"]:  # the attribute is a method
-        markdown.update(Path(config["update"]), config.block, text)
-    print(text)
+    write_text(output / "report.md", f"{as_markdown(made)}\n")
+    write_text(output / "tables.csv", tables.as_csv(made))
+    write_text(output / "tables.tex", tables.as_latex(made))
+    images = [draw(section, made.wanted, output) for section in made.sections]
+    write_text(output / "index.html", as_html(made, images))
+    screen = Console()
+    show(made, screen)
+    screen.print(f"{output / 'index.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _first_folder(config: DictConfig) -> Path:
-    first = config.runs if isinstance(config.runs, str) else config.runs[0]
-    return Path(first) if Path(first).is_dir() else Path()
+def _places(config: DictConfig) -> list[str]:
+    return [config.runs] if isinstance(config.runs, str) else list(config.runs)
+
+
+def _default_output(places: list[str]) -> Path:
+    """``report`` in the first folder; of a glob in the part before its first wildcard."""
+    first = Path(places[0])
+    while not first.is_dir():
+        first = first.parent
+    return first / "report"
 
 
 def _names(folders: list[Path]) -> dict[Path, str]:

@@ -3,57 +3,29 @@
 import re
 from pathlib import Path
 
-from twotower.report.runs import LeftOut
-from twotower.report.section import Difference, Row, Section, Wanted
-from twotower.report.text import interval, method, metric_name, p_value, relative, separate, signed, title, with_spread
+from twotower.report.grid import Grid, Line
 from twotower.results import write_text
 from twotower.types import UserError
 
-BLOCK = re.compile(r"(?P<start><!-- report:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<end><!-- /report -->)", re.S)
+BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
 
 
-def document(sections: list[Section], left_out: list[LeftOut], wanted: Wanted) -> str:
-    """All data sets, and what is not counted."""
-    parts = [table(section, wanted) for section in sections]
-    if len(sections) > 1:
-        parts.insert(0, separate(sections))
-    if left_out:
-        parts.append("\n".join(["Not counted:", "", *(f"- `{run.name}`: {run.reason}" for run in left_out)]))
-    return "\n\n".join(parts)
+def table(grid: Grid) -> str:
+    """Heading and rows; labels as code, so that nothing in them is taken for mark-up."""
+    lines = [_line(grid.heading), _line(["---", *["---:"] * (len(grid.heading) - 1)])]
+    return "\n".join([*lines, *(_line(_cells(line, grid)) for line in grid.lines)])
 
 
-def table(section: Section, wanted: Wanted) -> str:
-    """Heading, table and legend of one data set."""
-    names = (wanted.metric, *wanted.columns)
-    head = ["variant", "seeds", *map(metric_name, names)]
-    compared = len(section.rows) > 1
-    if compared:
-        head += [f"Δ {metric_name(wanted.metric)}", "over users", "over seeds"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line(_cells(row, section, wanted, compared)) for row in section.rows]
-    return "\n".join([f"**{title(section)}**", "", *lines, "", *method(section, wanted)])
-
-
-def _cells(row: Row, section: Section, wanted: Wanted, compared: bool) -> list[str]:
-    cells = [f"`{row.variant.label}`", str(len(row.variant.seeds))]
-    cells += [with_spread(row.values[name]) for name in (wanted.metric, *wanted.columns)]
-    if not compared:
-        return cells
-    if row.difference is None:
-        return [*cells, "baseline", "", ""]
-    return cells + _difference(row.difference, section.rows[0].values[wanted.metric][0], wanted)
-
-
-def _difference(difference: Difference, start: float, wanted: Wanted) -> list[str]:
-    value = f"{signed(difference.value)} ({relative(difference.value, start)})"
-    cells = [f"**{value}**" if difference.is_clear(wanted.level) else value]
-    for evidence in (difference.users, difference.seeds):
-        cells.append(f"{interval(evidence)}, {p_value(evidence.adjusted)}" if evidence else "")
+def _cells(line: Line, grid: Grid) -> list[str]:
+    cells = list(line.cells)
+    cells[0] = f"*{cells[0]}*" if line.is_quoted else f"`{cells[0]}`"
+    if line.is_clear and grid.difference is not None:
+        cells[grid.difference] = f"**{cells[grid.difference]}**"
     return cells
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def update(path: Path, name: str | None, text: str) -> None:
@@ -71,13 +43,11 @@ def update(path: Path, name: str | None, text: str) -> None:
         old = path.read_text()
     except OSError as error:
         raise UserError(f"update={path}: {error.strerror}") from error
-    blocks = {match["name"]: match for match in BLOCK.finditer(old)}
-    if not blocks or (name is not None and name not in blocks):
-        wanted = name or "NAME"
-        raise UserError(
-            f"update={path}: there is no block; put <!-- report:{wanted} --> and <!-- /report --> on lines of their own"
-        )
-    if name is None and len(blocks) > 1:
-        raise UserError(f"update={path}: it has several blocks: add block= and one of {', '.join(blocks)}")
-    match = blocks[name or next(iter(blocks))]
-    write_text(path, f"{old[: match.start('body')]}\n{text}\n\n{old[match.end('body') :]}")
+    blocks = [match for match in BLOCK.finditer(old) if name in (None, match["name"])]
+    if not blocks:
+        raise UserError(f"update={path}: put <!-- report:{name or 'NAME'} --> and <!-- /report --> there, on lines of their own")
+    if len(blocks) > 1:
+        names = ", ".join(match["name"] for match in blocks)
+        raise UserError(f"update={path}: it has the blocks {names}: say which by block=, and give no two the same name")
+    start, end = blocks[0].span("body")
+    write_text(path, f"{old[:start]}\n{text}\n\n{old[end:]}")

@@ -16,12 +16,13 @@ def metric_name(metric: str) -> str:
 def number(value: float) -> str:
     """Four decimals, no zero before the point."""
     text = f"{abs(value):.4f}"
-    return (MINUS if value < 0 and float(text) else "") + text.removeprefix("0")
+    return (MINUS if value < 0 and float(text) else "") + (text[1:] if text[0] == "0" else text)
 
 
 def signed(value: float) -> str:
     """A difference, always with its sign."""
-    return number(value) if value < 0 and number(value)[0] == MINUS else f"+{number(abs(value))}"
+    text = number(value)
+    return text if text[0] == MINUS else f"+{text}"
 
 
 def with_spread(value: tuple[float, float | None]) -> str:
@@ -35,17 +36,18 @@ def interval(evidence: Evidence) -> str:
     return f"{signed(evidence.low)} to {signed(evidence.high)}"
 
 
-def p_value(p: float, resamples: int | None = None) -> str:
-    """Two or three digits; never below what the number of resamples can tell."""
-    least = 0.001 if resamples is None else max(0.001, 1 / (1 + resamples))
-    if p < least or p < 0.001:
-        return f"p < {least:.3f}".replace("0.", ".")
-    return f"p = {p:.3f}".replace("0.", ".") if p < 1 else "p = 1"
+def p_value(p: float, least: float = 0.0) -> str:
+    """Three digits, and not below ``least``, the smallest that a test can tell."""
+    if p >= 1:
+        return "p = 1"
+    bound = max(least, 0.001)
+    sign, shown = ("<", bound) if p < bound else ("=", p)
+    return f"p {sign} {shown:.3f}".replace(" 0.", " .")
 
 
 def relative(value: float, start: float) -> str:
     """A difference as a share of the baseline's value."""
-    return f"{value / start:+.1%}".replace("-", MINUS).replace("%", " %") if start else ""
+    return f"{value / start:+.1%}".replace("-", MINUS).replace("%", " %")
 
 
 def title(section: Section) -> str:
@@ -59,23 +61,22 @@ def separate(sections: list[Section]) -> str:
     return f"{len(sections)} data sets, which differ in fingerprint or masking and are never compared: a table each."
 
 
-def method(section: Section, wanted: Wanted) -> list[str]:
-    """What the columns mean; only of what the table has."""
-    differences = [row.difference for row in section.rows if row.difference]
-    lines = ["Test metrics: mean ± sample standard deviation over seeds."]
+def method(sections: list[Section], wanted: Wanted) -> str:
+    """What the columns mean; only of what the tables have."""
+    differences = [row.difference for section in sections for row in section.rows if row.difference]
+    parts = ["Test metrics: mean ± sample standard deviation over seeds."]
     if not differences:
-        return lines
+        return parts[0]
     percent = f"{wanted.level:.0%}".replace("%", " %")
-    lines.append(f"Δ is the difference of {metric_name(wanted.metric)} to `{section.baseline.label}`, with {percent} intervals.")
+    parts.append(f"Δ: difference to the first row, with {percent} intervals.")
     if any(difference.users for difference in differences):
-        lines.append(
-            "Over users: paired bootstrap and sign-flip test, each user's values averaged over the seeds; it asks whether other "
-            "test users would show the same of *these trained models*."
+        parts.append(
+            "Over users: paired bootstrap and sign-flip test, each user's values averaged over the seeds: would other test users "
+            "show the same of these trained models?"
         )
     if any(difference.seeds for difference in differences):
-        lines.append("Over seeds: t interval of the runs, paired by seed; it asks whether other *trainings* would show the same.")
+        parts.append("Over seeds: t interval of the runs, paired by seed: would other trainings show the same for these users?")
     else:
-        lines.append("Over seeds nothing can be said: that needs two seeds of both.")
-    counted = len(differences)
-    lines.append(f"p: Holm's correction over {counted} comparison{'s' * (counted > 1)}. **Bold**: both say so.")
-    return lines
+        parts.append("Over seeds nothing can be said: that needs two seeds on each side.")
+    parts.append("p: after Holm's correction over the comparisons of a table. Bold: both are below the level and agree.")
+    return " ".join(parts)

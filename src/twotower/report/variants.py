@@ -67,6 +67,7 @@ def choose_baseline(found: list[Variant], wanted: str | None) -> Variant:
     """
     if wanted is None:
         return min(found, key=lambda variant: (_complexity(variant), len(variant.label), variant.label))
+    wanted = _greek(wanted)
     exact = [variant for variant in found if variant.label == wanted]
     matching = exact or [variant for variant in found if wanted in variant.label]
     if len(matching) != 1:
@@ -116,9 +117,13 @@ def _label(model: str, own: Pairs, short: dict[str, str]) -> str:
 
 def _short_names(keys: set[str]) -> dict[str, str]:
     """The last part of each dotted name where no other ends like it."""
-    last = {key: re.split(r"[./]", key)[-1] for key in keys}
+    last = {key: _greek(re.split(r"[./]", key)[-1]) for key in keys}
     ends = list(last.values())
     return {key: end if ends.count(end) == 1 else key for key, end in last.items()}
+
+
+def _greek(name: str) -> str:
+    return re.sub(r"\blambda(?=\d)", "λ", name)
 
 
 def _told_apart(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
