@@ -34,7 +34,8 @@ def flat(config: dict[str, Any], num_processes: int | None = None) -> dict[str, 
     """
     found: dict[str, Value] = {}
     for root in ROOTS:
-        _flatten(root, config.get(root), found)
+        if root in config:
+            _flatten(root, config[root], found)
     found["trainer.num_processes"] = num_processes or _num_processes(config.get("trainer") or {})
     return {key: value for key, value in found.items() if is_setting(key)}
 

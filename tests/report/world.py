@@ -1,6 +1,7 @@
 """Run folders made by hand: ranks first, then the metrics that they give."""
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,13 @@ METRICS = {
 SETTINGS = {"model._target_": "twotower.models.dat.DAT", "data.mask_seen": True, "loss.lambda1": 0.5, "loss.lambda2": 0.5}
 
 
-def make_ranks(gain, seed, num_users=400, num_items=500, num_categories=4, targets=1, users_seed=0):
+def make_ranks(gain, noise, num_users=400, num_items=500, num_categories=4, targets=1, users_seed=0):
     """Ranks of shared users, some easy and some hard; a positive ``gain`` moves all of them up."""
     users = np.random.default_rng(users_seed)
     user = np.repeat(np.arange(num_users), targets)
     category = users.integers(0, num_categories, len(user))
     item = np.concatenate([users.choice(num_items, targets, replace=False) for _ in range(num_users)])
-    ease = users.normal(size=len(user)) + 0.3 * np.random.default_rng([seed, 1]).normal(size=len(user)) + gain
+    ease = users.normal(size=len(user)) + 0.3 * np.random.default_rng(noise).normal(size=len(user)) + gain
     rank = np.clip(40 * np.exp(-1.5 * ease), 1, num_items).astype(int)
     order = np.lexsort((item, user))
     return Ranks(*(column[order].astype(np.int32) for column in (user, item, category, rank)))
@@ -63,6 +64,6 @@ def make_variant(root: Path, gain, seeds=(0, 1, 2), overrides=(), settings=None,
     """Runs of one variant that differ by their seed."""
     name = ",".join(overrides) or "plain"
     for seed in seeds:
-        spread = 0.02 * np.random.default_rng([seed, 7]).normal()
-        ranks = make_ranks(gain + spread, seed)
+        noise = [seed, zlib.crc32(name.encode())]  # each training makes its own mistakes
+        ranks = make_ranks(gain + 0.02 * np.random.default_rng(noise).normal(), noise)
         make_run(root / f"{name},seed={seed}", ranks, seed, overrides, settings={**SETTINGS, **(settings or {})}, **changes)

@@ -13,7 +13,7 @@ from twotower.report.style import BLACK, BLUE, GREY, ORANGE, frame, new_figure, 
 from twotower.report.text import metric_name
 
 MAX_CATEGORIES = 18  # the largest; the rest are taken together
-MAX_PANELS = 6
+MAX_PANELS = 5
 RESAMPLES = 2000
 
 

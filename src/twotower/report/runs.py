@@ -12,7 +12,7 @@ from twotower import settings
 from twotower.types import UserError
 
 SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
-NEEDED = ("model", "data", "data_fingerprint", "seed", "overrides", "test")
+NEEDED = {"model": str, "data": str, "data_fingerprint": str, "seed": int, "overrides": list, "test": dict}
 
 
 class Run(NamedTuple):
@@ -73,8 +73,8 @@ def read(folder: Path, name: str, metrics: list[str]) -> Run | LeftOut:
     if not (folder / "metrics.json").exists():
         return LeftOut(name, _unfinished(folder))
     try:
-        record = json.loads((folder / "metrics.json").read_text())
-        missing = [key for key in NEEDED if key not in record]
+        record = dict(json.loads((folder / "metrics.json").read_text()))
+        missing = [key for key, kind in NEEDED.items() if not isinstance(record.get(key), kind)]
         found = _settings(folder, record)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         return LeftOut(name, f"damaged: metrics.json cannot be read ({_line(error)})")

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -140,30 +141,26 @@ def _values(variant: Variant, wanted: Wanted) -> dict[str, tuple[float, float | 
 
 def _ranks(found: list[Variant], wanted: Wanted) -> tuple[dict[str, list[Ranks]], list[LeftOut]]:
     """Ranks of the variants all of whose runs have sound ones of the same targets, and which runs have not."""
+    read = {run.folder: read_ranks(run.folder) for variant in found for run in variant.runs}
+    targets = Counter(ranks.targets() for ranks in read.values() if isinstance(ranks, Ranks))
+    usual = targets.most_common(1)[0][0] if targets else ""
     ranks: dict[str, list[Ranks]] = {}
     unusable = []
-    first: Ranks | None = None
     for variant in found:
-        own = []
-        for run in variant.runs:
-            sound = _sound_ranks(run, wanted, first)
-            if isinstance(sound, str):
-                unusable.append(LeftOut(run.name, f"left out of the tests over users alone: {sound}"))
-            else:
-                first = first or sound
-                own.append(sound)
-        if len(own) == len(variant.runs):
-            ranks[variant.label] = own
+        sound = [_sound(read[run.folder], run, usual, wanted) for run in variant.runs]
+        reasons = [(run.name, why) for run, why in zip(variant.runs, sound, strict=True) if isinstance(why, str)]
+        unusable += [LeftOut(name, f"left out of the tests over users alone: {why}") for name, why in reasons]
+        if not reasons:
+            ranks[variant.label] = [own for own in sound if isinstance(own, Ranks)]
     return ranks, unusable
 
 
-def _sound_ranks(run: Run, wanted: Wanted, like: Ranks | None) -> Ranks | str:
-    """Ranks that give the run's own metrics, of the same targets as other runs' ranks, or what is wrong."""
-    ranks = read_ranks(run.folder)
+def _sound(ranks: Ranks | str, run: Run, usual: str, wanted: Wanted) -> Ranks | str:
+    """Ranks that give the run's own metrics, of the targets that most runs have, or what is wrong."""
     if isinstance(ranks, str):
         return ranks
-    if like is not None and not ranks.same_targets(like):
-        return "its ranks are of other users or items"
+    if ranks.targets() != usual:
+        return "its ranks are of other users or items than most runs'"
     for name, metric in wanted.metrics.items():
         if not math.isclose(per_user(ranks, metric).mean(), run.record["test"][name], abs_tol=ROUNDING):
             return f"its ranks give another {name} than its metrics.json"

@@ -41,6 +41,8 @@ def bootstrap(differences: np.ndarray, resamples: int, level: float, generator: 
     num_users = len(differences)
     kept = differences[(differences != 0).any(1)]  # (num_kept, num_comparisons)
     means = np.zeros((resamples, differences.shape[1]))
+    if not len(kept):
+        return means[:2]
     for own in _chunks(resamples, len(kept)):
         count = generator.binomial(num_users, len(kept) / num_users, len(means[own]))
         drawn = generator.integers(0, len(kept), count.sum(), dtype=np.int32)
@@ -64,6 +66,8 @@ def sign_flip(differences: np.ndarray, resamples: int, generator: np.random.Gene
         ``(num_comparisons,)``.
     """
     kept = differences[(differences != 0).any(1)]  # zeros have no sign
+    if not len(kept):
+        return np.ones(differences.shape[1])
     observed = kept.sum(0)
     bar = np.abs(observed) - 1e-9 * np.abs(kept).sum(0)  # equal sums may differ by rounding
     extreme = np.zeros(len(observed))
@@ -77,7 +81,7 @@ def sign_flip(differences: np.ndarray, resamples: int, generator: np.random.Gene
 
 def _chunks(resamples: int, width: int) -> list[slice]:
     size = max(1, CELLS_PER_CHUNK // max(1, width))
-    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)] if width else []
+    return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
 def over_seeds(variant: dict[int, float], baseline: dict[int, float], level: float) -> Evidence | None:
