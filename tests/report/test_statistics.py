@@ -52,6 +52,7 @@ def test_sign_flip_by_hand():
     # |±1 ±1 ±1 ±1| reaches 4 in 2 of 16 flips: p = .125
     p = sign_flip(np.ones((4, 1)), 20_000, np.random.default_rng(0))
     assert p[0] == pytest.approx(0.125, abs=0.01)
+    assert sign_flip(np.ones((200, 1)), 100, np.random.default_rng(0))[0] == 1 / 101  # the observed signs are one of the flips
     assert sign_flip(np.zeros((5, 2)), 100, np.random.default_rng(0)).tolist() == [1, 1]
 
 
