@@ -140,6 +140,15 @@ def test_quoted_rows_stand_below_where_the_protocol_fits(script, tmp_path):
     assert run.returncode == 1 and "quoted=quoted.yaml: entry 1 must have data, models, settings, source, users" in run.stderr
 
 
+def test_runs_of_two_versions_are_one_variant_if_told_so(script, tmp_path):
+    make_variant(tmp_path / "r", 0, seeds=(0, 1))
+    make_variant(tmp_path / "r", 0, seeds=(2,), overrides=["model.new=1"], settings={"model.new": 1})
+    assert script("report", "runs=r", "resamples=100").returncode == 0
+    assert list(rows(script, "r/report")) == ["dat", "dat new=1"]
+    assert script("report", "runs=r", "resamples=100", "ignore=[model.new]").returncode == 0
+    assert rows(script, "r/report")["dat"]["seeds"] == "0 1 2"
+
+
 def test_a_block_of_a_file_is_written_anew(script, sweep):
     path = script.folder / "results.md"
     path.write_text("Before\n<!-- report:one -->\nold\n<!-- /report -->\nbetween\n<!-- report:two -->\n<!-- /report -->\n")
@@ -171,6 +180,7 @@ def test_blocks_that_are_not_there(tmp_path):
         (("runs=sweep", "compare=ndcg"), "ndcg is no metric"),
         (("runs=sweep", "compare=ndcg@7"), "no run can be counted: no test value of ndcg@7 (9 of 9)"),
         (("runs=sweep", "baseline=mind"), "baseline=mind names no variant; there are: dat; dat λ3=0; two_tower"),
+        (("runs=sweep", "ignore=[model.new]"), "ignore=model.new: no run has this setting"),
         (("runs=sweep", "level=95"), "level must be a finite number between 0.5 and 0.9999, got 95"),
         (("runs=sweep", "quoted=none.yaml"), "quoted=none.yaml cannot be read"),
         ((), "runs"),

@@ -28,6 +28,7 @@ def report(config: DictConfig) -> Report:
     """
     wanted = _wanted(config)
     counted, left_out = _read(_places(config), list(wanted.metrics))
+    counted = _ignoring(list(config.ignore), counted)
     sections = [make_section(group, wanted) for group in by_data(counted)]
     entries = quoted.read(config.quoted)
     left_out += [run for section in sections for run in section.left_out]
@@ -49,6 +50,14 @@ def _read(places: list[str], metrics: list[str]) -> tuple[list[runs.Run], list[r
         told = "; ".join(f"{reason} ({count} of {len(folders)})" for reason, count in reasons)
         raise UserError(f"runs={','.join(places)}: no run can be counted: {told}")
     return counted, left_out
+
+
+def _ignoring(keys: list[str], counted: list[runs.Run]) -> list[runs.Run]:
+    """The runs without the settings ``keys``, nor overrides of them."""
+    known = {key for run in counted for key in run.settings}
+    if unknown := [key for key in keys if key not in known]:
+        raise UserError(f"ignore={unknown[0]}: no run has this setting; metrics.json lists them under settings")
+    return [run.without(keys) for run in counted]
 
 
 def _write(made: Report, output: Path) -> None:

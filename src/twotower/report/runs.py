@@ -30,6 +30,12 @@ class Run(NamedTuple):
     record: dict[str, Any]
     settings: dict[str, settings.Value]
 
+    def without(self, keys: list[str]) -> "Run":
+        """The run as if nobody knew of these settings."""
+        kept = {key: value for key, value in self.settings.items() if key not in keys}
+        overrides = [override for override in self.record["overrides"] if override.lstrip("+~").split("=")[0] not in keys]
+        return self._replace(settings=kept, record={**self.record, "overrides": overrides})
+
 
 class LeftOut(NamedTuple):
     """A run folder that is not counted, and why."""
