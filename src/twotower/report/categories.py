@@ -1,6 +1,6 @@
 """Gains by category, from head to tail: where does a variant help?"""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,8 @@ from twotower.report.statistics import bootstrap
 from twotower.report.style import BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
 from twotower.report.text import metric_name
 
-MAX_CATEGORIES = 18  # the largest; the rest are taken together
+MAX_CATEGORIES = 18  # the largest; the rest, and those with few test users, are taken together
+MIN_USERS = 20  # fewer have no interval to speak of
 MAX_PANELS = 5
 RESAMPLES = 2000
 
@@ -38,7 +39,10 @@ def by_category(section: Section, wanted: Wanted) -> Figure | None:
         _panel(panel, gains(section, label, list(groups.values()), wanted), short(label, 60))
     panels[-1].set_xticks(range(len(groups)), list(groups), rotation=40, ha="right", fontsize=8.5)
     what = f"{section.name}: Δ {metric_name(wanted.metric)} to {short(section.baseline.label)}"
-    how = f"{wanted.level:.0%} intervals over users, each by itself: of {len(groups)}, some miss zero by chance"
+    how = (
+        f"{wanted.level:.0%}".replace("%", " %")
+        + f" intervals over users, each by itself: of {len(groups)}, some miss zero by chance"
+    )
     figure.suptitle(f"{what} by category, largest in training first (test users)\n{how}", fontsize=10)
     return figure
 
@@ -63,18 +67,17 @@ def _groups(section: Section) -> dict[str, np.ndarray]:
     named = section.rows[0].variant.runs[0].record.get("categories") or []
     if ranks is None or not named:
         return {}
-    present = [place for place in range(min(len(named), MAX_CATEGORIES)) if (ranks.category == place).any()]
-    masks: dict[str, np.ndarray] = {
-        _name(named[place], ranks, ranks.category == place): ranks.category == place for place in present
-    }
-    rest = ranks.category >= MAX_CATEGORIES
+    own = {place: ranks.category == place for place in range(min(len(named), MAX_CATEGORIES))}
+    own = {place: mask for place, mask in own.items() if len(np.unique(ranks.user[mask])) >= MIN_USERS}
+    masks = {_name(named[place]["name"], ranks, mask): mask for place, mask in own.items()}
+    rest = (ranks.category >= 0) & ~np.isin(ranks.category, list(own))
     if rest.any():
-        masks[_name({"name": "smaller ones"}, ranks, rest)] = rest
+        masks[_name("all smaller ones", ranks, rest)] = rest
     return masks
 
 
-def _name(category: dict[str, Any], ranks: Ranks, mask: np.ndarray) -> str:
-    return f"{short(str(category['name']), 22)} ({len(np.unique(ranks.user[mask])):,})"
+def _name(category: str, ranks: Ranks, mask: np.ndarray) -> str:
+    return f"{short(category, 22)} ({len(np.unique(ranks.user[mask])):,})"
 
 
 def _panel(axis: Axes, found: Gains, title: str) -> None:
