@@ -17,12 +17,14 @@ MAY_IMPORT = {
     "callbacks": {"types"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
+    "wandb_logger": {"types", "wandb_names"},
+    "wandb_names": set(),
     "results": set(),
     "settings": set(),
     "ranks": {"settings", "results"},
     "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
-    "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models"},
+    "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models", "wandb_logger"},
     "benchmark": {"types", "run", "results"},
 }
 

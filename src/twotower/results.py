@@ -49,6 +49,15 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     Console().print(table)
 
 
+def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+    """The same table as plain values: names of its columns, and a row per metric."""
+    values = {name: column for name, column in _columns(record).items() if column}
+    names = [name for name in COLUMNS if name in values]
+    return ["metric", *names], [
+        [metric, *(values[name].get(metric) for name in names)] for metric in values.get("test") or values["val"]
+    ]
+
+
 def peak_memory_bytes() -> int:
     """Largest memory so far: on the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
