@@ -92,9 +92,10 @@ class MIND(nn.Module):
     def forward(self, batch: Batch) -> Towers:
         """The interests as the positive weighs them ``(batch, dim)``, and the distinct items."""
         interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
-        positive = item[batch.positive]  # (batch, dim)
-        weight = (self.attention_power * (interest @ positive[:, :, None])).softmax(1)  # (batch, num_interests, 1)
-        return Towers((weight * interest).sum(1), item)
+        has = interest_mask((batch.user["history"] > 0).sum(1), interest.shape[1])  # (batch, num_interests)
+        score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
+        weight = (self.attention_power * score).masked_fill(~has, float("-inf")).softmax(1)
+        return Towers((weight[:, :, None] * interest).sum(1), item)
 
     def route(self, index: Tensor) -> Tensor:
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
@@ -113,9 +114,12 @@ class MIND(nn.Module):
 
 
 def squash(x: Tensor) -> Tensor:
-    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient."""
-    square = x.square().sum(-1, keepdim=True)
-    return square / (1 + square) * x / (square + 1e-9).sqrt()
+    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient.
+
+    The factor of ``x`` is worked out in float32 at the least: float16 has no number as small as the one that guards the root.
+    """
+    square = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1, keepdim=True)
+    return x * (square / (1 + square) / (square + 1e-9).sqrt()).to(x.dtype)
 
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
