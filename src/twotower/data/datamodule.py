@@ -211,6 +211,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
             behaviour=tables["interactions/behaviour"][index.position].long() if self.meta["behaviours"] else None,
             excluded=pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
+            in_batch=drawn.in_batch,
         )
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
