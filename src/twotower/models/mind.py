@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import check_cold_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import known_last
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, UserError, check_number
+from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
 
 
 class MIND(nn.Module):
@@ -57,10 +56,11 @@ class MIND(nn.Module):
         cold_ids: str,
     ) -> None:
         super().__init__()
+        check_number("model.dim", dim, 1)
         check_number("model.num_interests", num_interests, 1)
         check_number("model.num_iterations", num_iterations, 1)
         check_number("model.attention_power", attention_power, 0)
-        check_cold_ids(cold_ids, id_dropout=0.0)
+        check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         if length < 1 or "history" in user_features:
             raise UserError(
                 "model=mind reads the history by itself: set data.history_length, and no history in model.user_features"
