@@ -158,10 +158,11 @@ def test_every_tower_takes_every_encoder(model, name, data):
     assert {type(encoder).__name__.lower()} == {name}
 
 
-def test_a_shared_table_is_the_item_tower_s(data):
+@pytest.mark.parametrize("name", ["dat", "two_tower", "youtube_dnn"])
+def test_a_shared_table_is_the_item_tower_s(name, data):
     batch = first_batch(data, Uniform(3, False))
     for shared in (False, True):
-        model = TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": shared})
+        model = build(name, data, f"model.share_item_table={str(shared).lower()}")
         with torch.no_grad():
             before = model.encode_user(batch.user)
             model.item_embedding.embeddings[0].weight.add_(torch.randn_like(model.item_embedding.embeddings[0].weight))

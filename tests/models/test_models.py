@@ -160,6 +160,16 @@ def test_id_dropout_hides_the_id_from_both_tables(data):
     assert (hidden == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["dat", "mvke", "two_tower", "youtube_dnn"])
+def test_id_dropout_is_of_both_sides_and_for_training(name, data):
+    model = build(name, data, "model.cold_ids=trained", "model.id_dropout=0.9", "model.user_features=null")
+    batch = first_batch(data, Uniform(3, False))
+    plain, again, hidden = model(batch), model(batch), model.train()(batch)
+    for side in ("user", "item"):
+        assert torch.equal(getattr(plain, side), getattr(again, side))
+        assert (getattr(plain, side) != getattr(hidden, side)).any(1).float().mean() > 0.5
+
+
 @pytest.mark.parametrize(("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)])
 def test_policies_that_cannot_work_are_refused(policy, share):
     with pytest.raises(UserError, match="model.cold_ids|model.id_dropout"):
