@@ -8,7 +8,7 @@ import torch
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from twotower.data.sampling import SharedUniform
 from twotower.diagnostics.measure import Limits, Sample, measure
-from twotower.diagnostics.probe import constant, replaced, shuffle
+from twotower.diagnostics.probe import constant, in_turn, replaced, shuffled
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
 
@@ -33,8 +33,23 @@ def sample_of(data, model, train=True):
 def test_shuffle_gives_each_row_anothers_vector():
     vectors = torch.arange(10.0)[:, None]
     for seed in range(20):
-        found = shuffle(torch.Generator().manual_seed(seed))(vectors)
+        found = shuffled(vectors, torch.Generator().manual_seed(seed))
         assert (found != vectors).all() and sorted(found.flatten().tolist()) == list(range(10))
+
+
+def test_in_turn_goes_through_the_rows():
+    replace = in_turn(torch.tensor([[1.0], [2.0], [3.0]]))
+    assert replace(torch.zeros(2, 1)).tolist() == [[1.0], [2.0]] and replace(torch.zeros(1, 1)).tolist() == [[3.0]]
+
+
+def test_users_evaluated_one_by_one_are_shuffled_too(data):
+    model = make_dat(data.schema).eval()
+    together = sample_of(data, model)
+    data.eval_batch_size = 1
+    alone = sample_of(data, model)
+    assert len(alone.users) == 60 > len(together.users)
+    one, many = (measure(model, sample, LIMITS).values for sample in (alone, together))
+    assert one["mrr/a_u_shuffled"] == pytest.approx(many["mrr/a_u_shuffled"]) != pytest.approx(one["mrr/intact"])
 
 
 def test_a_swap_ends_even_when_something_fails():
