@@ -100,6 +100,16 @@ def test_an_empty_history_is_finite_in_half_precision(dtype, data):
     assert towers.user.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_items_are_normalised_if_interests_are(normalize, data):
+    model, batch = build("mind", data, f"model.normalize={str(normalize).lower()}"), first_batch(data, Uniform(3, False))
+    rows = model.item_embedding.embeddings[0].weight[batch.item["item_id"]]
+    expected = rows / rows.norm(dim=1, keepdim=True) if normalize else rows
+    torch.testing.assert_close(model.encode_item(batch.item), expected)
+    length = model.encode_user(batch.user).norm(dim=2)
+    assert torch.allclose(length, torch.ones_like(length), atol=1e-5) == normalize
+
+
 def test_a_history_is_needed(data):
     with pytest.raises(InstantiationException, match=r"data\.history_length"):
         make(data, "data.history_length=0")
