@@ -110,6 +110,14 @@ def test_items_are_normalised_if_interests_are(normalize, data):
     assert torch.allclose(length, torch.ones_like(length), atol=1e-5) == normalize
 
 
+def test_other_features_enter_every_interest(data):
+    model, batch = build("mind", data, "model.user_features=[segment]"), first_batch(data, Uniform(3, False))
+    other = {**batch.user, "segment": batch.user["segment"].roll(1)}
+    before, after, changed = model.encode_user(batch.user), model.encode_user(other), other["segment"] != batch.user["segment"]
+    assert changed.any() and torch.equal(before[~changed], after[~changed])
+    assert (before[changed] != after[changed]).any(2).all()
+
+
 def test_a_history_is_needed(data):
     with pytest.raises(InstantiationException, match=r"data\.history_length"):
         make(data, "data.history_length=0")
