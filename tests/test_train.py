@@ -213,3 +213,11 @@ def test_bad_raw_files_and_a_corrupt_cache_are_one_line(script):
         file.write("1::2::3::4::5\n")
     run = script("train", *settings, "paths.cache_dir=fresh")
     assert run.returncode == 1 and "line 9 has 5 fields, expected 4" in run.stderr
+
+
+@pytest.mark.slow
+def test_parameters_that_nothing_trains_name_the_cure_for_several_processes(script):
+    process = script.popen("train", *SMALL, "trainer.devices=2", "model.augment_gradient=mimic", "loss.lambda1=0")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "set trainer.strategy=ddp_find_unused_parameters_true" in err
