@@ -20,8 +20,11 @@ MAY_IMPORT = {
     "wandb_logger": {"types", "wandb_names"},
     "wandb_names": set(),
     "results": set(),
+    "settings": set(),
+    "ranks": {"settings", "results"},
+    "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
-    "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models", "wandb_logger"},
+    "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models", "wandb_logger"},
     "benchmark": {"types", "run", "results"},
 }
 

@@ -18,8 +18,13 @@ COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "cold_user", "oracle
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write by rename: the file is whole or absent."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by rename: the file is whole, or as it was."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from twotower import results
+from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.cli import check_types
 from twotower.metrics.base import RankMetric
@@ -68,17 +68,20 @@ def train(config: DictConfig) -> dict[str, float]:
             "data_note": data.note,
             "seed": config.seed,
             "overrides": about["overrides"],
+            "settings": settings.flat(about["config"], trainer.world_size),
             "epochs": epochs,
             "val": chosen["twotower"]["val"],
             "test": test,
             "oracle": oracle,
             "diagnostics": task.results.get("diagnostics"),
+            "categories": ranks.named_categories(data),
             "train_examples_per_second": _examples_per_second(trainer),
             "wall_seconds": time.perf_counter() - started,
             "peak_memory_bytes": results.peak_memory_bytes(),
             "versions": results.versions(),
         }
         results.print_table(record, run_dir)
+        ranks.write(run_dir, task, data)
         if isinstance(logger, RunWandbLogger):
             chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
             logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
@@ -107,6 +110,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
             results.write_json(Path(config.output), record)
+        if config.split == "test":
+            ranks.complete(Path(config.ckpt_path), about, task, data)
     return values
 
 
