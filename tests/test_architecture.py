@@ -20,6 +20,9 @@ MAY_IMPORT = {
     "results": set(),
     "cli": {"types"},
     "run": {"types", "cli", "data", "task", "callbacks", "results", "metrics", "models"},
+    "sweep": {"types"},
+    "sweep_tables": {"sweep"},
+    "launch": {"types", "cli", "run", "results", "sweep"},
     "benchmark": {"types", "run", "results"},
 }
 
