@@ -90,6 +90,8 @@ class ResumableSweeper(BasicSweeper):
             elif run.status == "changed":
                 with exclusive(run.folder):
                     print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
+        source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
+        os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]
         try:
             for start in range(0, len(todo), self.max_batch_size or len(todo) or 1):

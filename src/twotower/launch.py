@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from twotower import results, run
-from twotower.cli import explain
+from twotower.cli import DEBUG, explain
 from twotower.sweep import MARK, exclusive, fingerprint, quoted, read_record, status
 from twotower.types import UserError
 
@@ -30,9 +30,12 @@ def train(config: DictConfig) -> dict[str, float] | None:
     """
     if config.dry:
         raise UserError("dry=true is answered by Hydra's multirun: leave hydra.mode and hydra/sweeper as they are")
-    if HydraConfig.get().mode != RunMode.MULTIRUN or _started_from_outside():
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         return run.train(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if _task() > 0:  # another task of the same job keeps the books
+        config.ckpt_path = _last_checkpoint(folder)
+        return run.train(config)
     with exclusive(folder) as lock:
         return _attempt(config, folder, lock)
 
@@ -86,22 +89,27 @@ def _line(error: Exception) -> str:
     return explain(error) or (text[0] if isinstance(error, ChildProcessError) else f"{type(error).__name__}: {text[0]}")
 
 
+def _task() -> int:
+    """Which of the tasks we are that SLURM has started for one job."""
+    return int(os.environ.get("SLURM_PROCID", 0)) if _num_tasks() > 1 else 0
+
+
+def _num_tasks() -> int:
+    return int(os.environ.get("SLURM_NTASKS", 1))
+
+
 def _fits_this_process(config: DictConfig) -> bool:
     trainer = config.trainer
-    return str(trainer.devices) == "1" and trainer.num_nodes == 1 and trainer.strategy == "auto"
-
-
-def _started_from_outside() -> bool:
-    """Whether we are one of several processes of a job that something else has started: then rank 0 alone keeps the books."""
-    return int(os.environ.get("SLURM_PROCID", 0)) > 0
+    alone = str(trainer.devices) == "1" and trainer.num_nodes == 1 and trainer.strategy == "auto"
+    return alone or _num_tasks() > 1
 
 
 def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | None:
     """Run a job that starts processes as a script of its own.
 
-    Lightning starts further processes by repeating the command line, which in a sweep is the whole sweep; it leaves addresses in the
-    environment; and when one process dies it kills the others, the sweep's too. In a process whose command line is this job alone,
-    the first is right, and the others end with the job.
+    Lightning starts further processes by repeating the command line, which in a sweep is the whole sweep; it leaves addresses in
+    the environment; and when one process dies it kills the others, the sweep's too. In a process whose command line is this job
+    alone, the first is right, and the others end with the job.
     """
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("sweep=")]
     if config.ckpt_path:
@@ -109,7 +117,8 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
     fixed = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
     command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     said = ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
+    environment = {key: value for key, value in os.environ.items() if key != DEBUG}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
         for line in process.stderr or ():
             sys.stderr.write(line)
             said = line.strip() if line.startswith("error: ") or (line.strip() and not said.startswith("error: ")) else said

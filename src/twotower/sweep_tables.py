@@ -62,8 +62,10 @@ def _why(run: Run) -> str:
 def _table(runs: list[Run]) -> Table:
     table = Table(pad_edge=False, title=runs[0].folder.parent.name)
     table.add_column("#", justify="right", no_wrap=True)
-    for key in _varied(runs):
-        table.add_column(key, overflow="fold")
+    keys = _varied(runs)
+    short = [key.split(".")[-1] for key in keys]
+    for key, name in zip(keys, short, strict=True):
+        table.add_column(name if short.count(name) == 1 else key, overflow="fold")
     return table
 
 
