@@ -34,33 +34,27 @@ def named(script, name, *parts):
     return folder
 
 
-def test_a_failed_run_stops_nothing_and_is_tried_again_alone(script):
-    command = (*SWEEP, "loss.lambda3=0,-1,1", "seed=0")
+def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
+    command = (*SWEEP, "loss.lambda3=-1,1")
     first = script("train", *command)
-    assert first.returncode == 1 and first.stderr.strip().endswith(
-        "1 of 3 runs did not finish; the same command goes on with them"
-    )
-    assert "2 failed (loss.lambda3=-1): loss.lambda3 must be a finite number >= 0, got -1" in first.stdout
+    assert first.returncode == 1 and "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
+    reason = "loss.lambda3 must be a finite number >= 0, got -1"
+    assert f"1 failed (loss.lambda3=-1): {reason}" in first.stdout
     assert "python src/report.py runs=outputs/sweeps/loss.lambda3-synthetic" in first.stdout
     failed = json.loads((named(script, "loss.lambda3-synthetic", "lambda3--1") / "failed.json").read_text())
-    assert failed["error"] == "loss.lambda3 must be a finite number >= 0, got -1" and "loss.lambda3=-1" in failed["overrides"]
+    assert failed["error"] == reason and "loss.lambda3=-1" in failed["overrides"]
     assert time.strptime(failed["time"], "%Y-%m-%dT%H:%M:%S%z")
+    plan = script("train", *command, "dry=true")
+    assert "2 runs, 1 to run" in plan.stdout and "About" in plan.stdout and "│ done" in plan.stdout and "│ failed" in plan.stdout
     again = script("train", *command)
-    assert again.stdout.count(": done\n") == 2 and again.stdout.count(": starts\n") == 1 and again.returncode == 1
-
-
-def test_a_run_of_another_config_is_set_aside_not_skipped_and_not_resumed(script):
-    command = (*SWEEP, "seed=0,1")
-    assert script("train", *command).returncode == 0
-    folder = named(script, "seed-synthetic", "seed-1")
+    assert again.stdout.count(": done\n") == again.stdout.count(": starts\n") == 1 and again.returncode == 1
+    # the config of the finished run changes: its result is neither taken for the new one's, nor gone on with, nor lost
+    folder = named(script, "loss.lambda3-synthetic", "lambda3-1")
     (folder / ".fingerprint").write_text("of a config before somebody edited its file")
     again = script("train", *command)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count(": done\n") == 1 and "held a run of another config, now in" in again.stdout
-    assert again.stdout.count(": starts\n") == 1  # last.ckpt was another config's
+    assert again.stdout.count(": starts\n") == 2 and "held a run of another config, now in" in again.stdout
     assert (folder / "metrics.json").exists()
-    assert len(list(script.folder.glob("outputs/sweeps/seed-synthetic.earlier/*/metrics.json"))) == 1
-    assert script("train", *command).stdout.count(": done\n") == 2
+    assert len(list(script.folder.glob("outputs/sweeps/loss.lambda3-synthetic.earlier/*/metrics.json"))) == 1
 
 
 def test_a_failure_is_forgotten_when_the_run_completes(script):
@@ -86,12 +80,6 @@ def test_a_dry_run_writes_nothing(script, how):
     assert not list(script.folder.iterdir())
 
 
-def test_a_dry_run_tells_states_and_an_estimate(script):
-    assert script("train", *SWEEP, "seed=0,1").returncode == 0
-    plan = script("train", *SWEEP, "seed=0,1,2", "dry=true")
-    assert plan.stdout.count("done") == 2 and "3 runs, 1 to run" in plan.stdout and "About" in plan.stdout
-
-
 def test_a_mistake_stops_a_sweep_before_it_starts(script):
     for command, message in (
         (("-m", "sweep=ablation", "loss.lamda3=1"), "loss.lamda3 is no setting (did you mean loss.lambda3?)"),
@@ -110,9 +98,17 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
 
 def test_the_command_line_narrows_a_sweep(script):
     plan = script(
-        "train", "-m", "sweep=lambdas", "loss.lambda2=0.5", "seed=0", "experiment=dat_paper", "data=movielens_1m", "dry=true"
+        "train",
+        "-m",
+        "sweep=lambdas",
+        "loss.lambda2=0.5",
+        "loss.lambda1=0",
+        "seed=0",
+        "experiment=dat_paper",
+        "data=movielens_1m",
+        "dry=true",
     )
-    assert "9 runs" in plan.stdout and "lambdas-movielens_1m" in plan.stdout, plan.stderr
+    assert "3 runs" in plan.stdout and "lambdas-movielens_1m" in plan.stdout, plan.stderr
     plan = script(
         "train", "-m", "sweep=ablation", "seed=0", "variant=two_tower,dat", "experiment=two_tower_movielens_1m", "dry=true"
     )
@@ -152,7 +148,7 @@ def test_one_process_waits_for_another(script, tmp_path):
         line = next(line for line in other.stdout if "waiting" in line)
         assert "another process is at it" in line
         (folder / "hidden.json").rename(folder / "metrics.json")
-    out, err = other.communicate(timeout=60)
+    out, err = other.communicate(timeout=600)
     assert other.returncode == 0 and f"{folder.name}: done" in out, err
 
 
@@ -162,7 +158,7 @@ def test_killed_twice_ends_as_undisturbed(script, launcher):
     settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4", "seed=0,1", "variant=two_tower,dat", *launcher)
     whole = script.popen("train", *settings)
     started = time.monotonic()
-    out, err = whole.communicate(timeout=300)
+    out, err = whole.communicate(timeout=1200)
     assert whole.returncode == 0, err
     expected, seconds = records(script, "seed+variant-synthetic"), time.monotonic() - started
     (script.folder / "outputs").rename(script.folder / "whole")
@@ -172,7 +168,7 @@ def test_killed_twice_ends_as_undisturbed(script, launcher):
         killed.send_signal(signal.SIGKILL)
         killed.wait()
     end = script.popen("train", *settings)
-    out, err = end.communicate(timeout=300)
+    out, err = end.communicate(timeout=1200)
     assert end.returncode == 0, err
     assert records(script, "seed+variant-synthetic") == expected
 
@@ -182,7 +178,7 @@ def test_several_processes_each_do_their_job_alone(script):
     """A failing job in the middle, jobs of one and of two processes in turn: each result is that of the run by itself."""
     command = (*SWEEP, "trainer.devices=2,1", "loss.lambda3=0,-1,1")
     process = script.popen("train", *command)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 1 and "2 of 6 runs did not finish" in err, err
     assert out.count("failed (") == 2 and out.count("loss.lambda3 must be a finite number >= 0, got -1") == 2
     name = "loss.lambda3+trainer.devices-synthetic"
@@ -195,7 +191,7 @@ def test_several_processes_each_do_their_job_alone(script):
             "loss.lambda3=1",
             f"hydra.run.dir=alone{devices}",
         )
-        assert alone.wait(timeout=100) == 0
+        assert alone.wait(timeout=1200) == 0
         folder = named(script, name, f"devices-{devices}", "lambda3-1")
         found = json.loads((folder / "metrics.json").read_text())
         assert found["test"] == script.metrics(f"alone{devices}")["test"]
@@ -218,7 +214,7 @@ def test_a_run_whose_process_is_killed_fails_alone(script):
         time.sleep(0.1)
     time.sleep(3)
     os.kill(victim, signal.SIGKILL)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 1 and "1 of 2 runs did not finish" in err, err
     assert "1 failed (trainer.devices=2)" in out and "done" in out
 
@@ -234,7 +230,7 @@ def test_launchers_give_what_the_basic_one_gives(script, launcher):
     results = []
     for how in ((), (f"hydra/launcher={launcher}",)):
         process = script.popen("train", *command, *how, f"paths.output_dir={script.folder}/outputs{len(how)}")
-        out, err = process.communicate(timeout=400)
+        out, err = process.communicate(timeout=1200)
         assert process.returncode == 1 and "2 of 4 runs did not finish" in err, err
         paths = sorted((script.folder / f"outputs{len(how)}").glob("sweeps/*/*/metrics.json"))
         results.append({path.parent.name: json.loads(path.read_text())["test"] for path in paths})

@@ -120,8 +120,11 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
         for line in process.stderr or ():
-            sys.stderr.write(line)
-            said = line.strip() if line.startswith("error: ") or (line.strip() and not said.startswith("error: ")) else said
+            if line.startswith("error: "):  # of each of its processes; told once at the end
+                said = line.strip()
+            else:
+                sys.stderr.write(line)
+                said = said if said.startswith("error: ") else line.strip() or said
     if process.returncode < 0:
         raise ChildProcessError(
             f"the run's process was ended by {signal.Signals(-process.returncode).name}; last words: {said or 'none'}"
