@@ -53,8 +53,10 @@ def test_train_then_evaluate(script):
 
 
 def test_alignment_is_logged_where_it_is_weighted(script):
-    run = script("train", *SMALL, "loss.lambda3=1", "trainer.max_epochs=1", "hydra.run.dir=run")
+    """In two steps, too, which end before the first validation."""
+    run = script("train", *SMALL, "loss.lambda3=1", "trainer.max_steps=2", "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
+    assert script.metrics("run")["test"]["hit_rate@10"] >= 0
     assert any(row["train/alignment"] for row in logged(script, "run"))
 
 

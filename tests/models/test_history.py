@@ -123,6 +123,24 @@ def test_transformer_is_numpy_and_causal():
     np.testing.assert_allclose(encode("transformer", [[0, 0, 5, 2, 7]])[0], norm(x[-1], p, "norm"), rtol=1e-6)
 
 
+def test_transformer_takes_histories_of_like_length_together(monkeypatch):
+    """The same vectors and gradients, row by row in the order given, however the histories are parted."""
+    encoder, weight = make("transformer")
+    index = torch.randint(9, (23, LENGTH))
+    index[4], index[5, :-1] = 0, 0
+
+    def run(rows_alike):
+        monkeypatch.setattr("twotower.layers.history.ROWS_ALIKE", rows_alike)
+        table = weight.clone().requires_grad_()
+        output = encoder(index, table)
+        (output * torch.arange(output.numel()).view_as(output)).sum().backward()
+        return output.detach(), table.grad
+
+    whole, parted = run(23), run(4)
+    assert len(whole[0]) == 23 and (whole[0][4] == 0).all()
+    torch.testing.assert_close(parted, whole)
+
+
 def test_transformer_s_dropout_is_for_training():
     torch.manual_seed(0)
     encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.5), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from twotower.types import UserError, check_number
 
+ROWS_ALIKE = 128  # a CPU computes the transformer for so many histories of like length at a time, without most of their padding
+
 
 class Mean(nn.Module):
     """Mean of the items' embeddings."""
@@ -99,6 +101,15 @@ class Transformer(nn.Module):
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)
+        if index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
+            return self._encode(index, weight)
+        num, order = (index > 0).sum(1).sort()
+        widths = [max(1, int(part[-1])) for part in num.split(ROWS_ALIKE)]
+        parts = [self._encode(index[rows, -width:], weight) for rows, width in zip(order.split(ROWS_ALIKE), widths, strict=True)]
+        return torch.cat(parts)[order.argsort()]
+
+    def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
+        """Histories with their known items at the end."""
         known, length = index > 0, index.shape[1]
         x = self.dropout(F.embedding(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
         itself = torch.eye(length, dtype=torch.bool, device=index.device)  # keeps the padding's rows finite
