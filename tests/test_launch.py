@@ -47,7 +47,7 @@ def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     plan = script("train", *command, "dry=true")
     assert "2 runs, 1 to run" in plan.stdout and "About" in plan.stdout and "│ done" in plan.stdout and "│ failed" in plan.stdout
     again = script("train", *command)
-    assert again.stdout.count(": done\n") == again.stdout.count(": starts\n") == 1 and again.returncode == 1
+    assert again.stdout.count(": already done\n") == again.stdout.count(": starts\n") == 1 and again.returncode == 1
     # the config of the finished run changes: its result is neither taken for the new one's, nor gone on with, nor lost
     folder = named(script, "loss.lambda3-synthetic", "lambda3-1")
     (folder / ".fingerprint").write_text("of a config before somebody edited its file")
@@ -94,6 +94,11 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
         assert run.returncode == 1 and len(run.stderr.strip().splitlines()) == 1, run.stderr
         assert message in run.stderr
     assert not (script.folder / "outputs").exists()
+
+
+def test_other_scripts_take_no_dry_run(script):
+    run = script("prepare", "dry=true")
+    assert run.returncode == 1 and "dry=true is for src/train.py alone" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_the_command_line_narrows_a_sweep(script):
@@ -149,7 +154,7 @@ def test_one_process_waits_for_another(script, tmp_path):
         assert "another process is at it" in line
         (folder / "hidden.json").rename(folder / "metrics.json")
     out, err = other.communicate(timeout=600)
-    assert other.returncode == 0 and f"{folder.name}: done" in out, err
+    assert other.returncode == 0 and f"{folder.name}: already done" in out, err
 
 
 @pytest.mark.slow

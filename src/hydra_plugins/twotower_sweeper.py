@@ -86,7 +86,7 @@ class ResumableSweeper(BasicSweeper):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         for run in runs:
             if run.status == "done":
-                print(f"{run.folder.name}: done", flush=True)
+                print(f"{run.folder.name}: already done", flush=True)
             elif run.status == "changed":
                 with exclusive(run.folder):
                     print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)

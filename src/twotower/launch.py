@@ -28,8 +28,6 @@ def train(config: DictConfig) -> dict[str, float] | None:
     Raises:
         UserError: for whatever ended a job of a sweep; ``failed.json`` says it too.
     """
-    if config.dry:
-        raise UserError("dry=true is answered by Hydra's multirun: leave hydra.mode and hydra/sweeper as they are")
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return run.train(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -46,7 +44,7 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
     if before == "changed":
         raise UserError(f"{folder} holds a run of another config: move it away")
     if before == "done":  # by whom we waited for
-        print(f"{folder.name}: done", flush=True)
+        print(f"{folder.name}: already done", flush=True)
         return read_record(folder / "metrics.json").get("test")
     (folder / MARK).write_text(expected)
     config.ckpt_path = _last_checkpoint(folder)
@@ -59,6 +57,7 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
     finally:
         _clean_up()
     (folder / "failed.json").unlink(missing_ok=True)
+    print(f"{folder.name}: done", flush=True)
     return found
 
 

@@ -236,11 +236,13 @@ def _about_new_run(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_roots(config: DictConfig, *more: str) -> None:
-    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root."""
+    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
     known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
     for root in map(str, config):
         if root not in known:
             raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+    if config.get("dry"):
+        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 
 
 def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
