@@ -154,6 +154,11 @@ def test_two_processes(script):
     assert one.returncode == 0, one.stderr
     both, alone = script.metrics("run")["test"], json.loads((script.folder / "one.json").read_text())["test"]
     assert both == pytest.approx(alone, rel=1e-12)
+    ranks = script.folder / "run" / "test_ranks.parquet"
+    gathered = ranks.read_bytes()
+    ranks.unlink()
+    assert script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "trainer.devices=1").returncode == 0
+    assert ranks.read_bytes() == gathered  # each target once, whatever the number of processes
 
 
 @pytest.mark.parametrize(
@@ -208,3 +213,11 @@ def test_bad_raw_files_and_a_corrupt_cache_are_one_line(script):
         file.write("1::2::3::4::5\n")
     run = script("train", *settings, "paths.cache_dir=fresh")
     assert run.returncode == 1 and "line 9 has 5 fields, expected 4" in run.stderr
+
+
+@pytest.mark.slow
+def test_parameters_that_nothing_trains_name_the_cure_for_several_processes(script):
+    process = script.popen("train", *SMALL, "trainer.devices=2", "model.augment_gradient=mimic", "loss.lambda1=0")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "set trainer.strategy=ddp_find_unused_parameters_true" in err

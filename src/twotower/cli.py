@@ -103,6 +103,11 @@ def explain(error: BaseException) -> str | None:
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
+    if "parameters that were not used in producing the loss" in text:
+        return (
+            "some parameters get no gradient (augmented vectors: model.augment_gradient=mimic with a lambda of 0), and several "
+            "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
+        )
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
             where = f" {link.filename}:" if link.filename else ""

@@ -18,8 +18,13 @@ COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "cold_user", "oracle
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write by rename: the file is whole or absent."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by rename: the file is whole, or as it was."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 
@@ -42,6 +47,15 @@ def print_table(record: dict[str, Any], where: Path) -> None:
             cells.append(f"{values['test'][metric] / best:.0%}" if best else "")
         table.add_row(metric, *cells)
     Console().print(table)
+
+
+def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+    """The same table as plain values: names of its columns, and a row per metric."""
+    values = {name: column for name, column in _columns(record).items() if column}
+    names = [name for name in COLUMNS if name in values]
+    return ["metric", *names], [
+        [metric, *(values[name].get(metric) for name in names)] for metric in values.get("test") or values["val"]
+    ]
 
 
 def peak_memory_bytes() -> int:

@@ -13,19 +13,21 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from twotower import results
+from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.cli import check_types
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
+from twotower.wandb_logger import RunWandbLogger, closing_wandb
 
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
 
 TRUSTED = ("twotower.", "torch.optim.", "pytorch_lightning.")  # what a checkpoint's config may build
 
 
+@closing_wandb()
 def train(config: DictConfig) -> dict[str, float]:
     """Train, choose the best epoch by validation, test it once; ``metrics.json`` is the last act.
 
@@ -42,8 +44,9 @@ def train(config: DictConfig) -> dict[str, float]:
     about["config"] = OmegaConf.to_container(config, resolve=False)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     seed_everything(config.seed)
+    logger = _logger(config, about)
     data, task = build(config, about)
-    trainer = build_part(config, "trainer", logger=_logger(config), callbacks=_callbacks(config))
+    trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
@@ -66,11 +69,13 @@ def train(config: DictConfig) -> dict[str, float]:
             "data_note": data.note,
             "seed": config.seed,
             "overrides": about["overrides"],
+            "settings": settings.flat(about["config"], trainer.world_size),
             "epochs": epochs,
             "val": chosen["twotower"]["val"],
             "test": test,
             "oracle": oracle,
             "diagnostics": task.results.get("diagnostics"),
+            "categories": ranks.named_categories(data),
             "train_examples_per_second": _examples_per_second(trainer),
             "wall_seconds": time.perf_counter() - started,
             "peak_memory_bytes": results.peak_memory_bytes(),
@@ -78,6 +83,10 @@ def train(config: DictConfig) -> dict[str, float]:
         }
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
             results.print_table(record, run_dir)
+        ranks.write(run_dir, task, data)
+        if isinstance(logger, RunWandbLogger):
+            chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
+            logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
         results.write_json(run_dir / "metrics.json", record)
     return test
 
@@ -103,6 +112,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
             results.write_json(Path(config.output), record)
+        if config.split == "test":
+            ranks.complete(Path(config.ckpt_path), about, task, data)
     return values
 
 
@@ -249,8 +260,12 @@ def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in config.metric]
 
 
-def _logger(config: DictConfig) -> Any:
-    return build_part(config, "logger") if config.logger else False
+def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
+    logger = build_part(config, "logger") if config.logger else False
+    if isinstance(logger, RunWandbLogger):
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        logger.begin(about["choices"], about["overrides"], settings, resumed=bool(config.ckpt_path))
+    return logger
 
 
 def _callbacks(config: DictConfig) -> list[pl.Callback]:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
 from twotower.retrieval.exact import target_ranks
@@ -48,6 +49,8 @@ class RetrievalTask(pl.LightningModule):
         self.test_name = test_name
         self.results: dict[str, dict[str, float]] = {}  # the last evaluation of each part, unrounded
         self.corpus = torch.empty(0)  # item vectors, while evaluating
+        self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
+        self._ranks: list[Tensor] = []
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all parameters.
@@ -93,14 +96,20 @@ class RetrievalTask(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Encode the corpus once."""
         self._start_evaluation()
+        self._ranks = []
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """Rank the corpus for some users."""
-        self._evaluate(batch)
+        """Rank the corpus for some users, and remember the ranks."""
+        rank = self._evaluate(batch)
+        user = batch.user_index[:, None].expand_as(rank)
+        self._ranks.append(torch.stack([user, batch.target, rank], 2)[rank > 0].int())  # (num_targets, 3)
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of all processes."""
+        """Log the metrics and put together the ranks of all processes."""
         self._finish_evaluation(self.test_name)
+        ranks = torch.cat(self._ranks)
+        self._ranks = []
+        self.ranks = torch.cat(gather_all_tensors(ranks)) if self.trainer.world_size > 1 else ranks
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the run."""
@@ -112,11 +121,12 @@ class RetrievalTask(pl.LightningModule):
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = torch.cat([self.model.encode_item(features).float() for features in chunks])  # (num_items, dim)
 
-    def _evaluate(self, batch: EvalBatch) -> None:
+    def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = self.model.encode_user(batch.user).float()  # (batch, dim)
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
         for metric in self.metrics:
             metric.update(rank, batch.group)
+        return rank  # (batch, num_targets)
 
     def _finish_evaluation(self, part: str) -> None:
         """Metrics over all processes, overall and by group; groups without users are left out."""

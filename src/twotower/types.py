@@ -122,6 +122,7 @@ class Batch(NamedTuple):
             know one behaviour.
         excluded: ``(batch, num_distinct)`` True where a shared negative is one of the user's other training positives, or
             None where those count as negatives.
+        in_batch: do ``num_draws`` count the positives themselves, as in-batch negatives?
     """
 
     user: dict[str, Tensor]
@@ -135,6 +136,7 @@ class Batch(NamedTuple):
     num_pairs: int
     behaviour: Tensor | None = None
     excluded: Tensor | None = None
+    in_batch: bool = False
 
 
 class EvalBatch(NamedTuple):
@@ -146,6 +148,7 @@ class EvalBatch(NamedTuple):
         seen_row: ``(num_seen,)`` row in the batch of each seen (user, item) pair.
         seen_item: ``(num_seen,)`` corpus index of each seen pair.
         group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's metrics; padding never does.
+        user_index: ``(batch,)`` who they are among the data's users.
     """
 
     user: dict[str, Tensor]
@@ -153,6 +156,7 @@ class EvalBatch(NamedTuple):
     seen_row: Tensor
     seen_item: Tensor
     group: Tensor
+    user_index: Tensor
 
 
 class Negatives(NamedTuple):
@@ -162,11 +166,13 @@ class Negatives(NamedTuple):
         item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch.
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
         exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
+        in_batch: are the batch's positives themselves among them, once each?
     """
 
     item: Tensor
     log_q: Tensor
     exclude_positives: bool = False
+    in_batch: bool = False
 
 
 class Towers(NamedTuple):

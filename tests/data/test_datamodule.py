@@ -57,6 +57,14 @@ def test_evaluation_batch_against_plain_python(data):
         assert batch.group[:, 0, 1 + column].tolist() == (data.tables["group"][batch.target[:, 0]] == column).tolist(), group
 
 
+def test_items_that_training_never_saw_are_unknown_in_histories(data):
+    index = next(iter(data.test_dataloader()))
+    before = data.eval_batch(index).user["history"]
+    data.schema = data.schema._replace(num_train_items=20)  # items from 20 on have no id row
+    after = data.eval_batch(index).user["history"]
+    assert (before > 20).any() and torch.equal(after, before * (before <= 20))
+
+
 def test_a_target_is_never_in_its_own_history(data):
     data.negatives = Uniform(1, False)
     for index in data.train_dataloader():

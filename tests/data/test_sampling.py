@@ -111,15 +111,27 @@ def test_redraws_leave_few(monkeypatch):
     assert (one_in_two(p).item == 2).float().mean().item() == pytest.approx(1 / 2, abs=0.03)
 
 
-def test_a_batch_excludes_the_users_training_positives_and_no_others(data):
-    data.negatives = Corpus(True)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Corpus(True),
+        SharedUniform(50, True),
+        InBatch(True),
+        Popularity(50, 1.0, True, True),
+        Mixed(InBatch(True), SharedUniform(9, False)),
+        Mixed(InBatch(False), SharedUniform(9, True)),
+    ],
+    ids=["corpus", "shared_uniform", "in_batch", "popularity", "mixed_first", "mixed_second"],
+)
+def test_a_batch_excludes_the_users_training_positives_and_no_others(data, sampler):
+    data.negatives = sampler
     index = next(iter(data.train_dataloader()))
     batch = data.train_batch(index)
     interactions, train = data.train_interactions(), {}
     for user, item in zip(interactions.user.tolist(), interactions.item.tolist(), strict=True):
         train.setdefault(user, set()).add(item - 1)
     for row, user in enumerate(batch.user["user_id"].tolist()):
-        assert set(batch.item_index[batch.excluded[row]].tolist()) == train[user]
+        assert set(batch.item_index[batch.excluded[row]].tolist()) == train[user] & set(batch.item_index.tolist())
     data.negatives = Corpus(False)
     assert data.train_batch(index).excluded is None
 

@@ -5,12 +5,15 @@ import math
 import pytest
 import torch
 
+from tests.conftest import make_data
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from twotower.data.sampling import SharedUniform
+from twotower.data.splits import RandomRatio
 from twotower.diagnostics.measure import Limits, Sample, measure
-from twotower.diagnostics.probe import constant, replaced, shuffle
+from twotower.diagnostics.probe import constant, in_turn, replaced, shuffled
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
+from twotower.retrieval.exact import target_ranks
 
 LIMITS = Limits(num_items=1000, num_categories=12, k=5)
 
@@ -33,8 +36,23 @@ def sample_of(data, model, train=True):
 def test_shuffle_gives_each_row_anothers_vector():
     vectors = torch.arange(10.0)[:, None]
     for seed in range(20):
-        found = shuffle(torch.Generator().manual_seed(seed))(vectors)
+        found = shuffled(vectors, torch.Generator().manual_seed(seed))
         assert (found != vectors).all() and sorted(found.flatten().tolist()) == list(range(10))
+
+
+def test_in_turn_goes_through_the_rows():
+    replace = in_turn(torch.tensor([[1.0], [2.0], [3.0]]))
+    assert replace(torch.zeros(2, 1)).tolist() == [[1.0], [2.0]] and replace(torch.zeros(1, 1)).tolist() == [[3.0]]
+
+
+def test_users_evaluated_one_by_one_are_shuffled_too(data):
+    model = make_dat(data.schema).eval()
+    together = sample_of(data, model)
+    data.eval_batch_size = 1
+    alone = sample_of(data, model)
+    assert len(alone.users) == 60 > len(together.users)
+    one, many = (measure(model, sample, LIMITS).values for sample in (alone, together))
+    assert one["mrr/a_u_shuffled"] == pytest.approx(many["mrr/a_u_shuffled"]) != pytest.approx(one["mrr/intact"])
 
 
 def test_a_swap_ends_even_when_something_fails():
@@ -74,6 +92,36 @@ def test_mimic_error_of_the_train_pairs_is_the_loss(data):
     values = measure(model, sample, LIMITS).values
     assert values["mimic_error/train/a_u"] == pytest.approx(error, rel=1e-5)
     assert values["mimic_r2/train/a_u"] == pytest.approx(r2, rel=1e-5)
+    a, p = towers.item_augmented[batch.positive], towers.user
+    assert values["mimic_error/train/a_v"] == pytest.approx((a - p).square().sum(1).mean().item(), rel=1e-5)
+
+
+def test_users_with_several_targets_against_plain_python(tmp_path):
+    """Held-out mimic errors over all (user, target) pairs, hit rate and MRR by each user's best target."""
+    data = make_data(tmp_path, split=RandomRatio(0.3, 0.3, 0, 1))
+    data.setup()
+    model = make_dat(data.schema).eval()
+    sample = sample_of(data, model)
+    p_u = torch.cat([model.encode_user(batch.user) for batch in sample.users])
+    a_u = torch.cat([model.user_augmented(batch.user["user_id"]) for batch in sample.users])
+    a_v = model.item_augmented(torch.cat([chunk["item_id"] for chunk in data.corpus(torch.device("cpu"))]))
+    targets = [[t for t in row if t >= 0] for batch in sample.users for row in batch.target.tolist()]
+    pairs = [(u, t) for u, row in enumerate(targets) for t in row]
+    assert len({len(row) for row in targets}) > 1  # so there is padding
+    ranks = [target_ranks_of(batch, model, sample) for batch in sample.users]
+    best = [min(rank for rank in row if rank) for rows in ranks for row in rows.tolist()]
+    values = measure(model, sample, LIMITS).values
+    for name, errors in {
+        "held_out/a_u": [(a_u[u] - sample.corpus[t]).square().sum().item() for u, t in pairs],
+        "held_out/a_v": [(a_v[t] - p_u[u]).square().sum().item() for u, t in pairs],
+    }.items():
+        assert values[f"mimic_error/{name}"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    assert values["hit_rate@5/intact"] == pytest.approx(sum(rank <= 5 for rank in best) / len(best))
+    assert values["mrr/intact"] == pytest.approx(sum(1 / rank for rank in best) / len(best))
+
+
+def target_ranks_of(batch, model, sample):
+    return target_ranks(model.encode_user(batch.user), sample.corpus, batch.target, batch.seen_row, batch.seen_item)
 
 
 def test_a_model_that_lives_on_a_u_fails_when_it_is_shuffled(data):
@@ -148,3 +196,17 @@ def test_categories(data):
     covariance = found.tables["covariance"]
     assert covariance["items"] == sorted(covariance["items"], reverse=True) and sum(covariance["items"]) == 40
     assert found.values["covariance_distance/to_largest"] == pytest.approx(sum(covariance["distance"][0]) / 2)
+    covariances = [torch.cov(sample.corpus[sample.category == index].T) for index in range(3)]
+    largest = max(range(3), key=lambda index: (sample.category == index).sum().item())
+    relative = found.values["covariance_distance/to_largest"] / covariances[largest].norm().item()
+    assert found.values["covariance_distance/relative"] == pytest.approx(relative, rel=1e-4)
+
+
+def test_a_category_with_one_item_has_no_covariance(data):
+    model = make_dat(data.schema).eval()
+    sample = sample_of(data, model)
+    category = sample.category.clone()
+    category[category == 2] = -1
+    category[0] = 2
+    found = measure(model, sample._replace(category=category), LIMITS)
+    assert len(found.tables["covariance"]["names"]) == 2 and all(math.isfinite(value) for value in found.values.values())

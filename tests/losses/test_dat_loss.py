@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.losses.test_alignment import paper_alignment
-from twotower.data.sampling import Corpus, SharedUniform, Uniform
+from twotower.data.sampling import Corpus, InBatch, Mixed, SharedUniform, Uniform
 from twotower.layers.history import Mean
+from twotower.losses.alignment import pair_counts
 from twotower.losses.bce import BCE
 from twotower.losses.dat import DATLoss
 from twotower.losses.softmax import Softmax
@@ -145,6 +146,14 @@ def test_bce_refuses_shared_negatives(data):
     batch = first_batch(data, SharedUniform(5, False))
     with pytest.raises(UserError, match="negatives=uniform"):
         make_loss(data.schema)(make_dat(data.schema)(batch), batch)
+
+
+@pytest.mark.parametrize("sampler", [InBatch(False), Mixed(SharedUniform(7, False), InBatch(False))])
+def test_in_batch_negatives_are_the_positives_and_stand_once(data, sampler):
+    batch = first_batch(data, sampler)
+    drawn = 0 if isinstance(sampler, InBatch) else 7
+    assert pair_counts(batch).sum() == len(batch.positive) + drawn
+    assert (pair_counts(batch) >= torch.bincount(batch.positive, minlength=len(batch.item_index))).all()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from twotower.losses import functional as F
+from twotower.losses.bpr import pairwise_logistic
+from twotower.losses.multi_objective import masked_bce
 from twotower.types import Batch, Towers
 
 
@@ -110,3 +112,20 @@ def test_mimic_sends_no_gradient_into_the_target():
     F.mimic(augmented, target, 4).backward()
     assert target.grad is None
     torch.testing.assert_close(augmented.grad, torch.full((2, 3), -2 / 4))  # 2 (0 - 1) / T
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        F.binary_cross_entropy,
+        pairwise_logistic,
+        lambda logits: F.softmax_cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)),
+        lambda logits: masked_bce(logits, torch.ones(len(logits))),
+        lambda logits: F.mimic(logits, logits.flip(0), 8),
+    ],
+    ids=["bce", "bpr", "softmax", "multi_objective", "mimic"],
+)
+def test_losses_are_float32_under_mixed_precision(loss):
+    logits = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert loss(logits).dtype == torch.float32
+    assert loss(logits).item() == pytest.approx(loss(logits.float()).item(), rel=1e-6)  # bfloat16 would be off by 1e-3

@@ -54,3 +54,6 @@ def test_what_does_not_fit_names_the_cure():
         make()(towers._replace(item_by_objective=()), batch)
     with pytest.raises(UserError, match=r"loss\.behaviours"):
         make(weights=(1.0,))
+    for behaviours in ((), ((0,), ())):
+        with pytest.raises(UserError, match=r"loss\.behaviours"):
+            make(behaviours=behaviours, weights=(1.0,) * len(behaviours))

@@ -53,3 +53,8 @@ def test_item_pairs_is_a_setting(data):
     difference = (model.encode_item(item) - without.encode_item(item)).detach().numpy()
     np.testing.assert_allclose(difference[:, 3], own, atol=1e-9)
     assert np.abs(difference[:, :3]).max() == 0
+
+
+def test_initial_factors_have_the_spread_that_was_asked_for(data):
+    model = FM(data.schema, 64, True, 0.01, None, None, "mean")
+    assert torch.cat([parameter.flatten() for parameter in model.parameters()]).std().item() == pytest.approx(0.01, rel=0.1)

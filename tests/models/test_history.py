@@ -141,11 +141,21 @@ def test_transformer_takes_histories_of_like_length_together(monkeypatch):
     torch.testing.assert_close(parted, whole)
 
 
-def test_transformer_s_dropout_is_for_training():
+@pytest.mark.parametrize("encoder", [GRU(DIM, 0.5), Transformer(DIM, LENGTH, 1, 1, 0.5)], ids=["gru", "transformer"])
+def test_dropout_is_for_training(encoder):
+    torch.manual_seed(0)
+    weight, index = torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    assert not torch.equal(encoder.train()(index, weight), encoder(index, weight))
+    assert torch.equal(encoder.eval()(index, weight), encoder(index, weight))
+
+
+def test_attention_weights_are_dropped_too():
     torch.manual_seed(0)
     encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.5), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    for part in encoder.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
     assert not torch.equal(encoder(index, weight), encoder(index, weight))
-    assert torch.equal(encoder.eval()(index, weight), encoder(index, weight))
 
 
 @pytest.mark.parametrize("model", ["dat", "two_tower", "youtube_dnn"])
@@ -158,10 +168,11 @@ def test_every_tower_takes_every_encoder(model, name, data):
     assert {type(encoder).__name__.lower()} == {name}
 
 
-def test_a_shared_table_is_the_item_tower_s(data):
+@pytest.mark.parametrize("name", ["dat", "two_tower", "youtube_dnn"])
+def test_a_shared_table_is_the_item_tower_s(name, data):
     batch = first_batch(data, Uniform(3, False))
     for shared in (False, True):
-        model = TwoTower(data.schema, **{**TWO_TOWER, "share_item_table": shared})
+        model = build(name, data, f"model.share_item_table={str(shared).lower()}")
         with torch.no_grad():
             before = model.encode_user(batch.user)
             model.item_embedding.embeddings[0].weight.add_(torch.randn_like(model.item_embedding.embeddings[0].weight))

@@ -93,6 +93,12 @@ def test_a_fit_is_a_minimum_of_the_paper_s_objective():
                 factors[place] -= step
 
 
+def test_initial_factors_have_the_norm_that_was_asked_for():
+    for dim in (16, 256):
+        model = IALS(schema(items=500), **{**SETTINGS, "dim": dim})
+        assert model.item_factors.square().sum(1).mean().sqrt().item() == pytest.approx(SETTINGS["init_std"], rel=0.05)
+
+
 def test_cold_ids():
     for policy in ("mean", "zero"):
         model = make(cold_ids=policy)

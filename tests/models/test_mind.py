@@ -6,6 +6,7 @@ import torch
 from hydra.errors import InstantiationException
 
 from tests.losses.test_dat_loss import first_batch
+from tests.losses.test_functional import make_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
 from twotower.models.mind import interest_mask, squash
@@ -75,6 +76,46 @@ def test_label_aware_attention(data):
             score = interest[row] @ towers.item[batch.positive[row]].detach().numpy()
             weight = choose(score) if choose else np.exp(3 * score) / np.exp(3 * score).sum()
             np.testing.assert_allclose(towers.user[row].detach().numpy(), weight @ interest[row], atol=1e-5)
+
+
+def test_attention_is_among_the_interests_that_are_there(data):
+    """Five items make two interests of four possible ones; those that are not there repeat the first, which counts once."""
+    model = build("mind", data, "data.history_length=6", "model.num_interests=4", "model.attention_power=3")
+    history = torch.tensor([[0, 3, 1, 2, 7, 5]])
+    batch = make_batch([0], num_draws=[1])._replace(user={"history": history}, item={"item_id": torch.tensor([4])})
+    towers, interest = model(batch), model.encode_user(batch.user)[0].detach().numpy()
+    score = interest[:2] @ towers.item[0].detach().numpy()
+    weight = np.exp(3 * score) / np.exp(3 * score).sum()
+    assert not np.allclose(interest[0], interest[1], atol=0.1)
+    np.testing.assert_allclose(towers.user[0].detach().numpy(), weight @ interest[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_empty_history_is_finite_in_half_precision(dtype, data):
+    model, batch = build("mind", data, "data.history_length=6").train(), make_batch([0, 0], num_draws=[2])
+    history = torch.tensor([[0] * 6, [0, 3, 1, 2, 7, 5]])
+    with torch.autocast("cpu", dtype=dtype):
+        towers = model(batch._replace(user={"history": history}, item={"item_id": torch.tensor([4])}))
+    towers.user.float().sum().backward()
+    assert towers.user.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_items_are_normalised_if_interests_are(normalize, data):
+    model, batch = build("mind", data, f"model.normalize={str(normalize).lower()}"), first_batch(data, Uniform(3, False))
+    rows = model.item_embedding.embeddings[0].weight[batch.item["item_id"]]
+    expected = rows / rows.norm(dim=1, keepdim=True) if normalize else rows
+    torch.testing.assert_close(model.encode_item(batch.item), expected)
+    length = model.encode_user(batch.user).norm(dim=2)
+    assert torch.allclose(length, torch.ones_like(length), atol=1e-5) == normalize
+
+
+def test_other_features_enter_every_interest(data):
+    model, batch = build("mind", data, "model.user_features=[segment]"), first_batch(data, Uniform(3, False))
+    other = {**batch.user, "segment": batch.user["segment"].roll(1)}
+    before, after, changed = model.encode_user(batch.user), model.encode_user(other), other["segment"] != batch.user["segment"]
+    assert changed.any() and torch.equal(before[~changed], after[~changed])
+    assert (before[changed] != after[changed]).any(2).all()
 
 
 def test_a_history_is_needed(data):

@@ -1,7 +1,10 @@
 """What every model promises, and DAT's own parts."""
 
+import re
+
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
 from tests.conftest import ROOT
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
@@ -57,6 +60,28 @@ def test_every_parameter_gets_a_gradient(name, data):
     towers = model(batch)
     (towers.user[:, None] * towers.item).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
+    """``trainer.precision=bf16-true`` and ``64-true``: numbers among the features stay float32."""
+    assert "numeric" in {feature.kind for feature in data.schema.user}
+    model, batch = build(name, data).to(dtype), first_batch(data, Uniform(3, False))
+    assert model(batch).user.isfinite().all() and model.encode_item(batch.item).isfinite().all()
+
+
+@pytest.mark.parametrize("setting", ["model.dim=0", "model.embedding_dim=0", "model.embedding_dim=-1", "model.cold_ids=trained"])
+@pytest.mark.parametrize("name", MODELS)
+def test_impossible_settings_are_named(name, setting, data):
+    key = setting.split("=")[0]
+    if key.split(".")[1] not in compose_train(f"model={name}").model:
+        return
+    extra = ["model.user_features=[segment]"] if name == "mind" else []
+    with pytest.raises(InstantiationException, match=re.escape(key)) as caught:
+        build(name, data, setting, *extra)
+    cure = re.search(r"set model\.(\w+)", str(caught.value))
+    assert cure is None or cure[1] in compose_train(f"model={name}").model  # no cure that the model does not have
 
 
 def test_popularity_counts_training_interactions(data):
@@ -135,6 +160,16 @@ def test_id_dropout_hides_the_id_from_both_tables(data):
     assert (hidden == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["dat", "mvke", "two_tower", "youtube_dnn"])
+def test_id_dropout_is_of_both_sides_and_for_training(name, data):
+    model = build(name, data, "model.cold_ids=trained", "model.id_dropout=0.9", "model.user_features=null")
+    batch = first_batch(data, Uniform(3, False))
+    plain, again, hidden = model(batch), model(batch), model.train()(batch)
+    for side in ("user", "item"):
+        assert torch.equal(getattr(plain, side), getattr(again, side))
+        assert (getattr(plain, side) != getattr(hidden, side)).any(1).float().mean() > 0.5
+
+
 @pytest.mark.parametrize(("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)])
 def test_policies_that_cannot_work_are_refused(policy, share):
     with pytest.raises(UserError, match="model.cold_ids|model.id_dropout"):
@@ -146,6 +181,10 @@ def test_feature_choice(data):
     assert model.user_embedding.output_dim == 5
     with pytest.raises(UserError, match=r"\['colour'\] not in the data; choose from \['user_id'"):
         FeatureEmbedding(data.schema.user, 4, ["colour"], "mean")
+    with pytest.raises(UserError, match="name one at least; choose from"):
+        FeatureEmbedding(data.schema.user, 4, [], "mean")
+    with pytest.raises(UserError, match=r"set data\.history_length"):
+        FeatureEmbedding(data.schema.user[:1], 4, ["user_id", "history"], "mean")
 
 
 @pytest.mark.parametrize("changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}])

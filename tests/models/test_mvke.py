@@ -75,6 +75,19 @@ def test_diagnosis(data):
     assert found["load"].tolist() == pytest.approx([1 / 3] * 3)
 
 
+def test_diagnosis_of_uneven_gates(data):
+    model, _, user, item = make(data)
+    gate = softmax(model.item_tower(model.item_embedding(item)).detach().numpy() @ model.kernels.detach().numpy().T, 1)
+    found = model.diagnose(user, item)
+    np.testing.assert_allclose(found["load"].detach(), gate.mean(0), rtol=1e-6)
+    assert found["gate_entropy"].item() == pytest.approx(-(gate * np.log(gate)).sum(1).mean())
+
+
+def test_an_objective_that_is_not_there_cannot_rank(data):
+    with pytest.raises(InstantiationException, match=r"model\.retrieve"):
+        make(data, *TWO, "model.retrieve=2")
+
+
 @pytest.mark.parametrize("wrong", ["model.objectives=[[0,1]]", "model.objectives=[[0,1,2],[]]", "model.objectives=[[0,1,2,3]]"])
 def test_objectives_that_miss_kernels_are_refused(wrong, data):
     with pytest.raises(InstantiationException, match=r"model\.objectives"):

@@ -192,13 +192,11 @@ class RetrievalDataModule(pl.LightningDataModule):
             raise UserError("the data module draws no negatives before its attribute `negatives` is set")
         torch.manual_seed(index.seed)  # negatives and dropout of this step
         tables = self._tables_on(index.position.device)
-        positive = tables["interactions/item"][index.position].long()  # (batch,)
-        user = tables["interactions/user"][index.position].long()  # (batch,)
+        positive, user = (tables[f"interactions/{side}"][index.position].long() for side in ("item", "user"))  # (batch,)
         pairs = self._train_pairs = self._train_pairs or TrainPairs(self._train_rows, self.schema.num_train_items)
         drawn = self.negatives(Positives(positive, user, pairs))
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
-        negative_row = row[len(positive) :]
-        own = drawn.item.dim() == 2
+        negative_row, own = row[len(positive) :], drawn.item.dim() == 2
         return Batch(
             user=self._user_features(index.position, user),
             item=self.item_features(distinct),
@@ -211,12 +209,12 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
             behaviour=tables["interactions/behaviour"][index.position].long() if self.meta["behaviours"] else None,
             excluded=pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
+            in_batch=drawn.in_batch,
         )
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
-        tables = self._tables_on(index.position.device)
-        user = tables["interactions/user"][index.position].long()  # (batch,)
+        user = self._tables_on(index.position.device)["interactions/user"][index.position].long()  # (batch,)
         target = self._targets(index)  # (batch, num_targets)
         seen_row, seen_item = self._seen(index.position)
         return EvalBatch(
@@ -225,6 +223,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             seen_row=seen_row,
             seen_item=seen_item,
             group=self._groups(target, user),
+            user_index=user,
         )
 
     def _targets(self, index: EvalIndex) -> Tensor:

@@ -120,7 +120,7 @@ class InBatch:
 
     def __call__(self, positives: Positives) -> Negatives:
         """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
-        return Negatives(positives.item, positives.pairs.distribution(1.0).log_q, self.exclude_positives)
+        return Negatives(positives.item, positives.pairs.distribution(1.0).log_q, self.exclude_positives, in_batch=True)
 
 
 class Corpus:
@@ -165,7 +165,8 @@ class Mixed:
         item = torch.cat([first.item, second.item], -1)
         share = first.item.shape[-1] / item.shape[-1]
         log_q = torch.logaddexp(first.log_q + math.log(share), second.log_q + math.log1p(-share))
-        return Negatives(item, log_q, first.exclude_positives or second.exclude_positives)
+        excludes = first.exclude_positives or second.exclude_positives
+        return Negatives(item, log_q, excludes, first.in_batch or second.in_batch)
 
 
 def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:

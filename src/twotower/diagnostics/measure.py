@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twotower.diagnostics import measures
-from twotower.diagnostics.probe import SIDES, augmented_table, constant, replaced, shuffle
+from twotower.diagnostics.probe import SIDES, augmented_table, constant, in_turn, replaced, shuffled
 from twotower.retrieval.exact import target_ranks
 from twotower.types import Batch, EvalBatch
 
@@ -144,15 +144,15 @@ def _swaps(model: Any, sample: Sample, user: list[Tensor], rank: list[Tensor], k
     found = {"intact": rank}
     table = augmented_table(model, "user")
     if table is not None:
-        mean = torch.cat([table(batch.user["user_id"]) for batch in sample.users]).float().mean(0)
-        for name, swap in _swapped(table, mean):
+        own = torch.cat([table(batch.user["user_id"]) for batch in sample.users])
+        for name, swap in _swapped(table, own):
             with swap:
                 vectors = [model.encode_user(batch.user).float() for batch in sample.users]
             found[f"a_u_{name}"] = _ranks(sample, vectors, sample.corpus)
     table = augmented_table(model, "item")
     if table is not None:
-        mean = torch.cat([table(chunk["item_id"]) for chunk in sample.corpus_features()]).float().mean(0)
-        for name, swap in _swapped(table, mean):
+        own = torch.cat([table(chunk["item_id"]) for chunk in sample.corpus_features()])
+        for name, swap in _swapped(table, own):
             with swap:
                 corpus = torch.cat([model.encode_item(chunk).float() for chunk in sample.corpus_features()])
             found[f"a_v_{name}"] = _ranks(sample, user, corpus)
@@ -163,9 +163,10 @@ def _swaps(model: Any, sample: Sample, user: list[Tensor], rank: list[Tensor], k
     return values
 
 
-def _swapped(table: Any, mean: Tensor) -> list[tuple[str, AbstractContextManager[None]]]:
-    generator = torch.Generator().manual_seed(SEED)
-    return [("shuffled", replaced(table, shuffle(generator))), ("mean", replaced(table, constant(mean)))]
+def _swapped(table: Any, own: Tensor) -> list[tuple[str, AbstractContextManager[None]]]:
+    """Others' vectors of the whole sample, so that a chunk of one row has another's too; and the mean."""
+    others = in_turn(shuffled(own, torch.Generator().manual_seed(SEED)))
+    return [("shuffled", replaced(table, others)), ("mean", replaced(table, constant(own.float().mean(0))))]
 
 
 def _categories(

@@ -28,12 +28,20 @@ def replaced(table: nn.Module, replace: Replace) -> Iterator[None]:
         handle.remove()
 
 
-def shuffle(generator: torch.Generator) -> Replace:
-    """Every row gets another row's vector, none keeps its own."""
+def shuffled(vectors: Tensor, generator: torch.Generator) -> Tensor:
+    """``(num, dim)`` where every row stands in another row's place; a single one has no other."""
+    order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
+    return torch.empty_like(vectors).index_copy_(0, order, vectors[order.roll(1)])
 
-    def replace(vectors: Tensor) -> Tensor:
-        order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
-        return torch.empty_like(vectors).index_copy_(0, order, vectors[order.roll(1)])
+
+def in_turn(vectors: Tensor) -> Replace:
+    """Every row looked up gets the next row of ``vectors`` ``(num, dim)``, from call to call."""
+    place = 0
+
+    def replace(own: Tensor) -> Tensor:
+        nonlocal place
+        place += len(own)
+        return vectors[place - len(own) : place]
 
     return replace
 

@@ -50,8 +50,8 @@ class NumericEmbedding(nn.Module):
         self.linear = nn.Linear(1, dim)
 
     def forward(self, value: Tensor) -> Tensor:
-        """``(batch,)`` to ``(batch, dim)``."""
-        return self.linear(value[:, None])
+        """``(batch,)`` to ``(batch, dim)``, in the weights' precision: data are float32 whatever ``trainer.precision`` is."""
+        return self.linear(value[:, None].to(self.linear.weight.dtype))
 
 
 class FeatureEmbedding(nn.Module):
@@ -66,7 +66,7 @@ class FeatureEmbedding(nn.Module):
         id_extra_dim: added to the width of ``user_id`` and ``item_id``.
 
     Raises:
-        UserError: if ``use`` names a feature that the data do not have.
+        UserError: if ``use`` names a feature that the data do not have, or none.
     """
 
     def __init__(
@@ -79,11 +79,10 @@ class FeatureEmbedding(nn.Module):
         id_extra_dim: int = 0,
     ) -> None:
         super().__init__()
+        check_number("model.embedding_dim", dim, 1)
         check_number("model.id_extra_dim", id_extra_dim, 0)
         names = [feature.name for feature in features]
-        unknown = [] if use is None else [name for name in use if name not in names]
-        if unknown or (use is not None and not use):
-            raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
+        _check_use(names, use)
         self.names = [name for name in names if use is None or name in use]
         used = [feature for feature in features if feature.name in self.names]
         widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
@@ -120,3 +119,13 @@ class FeatureEmbedding(nn.Module):
             assert history is not None
             return HistoryEmbedding(feature.num_values, dim, history)
         return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained")
+
+
+def _check_use(names: list[str], use: list[str] | None) -> None:
+    unknown = [name for name in use or [] if name not in names]
+    if unknown == ["history"]:
+        raise UserError("model.user_features: there is no history in these data: set data.history_length, 10 say")
+    if unknown:
+        raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
+    if use is not None and not use:
+        raise UserError(f"model.user_features, model.item_features: name one at least; choose from {names}, or null for all")

@@ -204,7 +204,12 @@ class RunningCovariance(nn.Module):
 
 
 def pair_counts(batch: Batch) -> Tensor:
-    """How often each distinct item stands in the batch, as a positive or as a drawn negative: ``(num_distinct,)``."""
+    """How often each distinct item stands in the batch, as a positive or as a drawn negative: ``(num_distinct,)``.
+
+    An in-batch negative is a positive of another row: it stands there once, not twice.
+    """
+    if batch.num_draws is not None and batch.in_batch:
+        return batch.num_draws
     row = batch.positive if batch.negative is None else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
     counts = torch.zeros(len(batch.item_index), device=row.device)
     counts = counts.index_add(0, row, torch.ones_like(row, dtype=counts.dtype))

@@ -41,7 +41,7 @@ class MultiObjective(nn.Module):
         behaviour = self._check(towers, batch)
         terms, total = {}, towers.user.new_zeros(())
         for index, (item, own, weight) in enumerate(zip(towers.item_by_objective, self.behaviours, self.weights, strict=True)):
-            counts = torch.isin(behaviour, behaviour.new_tensor(own))  # (batch,)
+            counts = torch.stack([behaviour == one for one in own]).any(0)  # (batch,)
             loss = masked_bce(own_logits(towers._replace(item=item), batch, self.temperature), counts)
             terms[f"objective_{index}"] = loss
             total = total + weight * loss

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, check_choice
+from twotower.types import Batch, Schema, Towers, check_choice, check_number
 
 
 class DAT(nn.Module):
@@ -55,6 +55,7 @@ class DAT(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task"))
+        check_number("model.dim", dim, 1)
         check_cold_ids(cold_ids, id_dropout)
         self.augment_gradient = augment_gradient
         self.id_dropout = id_dropout

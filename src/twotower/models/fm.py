@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import check_cold_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import Mean
-from twotower.types import Batch, Schema, Towers, check_number
+from twotower.types import Batch, Schema, Towers, check_choice, check_number
 
 
 class FM(nn.Module):
@@ -41,7 +40,7 @@ class FM(nn.Module):
         super().__init__()
         check_number("model.dim", dim, 1)
         check_number("model.init_std", init_std, 0)
-        check_cold_ids(cold_ids, id_dropout=0.0)
+        check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.dim = dim
         self.item_pairs = item_pairs
         self.user_factors = FeatureEmbedding(schema.user, dim, user_features, cold_ids, Mean())

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids
-from twotower.types import Batch, Schema, Towers, check_number
+from twotower.layers.embedding_table import EmbeddingTable
+from twotower.types import Batch, Schema, Towers, check_choice, check_number
 
 
 class MF(nn.Module):
@@ -22,7 +22,7 @@ class MF(nn.Module):
         super().__init__()
         check_number("model.dim", dim, 1)
         check_number("model.init_std", init_std, 0)
-        check_cold_ids(cold_ids, id_dropout=0.0)
+        check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.item_bias = item_bias
         self.user_factors = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
         self.item_factors = EmbeddingTable(schema.num_values("item_id"), dim + item_bias, cold_ids)

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import check_cold_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import known_last
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, UserError, check_number
+from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
 
 
 class MIND(nn.Module):
@@ -57,10 +56,11 @@ class MIND(nn.Module):
         cold_ids: str,
     ) -> None:
         super().__init__()
+        check_number("model.dim", dim, 1)
         check_number("model.num_interests", num_interests, 1)
         check_number("model.num_iterations", num_iterations, 1)
         check_number("model.attention_power", attention_power, 0)
-        check_cold_ids(cold_ids, id_dropout=0.0)
+        check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         if length < 1 or "history" in user_features:
             raise UserError(
                 "model=mind reads the history by itself: set data.history_length, and no history in model.user_features"
@@ -92,9 +92,10 @@ class MIND(nn.Module):
     def forward(self, batch: Batch) -> Towers:
         """The interests as the positive weighs them ``(batch, dim)``, and the distinct items."""
         interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
-        positive = item[batch.positive]  # (batch, dim)
-        weight = (self.attention_power * (interest @ positive[:, :, None])).softmax(1)  # (batch, num_interests, 1)
-        return Towers((weight * interest).sum(1), item)
+        has = interest_mask((batch.user["history"] > 0).sum(1), interest.shape[1])  # (batch, num_interests)
+        score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
+        weight = (self.attention_power * score).masked_fill(~has, float("-inf")).softmax(1)
+        return Towers((weight[:, :, None] * interest).sum(1), item)
 
     def route(self, index: Tensor) -> Tensor:
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
@@ -113,9 +114,12 @@ class MIND(nn.Module):
 
 
 def squash(x: Tensor) -> Tensor:
-    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient."""
-    square = x.square().sum(-1, keepdim=True)
-    return square / (1 + square) * x / (square + 1e-9).sqrt()
+    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient.
+
+    The factor of ``x`` is worked out in float32 at the least: float16 has no number as small as the one that guards the root.
+    """
+    square = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1, keepdim=True)
+    return x * (square / (1 + square) / (square + 1e-9).sqrt()).to(x.dtype)
 
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:

@@ -1,0 +1,63 @@
+"""Learning curves: validation by epoch, a line for each variant, a band over its seeds."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from twotower.report.section import Section, Wanted
+from twotower.report.style import BLACK, COLOURS, frame, new_figure, short
+from twotower.report.text import metric_name
+
+Curve = dict[int, float]
+
+
+def learning(section: Section, wanted: Wanted) -> Figure | None:
+    """The baseline and the best variants; None where no run has validated more than once."""
+    curves = {row.variant.label: [read_curve(run.folder, wanted.metric) for run in row.variant.runs] for row in section.rows}
+    curves = {label: found for label, found in curves.items() if any(len(curve) > 1 for curve in found)}
+    if not curves:
+        return None
+    figure = new_figure(9, 4.8)
+    axis = figure.subplots()
+    shown = list(curves)[: len(COLOURS) + 1]
+    colours = dict(zip((label for label in shown if label != section.baseline.label), COLOURS, strict=False))
+    for label in shown:
+        colour = colours.get(label, BLACK)
+        for curve in curves[label]:
+            axis.plot(*_points(curve), color=colour, linewidth=0.8, alpha=0.35)
+        epochs, mean, spread = _over_seeds(curves[label])
+        axis.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(epochs, mean, color=colour, linewidth=2, marker="o", markersize=3.5, label=short(label))
+    frame(axis, f"{section.name}: validation {metric_name(wanted.metric)}")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left_out = len(curves) - len(shown)
+    axis.set_xlabel("epoch" + (f" (the best variants; {left_out} more are not shown)" if left_out else ""))
+    figure.legend(
+        loc="outside right upper", frameon=False, fontsize=9, title="mean over the epochs of all seeds", title_fontsize=8
+    )
+    return figure
+
+
+def read_curve(folder: Path, metric: str) -> Curve:
+    """Validation values by epoch, from 1, as ``metrics.csv`` has them; empty where it has none."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(f"val/{metric}")]
+        return {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # a run without this log, or a damaged one
+        return {}
+
+
+def _points(curve: Curve) -> tuple[list[int], list[float]]:
+    return list(curve), list(curve.values())
+
+
+def _over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs that all seeds have reached, mean and spread there."""
+    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+    values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])  # (num_seeds, num_epochs)
+    spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
+    return np.array(epochs), values.mean(0), spread

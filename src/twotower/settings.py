@@ -1,0 +1,61 @@
+"""Which settings make a run what it is: two runs that agree in all of them differ by their seed alone."""
+
+import json
+from typing import Any
+
+ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
+MACHINE = (  # how and where it ran, and what it showed
+    "data.reader",  # the fingerprint tells data apart
+    "data.eval_batch_size",
+    "trainer.accelerator",
+    "trainer.devices",  # counted in trainer.num_processes
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.enable_",
+    "trainer.log_every_n_steps",
+    "trainer.num_sanity_val_steps",
+    "trainer.default_root_dir",
+    "callbacks.last",
+    "callbacks.progress",
+    "callbacks.throughput",
+    "callbacks.diagnostics",
+)
+PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings that say where, whatever they belong to
+
+Value = str | int | float | bool | None
+
+
+def flat(config: dict[str, Any], num_processes: int | None = None) -> dict[str, Value]:
+    """What tells variants apart, as dotted names: no seed, no path, nothing of the machine but the number of processes.
+
+    Args:
+        config: plain and unresolved: an interpolation repeats a value that stands elsewhere, so it is left out.
+        num_processes: a batch is per process, so this is part of the experiment; None: as many as the trainer asks for.
+    """
+    found: dict[str, Value] = {}
+    for root in ROOTS:
+        if root in config:
+            _flatten(root, config[root], found)
+    found["trainer.num_processes"] = num_processes or _num_processes(config.get("trainer") or {})
+    return {key: value for key, value in found.items() if is_setting(key)}
+
+
+def is_setting(key: str) -> bool:
+    """Does the setting called ``key`` make a run another experiment?"""
+    return key.split(".")[0] in ROOTS and not key.startswith(MACHINE) and key.split(".")[-1] not in PATHS
+
+
+def _num_processes(trainer: dict[str, Any]) -> int | None:
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
+    devices = len(devices) if isinstance(devices, list) else devices
+    return devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else None
+
+
+def _flatten(key: str, value: Any, found: dict[str, Value]) -> None:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            _flatten(f"{key}.{name}", inner, found)
+    elif isinstance(value, (dict, list)):
+        found[key] = json.dumps(value)
+    elif not (isinstance(value, str) and "${" in value):
+        found[key] = value

@@ -1,0 +1,70 @@
+"""Values of users from ranks, by hand and against the metrics of a run."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.report.world import METRICS
+from tests.test_train import SMALL
+from twotower.metrics.ndcg import NDCG
+from twotower.metrics.recall import Recall
+from twotower.report import ranks as report_ranks
+from twotower.report.ranks import Ranks, per_user, read_ranks
+
+
+def table(user, rank, category=None):
+    columns = (user, np.arange(len(user)), category or np.zeros(len(user)), rank)
+    return Ranks(*(np.array(column, dtype=np.int32) for column in columns))
+
+
+@pytest.fixture
+def three():
+    """User 2 has ranks 1 and 12, user 5 has 3, user 7 has 2, 60 and 700."""
+    return table([2, 2, 5, 7, 7, 7], [1, 12, 3, 2, 60, 700], [0, 1, 1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 8192])
+def test_users_with_several_targets_by_hand(three, monkeypatch, chunk):
+    monkeypatch.setattr(report_ranks, "USERS_PER_CHUNK", chunk)
+    assert per_user(three, METRICS["hit_rate@10"]).tolist() == [1, 1, 1]
+    assert per_user(three, Recall(1, [50])).tolist() == pytest.approx([1, 1, 1 / 3])
+    assert per_user(three, METRICS["mrr"]).tolist() == pytest.approx([1, 1 / 3, 1 / 2])
+    # log2(2) = 1, log2(4) = 2: 1 of the ideal 1 + .6309; 1/2 of 1; .6309 of the ideal 1 + .6309 + .5
+    assert per_user(three, NDCG(1, [10])).tolist() == pytest.approx([1 / 1.6309, 0.5, 0.6309 / 2.1309], abs=1e-4)
+
+
+def test_a_category_counts_the_users_that_have_targets_there(three):
+    assert per_user(three.of(three.category == 1), METRICS["hit_rate@10"]).tolist() == [0, 1, 0]  # ranks 12, 3, 700
+    assert per_user(three.of(three.category == 0), METRICS["mrr"]).tolist() == [1, 1 / 2]  # user 5 has none there
+
+
+def test_a_run_keeps_ranks_that_give_its_own_metrics(script):
+    """Users of the temporal split have several targets each."""
+    settings = ("data/split=temporal", "trainer.max_epochs=1", "data.reader.interactions_per_user=12")
+    run = script("train", *SMALL, *settings, "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    folder = script.folder / "run"
+    ranks, record = read_ranks(folder), script.metrics("run")
+    assert len(ranks.user) > len(np.unique(ranks.user))  # else this shows nothing of several targets
+    for name, metric in METRICS.items():
+        assert per_user(ranks, metric).mean() == pytest.approx(record["test"][name], abs=1e-12), name
+    sizes = [category["train_interactions"] for category in record["categories"]]
+    assert sizes == sorted(sizes, reverse=True) and ranks.category.max() < len(sizes)
+    assert record["settings"]["trainer.num_processes"] == 1 and record["settings"]["data.batch_size"] == 64
+    assert all(column == pl.Int32 for column in pl.read_parquet_schema(folder / "test_ranks.parquet").values())
+    assert str(script.folder) not in str(record["settings"])  # no path
+
+
+def test_evaluate_gives_an_older_run_its_ranks(script):
+    assert script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run").returncode == 0
+    path = script.folder / "run" / "test_ranks.parquet"
+    whole, record = path.read_bytes(), script.metrics("run")
+    path.unlink()
+    run = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt")
+    assert "ranks are kept in" in run.stdout, run.stderr
+    assert path.read_bytes() == whole and script.metrics("run") == record
+    path.unlink()
+    metrics = script.folder / "run" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"mrr": 0', '"mrr": 1'))
+    assert "ranks are not kept" in script("evaluate", "ckpt_path=run/checkpoints/best.ckpt").stdout
+    assert not path.exists()
