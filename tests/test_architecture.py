@@ -25,6 +25,9 @@ MAY_IMPORT = {
     "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
     "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models", "wandb_logger"},
+    "sweep": {"types"},
+    "sweep_tables": {"sweep"},
+    "launch": {"types", "cli", "run", "results", "sweep"},
     "benchmark": {"types", "run", "results"},
 }
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning import callbacks
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 from twotower.types import check_number
 
@@ -33,6 +35,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the epoch's validation done."""
         trainer.save_checkpoint(self.path)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, but it remembers that it has stopped: a run killed between its last epoch and its test trains no other one."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The state is the checkpoint's by now."""
+        trainer.should_stop = trainer.should_stop or self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 class Throughput(Callback):

@@ -38,11 +38,10 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
     load_dotenv()
     _quiet()
-    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
-    OmegaConf.register_new_resolver("record_dir", record_dir, replace=True)
     failures: list[Exception] = []
 
     def job(config: DictConfig) -> Any:
+        _quiet()  # again where a launcher has started a process
         try:
             return function(config)
         except Exception as error:
@@ -74,6 +73,16 @@ def run_dir(ckpt_path: str | None, default: str) -> str:
 def record_dir(ckpt_path: str | None, now: str) -> str:
     """Where Hydra records the composed config; a resumed run keeps its first record."""
     return f".hydra/resumed-{now}" if ckpt_path else ".hydra"
+
+
+def mode(dry: bool) -> str | None:
+    """A dry run is Hydra's multirun of one job: a single run would make its folder first."""
+    return "MULTIRUN" if dry else None
+
+
+# here and not in command(), as a launcher's processes import this module before they compose a job's config
+for resolver in (run_dir, record_dir, mode):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def explain(error: BaseException) -> str | None:

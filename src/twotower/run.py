@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,7 +39,7 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.ckpt_path:
         saved = load_checkpoint(config.ckpt_path)["twotower"]
         config = restore_config(saved, config)
-        overrides = saved["overrides"] + about["overrides"]
+        overrides = saved["overrides"] + [text for text in about["overrides"] if text not in saved["overrides"]]
         about = {"choices": saved["choices"], "overrides": overrides, "fingerprint": saved["fingerprint"]}
     about["config"] = OmegaConf.to_container(config, resolve=False)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -53,7 +54,7 @@ def train(config: DictConfig) -> dict[str, float]:
         trainer.save_checkpoint(best)
     else:
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
-    epochs = trainer.current_epoch
+    epochs = trainer.fit_loop.epoch_progress.current.processed
     chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
@@ -80,7 +81,8 @@ def train(config: DictConfig) -> dict[str, float]:
             "peak_memory_bytes": results.peak_memory_bytes(),
             "versions": results.versions(),
         }
-        results.print_table(record, run_dir)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
+            results.print_table(record, run_dir)
         ranks.write(run_dir, task, data)
         if isinstance(logger, RunWandbLogger):
             chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
@@ -188,7 +190,7 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
         root = key.replace("/", ".").replace("@", ".").split(".")[0]
-        if key in choices and root not in FIXED:
+        if key in choices and root not in FIXED and root in config:
             OmegaConf.update(saved, root, config[root], merge=False, force_add=True)
         elif key in choices:
             if choices[key] != about["choices"].get(key):
@@ -245,11 +247,13 @@ def _about_new_run(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_roots(config: DictConfig, *more: str) -> None:
-    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root."""
-    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", *more}
+    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
+    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
     for root in map(str, config):
         if root not in known:
             raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+    if config.get("dry"):
+        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 
 
 def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:

@@ -1,0 +1,242 @@
+"""Sweeps as their users start them: skipped, resumed, failed, killed, and with several processes."""
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.test_train import SMALL
+from twotower.sweep import exclusive
+
+SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")
+
+
+def folders(script, name):
+    return {path.parent.name: path.parent for path in (script.folder / "outputs" / "sweeps" / name).glob("*/.hydra")}
+
+
+def records(script, name):
+    """What a report would read, by run."""
+    found = {}
+    for run, folder in folders(script, name).items():
+        record = json.loads((folder / "metrics.json").read_text())
+        found[run] = {key: record[key] for key in ("status", "model", "data", "seed", "overrides", "epochs", "val", "test")}
+    return found
+
+
+def named(script, name, *parts):
+    (folder,) = [folder for run, folder in folders(script, name).items() if all(part in run for part in parts)]
+    return folder
+
+
+def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
+    command = (*SWEEP, "loss.lambda3=-1,1")
+    first = script("train", *command)
+    assert first.returncode == 1 and "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
+    reason = "loss.lambda3 must be a finite number >= 0, got -1"
+    assert f"1 failed (loss.lambda3=-1): {reason}" in first.stdout
+    assert "python src/report.py runs=outputs/sweeps/loss.lambda3-synthetic" in first.stdout
+    failed = json.loads((named(script, "loss.lambda3-synthetic", "lambda3--1") / "failed.json").read_text())
+    assert failed["error"] == reason and "loss.lambda3=-1" in failed["overrides"]
+    assert time.strptime(failed["time"], "%Y-%m-%dT%H:%M:%S%z")
+    plan = script("train", *command, "dry=true")
+    assert "2 runs, 1 to run" in plan.stdout and "About" in plan.stdout and "│ done" in plan.stdout and "│ failed" in plan.stdout
+    again = script("train", *command)
+    assert again.stdout.count(": already done\n") == again.stdout.count(": starts\n") == 1 and again.returncode == 1
+    # the config of the finished run changes: its result is neither taken for the new one's, nor gone on with, nor lost
+    folder = named(script, "loss.lambda3-synthetic", "lambda3-1")
+    (folder / ".fingerprint").write_text("of a config before somebody edited its file")
+    again = script("train", *command)
+    assert again.stdout.count(": starts\n") == 2 and "held a run of another config, now in" in again.stdout
+    assert (folder / "metrics.json").exists()
+    assert len(list(script.folder.glob("outputs/sweeps/loss.lambda3-synthetic.earlier/*/metrics.json"))) == 1
+
+
+def test_a_failure_is_forgotten_when_the_run_completes(script):
+    clicks = script.folder / "clicks.csv"
+    small = [text for text in SWEEP if "data.reader" not in text]
+    command = (*small, "data=table", f"data.reader.interactions={clicks}", "data.k_core=0", "loss.lambda3=0", "seed=0")
+    assert script("train", *command).returncode == 1
+    (failed,) = script.folder.glob("outputs/sweeps/single-table/*/failed.json")
+    assert str(clicks) in json.loads(failed.read_text())["error"]
+    with clicks.open("w", newline="") as file:
+        rows = [(user, (7 * user + 3 * time) % 30, time) for user in range(40) for time in range(8)]
+        csv.writer(file).writerows([("user_id", "item_id", "timestamp"), *rows])
+    assert script("train", *command).returncode == 0
+    assert not failed.exists() and failed.with_name("metrics.json").exists()
+
+
+@pytest.mark.parametrize("how", [("-m", "seed=0,1"), ("sweep=seeds",), ()])
+def test_a_dry_run_writes_nothing(script, how):
+    run = script("train", *how, "dry=true")
+    assert run.returncode == 0, run.stderr
+    number = {("-m", "seed=0,1"): 2, ("sweep=seeds",): 5, (): 1}[how]
+    assert f"{number} run" in run.stdout and f"{number} to run" in run.stdout and "no run like these has finished" in run.stdout
+    assert not list(script.folder.iterdir())
+
+
+def test_a_mistake_stops_a_sweep_before_it_starts(script):
+    for command, message in (
+        (("-m", "sweep=ablation", "loss.lamda3=1"), "loss.lamda3 is no setting (did you mean loss.lambda3?)"),
+        (
+            ("-m", "sweep=ablation", "loss.lambda3=2", "seed=0", "variant=dat,dat_amm"),
+            "variant=dat and variant=dat_amm are the same run",
+        ),
+        (("-m", "sweep=ablaton"), "sweep=ablaton: there is no such option (did you mean ablation?)"),
+        (("-m", "variant=dat,dta"), "variant=dta: there is no such option"),
+    ):
+        run = script("train", *command)
+        assert run.returncode == 1 and len(run.stderr.strip().splitlines()) == 1, run.stderr
+        assert message in run.stderr
+    assert not (script.folder / "outputs").exists()
+
+
+def test_other_scripts_take_no_dry_run(script):
+    run = script("prepare", "dry=true")
+    assert run.returncode == 1 and "dry=true is for src/train.py alone" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_the_command_line_narrows_a_sweep(script):
+    plan = script(
+        "train",
+        "-m",
+        "sweep=lambdas",
+        "loss.lambda2=0.5",
+        "loss.lambda1=0",
+        "seed=0",
+        "experiment=dat_paper",
+        "data=movielens_1m",
+        "dry=true",
+    )
+    assert "3 runs" in plan.stdout and "lambdas-movielens_1m" in plan.stdout, plan.stderr
+    plan = script(
+        "train", "-m", "sweep=ablation", "seed=0", "variant=two_tower,dat", "experiment=two_tower_movielens_1m", "dry=true"
+    )
+    assert "2 runs" in plan.stdout and "ablation-movielens_1m" in plan.stdout, plan.stderr
+
+
+def test_a_damaged_checkpoint_counts_as_none(script):
+    assert script("train", *SWEEP, "seed=0").returncode == 0
+    (folder,) = folders(script, "single-synthetic").values()
+    before = records(script, "single-synthetic")
+    (folder / "metrics.json").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    run = script("train", *SWEEP, "seed=0")
+    assert run.returncode == 0 and "last.ckpt is damaged" in run.stdout and ": starts" in run.stdout
+    assert records(script, "single-synthetic") == before
+
+
+def test_killed_after_early_stopping_trains_no_more(script):
+    settings = ("-m", *SMALL, "trainer.max_epochs=50", "callbacks.early_stopping.patience=1", "optimizer.lr=0.05", "seed=0")
+    assert script("train", *settings).returncode == 0
+    before = records(script, "single-synthetic")
+    assert next(iter(before.values()))["epochs"] < 50
+    (folder,) = folders(script, "single-synthetic").values()
+    (folder / "metrics.json").unlink()  # as if it had been killed in its test
+    run = script("train", *settings)
+    assert ": goes on" in run.stdout and records(script, "single-synthetic") == before
+
+
+@pytest.mark.slow
+def test_one_process_waits_for_another(script, tmp_path):
+    assert script("train", *SWEEP, "seed=0,1").returncode == 0
+    folder = named(script, "seed-synthetic", "seed-0")
+    (folder / "metrics.json").rename(folder / "hidden.json")
+    with exclusive(folder):
+        other = script.popen("train", *SWEEP, "seed=0,1")
+        line = next(line for line in other.stdout if "waiting" in line)
+        assert "another process is at it" in line
+        (folder / "hidden.json").rename(folder / "metrics.json")
+    out, err = other.communicate(timeout=600)
+    assert other.returncode == 0 and f"{folder.name}: already done" in out, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
+def test_killed_twice_ends_as_undisturbed(script, launcher):
+    settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4", "seed=0,1", "variant=two_tower,dat", *launcher)
+    whole = script.popen("train", *settings)
+    started = time.monotonic()
+    out, err = whole.communicate(timeout=1200)
+    assert whole.returncode == 0, err
+    expected, seconds = records(script, "seed+variant-synthetic"), time.monotonic() - started
+    (script.folder / "outputs").rename(script.folder / "whole")
+    for _ in range(2):
+        killed = script.popen("train", *settings)
+        time.sleep(random.uniform(0.3, 0.9) * seconds)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    end = script.popen("train", *settings)
+    out, err = end.communicate(timeout=1200)
+    assert end.returncode == 0, err
+    assert records(script, "seed+variant-synthetic") == expected
+
+
+@pytest.mark.slow
+def test_several_processes_each_do_their_job_alone(script):
+    """A failing job in the middle, jobs of one and of two processes in turn: each result is that of the run by itself."""
+    command = (*SWEEP, "trainer.devices=2,1", "loss.lambda3=0,-1,1")
+    process = script.popen("train", *command)
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 1 and "2 of 6 runs did not finish" in err, err
+    assert out.count("failed (") == 2 and out.count("loss.lambda3 must be a finite number >= 0, got -1") == 2
+    name = "loss.lambda3+trainer.devices-synthetic"
+    for devices in (1, 2):
+        alone = script.popen(
+            "train",
+            *SMALL,
+            "trainer.max_epochs=1",
+            f"trainer.devices={devices}",
+            "loss.lambda3=1",
+            f"hydra.run.dir=alone{devices}",
+        )
+        assert alone.wait(timeout=1200) == 0
+        folder = named(script, name, f"devices-{devices}", "lambda3-1")
+        found = json.loads((folder / "metrics.json").read_text())
+        assert found["test"] == script.metrics(f"alone{devices}")["test"]
+    tests = [
+        json.loads((folder / "metrics.json").read_text())["test"]
+        for folder in folders(script, name).values()
+        if (folder / "metrics.json").exists()
+    ]
+    assert len(tests) == 4 and len({json.dumps(test) for test in tests}) == 4
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_fails_alone(script):
+    command = ("-m", *SMALL, "trainer.max_epochs=30", "callbacks.early_stopping=null", "trainer.devices=2,1")
+    process = script.popen("train", *command)
+    next(line for line in process.stdout if "starts" in line)
+    victim = None
+    while victim is None:
+        victim = next((pid for pid in children(process.pid) for pid in children(pid)), None)  # rank 1
+        time.sleep(0.1)
+    time.sleep(3)
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 1 and "1 of 2 runs did not finish" in err, err
+    assert "1 failed (trainer.devices=2)" in out and "done" in out
+
+
+def children(pid):
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_give_what_the_basic_one_gives(script, launcher):
+    command = (*SWEEP, "trainer.devices=1,2", "loss.lambda3=0,-1")
+    results = []
+    for how in ((), (f"hydra/launcher={launcher}",)):
+        process = script.popen("train", *command, *how, f"paths.output_dir={script.folder}/outputs{len(how)}")
+        out, err = process.communicate(timeout=1200)
+        assert process.returncode == 1 and "2 of 4 runs did not finish" in err, err
+        paths = sorted((script.folder / f"outputs{len(how)}").glob("sweeps/*/*/metrics.json"))
+        results.append({path.parent.name: json.loads(path.read_text())["test"] for path in paths})
+    assert len(results[0]) == 2 and results[0] == results[1]
