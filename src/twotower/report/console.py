@@ -19,7 +19,8 @@ def show(report: Report, console: Console) -> None:
             console.print(table)
     console.print(method(report.sections, report.wanted), style="dim", markup=False, highlight=False)
     for run in report.left_out:
-        console.print(f"[yellow]left out:[/] {escape(run.name)}: {escape(run.reason)}", highlight=False)
+        reason = run.reason if run.reason.startswith("left out") else f"left out: {run.reason}"
+        console.print(f"[yellow]{escape(run.name)}[/]: {escape(reason)}", highlight=False)
 
 
 def _tables(name: str, grid: Grid, console: Console) -> list[Table]:
