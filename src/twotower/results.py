@@ -30,21 +30,20 @@ def write_text(path: Path, text: str) -> None:
 
 def print_table(record: dict[str, Any], where: Path) -> None:
     """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
-    values = _columns(record)
+    (_, *names), rows = as_rows(record)
     table = Table(
         pad_edge=False, title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where)
     )
     table.add_column("metric", no_wrap=True)
-    names = [name for name in COLUMNS if values.get(name)]
-    for name in names:
+    for name in map(str, names):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
     if "oracle" in names:
         table.add_column("of oracle", justify="right", no_wrap=True)
-    for metric in values["test" if values.get("test") else "val"]:
-        cells = [_cell(values[name].get(metric)) for name in names]
+    for metric, *values in rows:
+        cells = [_cell(value) for value in values]
         if "oracle" in names:
-            best = values["oracle"].get(metric)
-            cells.append(f"{values['test'][metric] / best:.0%}" if best else "")
+            found = dict(zip(names, values, strict=True))
+            cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
         table.add_row(metric, *cells)
     Console().print(table)
 

@@ -14,12 +14,13 @@ STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yell
 def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     """Each run with its state, how many there are, and how long they may take."""
     seconds, num_known = estimate_seconds(runs, output_dir)
-    table = _table(runs)
+    keys = _varied(runs)
+    table = _table(runs, keys)
     table.add_column("status", no_wrap=True)
     table.add_column("about", justify="right", no_wrap=True)
     for number, (run, guess) in enumerate(zip(runs, seconds, strict=True), 1):
         about = "" if run.status == "done" else "?" if guess is None else _duration(guess)
-        table.add_row(str(number), *_varied_values(run, runs), _styled(run.status), about)
+        table.add_row(str(number), *_values(run, keys), _styled(run.status), about)
     todo = [guess for run, guess in zip(runs, seconds, strict=True) if run.status != "done"]
     console = Console(highlight=False, soft_wrap=True)
     Console().print(table)
@@ -35,7 +36,8 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
 
 def print_outcome(runs: list[Run], metric: str) -> None:
     """Each run's main metric and state, what failed and why, and how to go on to the report."""
-    table = _table(runs)
+    keys = _varied(runs)
+    table = _table(runs, keys)
     for name in (f"val {metric}", f"test {metric}", "status", "seconds"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for number, run in enumerate(runs, 1):
@@ -44,12 +46,12 @@ def print_outcome(runs: list[Run], metric: str) -> None:
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         seconds = f"{record['wall_seconds']:.0f}" if "wall_seconds" in record else ""
         state = run.status if run.status in ("done", "failed") else "unfinished"
-        table.add_row(str(number), *_varied_values(run, runs), *cells, _styled(state), seconds)
+        table.add_row(str(number), *_values(run, keys), *cells, _styled(state), seconds)
     console = Console(highlight=False, soft_wrap=True)
     Console().print(table)
     for number, run in enumerate(runs, 1):
         if run.status == "failed":
-            what = " ".join(f"{key}={run.settings.get(key)}" for key in _varied(runs))
+            what = " ".join(f"{key}={run.settings.get(key)}" for key in keys)
             console.print(f"[red]{number} failed[/] ({escape(what)}): {escape(_why(run))}")
     if any(run.status == "done" for run in runs):
         console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
@@ -59,10 +61,9 @@ def _why(run: Run) -> str:
     return str(read_record(run.folder / "failed.json").get("error", "failed.json is damaged"))
 
 
-def _table(runs: list[Run]) -> Table:
+def _table(runs: list[Run], keys: list[str]) -> Table:
     table = Table(pad_edge=False, title=runs[0].folder.parent.name)
     table.add_column("#", justify="right", no_wrap=True)
-    keys = _varied(runs)
     short = [key.split(".")[-1] for key in keys]
     for key, name in zip(keys, short, strict=True):
         table.add_column(name if short.count(name) == 1 else key, overflow="fold")
@@ -76,8 +77,9 @@ def _varied(runs: list[Run]) -> list[str]:
     return sorted(varied, key=lambda key: key == "seed")
 
 
-def _varied_values(run: Run, runs: list[Run]) -> list[str]:
-    return [escape(run.settings.get(key, "")) for key in _varied(runs)]
+def _values(run: Run, keys: list[str]) -> list[str]:
+    settings = run.settings
+    return [escape(settings.get(key, "")) for key in keys]
 
 
 def _styled(state: str) -> str:

@@ -153,8 +153,8 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""
-        user = self._train_rows()[0]
-        return TrainLoader(self.tables["position/train"], user, self.positives, self.batch_size, self.seed, *self._rank())
+        position, user = self.tables["position/train"], self.tables["interactions/user"]
+        return TrainLoader(position, user, self.positives, self.batch_size, self.seed, *self._rank())
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""

@@ -15,7 +15,7 @@ class TrainLoader:
 
     Args:
         position: ``(num_positives,)`` positions of the training interactions.
-        user: ``(num_positives,)`` their users; equal ones stand together.
+        user: ``(num_interactions,)`` users of all interactions, which positions point into; equal ones stand together.
         positives: ``interactions``: an epoch takes each once, so that active users count for more. ``users``: it draws as many
             times a user, then one of the user's interactions, so that users count alike, as they do in evaluation.
         batch_size: positives per process and step.
@@ -37,7 +37,8 @@ class TrainLoader:
         check_choice("data.positives", positives, ("interactions", "users"))
         check_number("data.batch_size", batch_size, 1)
         self.position = position
-        self.run_lengths = torch.unique_consecutive(user, return_counts=True)[1] if positives == "users" else None
+        by_user = positives == "users"
+        self.run_lengths = torch.unique_consecutive(user[position.long()], return_counts=True)[1] if by_user else None
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
