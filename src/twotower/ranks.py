@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from twotower import settings
+from twotower.data import store
 from twotower.results import write_json
 
 FILE = "test_ranks.parquet"
@@ -38,20 +39,24 @@ def named_categories(data: Any) -> list[dict[str, Any]]:
 
 
 def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> None:
-    """Give a run that was made before ranks were kept what a report reads: ranks, settings and categories.
+    """Give a run of an earlier version what a report reads: ranks, settings, categories and the fingerprint of the split.
 
     Only if the checkpoint just tested is the one that the run had tested.
     """
     run_dir = ckpt_path.absolute().parent.parent
     path = run_dir / "metrics.json"
-    if (run_dir / FILE).exists() or not path.exists():
+    if not path.exists():
         return
     record = json.loads(path.read_text())
+    if (run_dir / FILE).exists() and "split_fingerprint" in record:
+        return
     if not _same(record["test"], task.results["test"]):
         print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
         return
     write(run_dir, task, data)
-    write_json(path, {"settings": settings.flat(about["config"]), "categories": named_categories(data), **record})
+    added = {"settings": settings.flat(about["config"]), "categories": named_categories(data)}
+    added["split_fingerprint"] = store.split_fingerprint(data.meta, data.ids)
+    write_json(path, {**added, **record})
     print(f"ranks are kept in {run_dir / FILE}")
 
 

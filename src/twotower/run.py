@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.cli import check_types
+from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.task import RetrievalTask
@@ -66,6 +67,7 @@ def train(config: DictConfig) -> dict[str, float]:
             "model": about["choices"]["model"],
             "data": about["choices"]["data"],
             "data_fingerprint": data.fingerprint,
+            "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
             "data_note": data.note,
             "seed": config.seed,
             "overrides": about["overrides"],

@@ -169,6 +169,16 @@ def test_second_start_reads_the_cache(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob(".synthetic*"))  # nothing half-written is left
 
 
+def test_the_split_is_known_whatever_the_features(tmp_path):
+    other_world = Synthetic(60, 40, 3, 6, 8, seed=2)
+    made = [make_data(tmp_path, **options) for options in ({}, {"history_length": 0}, {"reader": other_world})]
+    for data in made:
+        data.setup()
+    assert len({data.fingerprint for data in made}) == 3
+    plain, history, other = (store.split_fingerprint(data.meta, data.ids) for data in made)
+    assert plain == history != other
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta"])
 def test_a_damaged_cache_names_its_folder(tmp_path, damage):
     make_data(tmp_path).setup()

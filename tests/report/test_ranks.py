@@ -1,5 +1,7 @@
 """Values of users from ranks, by hand and against the metrics of a run."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -63,6 +65,10 @@ def test_evaluate_gives_an_older_run_its_ranks(script):
     run = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt")
     assert "ranks are kept in" in run.stdout, run.stderr
     assert path.read_bytes() == whole and script.metrics("run") == record
+    assert record.pop("split_fingerprint")
+    (script.folder / "run" / "metrics.json").write_text(json.dumps(record))
+    assert script("evaluate", "ckpt_path=run/checkpoints/best.ckpt").returncode == 0
+    assert "split_fingerprint" in script.metrics("run")
     path.unlink()
     metrics = script.folder / "run" / "metrics.json"
     metrics.write_text(metrics.read_text().replace('"mrr": 0', '"mrr": 1'))

@@ -88,6 +88,13 @@ def test_data_are_told_apart_by_fingerprint_and_masking(tmp_path):
     assert [[run.name for run in group] for group in by_data(runs)] == [["a", "d"], ["b"], ["c"]]
 
 
+def test_features_do_not_part_runs_of_one_split(tmp_path):
+    runs = [run(tmp_path, name, [], {}, fingerprint=name) for name in "abc"]
+    for one, split in zip(runs, "ssd", strict=True):
+        one.record["split_fingerprint"] = split
+    assert [[run.name for run in group] for group in by_data(runs)] == [["a", "b"], ["c"]]
+
+
 def test_the_baseline_is_the_plainest_or_the_one_that_is_named(tmp_path):
     zero = {"loss.lambda1": 0, "loss.lambda3": 0}
     runs = [

@@ -18,6 +18,7 @@ from twotower.types import UserError
 
 VERSION = 3  # raise it when the arrays change their meaning
 BLOCK = 1 << 24
+SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
 
 
 def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
@@ -133,9 +134,19 @@ def _checksum(path: Path) -> int:
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
     """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
     arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
-    ids = [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(prepared.tables.items())]
+    ids = _id_checksums(prepared.tables)
     meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
     return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
+    """The same where the same users' same interactions train, validate and test, whatever is known of users and items."""
+    split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
+    return hashlib.sha256(json.dumps([split, _id_checksums(ids)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
+    return [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(tables.items())]
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:

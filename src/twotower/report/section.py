@@ -12,7 +12,7 @@ from twotower.ranks import ROUNDING
 from twotower.report.ranks import Ranks, per_user, read_ranks
 from twotower.report.runs import LeftOut, Run
 from twotower.report.statistics import Evidence, bootstrap, holm, over_seeds, sign_flip
-from twotower.report.variants import Variant, choose_baseline, variants
+from twotower.report.variants import Variant, choose_baseline, split_fingerprint, variants
 
 
 class Wanted(NamedTuple):
@@ -75,7 +75,7 @@ class Section(NamedTuple):
 
     Attributes:
         name: of the data, as ``data=`` has it.
-        fingerprint: of the prepared data.
+        fingerprint: of the interactions and their split.
         note: what the data say of themselves.
         rows: the baseline first, then from the best on.
         left_out: runs of this data set that are not counted.
@@ -118,7 +118,7 @@ def make_section(runs: list[Run], wanted: Wanted) -> Section:
     record = found[0].runs[0].record
     note = record.get("data_note") or ""
     return Section(
-        record["data"], record["data_fingerprint"], note, tuple(rows), (*repeated, *unusable), users, ranks
+        record["data"], split_fingerprint(found[0].runs[0]), note, tuple(rows), (*repeated, *unusable), users, ranks
     )  # fmt: skip
 
 

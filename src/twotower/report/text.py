@@ -58,7 +58,7 @@ def title(section: Section) -> str:
 
 def separate(sections: list[Section]) -> str:
     """Why there is more than one table."""
-    return f"{len(sections)} data sets, which differ in fingerprint or masking and are never compared: a table each."
+    return f"{len(sections)} data sets, which differ in interactions, split or masking and are never compared: a table each."
 
 
 def method(sections: list[Section], wanted: Wanted) -> str:

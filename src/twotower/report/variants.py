@@ -37,11 +37,16 @@ class Variant(NamedTuple):
 
 
 def by_data(runs: list[Run]) -> list[list[Run]]:
-    """Runs that were tested alike: on the same data, with seen items masked or not."""
+    """Runs that were trained and tested on the same interactions, with seen items masked or not; whatever features they had."""
     groups: dict[tuple[str, Any], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.record["data_fingerprint"], run.settings.get("data.mask_seen")), []).append(run)
+        groups.setdefault((split_fingerprint(run), run.settings.get("data.mask_seen")), []).append(run)
     return list(groups.values())
+
+
+def split_fingerprint(run: Run) -> str:
+    """Of the interactions and their split; of a run from before these were told apart that of all its data."""
+    return run.record.get("split_fingerprint", run.record["data_fingerprint"])
 
 
 def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
