@@ -21,13 +21,27 @@ MAY_IMPORT = {
     "wandb_names": set(),
     "results": set(),
     "settings": set(),
-    "ranks": {"settings", "results"},
+    "ranks": {"settings", "results", "data"},
+    "checkpoints": {"types"},
     "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
-    "run": {"types", "cli", "data", "task", "callbacks", "results", "settings", "ranks", "metrics", "models", "wandb_logger"},
+    "run": {
+        "types",
+        "cli",
+        "checkpoints",
+        "data",
+        "task",
+        "callbacks",
+        "results",
+        "settings",
+        "ranks",
+        "metrics",
+        "models",
+        "wandb_logger",
+    },
     "sweep": {"types"},
     "sweep_tables": {"sweep"},
-    "launch": {"types", "cli", "run", "results", "sweep"},
+    "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
     "benchmark": {"types", "run", "results"},
 }
 
@@ -67,4 +81,4 @@ def test_nothing_unpickles_or_evaluates():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "src").glob("*.py")]:
         text = path.read_text()
         assert "eval(" not in text.replace(".eval()", "") and "import pickle" not in text, path
-        assert text.count("torch.load(") == text.count("weights_only=True)") or "run.py" in str(path), path
+        assert text.count("torch.load(") <= text.count("weights_only=True)"), path

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from twotower import results, run
+from twotower.checkpoints import load_checkpoint
 from twotower.cli import DEBUG, explain
 from twotower.sweep import MARK, exclusive, fingerprint, quoted, read_record, status
 from twotower.types import UserError
@@ -67,7 +68,7 @@ def _last_checkpoint(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        run.load_checkpoint(path)
+        load_checkpoint(path)
     except UserError:
         print(f"{folder.name}: last.ckpt is damaged and is not used", flush=True)
         return None

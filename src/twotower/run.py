@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
+from twotower.checkpoints import FIXED, load_checkpoint, restore_config
 from twotower.cli import check_types
 from twotower.data import store
 from twotower.metrics.base import RankMetric
@@ -22,10 +21,6 @@ from twotower.models.oracle import Oracle
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
-
-FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
-
-TRUSTED = ("twotower.", "torch.optim.", "pytorch_lightning.")  # what a checkpoint's config may build
 
 
 @closing_wandb()
@@ -102,9 +97,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
-    seed_everything(saved.seed)
-    data, task = build(saved, about)
-    task.load_state_dict(checkpoint["state_dict"])
+    data, task = rebuild(saved, checkpoint)
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
@@ -156,58 +149,27 @@ def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask
     return data, RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
 
 
+def rebuild(config: DictConfig, checkpoint: dict[str, Any]) -> tuple[Any, RetrievalTask]:
+    """Data module and task of a checkpoint, its weights in place.
+
+    Args:
+        config: the checkpoint's, see :func:`twotower.checkpoints.restore_config`.
+        checkpoint: see :func:`twotower.checkpoints.load_checkpoint`.
+
+    Raises:
+        UserError: if the data on disk are not those of the checkpoint.
+    """
+    seed_everything(config.seed)
+    data, task = build(config, checkpoint["twotower"])
+    task.load_state_dict(checkpoint["state_dict"])
+    return data, task
+
+
 def build_part(config: DictConfig, path: str, **extra: Any) -> Any:
     """Instantiate the node at ``path`` with its settings checked."""
     node = OmegaConf.to_container(OmegaConf.select(config, path), resolve=True)
     check_types(path, node)
     return instantiate(node, **extra, _convert_="all")
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours without unpickling code.
-
-    Raises:
-        UserError: if there is none, or it is none of ours.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"ckpt_path={path}: there is no such file") from None
-    except Exception as error:
-        raise UserError(f"ckpt_path={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or "twotower" not in checkpoint:
-        raise UserError(f"ckpt_path={path} was not written by this project")
-    return checkpoint
-
-
-def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
-    """The checkpoint's config, with what the command line says of paths, trainer, logger and callbacks.
-
-    Raises:
-        UserError: if the command line changes what the checkpoint decides.
-    """
-    _check_targets(about["config"])
-    saved = OmegaConf.create(about["config"])
-    choices = HydraConfig.get().runtime.choices
-    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
-        key = override.key_or_group
-        root = key.replace("/", ".").replace("@", ".").split(".")[0]
-        if key in choices and root not in FIXED and root in config:
-            OmegaConf.update(saved, root, config[root], merge=False, force_add=True)
-        elif key in choices:
-            if choices[key] != about["choices"].get(key):
-                raise UserError(
-                    f"{override.input_line}: the checkpoint has {key}={about['choices'].get(key)}; start a new run for another"
-                )
-        elif root in FIXED:
-            if OmegaConf.select(saved, key) != OmegaConf.select(config, key):
-                raise UserError(
-                    f"{override.input_line}: the checkpoint has {OmegaConf.select(saved, key)}; start a new run for another"
-                )
-        elif root in saved:
-            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
-    saved.ckpt_path = config.ckpt_path
-    return saved
 
 
 def seed_everything(seed: int) -> None:
@@ -218,28 +180,6 @@ def seed_everything(seed: int) -> None:
     """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
-
-
-def _check_targets(node: Any) -> None:
-    """A checkpoint may come from anywhere: what its config builds must be classes of ours, optimizers or Lightning's parts.
-
-    Raises:
-        UserError: for any other target.
-    """
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return
-    target = node.get("_target_")
-    if target is not None:
-        try:
-            trusted = str(target).startswith(TRUSTED) and get_class(target).__module__.startswith(TRUSTED)
-        except Exception:  # Hydra's word for what is not there, or no class
-            trusted = False
-        if not trusted:
-            raise UserError(f"the checkpoint's config would build {target}, which is no part of this project: refused")
-    for value in node.values():
-        _check_targets(value)
 
 
 def _about_new_run(config: DictConfig) -> dict[str, Any]:
