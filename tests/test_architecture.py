@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "callbacks": {"types"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
+    "optimizers": {"types"},
     "wandb_logger": {"types", "wandb_names"},
     "wandb_names": set(),
     "results": set(),

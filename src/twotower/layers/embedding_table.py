@@ -21,12 +21,11 @@ class EmbeddingTable(nn.Module):
     def __init__(self, num_values: int, dim: int, cold_ids: str) -> None:
         super().__init__()
         self.cold_ids = cold_ids
-        self.weight = nn.Parameter(torch.empty(num_values, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        self.weight = table(num_values, dim)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch,)`` indices to ``(batch, dim)`` rows."""
-        rows = F.embedding(index, self.weight)  # (batch, dim)
+        rows = lookup(index, self.weight)  # (batch, dim)
         if self.cold_ids == "trained":
             return rows
         if self.cold_ids == "zero":
@@ -34,6 +33,24 @@ class EmbeddingTable(nn.Module):
         if self.training or not (index == 0).any():  # training ids all have rows: the mean is not needed
             return rows
         return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
+
+
+def table(num_values: int, dim: int) -> nn.Parameter:
+    """A table that an optimizer may train row by row: rows of expected length 1."""
+    weight = nn.Parameter(torch.empty(num_values, dim))
+    nn.init.normal_(weight, std=dim**-0.5)
+    weight.is_table = True  # type: ignore[attr-defined]
+    return weight
+
+
+def lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(...)`` indices to ``(..., dim)`` rows; the gradient is sparse where the optimizer has asked for it."""
+    return F.embedding(index, weight, sparse=getattr(weight, "row_sparse", False))
+
+
+def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding."""
+    return F.embedding_bag(index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False))
 
 
 def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
