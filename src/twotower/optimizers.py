@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -59,7 +60,7 @@ class RowSparse(AdamW):
             with torch.enable_grad():
                 loss = closure()
         tables = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None and p.grad.is_sparse]
-        gradients = [parameter.grad.coalesce() for _, parameter in tables]
+        gradients = [_of_all_processes(parameter.grad).coalesce() for _, parameter in tables]
         for _, parameter in tables:
             parameter.grad = None
         super().step()
@@ -78,6 +79,24 @@ class RowSparse(AdamW):
     @abstractmethod
     def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
+
+
+def _of_all_processes(gradient: Tensor) -> Tensor:
+    """The mean over processes of a sparse gradient, which DDP leaves alone."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return gradient
+    gradient, num_processes = gradient.coalesce(), dist.get_world_size()
+    sizes = [torch.zeros(1, dtype=torch.long, device=gradient.device) for _ in range(num_processes)]
+    dist.all_gather(sizes, sizes[0].new_tensor([len(gradient.values())]))
+    rows, values = (_gather(part, [int(size) for size in sizes]) for part in (gradient.indices()[0], gradient.values()))
+    return torch.sparse_coo_tensor(rows[None], values / num_processes, gradient.shape)
+
+
+def _gather(own: Tensor, sizes: list[int]) -> Tensor:
+    padded = torch.cat([own, own.new_zeros(max(sizes) - len(own), *own.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class LazyAdam(RowSparse):
