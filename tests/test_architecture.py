@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
     "benchmark": {"types", "run", "results"},
+    "benchmark_tables": {"types", "run", "results", "benchmark"},
 }
 
 
