@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
     "benchmark": {"types", "run", "results"},
+    "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
 }
 
