@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "sweep": {"types"},
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
+    "export": {"types", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
     "benchmark": {"types", "run", "results"},
 }
 

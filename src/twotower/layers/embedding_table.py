@@ -35,6 +35,26 @@ class EmbeddingTable(nn.Module):
             return rows
         return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
 
+    @torch.no_grad()
+    def fix_cold_row(self) -> None:
+        """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
+        if self.cold_ids == "mean":
+            self.weight[0] = self.weight[1:].mean(0)
+        elif self.cold_ids == "zero":
+            self.weight[0] = 0
+        self.cold_ids = "trained"
+
+
+def mean_of_known(index: Tensor, weight: Tensor) -> Tensor:
+    """Mean of the rows that ``(batch, width)`` indices name, 0 is none; zeros where there are none.
+
+    In a graph that is compiled or exported the sum is written out: ONNX makes ``embedding_bag`` a loop over the batch.
+    """
+    if not torch.compiler.is_compiling():
+        return F.embedding_bag(index, weight, mode="mean", padding_idx=0)
+    known = (index > 0).to(weight.dtype)  # (batch, width)
+    return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
+
 
 def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
     """Refuse pairs of settings that leave the cold row untrained or unused.

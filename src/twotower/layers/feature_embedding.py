@@ -1,10 +1,9 @@
 """All features of one side, embedded and concatenated: the input of a tower."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import EmbeddingTable
+from twotower.layers.embedding_table import EmbeddingTable, mean_of_known
 from twotower.types import Feature, UserError, check_number
 
 IDS = ("user_id", "item_id")
@@ -20,7 +19,7 @@ class MultiEmbedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
-        return F.embedding_bag(index, self.weight, mode="mean", padding_idx=0)
+        return mean_of_known(index, self.weight)
 
 
 class HistoryEmbedding(nn.Module):
