@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import make_data
 from tests.models.test_models import build
 from twotower.data.present import present_features, present_seen
+from twotower.data.splits import Temporal
 from twotower.export.folder import Measure, write_export
 from twotower.export.index import Flat
 from twotower.export.tables import encode_items
@@ -66,10 +68,8 @@ def assert_same_lists(served, items, scores):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    from tests.conftest import make_data
-
     folder = tmp_path_factory.mktemp("export")
-    data = make_data(folder)
+    data = make_data(folder, split=Temporal(0.05, 0.2, 0))  # 27 of 60 users and 19 of 40 items are known to training
     data.setup()
     model, record = export_model("dat", data, folder / "export", user_vectors=True)
     return folder / "export", data, model, record

@@ -24,7 +24,7 @@ def test_what_was_written_passes_and_every_file_is_named(folder):
         "dtype": "int64",
         "shape": ["batch"],
         "kind": "categorical",
-        "num_values": 61,
+        "num_values": 28,
     }
     assert record["schema"]["user_tower"]["output"] == {"name": "vector", "dtype": "float32", "shape": ["batch", 32]}
 

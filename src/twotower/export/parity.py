@@ -15,6 +15,7 @@ from twotower.retrieval.exact import target_ranks, top_k
 from twotower.types import EvalIndex, UserError
 
 ROWS = (1, 7)  # of the first batches; the others take what is left, so that the batch is seen to be dynamic
+WARM_UP = 20  # searches before those that are timed
 
 
 class Sample(NamedTuple):
@@ -91,6 +92,8 @@ def measure_index(index: faiss.Index, users: np.ndarray, sample: Sample, k: int)
     """
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
+    for vector in users[:WARM_UP]:
+        index.search(vector.reshape(-1, users.shape[-1]), k)
     found, hits, seconds, difference = [], [], [], 0.0
     for row, vector in enumerate(users):
         started = time.perf_counter()
