@@ -95,7 +95,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             return
         prepared = store.load(self.prepare_data_once())
         self.meta = prepared.meta
-        self.ids = prepared.tables
+        self.ids, self.encodings = prepared.tables, prepared.encodings
         self.schema = Schema.from_plain(prepared.meta["schema"])
         self.fingerprint = prepared.meta["fingerprint"]
         self.note = prepared.meta["note"]
@@ -200,7 +200,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
         negative_row, own = row[len(positive) :], drawn.item.dim() == 2
         return Batch(
-            user=self._user_features(position, user),
+            user=self.user_features(position, user),
             item=self.item_features(distinct),
             item_index=distinct,
             category=tables["category"][distinct].long(),
@@ -228,7 +228,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         target = rows.targets(tables, index)  # (batch, num_targets)
         seen_row, seen_item = rows.seen(tables, index.position) if self.mask_seen else (nothing, nothing)
         return EvalBatch(
-            user=self._with_truth(self._user_features(index.position, user), "user", user),
+            user=self._with_truth(self.user_features(index.position, user), "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
@@ -264,7 +264,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         position = self.tables["position/train"].long()
         return self.tables["interactions/user"][position], self.tables["interactions/item"][position]
 
-    def _user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
+    def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
+        """Features of users ``(batch,)`` as they were just before the interactions at ``position``, each ``(batch, ...)``."""
         tables, schema = self._tables_on(position.device), self.schema
         length = self.options.history_length
         return {

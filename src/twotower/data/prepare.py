@@ -26,11 +26,13 @@ class Prepared(NamedTuple):
             one another from there; ``user/*`` and ``item/*`` feature tables.
         tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index.
         meta: plain values: schema, categories, counts, note.
+        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see ``features.encode``.
     """
 
     arrays: dict[str, np.ndarray]
     tables: dict[str, pl.DataFrame]
     meta: dict[str, Any]
+    encodings: dict[str, pl.DataFrame]
 
 
 class Options(NamedTuple):
@@ -103,7 +105,7 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
     dropped |= _num_nowhere(part)
     interactions = _sorted_by_part(coded, part, users, items)
     progress("features")
-    arrays, schema, names, tables = _tables(frames, options, users, items, interactions)
+    arrays, schema, names, tables, encodings = _tables(frames, options, users, items, interactions)
     arrays |= _interaction_arrays(interactions, len(users.ids))
     meta = {
         "schema": schema.plain(),
@@ -123,7 +125,7 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
         "num_interactions": len(interactions),
         "times": times,
     }
-    return Prepared(arrays, tables, meta)
+    return Prepared(arrays, tables, meta, encodings)
 
 
 def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -194,12 +196,16 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
 
 def _tables(
     frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
-) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame]]:
-    """Feature tables, the schema, names of categories, and what people read of users and items."""
+) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+    """Feature tables, the schema, names of categories, what people read of users and items, and how features were encoded."""
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    user_features, user_arrays = features.encode(users.ids, users.num_train, user_table, "user", frames.user_features)
-    item_features, item_arrays = features.encode(items.ids, items.num_train, item_table, "item", frames.item_features)
+    user_features, user_arrays, user_encodings = features.encode(
+        users.ids, users.num_train, user_table, "user", frames.user_features
+    )
+    item_features, item_arrays, item_encodings = features.encode(
+        items.ids, items.num_train, item_table, "item", frames.item_features
+    )
     if options.history_length > 0:
         user_features.append(Feature("history", "history", items.num_train + 1))
     train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
@@ -216,7 +222,10 @@ def _tables(
     sizes = tuple(size.astype(int).tolist())
     schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), sizes)
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
-    return arrays, schema, names, {"user": user_table.select("user"), "item": item_table.select(readable)}
+    tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
+    encodings = {f"user/{name}": table for name, table in user_encodings.items()}
+    encodings |= {f"item/{name}": table for name, table in item_encodings.items()}
+    return arrays, schema, names, tables, encodings
 
 
 def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:

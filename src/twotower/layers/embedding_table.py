@@ -34,6 +34,15 @@ class EmbeddingTable(nn.Module):
             return rows
         return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
 
+    @torch.no_grad()
+    def fix_cold_row(self) -> None:
+        """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
+        if self.cold_ids == "mean":
+            self.weight[0] = self.weight[1:].mean(0)
+        elif self.cold_ids == "zero":
+            self.weight[0] = 0
+        self.cold_ids = "trained"
+
 
 def table(num_values: int, dim: int) -> nn.Parameter:
     """A table that an optimizer may train row by row: rows of expected length 1."""
@@ -49,7 +58,13 @@ def lookup(index: Tensor, weight: Tensor) -> Tensor:
 
 
 def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
-    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding."""
+    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding.
+
+    In a graph that is compiled or exported the sum is written out: ONNX makes ``embedding_bag`` a loop over the batch.
+    """
+    if torch.compiler.is_compiling():
+        known = (index > 0).to(weight.dtype)  # (batch, width)
+        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
     return F.embedding_bag(index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False))
 
 

@@ -62,12 +62,11 @@ class GRU(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        order = (index == 0).to(torch.int8).argsort(dim=1, stable=True)
-        index = index.gather(1, order)  # known items first: the state starts at the oldest
+        index = _sorted_by(index == 0, index)  # known items first: the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
         state, _ = self.gru(self.dropout(lookup(index, weight)))  # (batch, length, dim)
-        last = state[torch.arange(len(index), device=index.device), (num - 1).clamp_min(0)]  # (batch, dim)
-        return last * (num > 0)[:, None]
+        place = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
+        return state.gather(1, place)[:, 0] * (num > 0)[:, None]
 
 
 class Transformer(nn.Module):
@@ -102,7 +101,7 @@ class Transformer(nn.Module):
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)
-        if index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
+        if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:  # a graph has one way
             return self._encode(index, weight)
         num, order = (index > 0).sum(1).sort()
         widths = [max(1, int(part[-1])) for part in num.split(ROWS_ALIKE)]
@@ -157,5 +156,11 @@ class Block(nn.Module):
 
 def known_last(index: Tensor) -> Tensor:
     """``(batch, length)`` with every row's known items at its end, in their order: unknown ones in between leave no gap."""
-    order = (index > 0).to(torch.int8).argsort(dim=1, stable=True)
+    return _sorted_by(index > 0, index)
+
+
+def _sorted_by(late: Tensor, index: Tensor) -> Tensor:
+    """``(batch, length)`` with what is not ``late`` first. Keys all differ, as an exported graph has no stable sort."""
+    length = index.shape[1]
+    order = (late * length + torch.arange(length, device=index.device)).argsort(dim=1)
     return index.gather(1, order)

@@ -1,4 +1,4 @@
-"""Exact ranks by brute force: one matrix product per chunk of users."""
+"""Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
 import torch
 from torch import Tensor
@@ -39,6 +39,31 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
             for chunk, start in enumerate(range(0, len(user), rows))
         ]
     )
+
+
+def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best items that each user has not seen.
+
+    Args:
+        user: see :func:`target_ranks`, like the next three.
+        item: ``(num_items, dim)``.
+        seen_row: ``(num_seen,)`` ascending.
+        seen_item: ``(num_seen,)``.
+        k: how many, at most ``num_items``.
+
+    Returns:
+        Scores and items, each ``(batch, k)``, best first; a score of ``-inf`` where a user has not so many unseen ones.
+    """
+    k = min(k, len(item))
+    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
+    found = []
+    for start in range(0, len(user), rows):
+        scores = user[start : start + rows] @ item.T
+        scores = scores.amax(1) if scores.dim() == 3 else scores  # (rows, num_items)
+        here = (seen_row >= start) & (seen_row < start + rows)
+        scores[seen_row[here] - start, seen_item[here]] = float("-inf")
+        found.append(scores.topk(k, dim=1))
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
 def _rows_per_chunk(scores_per_row: int, device: str) -> int:
