@@ -76,3 +76,17 @@ def test_chunks_fit_memory_and_on_a_cpu_its_cache():
     assert exact._rows_per_chunk(1 << 20, "cpu") == 16  # some rows, though 2^24 scores are no longer in the cache
     assert exact._rows_per_chunk(1 << 24, "cpu") == 2  # memory first
     assert exact._rows_per_chunk(1 << 26, "cpu") == 1
+
+
+def test_top_k_leaves_out_what_each_user_has_seen(monkeypatch):
+    item = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]])
+    user = torch.tensor([[1.0, 0.5], [0.0, 2.0], [1.0, 0.0]])
+    seen_row, seen_item = torch.tensor([0, 2, 2, 2]), torch.tensor([0, 0, 1, 2])
+    for rows in (3, 1):  # in one chunk and in three
+        monkeypatch.setattr(exact, "_rows_per_chunk", lambda scores, device, rows=rows: rows)
+        score, index = exact.top_k(user, item, seen_row, seen_item, 2)
+        assert index[:2].tolist() == [[2, 1], [1, 2]] and index[2, 0] == 3
+        torch.testing.assert_close(score, torch.tensor([[1.0, 0.5], [2.0, 1.6], [-1.0, float("-inf")]]))
+    interests = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+    score, index = exact.top_k(interests, item, seen_row[:0], seen_item[:0], 9)
+    assert index.tolist() == [[1, 2, 0, 3]]  # 2, 1.6, 1, and the better of -1 and 0

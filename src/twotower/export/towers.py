@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable
@@ -88,7 +88,7 @@ def write_tower(tower: Tower, features: dict[str, Tensor], folder: Path) -> None
         )
     assert program is not None and program.exported_program is not None
     program.save(folder / f"{tower.side}_tower.onnx", external_data=size > MAX_INSIDE)
-    save_file(_weights(tower, program.exported_program), folder / f"{tower.side}_tower.safetensors")
+    (folder / f"{tower.side}_tower.safetensors").write_bytes(save(_weights(tower, program.exported_program)))
 
 
 def _weights(tower: Tower, exported: torch.export.ExportedProgram) -> dict[str, Tensor]:
