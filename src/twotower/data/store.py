@@ -132,10 +132,13 @@ def _checksum(path: Path) -> int:
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
+    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken.
+
+    Vocabularies and scales are left out: the arrays follow from them, and earlier versions did not keep them.
+    """
     arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
     ids = _id_checksums(prepared.tables)
-    meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
+    meta = {name: value for name, value in prepared.meta.items() if name not in ("remarks", "scales")}
     return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -146,7 +149,7 @@ def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
-    return [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(tables.items())]
+    return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
