@@ -1,50 +1,32 @@
 """Feature tables: vocabularies and statistics from the training rows, one row per user or item."""
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from twotower.types import Feature, FeatureKind
-
-VOCABULARY = {"feature": pl.String, "value": pl.String, "index": pl.Int32}
+from twotower.types import Feature
 
 
-class Encoded(NamedTuple):
-    """One side's features.
+def encode(
+    ids: pl.Series, num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, Any]
+) -> tuple[list[Feature], dict[str, np.ndarray], dict[str, pl.DataFrame]]:
+    """One side's features, their tables in the order of ``ids``, and how raw values become numbers.
 
-    Attributes:
-        features: names, kinds and sizes.
-        arrays: their tables, one row per id.
-        vocabulary: ``feature``, ``value`` (as text) and ``index`` of every value that has one.
-        scales: mean and deviation of each number.
+    Vocabularies and statistics come from the first ``num_train`` rows. The last of the three, of all features but the id, are
+    tables too: ``value`` of the indices from 1 on, or ``mean`` and ``std``.
     """
-
-    features: list[Feature]
-    arrays: dict[str, np.ndarray]
-    vocabulary: pl.DataFrame
-    scales: dict[str, list[float]]
-
-
-def encode(ids: pl.Series, num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]) -> Encoded:
-    """One side's features and their tables, in the order of ``ids``; vocabularies come from the first ``num_train`` rows."""
     id_name = f"{side}_id"
     id_index = np.arange(1, len(ids) + 1, dtype=np.int32)
     id_index[num_train:] = 0
     features = [Feature(id_name, "categorical", num_train + 1)]
     arrays = {id_name: id_index}
-    vocabularies = [pl.DataFrame(schema=VOCABULARY)]
-    scales = {}
+    encodings = {}
     for name, kind in kinds.items():
-        if kind == "numeric":
-            arrays[name], scales[name] = _numeric(table[name], num_train)
-            features.append(Feature(name, kind, 0))
-            continue
-        arrays[name], values = (_multi if kind == "multi" else _categorical)(table[name], num_train)
-        features.append(Feature(name, kind, len(values) + 1))
-        rows = {"feature": pl.lit(name), "value": values.cast(pl.String), "index": pl.int_range(1, len(values) + 1, dtype=pl.Int32)}
-        vocabularies.append(pl.select(**rows) if len(values) else vocabularies[0])
-    return Encoded(features, arrays, pl.concat(vocabularies), scales)
+        encode_column = {"categorical": _categorical, "multi": _multi, "numeric": _numeric}[kind]
+        arrays[name], num_values, encodings[name] = encode_column(table[name], num_train)
+        features.append(Feature(name, kind, num_values))
+    return features, arrays, encodings
 
 
 def align(ids: pl.Series, table: pl.DataFrame, side: str) -> pl.DataFrame:
@@ -80,12 +62,12 @@ def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
     return values.replace_strict(vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32).fill_null(0)
 
 
-def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, pl.Series]:
+def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
     vocabulary = column[:num_train].drop_nulls().unique().sort()
-    return _indices(column, vocabulary).to_numpy(), vocabulary
+    return _indices(column, vocabulary).to_numpy(), len(vocabulary) + 1, pl.DataFrame({"value": vocabulary})
 
 
-def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, pl.Series]:
+def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
     vocabulary = column[:num_train].explode().drop_nulls().unique().sort()
     width = max(1, int(column.list.len().fill_null(0).to_numpy().max(initial=1)))
     row = np.repeat(np.arange(len(column)), column.list.len().fill_null(0).to_numpy())
@@ -93,12 +75,12 @@ def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, pl.Series]:
     place = np.arange(len(row)) - np.searchsorted(row, row)
     table = np.zeros((len(column), width), dtype=np.int32)
     table[row, place] = value
-    return table, vocabulary
+    return table, len(vocabulary) + 1, pl.DataFrame({"value": vocabulary})
 
 
-def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, list[float]]:
+def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
     """Standardised by the training rows; missing values become the mean."""
     train = column[:num_train].cast(pl.Float64).drop_nulls().drop_nans()
     mean, std = (float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0) if len(train) else (0.0, 1.0)
     scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
-    return scaled.to_numpy().astype(np.float32), [mean, std]
+    return scaled.to_numpy().astype(np.float32), 0, pl.DataFrame({"mean": [mean], "std": [std]})

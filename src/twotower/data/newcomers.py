@@ -40,58 +40,48 @@ def new_users(
 
 
 def from_values(
-    features: tuple[Feature, ...],
-    values: Mapping[str, Any],
-    vocabulary: pl.DataFrame | None,
-    scales: Mapping[str, list[float]],
+    side: str, features: tuple[Feature, ...], values: Mapping[str, Any], encodings: Mapping[str, pl.DataFrame]
 ) -> dict[str, Tensor]:
-    """Features of one user or item that the data do not have, each ``(1, ...)``.
+    """Features of one user or item that the data do not have, each ``(1, ...)``; its id is unknown, a history is not set.
 
-    What is not given, and a value that training never saw, is unknown: index 0, and for numbers the mean. There is no id.
+    What is not given, and a value that training never saw, is unknown: index 0, and for numbers the mean.
 
     Args:
-        features: of the side; its id and history are not set here.
+        side: ``user`` or ``item``.
+        features: of the side.
         values: by name, as the raw data have them; lists for features of several values.
-        vocabulary: ``feature``, ``value`` and ``index``, see :class:`~twotower.data.features.Encoded`.
-        scales: mean and deviation of each number.
+        encodings: how raw values became numbers, see :func:`~twotower.data.features.encode`.
 
     Raises:
-        UserError: for a feature that there is not, a number that is none, and data that were prepared without vocabulary.
+        UserError: for a feature that there is not, and a number that is none.
     """
-    own = {feature.name: feature for feature in features if feature.name not in ("user_id", "item_id", "history")}
+    own = {feature.name: feature for feature in features if feature.name not in (f"{side}_id", "history")}
     if unknown := [name for name in values if name not in own]:
-        raise UserError(f"features={unknown[0]}: there is no such feature; choose from {', '.join(own) or 'none: there are none'}")
-    if values and vocabulary is None:
-        raise UserError(
-            "these data were prepared by an earlier version, which did not keep the values of features: delete their folder in "
-            "paths.cache_dir, or run python src/prepare.py with the run's data settings and force=true"
-        )
-    encoded = {name: _encoded(feature, values.get(name), vocabulary, scales) for name, feature in own.items()}
-    ids = {feature.name: torch.zeros(1, dtype=torch.int32) for feature in features if feature.name in ("user_id", "item_id")}
-    return ids | encoded
+        raise UserError(f"features: {unknown[0]} is none of this data set's; there are {', '.join(own) or 'none'}")
+    given = {name: _encoded(feature, values.get(name), encodings[f"{side}/{name}"]) for name, feature in own.items()}
+    return {f"{side}_id": torch.zeros(1, dtype=torch.int32), **given}
 
 
-def _encoded(feature: Feature, value: Any, vocabulary: pl.DataFrame | None, scales: Mapping[str, list[float]]) -> Tensor:
-    """``(1,)``, or ``(1, width)`` for features of several values."""
+def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
+    """``(1,)``, or ``(1, width)`` for a feature of several values."""
     if feature.kind == "numeric":
-        return torch.tensor([_scaled(feature.name, value, scales)], dtype=torch.float32)
+        return torch.tensor([_scaled(feature.name, value, encoding)], dtype=torch.float32)
     several = feature.kind == "multi"
     given = [] if value is None else list(value) if several and not isinstance(value, str) else [value]
-    index = [_index(feature.name, one, vocabulary) for one in given] or [0]
+    index = [_index(one, encoding["value"]) for one in given] or [0]
     return torch.tensor([index] if several else index, dtype=torch.int32)
 
 
-def _index(name: str, value: Any, vocabulary: pl.DataFrame | None) -> int:
-    assert vocabulary is not None
+def _index(value: Any, vocabulary: pl.Series) -> int:
+    """1-based place of a value, 0 for one that training never saw; compared as text: ``1995`` is ``"1995"``."""
     text = pl.Series([value]).cast(pl.String)[0]
-    found = vocabulary.filter(pl.col("feature") == name, pl.col("value") == text)["index"]
-    return int(found[0]) if len(found) else 0
+    place = (vocabulary.cast(pl.String) == text).arg_true()
+    return int(place[0]) + 1 if len(place) else 0
 
 
-def _scaled(name: str, value: Any, scales: Mapping[str, list[float]]) -> float:
+def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
     if value is None:
         return 0.0
-    if not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(f"features.{name} must be a number, got {value!r}")
-    mean, deviation = scales[name]
-    return (value - mean) / deviation
+    return (value - encoding["mean"][0]) / encoding["std"][0]

@@ -24,14 +24,15 @@ class Prepared(NamedTuple):
         arrays: name -> array; ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of training
             interactions; ``position/val`` and ``position/test`` of each user's first target, ``targets/*`` how many follow
             one another from there; ``user/*`` and ``item/*`` feature tables.
-        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index; ``user_values`` and
-            ``item_values``: the index of each value of their features.
-        meta: plain values: schema, categories, scales of numbers, counts, note.
+        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index.
+        meta: plain values: schema, categories, counts, note.
+        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see :func:`twotower.data.features.encode`.
     """
 
     arrays: dict[str, np.ndarray]
     tables: dict[str, pl.DataFrame]
     meta: dict[str, Any]
+    encodings: dict[str, pl.DataFrame]
 
 
 class Options(NamedTuple):
@@ -104,12 +105,11 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
     dropped |= _num_nowhere(part)
     interactions = _sorted_by_part(coded, part, users, items)
     progress("features")
-    arrays, schema, names, tables, scales = _tables(frames, options, users, items, interactions)
+    arrays, schema, names, tables, encodings = _tables(frames, options, users, items, interactions)
     arrays |= _interaction_arrays(interactions, len(users.ids))
     meta = {
         "schema": schema.plain(),
         "categories": names,
-        "scales": scales,
         "behaviours": list(frames.behaviours),
         "note": frames.note,
         "remarks": list(frames.remarks),
@@ -125,7 +125,7 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
         "num_interactions": len(interactions),
         "times": times,
     }
-    return Prepared(arrays, tables, meta)
+    return Prepared(arrays, tables, meta, encodings)
 
 
 def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -196,36 +196,36 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
 
 def _tables(
     frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
-) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, dict[str, list[float]]]]:
-    """Feature tables, the schema, names of categories, raw ids and values, and the scales of numbers."""
+) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+    """Feature tables, the schema, names of categories, what people read of users and items, and how features were encoded."""
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    user = features.encode(users.ids, users.num_train, user_table, "user", frames.user_features)
-    item = features.encode(items.ids, items.num_train, item_table, "item", frames.item_features)
-    user_features = list(user.features)
+    user_features, user_arrays, user_encodings = features.encode(
+        users.ids, users.num_train, user_table, "user", frames.user_features
+    )
+    item_features, item_arrays, item_encodings = features.encode(
+        items.ids, items.num_train, item_table, "item", frames.item_features
+    )
     if options.history_length > 0:
         user_features.append(Feature("history", "history", items.num_train + 1))
     train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
     category, names = features.categories(item_table["category"])
     count = np.bincount(train_item, minlength=len(items.ids))
     size = features.category_sizes(category, count, len(names))
-    arrays = {f"user/{name}": array for name, array in user.arrays.items()}
-    arrays |= {f"item/{name}": array for name, array in item.arrays.items()}
+    arrays = {f"user/{name}": array for name, array in user_arrays.items()}
+    arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
     arrays |= {"category": category, "group": features.groups(category, size, options.group_shares)}
     for side, (ids, truth) in (frames.latents or {}).items():
         rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
         row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
     sizes = tuple(size.astype(int).tolist())
-    schema = Schema(tuple(user_features), tuple(item.features), len(items.ids), items.num_train, len(names), sizes)
+    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), sizes)
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
-    tables = {
-        "user": user_table.select("user"),
-        "item": item_table.select(readable),
-        "user_values": user.vocabulary,
-        "item_values": item.vocabulary,
-    }
-    return arrays, schema, names, tables, {"user": user.scales, "item": item.scales}
+    tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
+    encodings = {f"user/{name}": table for name, table in user_encodings.items()}
+    encodings |= {f"item/{name}": table for name, table in item_encodings.items()}
+    return arrays, schema, names, tables, encodings
 
 
 def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:

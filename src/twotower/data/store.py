@@ -16,7 +16,8 @@ import polars as pl
 from twotower.data.prepare import Prepared
 from twotower.types import UserError
 
-VERSION = 3  # raise it when the arrays change their meaning
+VERSION = 4  # raise it when files are added or change their meaning
+ENCODING = "encoding."  # begins the names of files that say how a feature was encoded
 BLOCK = 1 << 24
 SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
 
@@ -85,6 +86,8 @@ def _write(partial: Path, prepared: Prepared) -> dict[str, int]:
         np.save(partial / f"{name.replace('/', '.')}.npy", np.ascontiguousarray(array), allow_pickle=False)
     for side, table in prepared.tables.items():
         table.write_parquet(partial / f"{side}.parquet")
+    for name, table in prepared.encodings.items():
+        table.write_parquet(partial / f"{ENCODING}{name.replace('/', '.')}.parquet")
     return {path.name: _checksum(path) for path in sorted(partial.iterdir())}
 
 
@@ -108,7 +111,7 @@ def load(folder: Path) -> Prepared:
         UserError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
-    arrays, tables = {}, {}
+    arrays, tables, encodings = {}, {}, {}
     try:
         for name, checksum in meta["checksums"].items():
             path = folder / name
@@ -116,11 +119,13 @@ def load(folder: Path) -> Prepared:
                 raise ValueError(f"{name} has changed")
             if path.suffix == ".npy":
                 arrays[path.stem.replace(".", "/", 1)] = np.load(path, mmap_mode="c", allow_pickle=False)
+            elif name.startswith(ENCODING):
+                encodings[path.stem.removeprefix(ENCODING).replace(".", "/", 1)] = pl.read_parquet(path)
             else:
                 tables[path.stem] = pl.read_parquet(path)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise _damaged(folder, error) from error
-    return Prepared(arrays, tables, meta)
+    return Prepared(arrays, tables, meta, encodings)
 
 
 def _checksum(path: Path) -> int:
@@ -132,13 +137,10 @@ def _checksum(path: Path) -> int:
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken.
-
-    Vocabularies and scales are left out: the arrays follow from them, and earlier versions did not keep them.
-    """
+    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
     arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
     ids = _id_checksums(prepared.tables)
-    meta = {name: value for name, value in prepared.meta.items() if name not in ("remarks", "scales")}
+    meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
     return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -149,7 +151,7 @@ def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
-    return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]
+    return [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(tables.items())]
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
