@@ -52,6 +52,9 @@ class Retriever:
         self.data = data
         self.model = model.eval()
         self.name = f"{about['choices']['model']} on {about['choices']['data']}, seed {about['config']['seed']}"
+        loss = about["config"].get("loss") or {}
+        weights = [f"λ{place} = {loss[f'lambda{place}']:g}" for place in (1, 2, 3) if f"lambda{place}" in loss]
+        self.title = ", ".join([about["choices"].get("variant") or about["choices"]["model"], *weights])
         self.cold_ids: str | None = about["config"]["model"].get("cold_ids")
         self.users = Lookup(data.ids["user"]["user"], "user")
         self.items = Lookup(data.ids["item"]["item"], "item", data.ids["item"].to_dict().get("title"))
@@ -216,7 +219,7 @@ class Retriever:
         self._check_k(k, len(self.item_vectors))
         keep = not self.data.mask_seen if seen is None else seen
         hidden = person.items[:0] if keep else person.items
-        score, index = top_k(self._vector(person), self.item_vectors, k, torch.zeros_like(hidden), hidden)
+        score, index = top_k(self._vector(person), self.item_vectors, torch.zeros_like(hidden), hidden, k)
         return self._answer(score[0], index[0]).with_columns(
             seen=pl.Series(torch.isin(index[0], person.items)[score[0] > -torch.inf].numpy())
         )
@@ -224,7 +227,7 @@ class Retriever:
     def _nearest(self, vector: Tensor, k: int, hidden: Tensor) -> pl.DataFrame:
         self._check_k(k, len(self.item_vectors) - len(hidden))
         unit = F.normalize(self.item_vectors, dim=1)
-        score, index = top_k(F.normalize(vector[None], dim=1), unit, k, torch.zeros_like(hidden), hidden)
+        score, index = top_k(F.normalize(vector[None], dim=1), unit, torch.zeros_like(hidden), hidden, k)
         return self._answer(score[0], index[0])
 
     def _answer(self, score: Tensor, index: Tensor) -> pl.DataFrame:

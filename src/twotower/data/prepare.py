@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
             one another from there; ``user/*`` and ``item/*`` feature tables.
         tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index.
         meta: plain values: schema, categories, counts, note.
-        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see :func:`twotower.data.features.encode`.
+        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see ``features.encode``.
     """
 
     arrays: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""Exact ranks by brute force: one matrix product per chunk of users."""
+"""Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
 import torch
 from torch import Tensor
@@ -41,32 +41,29 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     )
 
 
-def top_k(user: Tensor, item: Tensor, k: int, seen_row: Tensor, seen_item: Tensor) -> tuple[Tensor, Tensor]:
-    """The best items of each user among those not seen: the candidates that :func:`target_ranks` ranks a target among.
+def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best items that each user has not seen.
 
     Args:
-        user: ``(batch, dim)``, or ``(batch, num_interests, dim)``: then the best of a user's interests scores an item.
+        user: see :func:`target_ranks`, like the next three.
         item: ``(num_items, dim)``.
+        seen_row: ``(num_seen,)`` ascending.
+        seen_item: ``(num_seen,)``.
         k: how many, at most ``num_items``.
-        seen_row: ``(num_seen,)`` rows of ``user``.
-        seen_item: ``(num_seen,)`` the items those users have seen; where less than ``k`` are left they end the list, with ``-inf``.
 
     Returns:
-        Scores and item indices, ``(batch, k)`` each, the best first.
+        Scores and items, each ``(batch, k)``, best first; a score of ``-inf`` where a user has not so many unseen ones.
     """
+    k = min(k, len(item))
+    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
     found = []
-    for start in range(0, len(user), rows := _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)):
-        scores = _scores(user[start : start + rows], item)
-        own = (seen_row >= start) & (seen_row < start + rows)
-        scores[seen_row[own] - start, seen_item[own]] = float("-inf")
+    for start in range(0, len(user), rows):
+        scores = user[start : start + rows] @ item.T
+        scores = scores.amax(1) if scores.dim() == 3 else scores  # (rows, num_items)
+        here = (seen_row >= start) & (seen_row < start + rows)
+        scores[seen_row[here] - start, seen_item[here]] = float("-inf")
         found.append(scores.topk(k, dim=1))
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
-
-
-def _scores(user: Tensor, item: Tensor) -> Tensor:
-    """``(batch, num_items)``."""
-    scores = user @ item.T  # (batch, num_items), or (batch, num_interests, num_items)
-    return scores.amax(1) if scores.dim() == 3 else scores
 
 
 def _rows_per_chunk(scores_per_row: int, device: str) -> int:
@@ -77,7 +74,8 @@ def _rows_per_chunk(scores_per_row: int, device: str) -> int:
 
 
 def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
-    scores = _scores(user, item)
+    scores = user @ item.T  # (batch, num_items), or (batch, num_interests, num_items)
+    scores = scores.amax(1) if scores.dim() == 3 else scores
     padded = target < 0
     target = target.where(~padded, target[:, :1])
     target_score = scores.gather(1, target)  # (batch, num_targets)
