@@ -54,10 +54,10 @@ def embedding_map(config: DictConfig) -> Path:
             raise UserError(f"runs: {place} has other items than {places[0]}: give runs on the same data")
     rows = _some(len(items), config.num_items)
     panels = [_panel(model, rows) for model in models]
-    turned = [panels[0], *(panel._replace(place=_turned(panel.place, panels[0].place)) for panel in panels[1:])]
+    alike = [panels[0], *(panel._replace(place=_mirrored(panel.place, panels[0].place)) for panel in panels[1:])]
     output = Path(config.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    draw(turned, items["category"].gather(rows.numpy()), config.num_categories, models[0].name).savefig(output)
+    draw(alike, items["category"].gather(rows.numpy()), config.num_categories, models[0].name).savefig(output)
     print(output)
     return output
 
@@ -86,6 +86,7 @@ def draw(panels: list[Panel], category: pl.Series, num_categories: int, name: st
     for axis, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         _points(axis, panel, category, largest[category.name].to_list())
     handles = [_dot(colour, short(row[0]), row[1]) for colour, row in zip(COLOURS, largest.iter_rows(), strict=False)]
+    handles.append(Line2D([], [], marker="D", linestyle="", color="#777777", markersize=8, label="mean of a category"))
     rest = len(category) - int(largest["count"].sum())
     handles += [_dot(REST, "others", rest)] if rest else []
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, 3 * len(panels)), frameon=False, fontsize=9)
@@ -122,7 +123,6 @@ def _some(num: int, most: int) -> Tensor:
     return torch.randperm(num, generator=torch.Generator().manual_seed(SEED))[:most].sort().values
 
 
-def _turned(place: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Rotated or mirrored, nothing else, to lie as ``like`` does: which way principal axes point is chance."""
-    left, _, right = np.linalg.svd(place.T @ like)
-    return place @ left @ right
+def _mirrored(place: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Which way a principal axis points is chance: the way in which the same items lie more like ``like``."""
+    return np.where((place * like).sum(0) < 0, -place, place)

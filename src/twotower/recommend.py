@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from twotower.checkpoints import load_checkpoint, restore_config
@@ -52,12 +53,18 @@ def recommend(config: DictConfig) -> Answer:
     with redirect_stdout(sys.stderr):  # preparing may speak, and JSON has to stand alone
         checkpoint = load_checkpoint(config.ckpt_path)
         model = from_checkpoint(restore_config(checkpoint["twotower"], config), checkpoint)
-        answer = {"user_id": _for_user, "item_id": _for_item, "history": _for_history}[name](model, value, config)
+        answer = _answer(model, name, value, config)
     if config.format == "json":
         _print_json(model, answer)
     else:
         _print_tables(model, answer)
     return answer
+
+
+def _answer(model: Retriever, name: str, value: Any, config: DictConfig) -> Answer:
+    if name == "user_id":
+        return _for_user(model, value, config)
+    return _for_item(model, value, config) if name == "item_id" else _for_history(model, value, config)
 
 
 def _question(config: DictConfig) -> tuple[str, Any]:
@@ -77,7 +84,7 @@ def _question(config: DictConfig) -> tuple[str, Any]:
         raise UserError(f"{name}={value}: " + ("give a list, history=[1,2,3]" if name == "history" else "give one id"))
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, (int, str)) or isinstance(one, bool):
-            raise UserError(f'{name}={one}: put an id that looks like something else into quotes, {name}=\\"{one}\\"')
+            raise UserError(f"{name}={one} is no id but a number or a switch: put the id into quotes, {name}='\"…\"'")
     return name, value
 
 
@@ -86,7 +93,7 @@ def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answe
     if not question["known"]:
         found = model.recommend_history([], config.k, config.seen)
         note = f"there is no user {user_id} in these data; this is what anybody gets of whom nothing is known: {_policy(model)}"
-        return Answer(question, "for an unknown user", [note], model.catalogue.clear(), found)
+        return Answer(question, "for a user of whom nothing is known", [note], model.catalogue.clear(), found)
     notes = []
     if not model.trained(user_id):
         notes.append(f"training never saw this user: {_policy(model)}; features and history are the user's own")
@@ -144,7 +151,7 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
 
 def _table(title: str, rows: pl.DataFrame) -> Table:
     """Columns that hold nothing are left out."""
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=f"\n{escape(title)}", title_justify="left", title_style="bold", pad_edge=False)
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
         number = rows[name].dtype.is_numeric()
@@ -159,4 +166,4 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "seen":
         return "seen" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("[", "\\[")
+    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
