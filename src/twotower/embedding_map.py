@@ -100,10 +100,11 @@ def _points(axis: Axes, panel: Panel, category: pl.Series, largest: list[str]) -
     order = np.random.default_rng(SEED).permutation(len(colour))  # no category covers another
     order = order[np.argsort(colour[order] != REST, kind="stable")]  # grey lies below
     size = float(np.clip(20_000 / len(colour), 3, 22))
-    axis.scatter(*panel.place[order].T, c=colour[order], s=size, alpha=0.75, linewidths=0)
+    x, y = panel.place[order].T
+    axis.scatter(x, y, c=colour[order], s=size, alpha=0.75, linewidths=0)
     for name in largest:
         centre = panel.place[(category == name).fill_null(False).to_numpy()].mean(0)
-        axis.scatter(*centre, c=colour_of[name], s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3)
+        axis.scatter(centre[0], centre[1], c=colour_of[name], s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3)
     axis.set_title(panel.title, loc="left", fontweight="bold", fontsize=11)
     shares = [f"principal axis {place}, {share:.0%} of the variance" for place, share in enumerate(panel.explained, start=1)]
     axis.set(xlabel=shares[0], ylabel=shares[1], xticks=[], yticks=[], aspect="equal", adjustable="datalim")
