@@ -37,7 +37,7 @@ benchmark: $(STAMP)
 # Installed once, again when the requirements change. pip's own settings (index, proxy, cache) apply.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export]'
 	touch $(STAMP)
 
 clean:

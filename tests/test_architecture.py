@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "callbacks": {"types"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
+    "optimizers": {"types"},
     "wandb_logger": {"types", "wandb_names"},
     "wandb_names": set(),
     "results": set(),
@@ -51,7 +52,10 @@ MAY_IMPORT = {
     "sweep": {"types"},
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
+    "export": {"types", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
     "benchmark": {"types", "run", "results"},
+    "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
+    "benchmark_tables": {"types", "run", "results", "benchmark"},
 }
 
 

@@ -21,12 +21,11 @@ class EmbeddingTable(nn.Module):
     def __init__(self, num_values: int, dim: int, cold_ids: str) -> None:
         super().__init__()
         self.cold_ids = cold_ids
-        self.weight = nn.Parameter(torch.empty(num_values, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        self.weight = table(num_values, dim)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch,)`` indices to ``(batch, dim)`` rows."""
-        rows = F.embedding(index, self.weight)  # (batch, dim)
+        rows = lookup(index, self.weight)  # (batch, dim)
         if self.cold_ids == "trained":
             return rows
         if self.cold_ids == "zero":
@@ -34,6 +33,39 @@ class EmbeddingTable(nn.Module):
         if self.training or not (index == 0).any():  # training ids all have rows: the mean is not needed
             return rows
         return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
+
+    @torch.no_grad()
+    def fix_cold_row(self) -> None:
+        """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
+        if self.cold_ids == "mean":
+            self.weight[0] = self.weight[1:].mean(0)
+        elif self.cold_ids == "zero":
+            self.weight[0] = 0
+        self.cold_ids = "trained"
+
+
+def table(num_values: int, dim: int) -> nn.Parameter:
+    """A table that an optimizer may train row by row: rows of expected length 1."""
+    weight = nn.Parameter(torch.empty(num_values, dim))
+    nn.init.normal_(weight, std=dim**-0.5)
+    weight.is_table = True  # type: ignore[attr-defined]
+    return weight
+
+
+def lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(...)`` indices to ``(..., dim)`` rows; the gradient is sparse where the optimizer has asked for it."""
+    return F.embedding(index, weight, sparse=getattr(weight, "row_sparse", False))
+
+
+def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding.
+
+    In a graph that is compiled or exported the sum is written out: ONNX makes ``embedding_bag`` a loop over the batch.
+    """
+    if torch.compiler.is_compiling():
+        known = (index > 0).to(weight.dtype)  # (batch, width)
+        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
+    return F.embedding_bag(index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False))
 
 
 def check_cold_ids(cold_ids: str, id_dropout: float) -> None:

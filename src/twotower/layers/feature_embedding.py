@@ -1,10 +1,9 @@
 """All features of one side, embedded and concatenated: the input of a tower."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import EmbeddingTable
+from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
 from twotower.types import Feature, UserError, check_number
 
 IDS = ("user_id", "item_id")
@@ -15,12 +14,11 @@ class MultiEmbedding(nn.Module):
 
     def __init__(self, num_values: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_values, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        self.weight = table(num_values, dim)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
-        return F.embedding_bag(index, self.weight, mode="mean", padding_idx=0)
+        return mean_lookup(index, self.weight)
 
 
 class HistoryEmbedding(nn.Module):

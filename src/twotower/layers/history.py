@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.layers.embedding_table import lookup, mean_lookup
 from twotower.types import UserError, check_number
 
 ROWS_ALIKE = 128  # a CPU computes the transformer for so many histories of like length at a time, without most of their padding
@@ -19,7 +20,7 @@ class Mean(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        return F.embedding_bag(index, weight, mode="mean", padding_idx=0)
+        return mean_lookup(index, weight)
 
 
 class Attention(nn.Module):
@@ -38,7 +39,7 @@ class Attention(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        item, known = F.embedding(index, weight), index > 0  # (batch, length, dim), (batch, length)
+        item, known = lookup(index, weight), index > 0  # (batch, length, dim), (batch, length)
         score = torch.tanh(self.key(item)) @ self.query  # (batch, length)
         score = score.masked_fill(~known & known.any(1, keepdim=True), float("-inf"))  # an empty row stays finite
         return ((score.softmax(1) * known)[:, None] @ item).squeeze(1)
@@ -61,12 +62,11 @@ class GRU(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        order = (index == 0).to(torch.int8).argsort(dim=1, stable=True)
-        index = index.gather(1, order)  # known items first: the state starts at the oldest
+        index = _sorted_by(index == 0, index)  # known items first: the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
-        state, _ = self.gru(self.dropout(F.embedding(index, weight)))  # (batch, length, dim)
-        last = state[torch.arange(len(index), device=index.device), (num - 1).clamp_min(0)]  # (batch, dim)
-        return last * (num > 0)[:, None]
+        state, _ = self.gru(self.dropout(lookup(index, weight)))  # (batch, length, dim)
+        place = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
+        return state.gather(1, place)[:, 0] * (num > 0)[:, None]
 
 
 class Transformer(nn.Module):
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)
-        if index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
+        if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:  # a graph has one way
             return self._encode(index, weight)
         num, order = (index > 0).sum(1).sort()
         widths = [max(1, int(part[-1])) for part in num.split(ROWS_ALIKE)]
@@ -111,7 +111,7 @@ class Transformer(nn.Module):
     def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
         """Histories with their known items at the end."""
         known, length = index > 0, index.shape[1]
-        x = self.dropout(F.embedding(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
+        x = self.dropout(lookup(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
         itself = torch.eye(length, dtype=torch.bool, device=index.device)  # keeps the padding's rows finite
         causal = torch.ones_like(itself).tril()
         may_see = causal & (known[:, None] | itself)  # (batch, length, length)
@@ -156,5 +156,11 @@ class Block(nn.Module):
 
 def known_last(index: Tensor) -> Tensor:
     """``(batch, length)`` with every row's known items at its end, in their order: unknown ones in between leave no gap."""
-    order = (index > 0).to(torch.int8).argsort(dim=1, stable=True)
+    return _sorted_by(index > 0, index)
+
+
+def _sorted_by(late: Tensor, index: Tensor) -> Tensor:
+    """``(batch, length)`` with what is not ``late`` first. Keys all differ, as an exported graph has no stable sort."""
+    length = index.shape[1]
+    order = (late * length + torch.arange(length, device=index.device)).argsort(dim=1)
     return index.gather(1, order)

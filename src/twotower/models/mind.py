@@ -104,7 +104,7 @@ class MIND(nn.Module):
         item = self.item_embedding({"item_id": index.flatten()}).view(*index.shape, -1) * known[..., None]
         item = item @ self.bilinear  # (batch, length, dim)
         has = interest_mask(known.sum(1), num)  # (batch, num_interests)
-        logits = self.first_logits[-index.shape[1] :].expand(len(index), -1, -1)  # (batch, length, num_interests)
+        logits = self.first_logits[-index.shape[1] :].expand(index.shape[0], -1, -1)  # (batch, length, num_interests)
         for step in range(self.num_iterations):
             weight = logits.masked_fill(~has[:, None], float("-inf")).softmax(2) * known[..., None]
             capsule = squash(weight.mT @ item)  # (batch, num_interests, dim)
@@ -124,5 +124,5 @@ def squash(x: Tensor) -> Tensor:
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
     """``(batch,)`` lengths of histories to ``(batch, num_interests)``: the first ``max(1, min(K, log2 n))`` are there."""
-    count = num_items.clamp_min(1).double().log2().floor().clamp(1, max(1, num_interests))
-    return torch.arange(num_interests, device=num_items.device) < count[:, None]
+    needed = [min(2**count, 1 << 62) if count > 1 else 0 for count in range(1, num_interests + 1)]  # a log2 would round
+    return num_items[:, None] >= torch.tensor(needed, device=num_items.device)

@@ -26,7 +26,7 @@ class Popularity(nn.Module):
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """``(batch, 1)`` of ones."""
-        return torch.ones(len(features["user_id"]), 1, device=self.share.device)
+        return torch.ones_like(features["user_id"], dtype=self.share.dtype)[:, None]
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """``(batch, 1)`` popularity; 0 for an item that training never saw."""

@@ -1,0 +1,89 @@
+"""From a checkpoint to the files that other systems read: what ``src/export.py`` does."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from twotower.checkpoints import load_checkpoint, restore_config
+from twotower.export import manifest
+from twotower.export.packages import PACKAGES, require
+from twotower.run import build_part, rebuild
+from twotower.types import UserError, check_number
+
+
+def export(config: DictConfig) -> dict[str, Any]:
+    """Export a checkpoint, or check an export that is there.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: for missing packages, a wrong setting, other data than the checkpoint's, and a folder that is taken.
+    """
+    if config.check:
+        return _check(Path(config.check))
+    require(*PACKAGES)
+    from twotower.export import console, folder  # these need the optional packages
+
+    _check_settings(config)
+    ckpt_path = Path(config.ckpt_path)
+    target = Path(config.output) if config.output else _run_folder(ckpt_path) / "export"
+    folder.check_target(target, config.force)
+    measure = folder.Measure(**config.parity)
+    index = build_part(config, "index")
+    checkpoint = load_checkpoint(ckpt_path)
+    saved = restore_config(checkpoint["twotower"], config)
+    saved.pop("index", None)
+    with Console(stderr=True).status("data and model") as status:
+        data, task = rebuild(saved, checkpoint)
+        about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
+        record = folder.write_export(
+            target, about, task.model.eval(), data, index, config.user_vectors, measure, lambda stage: status.update(stage)
+        )
+    console.show(record, target)
+    return record
+
+
+def _check(folder: Path) -> dict[str, Any]:
+    record = manifest.check(folder)
+    print(f"{folder}: {record['model']} on {record['data']}, {len(record['files'])} files, all as they were exported")
+    return record
+
+
+def _check_settings(config: DictConfig) -> None:
+    known = {"ckpt_path", "output", "force", "user_vectors", "check", "parity", "index", "paths", "trainer"}
+    for root in map(str, config):
+        if root not in known:
+            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+    if not config.ckpt_path:
+        raise UserError("ckpt_path is missing: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt")
+    for name in ("force", "user_vectors"):
+        if not isinstance(config[name], bool):
+            raise UserError(f"{name} must be true or false, got {config[name]!r}")
+    for name, low in {"num_users": 1, "k": 1, "seed": 0, "tolerance": 0}.items():
+        value = OmegaConf.select(config, f"parity.{name}")
+        check_number(f"parity.{name}", value, low)
+        if name != "tolerance" and not isinstance(value, int):
+            raise UserError(f"parity.{name} must be a whole number, got {value!r}")
+    if unknown := set(config.parity) - {"num_users", "k", "seed", "tolerance"}:
+        raise UserError(f"parity.{unknown.pop()} is no setting")
+
+
+def _run_folder(ckpt_path: Path) -> Path:
+    return ckpt_path.parent.parent if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
+
+
+def _about(checkpoint: dict[str, Any], data: Any, test: dict[str, float] | None) -> dict[str, Any]:
+    about = checkpoint["twotower"]
+    return {
+        "model": about["choices"]["model"],
+        "data": about["choices"]["data"],
+        "data_fingerprint": data.fingerprint,
+        "data_note": data.note,
+        "overrides": about["overrides"],
+        "seed": about["config"]["seed"],
+        "metrics": {"val": about["val"], "test": test},
+        "settings": about["config"],
+    }

@@ -1,0 +1,73 @@
+"""``src/export.py`` as its users run it."""
+
+import json
+
+import pytest
+
+from twotower.export import packages
+
+SMALL = (
+    "data.reader.num_users=120",
+    "data.reader.num_items=60",
+    "data.reader.interactions_per_user=10",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "callbacks.diagnostics=null",
+    "hydra.run.dir=run",
+)
+BEST = "ckpt_path=run/checkpoints/best.ckpt"
+
+
+def test_train_export_check(script, monkeypatch):
+    run = script("train", *SMALL, "model=mf", "model.dim=8")
+    assert run.returncode == 0, run.stderr
+    run = script("export", BEST, "index=hnsw", "index.ef_search=32", "parity.num_users=50")
+    assert run.returncode == 0, run.stderr
+    assert "hnsw, as exported" in run.stdout and "efSearch=128" in run.stdout
+    record = json.loads((script.folder / "run/export/manifest.json").read_text())
+    assert record["metrics"]["test"] == script.metrics("run")["test"] and record["index"]["settings"]["ef_search"] == 32
+    assert record["model"] == "mf" and len(record["parity"]["curve"]) == 6
+    assert (script.folder / "run/export/recall_latency.png").stat().st_size > 10_000
+    assert script("export", "check=run/export").returncode == 0
+    again = script("export", BEST)
+    assert again.returncode == 1 and "exported already" in again.stderr
+    for path, message in {
+        "run/checkpoints/none.ckpt": "there is no such file",
+        "run/metrics.json": "cannot be read as a checkpoint",
+    }.items():
+        wrong = script("export", f"ckpt_path={path}", "output=other")
+        assert wrong.returncode == 1 and message in wrong.stderr
+    typo = script("export", BEST, "+forse=true", "output=other")
+    assert typo.returncode == 1 and "forse is no setting" in typo.stderr
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None if name == "faiss" else True)
+    missing = script("export", BEST, "output=other")
+    assert missing.returncode == 1 and "faiss not installed: run python -m pip install" in missing.stderr
+    assert not (script.folder / "other").exists()
+
+
+def test_a_checkpoint_of_other_data_is_refused(script, monkeypatch):
+    run = script("train", *SMALL, "model=popularity")
+    assert run.returncode == 0, run.stderr
+    import torch
+
+    path = script.folder / "run/checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["twotower"]["fingerprint"] = "another"
+    torch.save(checkpoint, path)
+    other = script("export", BEST)
+    assert other.returncode == 1 and "the checkpoint was trained on other data (fingerprint another" in other.stderr
+    assert not (script.folder / "run/export").exists()
+
+
+@pytest.mark.parametrize("setting", ["parity.k=0", "parity.num_users=1.5", "force=maybe", "index.m=1"])
+def test_wrong_settings_are_named(script, setting):
+    run = script("export", BEST, *(["index=hnsw"] if "index" in setting else []), setting)
+    assert run.returncode == 1 and setting.split("=")[0] in run.stderr
+
+
+def test_the_latency_of_an_index_is_printed_with_its_recall(script):
+    run = script("benchmark_index", "num_items=2000", "dim=8", "num_queries=5", "k=10", "output=figures.json")
+    assert run.returncode == 0, run.stderr
+    flat, *hnsw = json.loads((script.folder / "figures.json").read_text())["rows"]
+    assert flat["recall"] == 1.0 and [row["value"] for row in hnsw] == [100, 200, 400, 800] and hnsw[-1]["recall"] > 0.9

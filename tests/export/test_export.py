@@ -1,0 +1,129 @@
+"""Exported files return what the model does."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT
+from tests.export.conftest import assert_same_lists, exact, export_model, serve
+from tests.models.test_models import MODELS, build
+from twotower.export.tables import encode_items, encode_users
+from twotower.export.towers import OnnxTower, as_inputs
+from twotower.types import EvalIndex
+
+CPU = torch.device("cpu")
+TYPED = [
+    ("two_tower", "model/history=attention"),
+    ("two_tower", "model/history=gru", "model.cold_ids=zero"),
+    ("two_tower", "model/history=transformer", "model.share_item_table=true"),
+    ("mf", "model.item_bias=true"),
+    ("mind", "model.user_features=[segment,age]"),
+    ("dat", "model.cold_ids=trained", "model.id_dropout=0.1"),
+]
+
+
+def check_parity(model, record, folder, data):
+    """The towers on their own: batches of 1, 2 and many, ids that training never saw among them."""
+    assert record["parity"]["user_tower"] < 1e-6 and record["parity"]["item_tower"] < 1e-6
+    position, num = data.tables["position/test"].long(), data.tables["targets/test"].long()
+    user = {name: value for name, value in data.eval_batch(EvalIndex(position, num)).user.items() if name != "latent"}
+    item = {name: value for name, value in next(data.corpus(CPU)).items() if name != "latent"}
+    user["user_id"][:3], item["item_id"][:3] = 0, 0
+    for side, features in (("user", as_inputs(user)), ("item", as_inputs(item))):
+        tower = OnnxTower(folder / f"{side}_tower.onnx")
+        with torch.no_grad():
+            wanted = (model.encode_user if side == "user" else model.encode_item)(features).numpy()
+        for rows in (slice(0, 1), slice(1, 3), slice(0, None)):
+            found = tower({name: value[rows] for name, value in features.items()})
+            np.testing.assert_allclose(found, wanted[rows], rtol=1e-5, atol=1e-6)
+
+
+def test_dat_as_onnx_returns_its_vectors(exported):
+    folder, data, model, record = exported
+    check_parity(model, record, folder, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_exported_and_served(name, data, tmp_path):
+    model, record = export_model(name, data, tmp_path / "export")
+    check_parity(model, record, tmp_path / "export", data)
+    assert record["parity"]["index"]["recall"] == 1.0 or name == "popularity"  # whose items tie
+    served = serve(tmp_path / "export", data.ids["user"]["user"].to_list(), 5)
+    assert_same_lists(served, *exact(model, data, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", TYPED, ids=lambda overrides: "-".join(overrides).replace("/", "."))
+def test_every_encoder_and_cold_policy_is_exported(overrides, data, tmp_path):
+    model, record = export_model(*overrides[:1], data, tmp_path / "export", *overrides[1:])
+    check_parity(model, record, tmp_path / "export", data)
+
+
+def test_the_readme_serves_what_exact_search_ranks(exported):
+    folder, data, model, _ = exported
+    assert data.meta["num_train_users"] < 60 and data.schema.num_train_items < 40  # new users and items are among them
+    served = serve(folder, data.ids["user"]["user"].to_list(), 5)
+    assert_same_lists(served, *exact(model, data, 5))
+
+
+def test_the_exact_index_finds_what_the_evaluation_counts(exported):
+    parity = exported[3]["parity"]
+    assert parity["users"] == 40 and parity["index"] == parity["flat"] and parity["curve"] == []
+    assert parity["index"]["recall"] == 1.0 and parity["index"]["max_score_difference"] < 1e-6
+    assert parity["index"]["hit_rate"] == parity["exact_hit_rate"] > 0
+
+
+def test_vectors_are_parquet_by_raw_id(exported):
+    folder, data, model, _ = exported
+    items, users = pq.read_table(folder / "item_vectors.parquet"), pq.read_table(folder / "user_vectors.parquet")
+    assert items.column_names == ["item", "vector", "category"] and str(items.schema.field("vector").type).endswith("[32]")
+    assert items["item"].to_pylist() == data.ids["item"]["item"].to_list()
+    assert items["category"].to_pylist() == data.ids["item"]["category"].to_list()
+    np.testing.assert_array_equal(np.array(items["vector"].to_pylist(), np.float32), encode_items(model, data).numpy())
+    np.testing.assert_array_equal(np.array(users["vector"].to_pylist(), np.float32), encode_users(model, data).numpy())
+
+
+def test_vocabularies_turn_raw_values_into_the_towers_inputs(exported):
+    folder, data, _, record = exported
+    raw = data.reader.read(data.data_dir).items
+    brand = dict(zip(*pq.read_table(folder / "vocabularies" / "item.brand.parquet").to_pydict().values(), strict=True))
+    ids = dict(zip(*pq.read_table(folder / "vocabularies" / "item.item_id.parquet").to_pydict().values(), strict=True))
+    price = record["numeric"]["item.price"]
+    features = next(data.corpus(CPU))
+    rows = {item: row for row, item in enumerate(data.ids["item"]["item"].to_list())}
+    for row in raw.filter(raw["item"].is_in(list(rows))).to_dicts():
+        place = rows[row["item"]]
+        assert ids.get(row["item"], 0) == features["item_id"][place]
+        assert brand.get(row["brand"], 0) == features["brand"][place]
+        assert (row["price"] - price["mean"]) / price["std"] == pytest.approx(float(features["price"][place]), abs=1e-5)
+
+
+def test_safetensors_hold_the_weights_of_both_towers(exported):
+    folder, data, model, _ = exported
+    weights = {side: load_file(folder / f"{side}_tower.safetensors") for side in ("user", "item")}
+    assert not weights["user"].keys() & weights["item"].keys()
+    other = build("dat", data)
+    for parameter in other.parameters():
+        torch.nn.init.zeros_(parameter)
+    missing = other.load_state_dict({**weights["user"], **weights["item"]}, strict=False)
+    assert missing.missing_keys == [] and missing.unexpected_keys == []
+    torch.testing.assert_close(encode_items(other, data), encode_items(model, data), rtol=0, atol=0)
+    assert weights["user"]["user_augmented.weight"][0].equal(model.user_augmented.weight[1:].mean(0))  # the cold policy's answer
+
+
+def test_every_index_option_builds():
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from twotower.cli import check_types
+
+    vectors = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
+    for path in sorted((ROOT / "conf" / "index").glob("*.yaml")):
+        node = OmegaConf.to_container(OmegaConf.load(path))
+        check_types("index", node)
+        index = instantiate(node)
+        assert index.name == path.stem
+        assert index.build(vectors).ntotal == 2000
