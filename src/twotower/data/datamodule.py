@@ -15,6 +15,7 @@ from twotower.data import rows, store
 from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
+from twotower.data.newcomers import new_users
 from twotower.data.prepare import GROUPS, Options, prepare
 from twotower.data.progress import Stages, waiting_lock
 from twotower.data.sampling import Positives
@@ -48,7 +49,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     schema: Schema
     fingerprint: str
     note: str
-    group_names = ("", *GROUPS, "cold", "cold_user")
+    group_names = ("", *GROUPS, "warm", "cold", "cold_user")
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.mask_seen = mask_seen
         self.seed = seed
         self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
+        self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
@@ -166,6 +168,9 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, part: str) -> EvalLoader:
         position, num_targets = self.tables[f"position/{part}"].long(), self.tables[f"targets/{part}"].long()
+        if self.new_user_clicks is not None:
+            num_train_users = self.meta["num_train_users"]
+            position, num_targets = new_users(self.tables, position, num_targets, num_train_users, self.new_user_clicks)
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
@@ -241,8 +246,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables, known = self._tables_on(target.device), target >= 0
         by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
         cold = target >= self.schema.num_train_items
+        warm = known & ~cold if self.schema.num_items > self.schema.num_train_items else torch.zeros_like(known)  # else all are
         cold_user = known & (user >= self.meta["num_train_users"])[:, None]
-        return torch.stack([known, *by_category, cold, cold_user], 2)
+        return torch.stack([known, *by_category, warm, cold, cold_user], 2)
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
