@@ -142,23 +142,23 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
     for note in answer.notes:
         console.print(note, style="yellow", markup=False)
     if answer.history is not None and len(answer.history):
-        table = _table("last items, the latest first", answer.history.drop("cold"))
-        console.print(table)
-    console.print(_table(answer.title, answer.found))
+        _print_table(console, "last items, the latest first", answer.history.drop("cold"))
+    _print_table(console, answer.title, answer.found)
     if not len(answer.found):
         console.print("nothing is left that the user has not seen: seen=true shows it again")
 
 
-def _table(title: str, rows: pl.DataFrame) -> Table:
+def _print_table(console: Console, title: str, rows: pl.DataFrame) -> None:
     """Columns that hold nothing are left out."""
-    table = Table(title=f"\n{escape(title)}", title_justify="left", title_style="bold", pad_edge=False)
+    console.print(f"\n{title}", style="bold", markup=False)
+    table = Table(pad_edge=False)
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
         number = rows[name].dtype.is_numeric()
         table.add_column(name, justify="right" if number else "left", overflow="ellipsis", no_wrap=name != "title")
     for row in rows.select(names).iter_rows(named=True):
         table.add_row(*(_cell(name, value) for name, value in row.items()))
-    return table
+    console.print(table)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -34,7 +34,7 @@ def test_features_by_hand():
         "price": [1.0, 3.0, 50.0, None],
     }
     users = {"user": [1, 2], "colour": ["red", None]}
-    arrays, tables, meta = prepare(make_frames(rows, users, items), KEEP_ALL)
+    arrays, tables, meta, _ = prepare(make_frames(rows, users, items), KEEP_ALL)
     # items 10 and 20 are in training, 30 (validation) and 40 (test) are cold: no id row, and "z" is no known tag
     assert arrays["item/item_id"].tolist() == [1, 2, 0, 0]
     assert arrays["item/tags"].tolist() == [[1, 2], [0, 0], [0, 0], [2, 0]]
@@ -60,7 +60,7 @@ def test_temporal_by_hand():
     """Training before 10, validation before 20: user 3 and item 9 are new, and stand after those that training knows."""
     rows = [(2, 7, 1, 1.0), (1, 7, 2, 1.0), (1, 8, 10, 1.0), (3, 9, 12, 1.0), (2, 9, 20, 1.0), (2, 8, 21, 1.0)]
     options = KEEP_ALL._replace(split=Temporal(10, 20, 0))
-    arrays, tables, meta = prepare(make_frames(rows), options)
+    arrays, tables, meta, _ = prepare(make_frames(rows), options)
     assert tables["user"]["user"].to_list() == [1, 2, 3] and meta["num_train_users"] == 2
     assert tables["item"]["item"].to_list() == [7, 8, 9] and meta["schema"]["num_train_items"] == 1
     assert arrays["user/user_id"].tolist() == [1, 2, 0] and arrays["item/item_id"].tolist() == [1, 0, 0]
@@ -86,7 +86,7 @@ def test_counts_add_up():
 def test_behaviours_are_kept_apart():
     rows = [(1, 1, 1, 0), (1, 1, 2, 1), (1, 1, 3, 1), (1, 2, 4, 0), (1, 3, 5, 0)]
     frames = make_frames(rows, columns=("user", "item", "time", "behaviour"), behaviours=("click", "buy"))
-    arrays, _, meta = prepare(frames, KEEP_ALL)
+    arrays, _, meta, _ = prepare(frames, KEEP_ALL)
     assert arrays["interactions/behaviour"].tolist() == [0, 1, 0, 0] and meta["behaviours"] == ["click", "buy"]
 
 
@@ -123,7 +123,7 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     frames = make_frames(rows, users, items, ("user", "item", "time", "value", "part"))
     options = Options(Filters(None, duplicates, k_core), split, 3, (0.5, 0.8))
     try:
-        arrays, tables, meta = prepare(frames, options)
+        arrays, tables, meta, _ = prepare(frames, options)
     except UserError:
         return
     user, item, offset = arrays["interactions/user"], arrays["interactions/item"], arrays["offset"]
