@@ -151,7 +151,8 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
 
 def _table(title: str, rows: pl.DataFrame) -> Table:
     """Columns that hold nothing are left out."""
-    table = Table(title=f"\n{escape(title)}", title_justify="left", title_style="bold", pad_edge=False)
+    shape = {"pad_edge": False, "min_width": len(title) + 1}  # a title as wide as its table is not broken
+    table = Table(title=f"\n{escape(title)}", title_justify="left", title_style="bold", **shape)  # type: ignore[arg-type]
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
         number = rows[name].dtype.is_numeric()
