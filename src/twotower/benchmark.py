@@ -72,9 +72,9 @@ class StepClock(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Start after the warm-up, read at the end."""
         if trainer.global_step == WARM_UP:
-            self.started = _now()
+            self.started = now()
         if trainer.global_step == trainer.max_steps:
-            self.seconds = (_now() - self.started) / (trainer.max_steps - WARM_UP)
+            self.seconds = (now() - self.started) / (trainer.max_steps - WARM_UP)
 
 
 def framework_step(config: DictConfig, data: Any, task: Any, steps: int) -> float:
@@ -90,9 +90,9 @@ def evaluation_seconds(config: DictConfig, data: Any, task: Any) -> float:
     """Seconds to encode the corpus and rank it for every test user."""
     config.trainer = {**config.trainer, "limit_test_batches": 1.0}
     trainer = build_part(config, "trainer", logger=False, callbacks=[])
-    started = _now()
+    started = now()
     trainer.test(task, data, verbose=False)
-    return _now() - started
+    return now() - started
 
 
 class BareDAT:
@@ -133,10 +133,10 @@ class BareDAT:
         started = 0.0
         for step in range(WARM_UP + steps):
             if step == WARM_UP:
-                started = _now()
+                started = now()
             start = step * size % max(1, len(order) - size)
             self.step(order[start : start + size])
-        return (_now() - started) / steps
+        return (now() - started) / steps
 
     def step(self, position: Tensor) -> None:
         """Gather, forward, backward, update."""
@@ -200,7 +200,8 @@ def _tower(width: int, hidden: list[int], dim: int, relu: bool) -> nn.Sequential
     return nn.Sequential(*layers, nn.Linear(width, dim), *([nn.ReLU()] if relu else []))
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds, after all that was asked of a GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
-COLUMNS = ("val", "test", "head", "middle", "tail", "cold", "cold_user", "oracle")
+COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -98,6 +98,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
     data, task = rebuild(saved, checkpoint)
+    if config.clicks is not None:
+        check_number("clicks", config.clicks, 0)
+        data.new_user_clicks = config.clicks
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
@@ -107,7 +110,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
             results.write_json(Path(config.output), record)
-        if config.split == "test":
+        if config.split == "test" and config.clicks is None:
             ranks.complete(Path(config.ckpt_path), about, task, data)
     return values
 

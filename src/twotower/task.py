@@ -51,18 +51,30 @@ class RetrievalTask(pl.LightningModule):
         self.corpus = torch.empty(0)  # item vectors, while evaluating
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
+        self._optimizer: Optimizer | None = None
 
-    def configure_optimizers(self) -> Optimizer:
-        """One optimizer over all parameters.
+    def setup(self, stage: str) -> None:
+        """Make the optimizer before DDP wraps the model: tables that are trained by rows are the optimizer's to average.
 
         Raises:
             UserError: for settings that the optimizer refuses.
         """
+        if stage != "fit":
+            return
         assert self.optimizer is not None
         try:
-            return self.optimizer(self.model.parameters())
+            self._optimizer = self.optimizer(self.model.parameters())
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer.* does not fit {self.optimizer.func.__name__}: {error}") from error  # type: ignore[attr-defined]
+        by_rows = [name for name, parameter in self.named_parameters() if getattr(parameter, "row_sparse", False)]
+        self._ddp_params_and_buffers_to_ignore = by_rows  # DDP reads it
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer over all parameters."""
+        assert self._optimizer is not None
+        return self._optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; terms are logged every ``trainer.log_every_n_steps`` steps.

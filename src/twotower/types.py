@@ -80,15 +80,20 @@ class Interactions(NamedTuple):
 
 
 class TrainIndex(NamedTuple):
-    """What a training loader yields.
+    """What a training loader yields: one step of all processes, and which of them this is.
 
     Attributes:
-        position: ``(batch,)`` positions of positives among the interactions.
-        seed: everything random in the step (negatives, dropout) follows from it.
+        position: ``(global_batch,)`` positions of all processes' positives among the interactions. Process ``rank`` trains on
+            every ``world_size``-th of them, starting at its own number.
+        seed: everything random in the step (negatives, dropout) follows from it; equal in all processes.
+        rank: of this process.
+        world_size: number of processes.
     """
 
     position: Tensor
     seed: int
+    rank: int = 0
+    world_size: int = 1
 
 
 class EvalIndex(NamedTuple):
@@ -123,6 +128,8 @@ class Batch(NamedTuple):
         excluded: ``(batch, num_distinct)`` True where a shared negative is one of the user's other training positives, or
             None where those count as negatives.
         in_batch: do ``num_draws`` count the positives themselves, as in-batch negatives?
+        share: this process's rows over the mean of all processes. Losses that are means over rows are multiplied by it, so that
+            the mean over processes, which is what is trained, is the mean over all rows.
     """
 
     user: dict[str, Tensor]
@@ -137,6 +144,7 @@ class Batch(NamedTuple):
     behaviour: Tensor | None = None
     excluded: Tensor | None = None
     in_batch: bool = False
+    share: float = 1.0
 
 
 class EvalBatch(NamedTuple):
@@ -163,14 +171,17 @@ class Negatives(NamedTuple):
     """Drawn negatives, as training item indices.
 
     Attributes:
-        item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch.
+        item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch. With several processes
+            it is what this one contributes: its own rows of the first kind; of the second kind all, or with ``in_batch`` a part.
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
         exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
         in_batch: are the batch's positives themselves among them, once each?
+        num: how many each positive meets; of all processes together.
     """
 
     item: Tensor
     log_q: Tensor
+    num: int
     exclude_positives: bool = False
     in_batch: bool = False
 

@@ -283,19 +283,52 @@ def test_a_running_covariance_too_large_is_refused():
         loss(CategoryCovariance(torch.zeros(1, 512, 512), torch.ones(1), torch.zeros(1, dtype=torch.long)))
 
 
+POSITIVES = ([0, 1, 5, 0, 6], [3, 1, 4, 5, 2])  # of two processes; they have items 1 and 5 in common
+DRAWN = ([4, 2, 2], [6, 6, 3])  # in-batch and own negatives differ between processes, other shared ones do not
+
+
+def aligned(rank, kind, settings):
+    """Loss, gradient of the item table and running covariance; ``rank`` None: both processes' rows in one."""
+    ranks = (0, 1) if rank is None else (rank,)
+    positive = sum((POSITIVES[r] for r in ranks), [])
+    drawn = sum((DRAWN[r] for r in ((0,) if kind == "shared" else ranks)), [])
+    distinct, row = torch.unique(torch.tensor(positive + drawn), return_inverse=True)
+    at, draws = row[: len(positive)], torch.bincount(row[len(positive) :], minlength=len(distinct))
+    if kind == "in_batch":
+        draws = torch.bincount(row, minlength=len(distinct))
+    batch = make_batch(at.tolist(), num_draws=draws.tolist(), num_items=len(distinct))
+    batch = batch._replace(item_index=distinct, category=torch.tensor(CATEGORY)[distinct], in_batch=kind == "in_batch")
+    table = ITEMS.double().requires_grad_()
+    loss = make_alignment(3, **settings)
+    value = loss(Towers(table[:0], table[distinct]), batch)
+    value.backward()
+    running = [] if loss.running is None else loss.running.covariance.tolist()
+    return value.item(), table.grad.tolist(), running
+
+
+CASES = [
+    ("shared", {}),
+    ("in_batch", {"weighting": "sqrt_n"}),
+    ("shared", {"count": "items", "min_items": 2}),
+    ("in_batch", {"momentum": 0.6}),
+    ("in_batch", {"min_items": 5, "over_categories": "mean", "detach_major": True}),
+]
+
+
 def worker(rank):
-    loss = make_alignment(3, momentum=0.6)
-    align(loss, ITEMS if rank == 0 else LATER, CATEGORY if rank == 0 else CATEGORY[:5])
-    return loss.running.covariance.tolist(), loss.running.updates.tolist()
+    return [aligned(rank, *case) for case in CASES]
 
 
 @pytest.mark.slow
-def test_processes_share_their_running_covariance(tmp_path):
-    first, second = in_two_processes(worker, tmp_path / "rendezvous")
-    assert first == second
-    # means of both processes' batches, worked out above; category 2 is in one of them
-    assert first[0][:3] == [[[1.0, 0.0], [0.0, 1.5]], [[5.0, 3.0], [3.0, 2.0]], [[2.0, 0.0], [0.0, 0.0]]]
-    assert first[1][:3] == [1, 1, 1]
+def test_processes_align_what_they_hold_together(tmp_path):
+    found = in_two_processes(worker, tmp_path / "rendezvous")
+    for case, first, second in zip(CASES, *found, strict=True):
+        value, gradient, running = aligned(None, *case)
+        assert first[0] == second[0] == pytest.approx(value, rel=1e-9) and value > 0, case
+        both = (torch.tensor(first[1]) + torch.tensor(second[1])) / 2  # what DDP averages
+        torch.testing.assert_close(both, torch.tensor(gradient), msg=str(case))
+        torch.testing.assert_close(torch.tensor(first[2]), torch.tensor(running), msg=str(case))
+        assert first[2] == second[2]
 
 
 @pytest.mark.parametrize(

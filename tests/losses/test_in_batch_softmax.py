@@ -52,7 +52,7 @@ def step(rows):
     distinct, row = torch.unique(torch.tensor(POSITIVES)[rows], return_inverse=True)
     excluded = torch.tensor([[(r, i) in EXCLUDED for i in distinct.tolist()] for r in rows])
     batch = make_batch(row.tolist(), num_draws=torch.bincount(row).tolist(), log_q=log_q[distinct].tolist())
-    batch = batch._replace(item_index=distinct, excluded=excluded)
+    batch = batch._replace(item_index=distinct, excluded=excluded, in_batch=True)
     loss = InBatchSoftmax(0.7, True, True)(Towers(user, table[distinct]), batch)
     loss.backward()
     return loss.detach(), user.grad, table.grad

@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from twotower.data import store
+from twotower.data import rows, store
 from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
+from twotower.data.newcomers import new_users
 from twotower.data.prepare import GROUPS, Options, prepare
 from twotower.data.progress import Stages, waiting_lock
 from twotower.data.sampling import Positives
@@ -48,7 +49,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     schema: Schema
     fingerprint: str
     note: str
-    group_names = ("", *GROUPS, "cold", "cold_user")
+    group_names = ("", *GROUPS, "warm", "cold", "cold_user")
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.mask_seen = mask_seen
         self.seed = seed
         self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
+        self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
@@ -166,6 +168,9 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, part: str) -> EvalLoader:
         position, num_targets = self.tables[f"position/{part}"].long(), self.tables[f"targets/{part}"].long()
+        if self.new_user_clicks is not None:
+            num_train_users = self.meta["num_train_users"]
+            position, num_targets = new_users(self.tables, position, num_targets, num_train_users, self.new_user_clicks)
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
@@ -190,15 +195,17 @@ class RetrievalDataModule(pl.LightningDataModule):
         """
         if self.negatives is None:
             raise UserError("the data module draws no negatives before its attribute `negatives` is set")
+        positives = self._positives(index)
         torch.manual_seed(index.seed)  # negatives and dropout of this step
+        drawn = self.negatives(positives)
+        if index.rank > 0:  # the same draws for all, but another dropout
+            torch.manual_seed(index.seed + index.rank)
         tables = self._tables_on(index.position.device)
-        positive, user = (tables[f"interactions/{side}"][index.position].long() for side in ("item", "user"))  # (batch,)
-        pairs = self._train_pairs = self._train_pairs or TrainPairs(self._train_rows, self.schema.num_train_items)
-        drawn = self.negatives(Positives(positive, user, pairs))
+        position, positive, user = (positives.own(part) for part in (index.position, positives.item, positives.user))  # (batch,)
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
         negative_row, own = row[len(positive) :], drawn.item.dim() == 2
         return Batch(
-            user=self.user_features(index.position, user),
+            user=self.user_features(position, user),
             item=self.item_features(distinct),
             item_index=distinct,
             category=tables["category"][distinct].long(),
@@ -206,17 +213,25 @@ class RetrievalDataModule(pl.LightningDataModule):
             negative=negative_row.view_as(drawn.item) if own else None,
             num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
             log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
-            num_pairs=len(positive) * (1 + drawn.item.shape[-1]),
-            behaviour=tables["interactions/behaviour"][index.position].long() if self.meta["behaviours"] else None,
-            excluded=pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
+            num_pairs=len(positive) * (1 + drawn.num),
+            behaviour=tables["interactions/behaviour"][position].long() if self.meta["behaviours"] else None,
+            excluded=positives.pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
             in_batch=drawn.in_batch,
+            share=len(positive) * index.world_size / len(index.position),
         )
+
+    def _positives(self, index: TrainIndex) -> Positives:
+        tables = self._tables_on(index.position.device)
+        item, user = (tables[f"interactions/{side}"][index.position].long() for side in ("item", "user"))  # (global_batch,)
+        self._train_pairs = self._train_pairs or TrainPairs(self._train_rows, self.schema.num_train_items)
+        return Positives(item, user, self._train_pairs, index.rank, index.world_size)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
-        user = self._tables_on(index.position.device)["interactions/user"][index.position].long()  # (batch,)
-        target = self._targets(index)  # (batch, num_targets)
-        seen_row, seen_item = self._seen(index.position)
+        tables, nothing = self._tables_on(index.position.device), index.position.new_zeros(0)
+        user = tables["interactions/user"][index.position].long()  # (batch,)
+        target = rows.targets(tables, index)  # (batch, num_targets)
+        seen_row, seen_item = rows.seen(tables, index.position) if self.mask_seen else (nothing, nothing)
         return EvalBatch(
             user=self._with_truth(self.user_features(index.position, user), "user", user),
             target=target,
@@ -226,20 +241,14 @@ class RetrievalDataModule(pl.LightningDataModule):
             user_index=user,
         )
 
-    def _targets(self, index: EvalIndex) -> Tensor:
-        """``(batch, num_targets)`` items held out, -1 pads."""
-        item = self._tables_on(index.position.device)["interactions/item"]
-        place = torch.arange(int(index.num_targets.max()), device=item.device)  # (num_targets,)
-        position = (index.position[:, None] + place).clamp_max(len(item) - 1)
-        return item[position].long().masked_fill(place >= index.num_targets[:, None], -1)
-
     def _groups(self, target: Tensor, user: Tensor) -> Tensor:
         """``(batch, num_targets, num_groups)``: the groups of each target, in the order of ``group_names``."""
         tables, known = self._tables_on(target.device), target >= 0
         by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
         cold = target >= self.schema.num_train_items
+        warm = known & ~cold if self.schema.num_items > self.schema.num_train_items else torch.zeros_like(known)  # else all are
         cold_user = known & (user >= self.meta["num_train_users"])[:, None]
-        return torch.stack([known, *by_category, cold, cold_user], 2)
+        return torch.stack([known, *by_category, warm, cold, cold_user], 2)
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
@@ -263,35 +272,18 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Features of users ``(batch,)`` as they were just before the interactions at ``position``, each ``(batch, ...)``."""
-        tables = self._tables_on(position.device)
+        tables, schema = self._tables_on(position.device), self.schema
+        length = self.options.history_length
         return {
-            feature.name: self._history(position, user) if feature.kind == "history" else tables[f"user/{feature.name}"][user]
-            for feature in self.schema.user
+            feature.name: rows.history(tables, position, user, length, schema.num_train_items)
+            if feature.kind == "history"
+            else tables[f"user/{feature.name}"][user]
+            for feature in schema.user
         }
 
     def _with_truth(self, features: dict[str, Tensor], side: str, index: Tensor) -> dict[str, Tensor]:
         """Add the planted truth of synthetic data, for the oracle."""
         return {**features, "latent": self._tables_on(index.device)[f"latent/{side}"][index]} if self.has_oracle else features
-
-    def _history(self, position: Tensor, user: Tensor) -> Tensor:
-        """``item_id`` features of the interactions just before ``position``: ``(batch, history_length)``, 0 is padding."""
-        tables = self._tables_on(position.device)
-        length = self.options.history_length
-        before = position[:, None] + torch.arange(-length, 0, device=position.device)  # (batch, length)
-        item = tables["interactions/item"][before.clamp_min(0)]
-        known = (before >= tables["offset"][user][:, None]) & (item < self.schema.num_train_items)
-        return (item + 1) * known
-
-    def _seen(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """(row, item) pairs of all earlier interactions of the users at ``position``."""
-        if not self.mask_seen:
-            return position.new_zeros(0), position.new_zeros(0)
-        tables = self._tables_on(position.device)
-        start = tables["offset"][tables["interactions/user"][position].long()]  # (batch,)
-        count = position - start
-        row = torch.repeat_interleave(torch.arange(len(position), device=position.device), count)  # (num_seen,)
-        place = torch.arange(len(row), device=position.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
-        return row, tables["interactions/item"][start[row] + place].long()
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:

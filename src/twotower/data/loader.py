@@ -11,7 +11,7 @@ from twotower.types import EvalIndex, TrainIndex, check_choice, check_number
 
 
 class TrainLoader:
-    """Shuffled batches of positions. Order and step seeds follow from (seed, epoch, batch, rank) alone.
+    """Shuffled batches of positions. Order and step seeds follow from (seed, epoch, batch) alone.
 
     Args:
         position: ``(num_positives,)`` positions of the training interactions.
@@ -20,7 +20,7 @@ class TrainLoader:
             times a user, then one of the user's interactions, so that users count alike, as they do in evaluation.
         batch_size: positives per process and step.
         seed: of order and steps.
-        rank: of this process; each takes its own rows of every global batch.
+        rank: of this process.
         world_size: number of processes.
     """
 
@@ -61,9 +61,9 @@ class TrainLoader:
         size = self.batch_size * self.world_size
         while self.next_batch < len(self):
             batch = self.next_batch
-            rows = order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+            rows = order[batch * size : (batch + 1) * size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
-            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch, self.rank))
+            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch), self.rank, self.world_size)
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """``(num_positives,)`` places in ``position``, in the epoch's order."""

@@ -14,22 +14,30 @@ REDRAWS = 4  # with a tenth of the corpus known to a user, one draw in 100,000 i
 
 
 class Positives(NamedTuple):
-    """What a sampler is told.
+    """What a sampler is told. All processes draw for the whole batch, from one seed, and keep what is theirs.
 
     Attributes:
-        item: ``(batch,)`` the positives.
-        user: ``(batch,)`` their users.
+        item: ``(global_batch,)`` the positives of all processes.
+        user: ``(global_batch,)`` their users.
         pairs: the training interactions, with counts per item and a test for membership.
+        rank: of this process.
+        world_size: number of processes.
     """
 
     item: Tensor
     user: Tensor
     pairs: TrainPairs
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def num_items(self) -> int:
         """Items of the training part, which negatives are drawn from."""
         return self.pairs.num_items
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's of some rows."""
+        return rows[self.rank :: self.world_size]
 
 
 class Uniform:
@@ -47,15 +55,15 @@ class Uniform:
 
     def __call__(self, positives: Positives) -> Negatives:
         """``(batch, num)`` negatives, none equal to its positive."""
-        positive, others = positives.item, max(1, positives.num_items - 1)
+        positive, others = positives.own(positives.item), max(1, positives.num_items - 1)
 
         def draw() -> Tensor:
-            item = torch.randint(others, (len(positive), self.num), device=positive.device)
+            item = positives.own(torch.randint(others, (len(positives.item), self.num), device=positive.device))
             item += item >= positive[:, None]  # steps over the positive
             return item.clamp_max(positives.num_items - 1)
 
         item = _without_positives(draw, positives) if self.exclude_positives else draw()
-        return Negatives(item, _constant(positive, -math.log(others)))
+        return Negatives(item, _constant(positive, -math.log(others)), self.num)
 
 
 class Popularity:
@@ -83,10 +91,11 @@ class Popularity:
 
         def draw() -> Tensor:
             point = torch.rand(shape, device=cumulative.device, dtype=cumulative.dtype) * cumulative[-1]
+            point = point if self.shared else positives.own(point)
             return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
 
         item = _without_positives(draw, positives) if self.exclude_positives and not self.shared else draw()
-        return Negatives(item, log_q, self.exclude_positives)
+        return Negatives(item, log_q, self.num, self.exclude_positives)
 
 
 class SharedUniform:
@@ -105,7 +114,7 @@ class SharedUniform:
     def __call__(self, positives: Positives) -> Negatives:
         """``(num,)`` shared negatives."""
         item = torch.randint(positives.num_items, (self.num,), device=positives.item.device)
-        return Negatives(item, _constant(item, -math.log(positives.num_items)), self.exclude_positives)
+        return Negatives(item, _constant(item, -math.log(positives.num_items)), self.num, self.exclude_positives)
 
 
 class InBatch:
@@ -120,7 +129,8 @@ class InBatch:
 
     def __call__(self, positives: Positives) -> Negatives:
         """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
-        return Negatives(positives.item, positives.pairs.distribution(1.0).log_q, self.exclude_positives, in_batch=True)
+        log_q = positives.pairs.distribution(1.0).log_q
+        return Negatives(positives.own(positives.item), log_q, len(positives.item), self.exclude_positives, in_batch=True)
 
 
 class Corpus:
@@ -136,7 +146,7 @@ class Corpus:
     def __call__(self, positives: Positives) -> Negatives:
         """``(num_items,)`` shared negatives."""
         item = torch.arange(positives.num_items, device=positives.item.device)
-        return Negatives(item, _constant(item, 0.0), self.exclude_positives)
+        return Negatives(item, _constant(item, 0.0), len(item), self.exclude_positives)
 
 
 class Mixed:
@@ -162,11 +172,11 @@ class Mixed:
         first, second = self.first(positives), self.second(positives)
         if first.item.dim() != second.item.dim():
             raise UserError("negatives.first and negatives.second must both be shared by the batch, or neither")
-        item = torch.cat([first.item, second.item], -1)
-        share = first.item.shape[-1] / item.shape[-1]
+        in_batch, num = first.in_batch or second.in_batch, first.num + second.num
+        parts = [part.item if part.in_batch or not in_batch else positives.own(part.item) for part in (first, second)]
+        share = first.num / num
         log_q = torch.logaddexp(first.log_q + math.log(share), second.log_q + math.log1p(-share))
-        excludes = first.exclude_positives or second.exclude_positives
-        return Negatives(item, log_q, excludes, first.in_batch or second.in_batch)
+        return Negatives(torch.cat(parts, -1), log_q, num, first.exclude_positives or second.exclude_positives, in_batch)
 
 
 def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:
@@ -174,10 +184,10 @@ def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tens
 
     What is a positive even then becomes the row's own positive, which every loss masks. Nothing waits for the device.
     """
-    item, user = draw(), positives.user[:, None]
+    item, user = draw(), positives.own(positives.user)[:, None]
     for _ in range(REDRAWS):
         item = torch.where(positives.pairs.contain(user, item), draw(), item)
-    return torch.where(positives.pairs.contain(user, item), positives.item[:, None], item)
+    return torch.where(positives.pairs.contain(user, item), positives.own(positives.item)[:, None], item)
 
 
 def _constant(like: Tensor, value: float) -> Tensor:

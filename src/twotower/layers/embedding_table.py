@@ -21,12 +21,11 @@ class EmbeddingTable(nn.Module):
     def __init__(self, num_values: int, dim: int, cold_ids: str) -> None:
         super().__init__()
         self.cold_ids = cold_ids
-        self.weight = nn.Parameter(torch.empty(num_values, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        self.weight = table(num_values, dim)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch,)`` indices to ``(batch, dim)`` rows."""
-        rows = F.embedding(index, self.weight)  # (batch, dim)
+        rows = lookup(index, self.weight)  # (batch, dim)
         if self.cold_ids == "trained":
             return rows
         if self.cold_ids == "zero":
@@ -45,15 +44,28 @@ class EmbeddingTable(nn.Module):
         self.cold_ids = "trained"
 
 
-def mean_of_known(index: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the rows that ``(batch, width)`` indices name, 0 is none; zeros where there are none.
+def table(num_values: int, dim: int) -> nn.Parameter:
+    """A table that an optimizer may train row by row: rows of expected length 1."""
+    weight = nn.Parameter(torch.empty(num_values, dim))
+    nn.init.normal_(weight, std=dim**-0.5)
+    weight.is_table = True  # type: ignore[attr-defined]
+    return weight
+
+
+def lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(...)`` indices to ``(..., dim)`` rows; the gradient is sparse where the optimizer has asked for it."""
+    return F.embedding(index, weight, sparse=getattr(weight, "row_sparse", False))
+
+
+def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
+    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding.
 
     In a graph that is compiled or exported the sum is written out: ONNX makes ``embedding_bag`` a loop over the batch.
     """
-    if not torch.compiler.is_compiling():
-        return F.embedding_bag(index, weight, mode="mean", padding_idx=0)
-    known = (index > 0).to(weight.dtype)  # (batch, width)
-    return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
+    if torch.compiler.is_compiling():
+        known = (index > 0).to(weight.dtype)  # (batch, width)
+        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
+    return F.embedding_bag(index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False))
 
 
 def check_cold_ids(cold_ids: str, id_dropout: float) -> None:

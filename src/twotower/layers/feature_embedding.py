@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import EmbeddingTable, mean_of_known
+from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
 from twotower.types import Feature, UserError, check_number
 
 IDS = ("user_id", "item_id")
@@ -14,12 +14,11 @@ class MultiEmbedding(nn.Module):
 
     def __init__(self, num_values: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_values, dim))
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        self.weight = table(num_values, dim)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
-        return mean_of_known(index, self.weight)
+        return mean_lookup(index, self.weight)
 
 
 class HistoryEmbedding(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.layers.embedding_table import mean_of_known
+from twotower.layers.embedding_table import lookup, mean_lookup
 from twotower.types import UserError, check_number
 
 ROWS_ALIKE = 128  # a CPU computes the transformer for so many histories of like length at a time, without most of their padding
@@ -20,7 +20,7 @@ class Mean(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        return mean_of_known(index, weight)
+        return mean_lookup(index, weight)
 
 
 class Attention(nn.Module):
@@ -39,7 +39,7 @@ class Attention(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        item, known = F.embedding(index, weight), index > 0  # (batch, length, dim), (batch, length)
+        item, known = lookup(index, weight), index > 0  # (batch, length, dim), (batch, length)
         score = torch.tanh(self.key(item)) @ self.query  # (batch, length)
         score = score.masked_fill(~known & known.any(1, keepdim=True), float("-inf"))  # an empty row stays finite
         return ((score.softmax(1) * known)[:, None] @ item).squeeze(1)
@@ -64,7 +64,7 @@ class GRU(nn.Module):
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = _sorted_by(index == 0, index)  # known items first: the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
-        state, _ = self.gru(self.dropout(F.embedding(index, weight)))  # (batch, length, dim)
+        state, _ = self.gru(self.dropout(lookup(index, weight)))  # (batch, length, dim)
         place = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
         return state.gather(1, place)[:, 0] * (num > 0)[:, None]
 
@@ -111,7 +111,7 @@ class Transformer(nn.Module):
     def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
         """Histories with their known items at the end."""
         known, length = index > 0, index.shape[1]
-        x = self.dropout(F.embedding(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
+        x = self.dropout(lookup(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
         itself = torch.eye(length, dtype=torch.bool, device=index.device)  # keeps the padding's rows finite
         causal = torch.ones_like(itself).tril()
         may_see = causal & (known[:, None] | itself)  # (batch, length, length)

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from twotower.losses.covariance import CategoryCovariance, category_covariance
+from twotower.losses.distributed import RowGatherer, world_size
+from twotower.losses.functional import at_least_float32
 from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
 
 MAX_STATE = 1 << 28  # numbers in the running covariances: 1 GiB of float32
@@ -35,7 +36,8 @@ class CategoryAlignment(nn.Module):
     categories to compare, the loss is a zero that stays in the graph.
 
     A step needs a few matrices ``(dim, dim)`` for each category that occurs in it: at most as many as it has items, never one
-    for each category of the data. Only ``momentum`` holds one for each, and refuses beyond 1 GiB.
+    for each category of the data. Only ``momentum`` holds one for each, and refuses beyond 1 GiB. Several processes compare what
+    they hold together.
 
     Args:
         schema: sizes of the data.
@@ -57,7 +59,7 @@ class CategoryAlignment(nn.Module):
             holds.
         momentum: share of the past in a running covariance of each category, 0: none. Many batches then stand behind each matrix.
             The gradient flows through the current batch's share alone, which is ``1 - momentum`` (more while the past is short).
-            The state is shared by all processes and part of the checkpoint.
+            The state is part of the checkpoint.
 
     Raises:
         UserError: for settings out of range, and for ``major=global`` if the schema does not count categories.
@@ -99,13 +101,29 @@ class CategoryAlignment(nn.Module):
     def forward(self, towers: Towers, batch: Batch) -> Tensor:
         """Scalar loss."""
         with torch.autocast(towers.item.device.type, enabled=False):
-            item = towers.item.to(torch.promote_types(towers.item.dtype, torch.float32))  # (num_distinct, dim)
-            weight = pair_counts(batch) if self.count == "pairs" else torch.ones(len(item), device=item.device)
-            found = category_covariance(item, batch.category, weight, self.num_categories, self.unbiased)
-            found = found._replace(n=found.n * (found.n >= self.min_items))  # 0: left out
+            item = at_least_float32(towers.item)  # (num_distinct, dim)
+            weight, category = pair_counts(batch), batch.category
+            if world_size() > 1:
+                item, category, weight = self._of_all_processes(item, batch, weight)
+            elif self.count == "items":
+                weight = torch.ones_like(weight)
+            found = category_covariance(item, category, weight, self.num_categories, self.unbiased)
+            n = found.n.round()  # of parts of several processes, say thirds
+            found = found._replace(n=n * (n >= self.min_items))  # 0: left out
             if self.running is not None:
                 found = self.running(found)
             return self._distance(found, self._major(found))
+
+    def _of_all_processes(self, item: Tensor, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Item vectors, categories and weights of all processes; what several of them hold weighs as if it stood there once."""
+        everyones = RowGatherer(len(item), item.device)
+        index, category = everyones(batch.item_index, -1), everyones(batch.category, -1)
+        if self.count == "pairs":
+            weight = everyones(weight)
+        else:
+            holders = torch.unique(index, return_inverse=True, return_counts=True)
+            weight = 1 / holders[2][holders[1]].to(item.dtype)
+        return everyones(item), category, weight
 
     def _major(self, found: CategoryCovariance) -> Major:
         if self.global_major is None:
@@ -135,7 +153,7 @@ class CategoryAlignment(nn.Module):
 
 
 class RunningCovariance(nn.Module):
-    """Each category's covariance as a moving average over batches, the same in all processes.
+    """Each category's covariance as a moving average over batches.
 
     The first batches are averaged evenly, until one batch's share has fallen to ``1 - momentum``: so the state starts at what was
     seen, not at zero. The width of the vectors is known at the first batch, or from the checkpoint.
@@ -176,16 +194,12 @@ class RunningCovariance(nn.Module):
 
     @torch.no_grad()
     def _update(self, found: CategoryCovariance) -> None:
-        n = found.n.to(self.covariance.dtype)
+        occurs = torch.zeros_like(self.updates).index_add_(0, found.category, (found.n > 0).long()).clamp_max(1)
         current = torch.zeros_like(self.covariance)
-        current.index_add_(0, found.category, n[:, None, None] * found.covariance.to(n.dtype))
-        count = n.new_zeros(self.num_categories + 1).index_add_(0, found.category, n)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(current)
-            dist.all_reduce(count)
-        share = (self._share() * (count > 0)).to(current.dtype)
-        self.covariance.lerp_(current / count.clamp_min(1)[:, None, None], share[:, None, None])
-        self.updates += count > 0
+        current.index_add_(0, found.category, (found.n > 0)[:, None, None] * found.covariance.to(current.dtype))
+        share = (self._share() * occurs).to(current.dtype)
+        self.covariance.lerp_(current, share[:, None, None])
+        self.updates += occurs
 
     def _allocate(self, dim: int, like: Tensor) -> None:
         size = (self.num_categories + 1) * dim * dim
@@ -209,8 +223,8 @@ def pair_counts(batch: Batch) -> Tensor:
     An in-batch negative is a positive of another row: it stands there once, not twice.
     """
     if batch.num_draws is not None and batch.in_batch:
-        return batch.num_draws
+        return batch.num_draws.float()
     row = batch.positive if batch.negative is None else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
     counts = torch.zeros(len(batch.item_index), device=row.device)
     counts = counts.index_add(0, row, torch.ones_like(row, dtype=counts.dtype))
-    return counts if batch.num_draws is None else counts + batch.num_draws
+    return counts if batch.num_draws is None else counts + batch.num_draws / world_size()  # every process has the same draws

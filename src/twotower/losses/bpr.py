@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.losses.functional import own_logits
+from twotower.losses.functional import at_least_float32, own_logits
 from twotower.types import Batch, Towers, UserError, check_number
 
 
@@ -33,10 +33,10 @@ class BPR(nn.Module):
 
 
 def pairwise_logistic(logits: Tensor) -> Tensor:
-    """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32.
+    """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32 at the least.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``, column 0 positive; masked negatives are ``-inf``.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     return F.softplus(logits[:, 1:] - logits[:, :1]).mean()

@@ -59,17 +59,17 @@ class DATLoss(nn.Module):
         Raises:
             UserError: if a mimic loss meets a model without augmented vectors.
         """
-        terms = {"task": self.task(towers, batch)}
+        terms = {"task": batch.share * self.task(towers, batch)}
         total = terms["task"]
         num_pairs = batch.num_pairs if self.reduction == "pairs" else len(batch.positive)
         if self.lambda1 > 0:
             a_u = self._augmented(towers.user_augmented, "lambda1")  # (batch, dim)
             p_v = towers.item.index_select(0, batch.positive)  # (batch, dim)
-            terms["mimic_user"] = mimic(a_u, p_v, num_pairs, self.over_dim)
+            terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
             total = total + self.lambda1 * terms["mimic_user"]
         if self.lambda2 > 0:
             a_v = self._augmented(towers.item_augmented, "lambda2").index_select(0, batch.positive)  # (batch, dim)
-            terms["mimic_item"] = mimic(a_v, towers.user, num_pairs, self.over_dim)
+            terms["mimic_item"] = batch.share * mimic(a_v, towers.user, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
         if self.lambda3 > 0:
             terms["alignment"] = self.alignment(towers, batch)

@@ -44,14 +44,19 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     return logits + draws.scatter(1, batch.positive[:, None], 0.0)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, for sums of many terms; double stays double."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean cross-entropy of the labelled column, in float32.
+    """Mean cross-entropy of the labelled column, in float32 at the least.
 
     Args:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
         label: ``(batch,)`` column of each row's positive.
     """
-    return F.cross_entropy(logits.float(), label)
+    return F.cross_entropy(at_least_float32(logits), label)
 
 
 def binary_cross_entropy(logits: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ def binary_cross_entropy(logits: Tensor) -> Tensor:
     Args:
         logits: ``(batch, 1 + num_negatives)``.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     return (F.softplus(-logits[:, 0]).sum() + F.softplus(logits[:, 1:]).sum()) / logits.numel()
 
 
@@ -76,6 +81,6 @@ def mimic(augmented: Tensor, target: Tensor, num_pairs: int, over_dim: str = "su
         num_pairs: ``T``.
         over_dim: ``sum`` or ``mean`` over ``dim``; the paper does not say which.
     """
-    error = (augmented.float() - target.detach().float()).square()  # (num_positives, dim)
+    error = (at_least_float32(augmented) - at_least_float32(target.detach())).square()  # (num_positives, dim)
     per_pair = error.mean(1) if over_dim == "mean" else error.sum(1)
     return per_pair.sum() / num_pairs

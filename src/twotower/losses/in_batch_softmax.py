@@ -1,9 +1,8 @@
 """Softmax over shared negatives of all processes: in-batch negatives at the size of the global batch."""
 
-import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from twotower.losses.distributed import RowGatherer, world_size
 from twotower.losses.functional import shared_logits, softmax_cross_entropy
 from twotower.types import Batch, Towers, UserError, check_number
 
@@ -37,7 +36,7 @@ class InBatchSoftmax(nn.Module):
         """
         if batch.num_draws is None:
             raise UserError("loss/task=in_batch_softmax shares its negatives: use it with negatives=in_batch or negatives=mixed")
-        if self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if self.gather and batch.in_batch and world_size() > 1:  # other shared negatives are the same everywhere
             towers, batch = gather_items(towers, batch)
         logits = shared_logits(towers, batch, self.temperature, self.correct_log_q)  # (batch, num_distinct)
         return softmax_cross_entropy(logits, batch.positive)
@@ -51,19 +50,12 @@ def gather_items(towers: Towers, batch: Batch) -> tuple[Towers, Batch]:
         item equal to a row's positive is excluded for it in every other place where it stands.
     """
     assert batch.num_draws is not None
-    num, device = len(batch.item_index), towers.item.device
-    sizes = _all_gather(torch.tensor([num], device=device)).flatten()
-    width = int(sizes.max())
-    first = dist.get_rank() * width
-
-    def everyones(own: Tensor) -> Tensor:
-        padded = torch.cat([own, own.new_zeros(width - num, *own.shape[1:])])
-        return _GatherRows.apply(padded).flatten(0, 1)
-
-    item_index, positive = everyones(batch.item_index), batch.positive + first
+    num = len(batch.item_index)
+    everyones = RowGatherer(num, towers.item.device)
+    item_index, positive = everyones(batch.item_index), batch.positive + everyones.first
     excluded = item_index == item_index[positive][:, None]  # (batch, world_size * width)
     if batch.excluded is not None:
-        excluded[:, first : first + num] |= batch.excluded
+        excluded[:, everyones.first : everyones.first + num] |= batch.excluded
     everywhere = batch._replace(
         item_index=item_index,
         positive=positive,
@@ -72,23 +64,3 @@ def gather_items(towers: Towers, batch: Batch) -> tuple[Towers, Batch]:
         excluded=excluded,
     )
     return towers._replace(item=everyones(towers.item)), everywhere
-
-
-class _GatherRows(torch.autograd.Function):
-    """``(width, ...)`` of each process to ``(world_size, width, ...)``; the gradients of all processes are added up."""
-
-    @staticmethod
-    def forward(ctx: object, own: Tensor) -> Tensor:
-        return _all_gather(own)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
-
-
-def _all_gather(own: Tensor) -> Tensor:
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, own.contiguous())
-    return torch.stack(parts)

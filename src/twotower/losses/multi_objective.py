@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.losses.functional import own_logits
+from twotower.losses.distributed import sum_over_processes, world_size
+from twotower.losses.functional import at_least_float32, own_logits
 from twotower.types import Batch, LossOutput, Schema, Towers, UserError, check_number
 
 
@@ -61,12 +62,15 @@ class MultiObjective(nn.Module):
 
 
 def masked_bce(logits: Tensor, counts: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pairs of some rows, column 0 positive, in float32.
+    """Mean binary cross-entropy over the pairs of some rows, column 0 positive, in float32 at the least.
+
+    With several processes their mean is that over the rows that count of all of them.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``.
         counts: ``(batch,)`` which rows count; with none the loss is a zero in the graph.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     loss = F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1:]).sum(1)  # (batch,)
-    return (loss * counts).sum() / (counts.sum() * logits.shape[1]).clamp_min(1)
+    num = sum_over_processes(counts.sum()) / world_size()
+    return (loss * counts).sum() / (num * logits.shape[1]).clamp_min(1 / world_size())

@@ -1,0 +1,101 @@
+"""Measures full ranking with our metrics against torchmetrics' retrieval metrics: the same vectors in, the same values out."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
+
+from twotower import results
+from twotower.benchmark import now
+from twotower.metrics.base import RankMetric
+from twotower.metrics.hit_rate import HitRate
+from twotower.metrics.mrr import MRR
+from twotower.metrics.ndcg import NDCG
+from twotower.retrieval.exact import target_ranks
+from twotower.run import build, seed_everything
+from twotower.types import EvalBatch
+
+K = 10
+
+
+def benchmark_evaluation(config: DictConfig) -> dict[str, Any]:
+    """Seconds to rank the corpus for every test user and to compute hit rate, NDCG at 10 and MRR, both ways in turn.
+
+    The vectors are those of an untrained model of the config, encoded in advance.
+    """
+    seed_everything(config.seed)
+    settings = DictConfig({key: value for key, value in config.items() if key not in ("rounds", "output")})
+    data, task = build(settings, {})
+    task.eval()
+    with torch.no_grad():
+        item = torch.cat([task.model.encode_item(features) for features in data.corpus(torch.device("cpu"))])
+        batches = [data.eval_batch(index) for index in data.test_dataloader()]
+        users = [task.model.encode_user(batch.user) for batch in batches]
+        seconds: dict[str, list[float]] = {"ours": [], "torchmetrics": []}
+        values: dict[str, dict[str, float]] = {}
+        for _ in range(config.rounds):
+            for name, evaluate in (("ours", ours), ("torchmetrics", theirs)):
+                started = now()
+                values[name] = evaluate(users, item, batches)
+                seconds[name].append(now() - started)
+    median = {name: statistics.median(own) for name, own in seconds.items()}
+    record = {
+        "data": data.reader.name,
+        "users": sum(map(len, users)),
+        "items": len(item),
+        "threads": torch.get_num_threads(),
+        "seconds": median,
+        "ratio": median["torchmetrics"] / median["ours"],
+        "values": values,
+        "versions": results.versions(),
+    }
+    _print(record)
+    if config.output:
+        results.write_json(Path(config.output), record)
+    return record
+
+
+def ours(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
+    """Ranks by chunks of users, metrics from ranks."""
+    metrics: list[RankMetric] = [HitRate(1, [K]), NDCG(1, [K]), MRR(1)]
+    for user, batch in zip(users, batches, strict=True):
+        rank = target_ranks(user, item, batch.target, batch.seen_row, batch.seen_item)
+        for metric in metrics:
+            metric.update(rank, batch.group[:, :, :1])
+    return {metric.labels()[0]: metric.compute().item() for metric in metrics}
+
+
+def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
+    """Scores of all pairs that are candidates, grouped by user inside torchmetrics."""
+    metrics = {f"hit_rate@{K}": RetrievalHitRate(top_k=K), f"ndcg@{K}": RetrievalNormalizedDCG(top_k=K), "mrr": RetrievalMRR()}
+    for user, batch in zip(users, batches, strict=True):
+        score = (user @ item.T).double()  # (batch, num_items)
+        score += 1 - score.min()  # torchmetrics takes a target with a score of 0 or less for a miss
+        relevant = torch.zeros_like(score, dtype=torch.bool)
+        row = torch.arange(len(score))[:, None].expand_as(batch.target)
+        relevant[row[batch.target >= 0], batch.target[batch.target >= 0]] = True
+        candidate = torch.ones_like(relevant)
+        candidate[batch.seen_row, batch.seen_item] = False
+        candidate |= relevant
+        index = batch.user_index[:, None].expand_as(score)
+        for metric in metrics.values():
+            metric.update(score[candidate], relevant[candidate], indexes=index[candidate])
+    return {name: metric.compute().item() for name, metric in metrics.items()}
+
+
+def _print(record: dict[str, Any]) -> None:
+    table = Table(title=f"{record['users']:,} users x {record['items']:,} items of {record['data']}, {record['threads']} threads")
+    table.add_column("what")
+    table.add_column("seconds", justify="right")
+    for name in record["values"]["ours"]:
+        table.add_column(name, justify="right")
+    for name, values in record["values"].items():
+        table.add_row(name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values()))
+    table.caption = f"torchmetrics / ours: {record['ratio']:.0f}"
+    Console().print(table)

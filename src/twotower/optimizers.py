@@ -1,0 +1,132 @@
+"""Optimizers whose step costs what the batch costs, however many rows the embedding tables have.
+
+A dense optimizer reads and writes every row of every table in every step, those of items that the batch does not hold too. These
+read and write the batch's rows alone; whatever is no large table gets AdamW. Adam's moments of a row that a dense optimizer would
+let decay stand still here until the row comes again, so the two are equal only where every row is in every batch.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from twotower.types import check_number
+
+
+class RowSparse(AdamW):
+    """AdamW for the dense part, a rule for rows for the tables.
+
+    Args:
+        params: the model's; those that a layer has marked with ``is_table`` and that have ``min_rows`` rows become row-sparse.
+        lr: of the dense part.
+        table_lr: of the tables, None: the same.
+        betas: Adam's.
+        eps: added to the root.
+        weight_decay: apart from the gradient, as in AdamW; of a table the batch's rows decay.
+        min_rows: smaller tables are dense: there it is as fast, and all rows have fresh moments.
+
+    Raises:
+        UserError: for settings out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        table_lr: float | None,
+        betas: list[float],
+        eps: float,
+        weight_decay: float,
+        min_rows: int,
+    ) -> None:
+        for name, value in (("lr", lr), ("table_lr", lr if table_lr is None else table_lr), ("eps", eps)):
+            check_number(f"optimizer.{name}", value, 0)
+        check_number("optimizer.min_rows", min_rows, 0)
+        found = list(params)
+        for parameter in found:
+            row_sparse = getattr(parameter, "is_table", False) and len(parameter) >= min_rows
+            parameter.row_sparse = row_sparse  # type: ignore[attr-defined]
+        super().__init__(found, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
+        self.table_share = 1.0 if table_lr is None or lr == 0 else table_lr / lr  # a scheduler moves both
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        tables = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None and p.grad.is_sparse]
+        gradients = [_of_all_processes(parameter.grad).coalesce() for _, parameter in tables]
+        for _, parameter in tables:
+            parameter.grad = None
+        super().step()
+        with torch.no_grad():
+            for (group, parameter), gradient in zip(tables, gradients, strict=True):
+                self._step_rows(parameter, gradient.indices()[0], gradient.values(), group)
+        return loss
+
+    def _step_rows(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        lr = group["lr"] * self.table_share
+        update = self._direction(table, row, gradient, group)  # (num_rows, dim)
+        if group["weight_decay"]:
+            update = update + group["weight_decay"] * table[row]
+        table.index_add_(0, row, update, alpha=-lr)
+
+    @abstractmethod
+    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
+
+
+def _of_all_processes(gradient: Tensor) -> Tensor:
+    """The mean over processes of a sparse gradient, which DDP leaves alone."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return gradient
+    gradient, num_processes = gradient.coalesce(), dist.get_world_size()
+    sizes = [torch.zeros(1, dtype=torch.long, device=gradient.device) for _ in range(num_processes)]
+    dist.all_gather(sizes, sizes[0].new_tensor([len(gradient.values())]))
+    rows, values = (_gather(part, [int(size) for size in sizes]) for part in (gradient.indices()[0], gradient.values()))
+    return torch.sparse_coo_tensor(rows[None], values / num_processes, gradient.shape)
+
+
+def _gather(own: Tensor, sizes: list[int]) -> Tensor:
+    padded = torch.cat([own, own.new_zeros(max(sizes) - len(own), *own.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+class LazyAdam(RowSparse):
+    """Adam of the batch's rows: ``torch.optim.SparseAdam`` beside AdamW. Two moments as large as each table."""
+
+    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        state, (beta1, beta2) = self.state[table], group["betas"]
+        if not state:
+            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
+        state["step"] += 1
+        step = state["step"].item()  # on the CPU, as AdamW's
+        first = state["exp_avg"][row].lerp_(gradient, 1 - beta1)
+        second = state["exp_avg_sq"][row].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        state["exp_avg"].index_copy_(0, row, first)
+        state["exp_avg_sq"].index_copy_(0, row, second)
+        root = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
+        return first.div_(1 - beta1**step).div_(root)
+
+
+class RowwiseAdagrad(RowSparse):
+    """Adagrad with one number for each row: the sum of its mean squared gradients (Gupta et al. 2014; TorchRec's and FBGEMM's).
+
+    The state of a table of 32 dimensions is a 32nd of the table, where Adam's is twice the table.
+    """
+
+    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        state = self.state[table]
+        if not state:
+            state |= {"step": torch.zeros(()), "sum": table.new_zeros(len(table))}  # AdamW reads a step from every state
+        state["step"] += 1
+        total = state["sum"][row] + gradient.square().mean(1)  # (num_rows,)
+        state["sum"].index_copy_(0, row, total)
+        return gradient / (total.sqrt() + group["eps"])[:, None]

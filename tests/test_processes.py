@@ -1,0 +1,37 @@
+"""Two processes with half the batch each are one process, to rounding."""
+
+import pytest
+import torch
+
+from tests.test_train import SMALL
+
+COMMON = (*SMALL, "trainer.precision=64-true", "trainer.max_epochs=2")
+DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (*DAT, "loss.reduction=pairs"),
+        (*DAT, "loss/task=bce", "negatives=uniform", "negatives.exclude_positives=true"),
+        (*DAT, "loss/task=in_batch_softmax", "loss.alignment.count=items"),
+        (*DAT, "loss/task=in_batch_softmax", "negatives=mixed_popularity", "loss.alignment.momentum=0.5"),
+        ("model=two_tower", "loss/task=sampled_softmax", "negatives=popularity", "data.positives=users"),
+        (*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"),
+        (*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"),
+    ],
+    ids=lambda settings: "+".join(settings[4:]),
+)
+def test_two_processes_are_one(script, settings):
+    for devices, batch in ((1, 60), (2, 30)):
+        size = (f"trainer.devices={devices}", f"data.batch_size={batch}", f"hydra.run.dir=run{devices}")
+        process = script.popen("train", *COMMON, *settings, *size)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    one, two = (torch.load(script.folder / f"run{n}/checkpoints/last.ckpt", weights_only=True) for n in (1, 2))
+    assert one["global_step"] == two["global_step"] > 10
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-7, atol=1e-9, msg=name)
+    assert script.metrics("run2")["val"] == pytest.approx(script.metrics("run1")["val"], rel=1e-12)
+    assert script.metrics("run2")["test"] == pytest.approx(script.metrics("run1")["test"], rel=1e-12)
