@@ -66,7 +66,7 @@ def assert_same_lists(served, items, scores):
             assert found[place][0] == wanted[place]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     data = make_data(folder, split=Temporal(0.05, 0.2, 0))  # 27 of 60 users and 19 of 40 items are known to training
