@@ -137,7 +137,7 @@ def test_a_variant_says_what_it_is_on_any_preset(base):
         "dat_literal": ("DAT", (1, 1, 1)),
         "dat_practical": ("DAT", (1, 1, 1)),
     }
-    assert sorted(parts) == VARIANTS
+    assert sorted(parts) == [name for name in VARIANTS if not name.startswith("tuned_")]  # those are whole models
     plain = compose_train(f"experiment={base}", "variant=two_tower")
     for name, (model, on) in parts.items():
         config = compose_train(f"experiment={base}", f"variant={name}")
