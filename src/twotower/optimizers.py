@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from twotower.distributed import RowGatherer, world_size
 from twotower.types import check_number
 
 
@@ -83,20 +83,12 @@ class RowSparse(AdamW):
 
 def _of_all_processes(gradient: Tensor) -> Tensor:
     """The mean over processes of a sparse gradient, which DDP leaves alone."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return gradient
-    gradient, num_processes = gradient.coalesce(), dist.get_world_size()
-    sizes = [torch.zeros(1, dtype=torch.long, device=gradient.device) for _ in range(num_processes)]
-    dist.all_gather(sizes, sizes[0].new_tensor([len(gradient.values())]))
-    rows, values = (_gather(part, [int(size) for size in sizes]) for part in (gradient.indices()[0], gradient.values()))
-    return torch.sparse_coo_tensor(rows[None], values / num_processes, gradient.shape)
-
-
-def _gather(own: Tensor, sizes: list[int]) -> Tensor:
-    padded = torch.cat([own, own.new_zeros(max(sizes) - len(own), *own.shape[1:])])
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    gradient = gradient.coalesce()
+    everyones = RowGatherer(len(gradient.values()), gradient.device)
+    row, values = everyones(gradient.indices()[0], -1), everyones(gradient.values())
+    return torch.sparse_coo_tensor(row[row >= 0][None], values[row >= 0] / world_size(), gradient.shape)
 
 
 class LazyAdam(RowSparse):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed import RowGatherer, world_size
 from twotower.losses.covariance import CategoryCovariance, category_covariance
-from twotower.losses.distributed import RowGatherer, world_size
 from twotower.losses.functional import at_least_float32
 from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
 
@@ -102,11 +102,10 @@ class CategoryAlignment(nn.Module):
         """Scalar loss."""
         with torch.autocast(towers.item.device.type, enabled=False):
             item = at_least_float32(towers.item)  # (num_distinct, dim)
-            weight, category = pair_counts(batch), batch.category
+            weight = pair_counts(batch) if self.count == "pairs" else torch.ones(len(item), device=item.device)
+            category = batch.category
             if world_size() > 1:
                 item, category, weight = self._of_all_processes(item, batch, weight)
-            elif self.count == "items":
-                weight = torch.ones_like(weight)
             found = category_covariance(item, category, weight, self.num_categories, self.unbiased)
             n = found.n.round()  # of parts of several processes, say thirds
             found = found._replace(n=n * (n >= self.min_items))  # 0: left out
@@ -117,13 +116,11 @@ class CategoryAlignment(nn.Module):
     def _of_all_processes(self, item: Tensor, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors, categories and weights of all processes; what several of them hold weighs as if it stood there once."""
         everyones = RowGatherer(len(item), item.device)
-        index, category = everyones(batch.item_index, -1), everyones(batch.category, -1)
-        if self.count == "pairs":
-            weight = everyones(weight)
-        else:
-            holders = torch.unique(index, return_inverse=True, return_counts=True)
-            weight = 1 / holders[2][holders[1]].to(item.dtype)
-        return everyones(item), category, weight
+        item, category, weight = everyones(item), everyones(batch.category, -1), everyones(weight)
+        if self.count == "items":
+            _, place, holders = torch.unique(everyones(batch.item_index, -1), return_inverse=True, return_counts=True)
+            weight = weight / holders[place]
+        return item, category, weight
 
     def _major(self, found: CategoryCovariance) -> Major:
         if self.global_major is None:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from twotower.losses.distributed import RowGatherer, world_size
+from twotower.distributed import RowGatherer, world_size
 from twotower.losses.functional import shared_logits, softmax_cross_entropy
 from twotower.types import Batch, Towers, UserError, check_number
 

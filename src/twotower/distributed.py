@@ -1,4 +1,4 @@
-"""What losses need of several processes: rows of all of them with gradients, and their number."""
+"""What several processes have together: rows of all of them, with gradients, sums, and their number."""
 
 import torch
 import torch.distributed as dist
