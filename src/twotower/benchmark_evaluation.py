@@ -17,7 +17,7 @@ from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, target_ranks
 from twotower.run import build, seed_everything
 from twotower.types import EvalBatch
 
@@ -34,7 +34,7 @@ def benchmark_evaluation(config: DictConfig) -> dict[str, Any]:
     data, task = build(settings, {})
     task.eval()
     with torch.no_grad():
-        item = torch.cat([task.model.encode_item(features) for features in data.corpus(torch.device("cpu"))])
+        item = encode_corpus(task.model, data.corpus(torch.device("cpu")))
         batches = [data.eval_batch(index) for index in data.test_dataloader()]
         users = [task.model.encode_user(batch.user) for batch in batches]
         seconds: dict[str, list[float]] = {"ours": [], "torchmetrics": []}

@@ -16,7 +16,7 @@ from torch import Tensor
 from twotower.checkpoints import load_checkpoint, trusted_config
 from twotower.data.newcomers import from_values
 from twotower.lookup import Lookup
-from twotower.retrieval.exact import top_k
+from twotower.retrieval.exact import encode_corpus, top_k
 from twotower.run import rebuild
 from twotower.types import UserError
 
@@ -74,8 +74,7 @@ class Retriever:
     def item_vectors(self) -> Tensor:
         """``(num_items, dim)``, in the order of ``catalogue``."""
         with torch.no_grad():
-            chunks = self.data.corpus(torch.device("cpu"))
-            return torch.cat([self.model.encode_item(features).float() for features in chunks])
+            return encode_corpus(self.model, self.data.corpus(torch.device("cpu")))
 
     def item_vector(self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None) -> Tensor:
         """``(dim,)`` of an item of the data, or of a new one that is known by its features alone.

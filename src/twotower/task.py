@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, target_ranks
 from twotower.types import Batch, EvalBatch, UserError
 
 
@@ -131,7 +131,7 @@ class RetrievalTask(pl.LightningModule):
         for metric in self.metrics:
             metric.reset()
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
-        self.corpus = torch.cat([self.model.encode_item(features).float() for features in chunks])  # (num_items, dim)
+        self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = self.model.encode_user(batch.user).float()  # (batch, dim)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twotower.data.present import present_features, present_seen
 from twotower.export.towers import as_inputs
+from twotower.retrieval.exact import encode_corpus
 
 CHUNK = 8192
 CPU = torch.device("cpu")
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 @torch.no_grad()
 def encode_items(model: Any, data: Any) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
-    return torch.cat([model.encode_item(features).float() for features in data.corpus(CPU)])
+    return encode_corpus(model, data.corpus(CPU))
 
 
 @torch.no_grad()

@@ -1,11 +1,19 @@
 """Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 CACHED_SCORES = 1 << 20  # 4 MiB: a CPU counts scores that are still in its cache several times faster
 CACHED_ROWS = 16  # but a matrix product wants some rows
+
+
+def encode_corpus(model: Any, chunks: Iterable[dict[str, Tensor]]) -> Tensor:
+    """``(num_items, dim)`` float32 vectors of all items, from their features as ``corpus`` of a data module gives them."""
+    return torch.cat([model.encode_item(features).float() for features in chunks])
 
 
 def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
