@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "sweep": {"types"},
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
-    "export": {"types", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
+    "export": {"types", "cli", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
     "benchmark": {"types", "run", "results"},
     "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},

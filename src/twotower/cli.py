@@ -115,6 +115,17 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def check_roots(config: DictConfig, known: set[str]) -> None:
+    """Refuse a setting at the root that is none: a plus sign lets ``+sed=1`` pass Hydra.
+
+    Raises:
+        UserError: naming the settings that there are.
+    """
+    for root in map(str, config):
+        if root not in known:
+            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+
+
 def check_types(path: str, node: Any) -> None:
     """Compare every ``_target_`` of ours in a resolved config with its constructor, before anything is built.
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.checkpoints import FIXED, load_checkpoint, restore_config
-from twotower.cli import check_types
+from twotower.cli import check_roots, check_types
 from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
@@ -194,9 +194,7 @@ def _about_new_run(config: DictConfig) -> dict[str, Any]:
 def _check_roots(config: DictConfig, *more: str) -> None:
     """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
     known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
-    for root in map(str, config):
-        if root not in known:
-            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+    check_roots(config, known)
     if config.get("dry"):
         raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from twotower.checkpoints import load_checkpoint, restore_config
+from twotower.cli import check_roots
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
 from twotower.run import build_part, rebuild
@@ -53,10 +54,7 @@ def _check(folder: Path) -> dict[str, Any]:
 
 
 def _check_settings(config: DictConfig) -> None:
-    known = {"ckpt_path", "output", "force", "user_vectors", "check", "parity", "index", "paths", "trainer"}
-    for root in map(str, config):
-        if root not in known:
-            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+    check_roots(config, {"ckpt_path", "output", "force", "user_vectors", "check", "parity", "index", "paths", "trainer"})
     if not config.ckpt_path:
         raise UserError("ckpt_path is missing: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt")
     for name in ("force", "user_vectors"):
