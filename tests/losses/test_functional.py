@@ -129,3 +129,17 @@ def test_losses_are_float32_under_mixed_precision(loss):
     logits = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert loss(logits).dtype == torch.float32
     assert loss(logits).item() == pytest.approx(loss(logits.float()).item(), rel=1e-6)  # bfloat16 would be off by 1e-3
+
+
+def test_cross_entropy_has_torchs_gradient():
+    logits = torch.tensor(
+        [[0.3, -1.2, 2.0, float("-inf")], [1.0, 0.0, float("-inf"), -3.0]], dtype=torch.double, requires_grad=True
+    )
+    label = torch.tensor([2, 0])
+    expected, given = torch.nn.functional.cross_entropy(logits, label), F.softmax_cross_entropy(logits, label)
+    assert given.item() == pytest.approx(expected.item(), rel=1e-12)
+    (theirs,) = torch.autograd.grad(3 * expected, logits)
+    (ours,) = torch.autograd.grad(3 * given, logits)
+    assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-15)
+    finite = torch.randn(5, 7, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: F.softmax_cross_entropy(x, torch.tensor([0, 6, 3, 3, 1])), finite)

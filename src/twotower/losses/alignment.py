@@ -17,9 +17,9 @@ class Major(NamedTuple):
     """The category that the others are compared with.
 
     Attributes:
-        category: ``()`` its index.
+        category: ``(1,)`` its index.
         covariance: ``(1, dim, dim)``.
-        known: ``()`` False if there is nothing to compare with.
+        known: ``(1,)`` False if there is nothing to compare with.
     """
 
     category: Tensor
@@ -124,13 +124,15 @@ class CategoryAlignment(nn.Module):
 
     def _major(self, found: CategoryCovariance) -> Major:
         if self.global_major is None:
-            place = found.n.argmax()  # the first of equals
+            place = found.n.argmax(
+                0, keepdim=True
+            )  # (1,), the first of equals; a tensor of one place, as x[scalar] waits for the device
             category, known = found.category[place], found.n[place] > 0
         else:
-            category = torch.full_like(found.category[0], self.global_major)
-            place = ((found.category == category) & (found.n > 0)).int().argmax()
+            category = torch.full_like(found.category[:1], self.global_major)
+            place = ((found.category == category) & (found.n > 0)).int().argmax(0, keepdim=True)
             known = (found.category[place] == category) & (found.n[place] > 0)
-        covariance = found.covariance.index_select(0, place[None])  # (1, dim, dim)
+        covariance = found.covariance.index_select(0, place)  # (1, dim, dim)
         if self.running is not None and self.global_major is not None:  # a batch may lack it: its past does
             covariance = covariance.where(known, self.running.covariance[self.global_major])
             known = known | (self.running.updates[self.global_major] > 0)

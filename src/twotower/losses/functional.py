@@ -1,8 +1,11 @@
 """The arithmetic of every loss, as pure functions of tensors."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from twotower.types import Batch, Towers
 
@@ -35,13 +38,12 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
         ``(batch, num_distinct)``; the label of row ``i`` is ``batch.positive[i]``.
     """
     assert batch.num_draws is not None
-    logits = towers.user @ towers.item.T / temperature  # (batch, num_distinct)
-    if correct_log_q:
-        logits = logits - batch.log_q
-    draws = batch.num_draws.to(logits.dtype).log().expand_as(logits)  # -inf where not drawn
+    logits = at_least_float32(towers.user / temperature @ towers.item.T)  # (batch, num_distinct)
+    log_q = batch.log_q if correct_log_q else torch.zeros_like(batch.log_q)  # (num_distinct,)
+    offset = (batch.num_draws.to(logits.dtype).log() - log_q).expand_as(logits)  # -inf where not drawn
     if batch.excluded is not None:
-        draws = draws.masked_fill(batch.excluded, float("-inf"))
-    return logits + draws.scatter(1, batch.positive[:, None], 0.0)
+        offset = offset.masked_fill(batch.excluded, float("-inf"))
+    return logits + offset.scatter(1, batch.positive[:, None], -log_q[batch.positive, None].to(offset.dtype))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -56,7 +58,25 @@ def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
         label: ``(batch,)`` column of each row's positive.
     """
-    return F.cross_entropy(at_least_float32(logits), label)
+    return _CrossEntropy.apply(at_least_float32(logits), label)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """``F.cross_entropy``, whose gradient takes fewer passes over the logits: a CPU computes it in half the time."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, label: Tensor) -> Tensor:
+        log_p = logits.log_softmax(1)
+        ctx.save_for_backward(log_p, label)
+        return -log_p.gather(1, label[:, None]).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        log_p, label = ctx.saved_tensors
+        p = log_p.exp()
+        p.scatter_add_(1, label[:, None], p.new_full((len(p), 1), -1.0))  # p - 1 where the label is
+        return p.mul_(gradient / len(p)), None
 
 
 def binary_cross_entropy(logits: Tensor) -> Tensor:
