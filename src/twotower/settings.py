@@ -17,6 +17,7 @@ MACHINE = (  # how and where it ran, and what it showed
     "trainer.default_root_dir",
     "callbacks.last",
     "callbacks.progress",
+    "callbacks.speed",
     "callbacks.throughput",
     "callbacks.diagnostics",
 )

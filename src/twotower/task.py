@@ -12,7 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
 from twotower.retrieval.exact import encode_corpus, target_ranks
-from twotower.types import Batch, EvalBatch, UserError
+from twotower.types import Batch, EvalBatch, LossOutput, UserError
 
 
 class RetrievalTask(pl.LightningModule):
@@ -52,6 +52,7 @@ class RetrievalTask(pl.LightningModule):
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
+        self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
 
     def setup(self, stage: str) -> None:
         """Make the optimizer before DDP wraps the model: tables that are trained by rows are the optimizer's to average.
@@ -82,8 +83,7 @@ class RetrievalTask(pl.LightningModule):
         Raises:
             UserError: if the loss is no longer finite.
         """
-        assert self.loss is not None
-        output = self.loss(self.model(batch), batch)
+        output: LossOutput = self.step(batch)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             if not torch.isfinite(output.total):
                 raise UserError(
@@ -92,6 +92,10 @@ class RetrievalTask(pl.LightningModule):
             self.log("train/loss", output.total, prog_bar=True)
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
         return output.total
+
+    def _step(self, batch: Batch) -> LossOutput:
+        assert self.loss is not None
+        return self.loss(self.model(batch), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Encode the corpus once."""
