@@ -54,7 +54,9 @@ MAY_IMPORT = {
     "sweep_tables": {"sweep"},
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
     "export": {"types", "cli", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
-    "benchmark": {"types", "run", "results"},
+    "bare_loop": {"types"},
+    "peers": {"types"},
+    "benchmark": {"types", "run", "results", "callbacks", "bare_loop", "peers"},
     "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
 }

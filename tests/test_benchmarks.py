@@ -1,10 +1,19 @@
 """The benchmarks measure what they say: small runs of each."""
 
 import json
+import sys
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
 
+from tests.conftest import ROOT
 from tests.test_train import SMALL
+from twotower import peers
+from twotower.bare_loop import BareLoop
+from twotower.benchmark import OWN
+from twotower.run import build, seed_everything
 
 
 def test_the_step_as_tables_grow(script):
@@ -23,3 +32,107 @@ def test_evaluation_gives_torchmetrics_values(script):
     record = json.loads((script.folder / "o.json").read_text())
     assert record["values"]["ours"] == pytest.approx(record["values"]["torchmetrics"], abs=1e-6)
     assert 0 < record["values"]["ours"]["ndcg@10"] < 1 and record["users"] > 100
+
+
+@pytest.fixture
+def parts(tmp_path):
+    def parts_of(*overrides):
+        """Data module, task and settings."""
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("benchmark", [*SMALL[:4], f"paths.cache_dir={tmp_path}", *overrides])
+        with open_dict(config):
+            for key in OWN:
+                del config[key]
+        seed_everything(0)
+        return *build(config, {}), config
+
+    return parts_of
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (
+            "model=dat",
+            "loss/task=bce",
+            "loss.task.temperature=0.2",
+            "loss.lambda1=0.3",
+            "loss.lambda2=0.2",
+            "loss.reduction=pairs",
+        ),
+        (
+            "model=dat",
+            "loss/task=in_batch_softmax",
+            "loss.lambda1=0",
+            "loss.lambda2=0.2",
+            "loss.lambda3=50",
+            "loss.reduction=pairs",
+        ),
+        ("model=two_tower", "loss/task=in_batch_softmax", "loss.task.correct_log_q=false", "model.user_features=[history]"),
+    ],
+)
+def test_the_bare_loop_has_the_same_loss(parts, overrides, distinct):
+    data, task, config = parts(*overrides)
+    bare = BareLoop(data, config, distinct)
+    model = task.model
+    for side in ("user", "item"):
+        ours = list(getattr(model, f"{side}_embedding").parameters())
+        if config.model._target_.endswith("DAT"):
+            ours += list(getattr(model, f"{side}_augmented").parameters())
+        ours += list(getattr(model, f"{side}_tower").parameters())
+        theirs = [parameter for name, part in bare.parts.items() if side in name.split() for parameter in part.parameters()]
+        assert [p.shape for p in ours] == [p.shape for p in theirs]
+        for mine, yours in zip(ours, theirs, strict=True):
+            yours.data.copy_(mine.data)
+    index = next(iter(data.train_dataloader()))
+    expected = task.step(data.train_batch(index)).total.item()
+    torch.manual_seed(index.seed)
+    assert bare.step(index.position).item() == pytest.approx(expected, rel=1e-5)
+
+
+PEER = """
+import json, sys
+settings = json.load(open(sys.argv[1]))
+import numpy
+pairs = numpy.load(settings["pairs"])
+assert pairs["user"].max() < settings["num_users"] and pairs["item"].max() < settings["num_items"]
+for _ in sys.stdin:
+    print("noise of a library")
+    print("seconds", settings["batch_size"] * settings["steps"] / 1000, flush=True)
+"""
+STEPS = ("rounds=1", "steps=2", *SMALL[:4], "model=two_tower", "loss/task=in_batch_softmax")
+
+
+def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
+    (tmp_path / "with_fake.py").write_text(PEER)
+    monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    data, _, config = parts(*STEPS[6:])
+    with peers.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
+        assert list(found) == ["fake"] and found["fake"]() == 0.128
+
+
+def test_a_peer_that_fails_is_named(script):
+    run = script("benchmark", *STEPS, "benchmark=peers", f"benchmark.peers.keras_rs={sys.executable}")
+    assert (
+        run.returncode == 1
+        and "the peer keras_rs has failed: ModuleNotFoundError" in run.stderr
+        and "Traceback" not in run.stderr
+    )
+
+
+def test_the_parts_of_a_step_make_the_whole(script):
+    run = script("benchmark", *STEPS, "output=o.json")
+    assert run.returncode == 0, run.stderr
+    record = json.loads((script.folder / "o.json").read_text())
+    assert sum(record["parts_ms"].values()) == pytest.approx(record["step_ms"]["framework"])
+    assert list(record["parts_ms"]) == ["feeding", "gather", "forward", "backward", "optimizer", "framework"]
+    assert record["positives_per_second"]["framework"] == pytest.approx(64_000 / record["step_ms"]["framework"])
+    assert len(record["step_ms"]) == 3 and "every row" in run.stdout.replace("\n", " ")
+
+
+def test_models_that_the_bare_loop_does_not_know_are_refused(script):
+    run = script("benchmark", *STEPS, "model=mind")
+    assert run.returncode == 1 and "use model=dat or two_tower" in run.stderr
+    run = script("benchmark", *STEPS, "model.dropout=0.5")
+    assert run.returncode == 1 and "model.dropout=0.5: the bare loop knows model.dropout=0 alone" in run.stderr

@@ -1,59 +1,75 @@
-"""Measures the framework against a hand-written loop of the same mathematics, in turn, in one process."""
+"""Measures the framework against hand-written loops of the same mathematics, and against peers, in turn."""
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
-from twotower import results
+from twotower import peers, results
+from twotower.bare_loop import BareLoop
+from twotower.callbacks import compiled
 from twotower.run import build, build_part, seed_everything
-from twotower.types import UserError
+from twotower.types import check_number
 
 WARM_UP = 20
+OWN = ("rounds", "steps", "output", "compiled", "benchmark")  # settings of the benchmark itself
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
-    """Rates of training, framework and bare loop in turn, and the time of one full evaluation.
+    """Rates of training, one contestant after the other in each round, the parts of a step, and the time of one full evaluation.
+
+    The first contestant is the framework; every ratio is to it, of the same round.
 
     Raises:
-        UserError: for anything but DAT with binary cross-entropy and own negatives, which is what the bare loop is.
+        UserError: for a model or loss that the bare loop does not know, and for a peer that fails.
     """
-    if "DAT" not in config.model._target_ or "BCE" not in config.loss.task._target_:
-        raise UserError("the bare loop is DAT with binary cross-entropy: use model=dat loss=dat loss/task=bce")
-    rounds, steps = config.rounds, config.steps
+    check_number("rounds", config.rounds, 1)
+    check_number("steps", config.steps, 1)
+    steps = config.steps
     OmegaConf.set_struct(config, False)
-    settings = OmegaConf.create({key: value for key, value in config.items() if key not in ("rounds", "steps", "output")})
+    settings = OmegaConf.create({key: value for key, value in config.items() if key not in OWN})
     seed_everything(config.seed)
     data, task = build(settings, {})
-    bare = BareDAT(data, settings)
-    seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
-    for _ in range(rounds):
-        seconds["framework"].append(framework_step(settings, data, task, steps))
-        seconds["bare loop"].append(bare.run(steps))
-    evaluation = evaluation_seconds(settings, data, task)
-    batch = data.batch_size
+    contestants: dict[str, Callable[[], float]] = {"framework": lambda: framework_step(settings, data, task, steps)}
+    if config.compiled:
+        fast = build(settings, {})[1]
+        fast.step = compiled(fast.step)
+        contestants["framework, compiled"] = lambda: framework_step(settings, data, fast, steps)
+    for name, distinct in (("bare loop, distinct items once", True), ("bare loop, every row encoded", False)):
+        bare = BareLoop(data, settings, distinct)
+        contestants[name] = lambda bare=bare: bare.run(WARM_UP, steps, now)  # type: ignore[misc]
+    with peers.started(config.benchmark.peers, data, settings, steps) as others:
+        contestants |= others
+        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(config.rounds):
+            for name, run in contestants.items():
+                seconds[name].append(run())
     step = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = [a / b for a, b in zip(seconds["framework"], seconds["bare loop"], strict=True)]
     record = {
         "data": data.reader.name,
-        "batch_size": batch,
+        "model": config.model._target_.split(".")[-1],
+        "loss": config.loss.task._target_.split(".")[-1],
+        "batch_size": data.batch_size,
         "device": str(task.device),
         "threads": torch.get_num_threads(),
         "step_ms": {name: 1000 * value for name, value in step.items()},
-        "positives_per_second": {name: batch / value for name, value in step.items()},
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "evaluation_seconds": evaluation,
+        "positives_per_second": {name: data.batch_size / value for name, value in step.items()},
+        "speed_ratios": {  # of rates: above 1 the framework is the faster one
+            name: [theirs / ours for ours, theirs in zip(seconds["framework"], values, strict=True)]
+            for name, values in seconds.items()
+        },
+        "parts_ms": {name: 1000 * value for name, value in parts_of_a_step(data, task, steps, step["framework"]).items()},
+        "evaluation_seconds": evaluation_seconds(settings, data, task),
         "evaluated_users": len(data.tables["position/test"]),
+        "preparation_seconds": data.meta.get("seconds"),
         "peak_memory_bytes": results.peak_memory_bytes(),
         "versions": results.versions(),
     }
@@ -61,6 +77,30 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     if config.output:
         results.write_json(Path(config.output), record)
     return record
+
+
+def parts_of_a_step(data: Any, task: Any, steps: int, whole: float) -> dict[str, float]:
+    """Mean seconds of each part of a step, in a loop without Lightning; ``framework`` is what is left of the ``whole``."""
+    optimizer = task.optimizer(task.model.parameters())
+    total = dict.fromkeys(("feeding", "gather", "forward", "backward", "optimizer"), 0.0)
+    loader = iter(data.train_dataloader())
+    for step in range(WARM_UP + steps):
+        times = [now()]
+        index = next(loader, None) or next(loader := iter(data.train_dataloader()))
+        times.append(now())
+        batch = data.train_batch(index._replace(position=index.position.to(task.device)))
+        times.append(now())
+        loss = task.step(batch).total
+        times.append(now())
+        optimizer.zero_grad()
+        loss.backward()
+        times.append(now())
+        optimizer.step()
+        times.append(now())
+        if step >= WARM_UP:
+            for name, before, after in zip(total, times, times[1:], strict=False):
+                total[name] += (after - before) / steps
+    return {**total, "framework": whole - sum(total.values())}
 
 
 class StepClock(Callback):
@@ -95,111 +135,6 @@ def evaluation_seconds(config: DictConfig, data: Any, task: Any) -> float:
     return now() - started
 
 
-class BareDAT:
-    """One DAT step written by hand: no Lightning, no modules of ours; the same prepared arrays and the same mathematics."""
-
-    def __init__(self, data: Any, config: DictConfig) -> None:
-        self.config, self.data = config, data
-        self.table, schema = data.tables, data.schema
-        model, width = config.model, config.model.embedding_dim
-        self.user = {f.name: f for f in schema.user}
-        self.item = {f.name: f for f in schema.item}
-        self.embed = nn.ModuleDict()
-        for side, features in (("user", self.user), ("item", self.item)):
-            for feature in features.values():
-                multi = feature.kind in ("multi", "history")
-                self.embed[f"{side} {feature.name}"] = (
-                    nn.Linear(1, width)
-                    if feature.kind == "numeric"
-                    else nn.EmbeddingBag(feature.num_values, width, mode="mean", padding_idx=0)
-                    if multi
-                    else nn.Embedding(feature.num_values, width)
-                )
-        self.a_u = nn.Embedding(self.user["user_id"].num_values, model.dim)
-        self.a_v = nn.Embedding(self.item["item_id"].num_values, model.dim)
-        relu = model.last_activation == "relu"
-        self.user_tower = _tower(len(self.user) * width + model.dim, model.hidden_dims, model.dim, relu)
-        self.item_tower = _tower(len(self.item) * width + model.dim, model.hidden_dims, model.dim, relu)
-        parts = [self.embed, self.a_u, self.a_v, self.user_tower, self.item_tower]
-        parameters = [parameter for part in parts for parameter in part.parameters()]
-        options = {key: value for key, value in config.optimizer.items() if not key.startswith("_")}
-        self.optimizer = torch.optim.AdamW(parameters, **options)
-
-    def run(self, steps: int) -> float:
-        """Seconds per step after the warm-up."""
-        position = self.table["position/train"]
-        size = self.data.batch_size
-        order = position[torch.randperm(len(position))]
-        started = 0.0
-        for step in range(WARM_UP + steps):
-            if step == WARM_UP:
-                started = now()
-            start = step * size % max(1, len(order) - size)
-            self.step(order[start : start + size])
-        return (now() - started) / steps
-
-    def step(self, position: Tensor) -> None:
-        """Gather, forward, backward, update."""
-        t, loss_config, num_negatives = self.table, self.config.loss, self.config.negatives.num
-        user, positive = t["interactions/user"][position].long(), t["interactions/item"][position].long()
-        num, last = len(positive), self.data.schema.num_train_items - 1
-        negative = torch.randint(last, (num, num_negatives))
-        negative += negative >= positive[:, None]
-        item, row = torch.unique(torch.cat([positive, negative.flatten()]), return_inverse=True)
-        features = {name: t[f"user/{name}"][user] for name in self.user if name != "history"}
-        if "history" in self.user:
-            before = position[:, None] + torch.arange(-self.data.options.history_length, 0)
-            known = before >= t["offset"][user][:, None]
-            features["history"] = (t["interactions/item"][before.clamp_min(0)] + 1) * known
-        a_u, a_v = self.a_u(features["user_id"]), self.a_v(t["item/item_id"][item])
-        p_u = F.normalize(self.user_tower(torch.cat([*self._embed("user", features), a_u], 1)), dim=1)
-        item_features = {name: t[f"item/{name}"][item] for name in self.item}
-        p_v = F.normalize(self.item_tower(torch.cat([*self._embed("item", item_features), a_v], 1)), dim=1)
-        positive_row, negative_row = row[:num], row[num:].view(num, -1)
-        pairs = torch.cat([positive_row[:, None], negative_row], 1)
-        logits = (p_u[:, None] * p_v[pairs.flatten()].view(num, 1 + num_negatives, -1)).sum(2)
-        label = torch.zeros_like(logits)
-        label[:, 0] = 1
-        loss = F.binary_cross_entropy_with_logits(logits / loss_config.task.temperature, label)
-        if loss_config.lambda1:
-            loss = loss + loss_config.lambda1 * (a_u - p_v[positive_row].detach()).square().sum() / logits.numel()
-        if loss_config.lambda2:
-            loss = loss + loss_config.lambda2 * (a_v[positive_row] - p_u.detach()).square().sum() / logits.numel()
-        if loss_config.lambda3:
-            loss = loss + loss_config.lambda3 * self._alignment(p_v, t["category"][item].long(), row)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-    def _embed(self, side: str, features: dict[str, Tensor]) -> list[Tensor]:
-        kinds = self.user if side == "user" else self.item
-        return [self.embed[f"{side} {n}"](v[:, None] if kinds[n].kind == "numeric" else v) for n, v in features.items()]
-
-    def _alignment(self, p_v: Tensor, category: Tensor, row: Tensor) -> Tensor:
-        """Eq. 3 as one would write it: a loop over categories."""
-        weight = torch.bincount(row, minlength=len(p_v)).float()
-        covariance, size = [], []
-        for index in category.unique().tolist():
-            chosen = (category == index).nonzero()[:, 0]
-            x, w = p_v[chosen], weight[chosen]
-            n = float(w.sum())
-            if index < 0 or n < 2:
-                continue
-            centred = x - (w[:, None] * x).sum(0) / n
-            covariance.append((w[:, None] * centred).T @ centred / (n - 1))
-            size.append(n)
-        major = covariance[size.index(max(size))]
-        return torch.stack([(major - c).square().sum() for c in covariance]).sum()
-
-
-def _tower(width: int, hidden: list[int], dim: int, relu: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for out in hidden:
-        layers += [nn.Linear(width, out), nn.ReLU()]
-        width = out
-    return nn.Sequential(*layers, nn.Linear(width, dim), *([nn.ReLU()] if relu else []))
-
-
 def now() -> float:
     """Seconds, after all that was asked of a GPU is done."""
     if torch.cuda.is_available():
@@ -208,15 +143,20 @@ def now() -> float:
 
 
 def _print(record: dict[str, Any]) -> None:
-    table = Table(title=f"DAT on {record['data']}, batch {record['batch_size']}, {record['threads']} threads")
+    title = f"{record['model']}, {record['loss']}, {record['data']}, batch {record['batch_size']:,}, {record['threads']} threads"
+    table = Table(title=title)
     table.add_column("what")
-    table.add_column("ms per step", justify="right")
-    table.add_column("positives/s", justify="right")
+    for name in ("ms per step", "positives/s", "framework's rate / its rate", "range"):
+        table.add_column(name, justify="right")
     for name, value in record["step_ms"].items():
-        table.add_row(name, f"{value:.2f}", f"{record['positives_per_second'][name]:,.0f}")
-    low, high = min(record["ratios"]), max(record["ratios"])
+        ratios = record["speed_ratios"][name]
+        row = (f"{value:.2f}", f"{record['positives_per_second'][name]:,.0f}", f"{statistics.median(ratios):.2f}")
+        table.add_row(name, *row, f"{min(ratios):.2f} to {max(ratios):.2f}")
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in record["parts_ms"].items())
     table.caption = (
-        f"framework / bare loop: {record['ratio']:.2f} (median of {len(record['ratios'])}, {low:.2f} to {high:.2f}); "
-        f"evaluation of {record['evaluated_users']:,} users: {record['evaluation_seconds']:.1f} s"
+        f"medians of {len(record['speed_ratios']['framework'])} rounds\na framework step in ms: {parts}\n"
+        f"evaluation of {record['evaluated_users']:,} users: {record['evaluation_seconds']:.1f} s; "
+        f"preparation of the data, once: {record['preparation_seconds'] or 0:.1f} s; "
+        f"peak memory {record['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
     Console().print(table)

@@ -1,0 +1,51 @@
+"""The two-tower model of TensorFlow Recommenders, as its tutorial builds it. Run by src/benchmark.py with another Python.
+
+python with_tensorflow_recommenders.py settings.json: answers each line of standard input with the seconds per step of one turn.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+
+class TwoTower(tfrs.Model):
+    """Embeddings of ids, hidden layers, the retrieval task."""
+
+    def __init__(self, settings: dict) -> None:
+        super().__init__()
+        self.user, self.item = (self.tower(settings, settings[f"num_{side}s"]) for side in ("user", "item"))
+        self.retrieval = tfrs.tasks.Retrieval(remove_accidental_hits=True)
+
+    @staticmethod
+    def tower(settings: dict, num_values: int) -> tf.keras.Sequential:
+        hidden = [tf.keras.layers.Dense(width, activation="relu") for width in settings["hidden_dims"]]
+        return tf.keras.Sequential(
+            [tf.keras.layers.Embedding(num_values, settings["embedding_dim"]), *hidden, tf.keras.layers.Dense(settings["dim"])]
+        )
+
+    def compute_loss(self, pairs: dict, training: bool = False) -> tf.Tensor:
+        item = pairs["item"]
+        return self.retrieval(self.user(pairs["user"]), self.item(item), candidate_ids=item, compute_metrics=False)
+
+
+settings = json.loads(Path(sys.argv[1]).read_text())
+tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+pairs = np.load(settings["pairs"])
+size, num = settings["batch_size"], settings["batch_size"] * settings["steps"]
+model = TwoTower(settings)
+model.compile(optimizer=tf.keras.optimizers.Adam(settings["lr"]))
+for turn, _ in enumerate(sys.stdin):
+    rows = np.arange(turn * num, (turn + 1) * num) % len(pairs["user"])
+    feed = tf.data.Dataset.from_tensor_slices({"user": pairs["user"][rows], "item": pairs["item"][rows]}).batch(size).cache()
+    model.fit(feed.take(1), verbose=0)  # compiles in the first turn
+    started = time.perf_counter()
+    model.fit(feed, verbose=0)
+    print("seconds", (time.perf_counter() - started) / settings["steps"], flush=True)
