@@ -181,3 +181,10 @@ def test_cold_and_warm_targets_and_new_users_after_clicks(tmp_path):
         assert (taken.user["user_id"] == 0).all()
         assert ((taken.user["history"] > 0).sum(1) <= 2).all()
         assert torch.bincount(taken.seen_row, minlength=len(taken.user_index)).tolist() == [2] * len(taken.user_index)
+        for shown in (0, 1, 3):
+            data.shown_clicks = shown
+            less, columns = data.eval_batch(EvalIndex(*index)), data.options.history_length - shown
+            assert (less.user["history"][:, :columns] == 0).all()
+            assert torch.equal(less.user["history"][:, columns:], taken.user["history"][:, columns:])
+            assert torch.equal(less.target, taken.target) and torch.equal(less.seen_item, taken.seen_item)
+        data.shown_clicks = None

@@ -101,6 +101,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if config.clicks is not None:
         check_number("clicks", config.clicks, 0)
         data.new_user_clicks = config.clicks
+    if config.shown is not None:
+        check_number("shown", config.shown, 0)
+        data.shown_clicks = config.shown
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
@@ -110,7 +113,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
             results.write_json(Path(config.output), record)
-        if config.split == "test" and config.clicks is None:
+        if config.split == "test" and config.clicks is None and config.shown is None:
             ranks.complete(Path(config.ckpt_path), about, task, data)
     return values
 

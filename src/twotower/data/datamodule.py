@@ -82,6 +82,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.seed = seed
         self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
         self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
+        self.shown_clicks: int | None = None  # a number: evaluation's histories end with that many clicks, and lack those before
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
@@ -232,8 +233,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         user = tables["interactions/user"][index.position].long()  # (batch,)
         target = rows.targets(tables, index)  # (batch, num_targets)
         seen_row, seen_item = rows.seen(tables, index.position) if self.mask_seen else (nothing, nothing)
+        features = self.user_features(index.position, user)
+        if self.shown_clicks is not None and "history" in features:
+            features["history"][:, : max(0, self.options.history_length - self.shown_clicks)] = 0
         return EvalBatch(
-            user=self._with_truth(self.user_features(index.position, user), "user", user),
+            user=self._with_truth(features, "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
