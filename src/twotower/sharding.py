@@ -102,7 +102,7 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
     Args:
         index: ``(...)`` ids.
         weight: ``(num_rows, dim)``, or this process's share of it.
-        padded: 0 is no id, and stays 0.
+        padded: 0 is no id: it is not asked for, and stays 0, a row of zeros.
 
     Returns:
         ``(...)`` and ``(num, dim)``. Gradients of the rows flow to their owners, summed and divided by the number of processes,
@@ -111,7 +111,7 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
     shard = shard_of(weight)
     if shard is None:
         return index, weight
-    ids = index.flatten().long()
+    ids = (index[index > 0] if padded else index.flatten()).long()
     place, row = torch.unique(ids % shard.world_size * shard.width + ids // shard.world_size, return_inverse=True)
     asked = torch.bincount(place // shard.width, minlength=shard.world_size)  # (world_size,) of each owner
     served = torch.empty_like(asked)
@@ -119,8 +119,11 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
     take, give = asked.tolist(), served.tolist()
     own = F.embedding(_exchange(place % shard.width, take, give), weight, sparse=getattr(weight, "row_sparse", False))
     rows = _Exchange.apply(own, give, take)  # (num_distinct, dim)
-    row = row.view(index.shape)
-    return ((row + 1) * (index > 0), torch.cat([torch.zeros_like(rows[:1]), rows])) if padded else (row, rows)
+    if not padded:
+        return row.view(index.shape), rows
+    places = torch.zeros_like(index, dtype=torch.long)
+    places[index > 0] = row + 1
+    return places, torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
 
 
 def mean_row(weight: Tensor) -> Tensor:

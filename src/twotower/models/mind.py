@@ -86,7 +86,7 @@ class MIND(nn.Module):
         if self.profile:
             profile = self.profile(features)[:, None].expand(-1, capsule.shape[1], -1)
             capsule = torch.cat([capsule, profile], dim=2)
-        return self.tower(capsule.flatten(0, 1)).view(*capsule.shape[:2], -1)
+        return self.tower(capsule.flatten(0, 1)).unflatten(0, capsule.shape[:2])
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item ids ``(batch,)`` to ``(batch, dim)``."""
@@ -105,7 +105,7 @@ class MIND(nn.Module):
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
         index = known_last(index)
         known, num = index > 0, self.first_logits.shape[1]
-        item = self.item_embedding({"item_id": index.flatten()}).view(*index.shape, -1) * known[..., None]
+        item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape) * known[..., None]
         item = item @ self.bilinear  # (batch, length, dim)
         has = interest_mask(known.sum(1), num)  # (batch, num_interests)
         logits = self.first_logits[-index.shape[1] :].expand(index.shape[0], -1, -1)  # (batch, length, num_interests)
