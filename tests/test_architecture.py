@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "benchmark": {"types", "run", "results"},
     "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
+    "benchmark_sharding": {"types", "run", "results", "benchmark_tables", "sharding"},
 }
 
 

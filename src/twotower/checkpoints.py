@@ -17,13 +17,13 @@ TRUSTED = ("twotower.", "torch.optim.", "pytorch_lightning.")  # what a checkpoi
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours without unpickling code.
+    """Read a checkpoint of ours without unpickling code; its tensors stay in the file, which processes of one machine share.
 
     Raises:
         UserError: if there is none, or it is none of ours.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"ckpt_path={path}: there is no such file") from None
     except Exception as error:
