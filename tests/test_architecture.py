@@ -11,24 +11,26 @@ from twotower.retriever import load
 PACKAGE = ROOT / "src" / "twotower"
 MAY_IMPORT = {
     "types": set(),
-    "layers": {"types", "layers"},
+    "layers": {"types", "layers", "sharding"},
     "metrics": {"types", "metrics"},
     "retrieval": {"types", "retrieval"},
     "data": {"types", "data"},
-    "models": {"types", "layers"},
+    "models": {"types", "layers", "sharding"},
     "losses": {"types", "losses", "distributed"},
-    "task": {"types", "retrieval", "metrics"},
+    "task": {"types", "retrieval", "metrics", "sharding", "sharding_checkpoint"},
     "callbacks": {"types"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
     "distributed": set(),
-    "optimizers": {"types", "distributed"},
+    "sharding": {"distributed"},
+    "sharding_checkpoint": {"sharding"},
+    "optimizers": {"types", "distributed", "sharding"},
     "wandb_logger": {"types", "wandb_names"},
     "wandb_names": set(),
     "results": set(),
     "settings": set(),
     "ranks": {"settings", "results", "data"},
-    "checkpoints": {"types"},
+    "checkpoints": {"types", "settings"},
     "report": {"types", "metrics", "results", "settings", "ranks", "report"},
     "cli": {"types"},
     "run": {
@@ -43,6 +45,7 @@ MAY_IMPORT = {
         "ranks",
         "metrics",
         "models",
+        "sharding",
         "wandb_logger",
     },
     "__init__": {"retriever"},
@@ -59,6 +62,7 @@ MAY_IMPORT = {
     "benchmark": {"types", "run", "results", "callbacks", "bare_loop", "peers"},
     "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
+    "benchmark_sharding": {"types", "run", "results", "benchmark_tables", "sharding"},
 }
 
 

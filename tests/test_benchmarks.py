@@ -26,6 +26,21 @@ def test_the_step_as_tables_grow(script):
     assert "DAT, RowwiseAdagrad, batch 256" in run.stdout and "3,000" in run.stdout
 
 
+@pytest.mark.slow
+def test_shards_take_half_the_memory(script):
+    process = script.popen(
+        *("benchmark_sharding", "model=mf", "optimizer=rowwise_adagrad", "optimizer.min_rows=1", "model.dim=4"),
+        *("rows=1001", "rounds=2", "steps=2", "output=o.json"),
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    record = json.loads((script.folder / "o.json").read_text())
+    whole, shard = record["none"], record["row"]
+    assert whole["parameter_bytes"] == 2 * 1002 * 4 * 4 and shard["parameter_bytes"] == 2 * 501 * 4 * 4  # two tables with row 0
+    assert whole["optimizer_bytes"] == 2 * (1002 + 1) * 4 and shard["optimizer_bytes"] == 2 * (501 + 1) * 4  # sums, and the step
+    assert record["step_ratio"] == shard["step_ms"] / whole["step_ms"] and "MF, RowwiseAdagrad, batch 256" in out
+
+
 def test_evaluation_gives_torchmetrics_values(script):
     run = script("benchmark_evaluation", *SMALL[:3], "model=two_tower", "rounds=1", "output=o.json")
     assert run.returncode == 0, run.stderr

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from twotower import settings
 from twotower.types import UserError
 
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
@@ -16,13 +17,13 @@ TRUSTED = ("twotower.", "torch.optim.", "pytorch_lightning.")  # what a checkpoi
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours without unpickling code.
+    """Read a checkpoint of ours without unpickling code; its tensors stay in the file, which processes of one machine share.
 
     Raises:
         UserError: if there is none, or it is none of ours.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"ckpt_path={path}: there is no such file") from None
     except Exception as error:
@@ -48,10 +49,13 @@ def trusted_config(about: dict[str, Any]) -> DictConfig:
 def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
     """The checkpoint's config, with what the command line says of paths, trainer, logger and callbacks.
 
+    Another number of processes may have another ``data.batch_size``, so that all together take as many positives as before.
+
     Raises:
         UserError: if the command line changes what the checkpoint decides.
     """
     saved = trusted_config(about)
+    whole_batch = _whole_batch(saved)
     choices = HydraConfig.get().runtime.choices
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
@@ -63,6 +67,8 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
                 raise UserError(
                     f"{override.input_line}: the checkpoint has {key}={about['choices'].get(key)}; start a new run for another"
                 )
+        elif key == "data.batch_size" and whole_batch is not None and _whole_batch(config) == whole_batch:
+            OmegaConf.update(saved, key, config.data.batch_size)  # the same in other parts: it is per process
         elif root in FIXED:
             if OmegaConf.select(saved, key) != OmegaConf.select(config, key):
                 raise UserError(
@@ -72,6 +78,12 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
             OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
     saved.ckpt_path = config.ckpt_path
     return saved
+
+
+def _whole_batch(config: DictConfig) -> int | None:
+    """Positives of a training step of all processes; None if the number of processes depends on the machine."""
+    size, num = OmegaConf.select(config, "data.batch_size"), settings.processes(config.trainer)
+    return size * num if isinstance(size, int) and num is not None else None
 
 
 def _check_targets(node: Any) -> None:

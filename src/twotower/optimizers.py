@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from twotower.distributed import RowGatherer, world_size
+from twotower.sharding import num_rows, shard_of
 from twotower.types import check_number
 
 
@@ -48,7 +49,7 @@ class RowSparse(AdamW):
         check_number("optimizer.min_rows", min_rows, 0)
         found = list(params)
         for parameter in found:
-            row_sparse = getattr(parameter, "is_table", False) and len(parameter) >= min_rows
+            row_sparse = getattr(parameter, "is_table", False) and num_rows(parameter) >= min_rows
             parameter.row_sparse = row_sparse  # type: ignore[attr-defined]
         super().__init__(found, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
         self.table_share = 1.0 if table_lr is None or lr == 0 else table_lr / lr  # a scheduler moves both
@@ -60,7 +61,7 @@ class RowSparse(AdamW):
             with torch.enable_grad():
                 loss = closure()
         tables = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None and p.grad.is_sparse]
-        gradients = [_of_all_processes(parameter.grad).coalesce() for _, parameter in tables]
+        gradients = [_of_all_processes(parameter).coalesce() for _, parameter in tables]
         for _, parameter in tables:
             parameter.grad = None
         super().step()
@@ -81,11 +82,12 @@ class RowSparse(AdamW):
         """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
 
 
-def _of_all_processes(gradient: Tensor) -> Tensor:
-    """The mean over processes of a sparse gradient, which DDP leaves alone."""
-    if world_size() == 1:
-        return gradient
-    gradient = gradient.coalesce()
+def _of_all_processes(parameter: Tensor) -> Tensor:
+    """The mean over processes of a sparse gradient, which DDP leaves alone; a shard's is that already."""
+    assert parameter.grad is not None
+    if world_size() == 1 or shard_of(parameter) is not None:
+        return parameter.grad
+    gradient = parameter.grad.coalesce()
     everyones = RowGatherer(len(gradient.values()), gradient.device)
     row, values = everyones(gradient.indices()[0], -1), everyones(gradient.values())
     return torch.sparse_coo_tensor(row[row >= 0][None], values[row >= 0] / world_size(), gradient.shape)

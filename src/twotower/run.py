@@ -10,6 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
@@ -18,6 +20,7 @@ from twotower.cli import check_roots, check_types
 from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
+from twotower.sharding import built_for, shard_of
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
@@ -41,8 +44,8 @@ def train(config: DictConfig) -> dict[str, float]:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     seed_everything(config.seed)
     logger = _logger(config, about)
-    data, task = build(config, about)
     trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
+    data, task = build(config, about, trainer)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
@@ -97,14 +100,14 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
-    data, task = rebuild(saved, checkpoint)
+    trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+    data, task = rebuild(saved, checkpoint, trainer)
     if config.clicks is not None:
         check_number("clicks", config.clicks, 0)
         data.new_user_clicks = config.clicks
     if config.shown is not None:
         check_number("shown", config.shown, 0)
         data.shown_clicks = config.shown
-    trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
     values = task.results[config.split]
@@ -126,12 +129,13 @@ def prepare(config: DictConfig) -> dict[str, Any]:
     return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)
 
 
-def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask]:
+def build(config: DictConfig, about: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
     """Data module and task of a config.
 
     Args:
         config: as ``train.yaml`` composes it.
         about: what the task's checkpoints will carry; schema and fingerprint are added.
+        trainer: whose processes share the tables of ``model.sharding=row``; None: this process has them all.
 
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
@@ -149,24 +153,28 @@ def build(config: DictConfig, about: dict[str, Any]) -> tuple[Any, RetrievalTask
             "the files that it was trained on"
         )
     about |= {"schema": data.schema.plain(), "fingerprint": data.fingerprint}
-    model = build_part(config, "model", schema=data.schema)
+    with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):
+        model = build_part(config, "model", schema=data.schema)
+    if trainer is not None and any(shard_of(parameter) for parameter in model.parameters()):
+        _check_sharding(trainer)
     loss = build_part(config, "loss", schema=data.schema)
     optimizer = build_part(config, "optimizer")
     return data, RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
 
 
-def rebuild(config: DictConfig, checkpoint: dict[str, Any]) -> tuple[Any, RetrievalTask]:
+def rebuild(config: DictConfig, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
     """Data module and task of a checkpoint, its weights in place.
 
     Args:
         config: the checkpoint's, see :func:`twotower.checkpoints.restore_config`.
         checkpoint: see :func:`twotower.checkpoints.load_checkpoint`.
+        trainer: see :func:`build`.
 
     Raises:
         UserError: if the data on disk are not those of the checkpoint.
     """
     seed_everything(config.seed)
-    data, task = build(config, checkpoint["twotower"])
+    data, task = build(config, checkpoint["twotower"], trainer)
     task.load_state_dict(checkpoint["state_dict"])
     return data, task
 
@@ -200,6 +208,16 @@ def _check_roots(config: DictConfig, *more: str) -> None:
     check_roots(config, known)
     if config.get("dry"):
         raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
+
+
+def _check_sharding(trainer: pl.Trainer) -> None:
+    strategy = trainer.strategy
+    if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise UserError("model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp")
+    if trainer.gradient_clip_val is not None:
+        raise UserError(
+            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it out, or set model.sharding=none"
+        )
 
 
 def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:

@@ -7,6 +7,7 @@ ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callback
 MACHINE = (  # how and where it ran, and what it showed
     "data.reader",  # the fingerprint tells data apart
     "data.eval_batch_size",
+    "model.sharding",
     "trainer.accelerator",
     "trainer.devices",  # counted in trainer.num_processes
     "trainer.num_nodes",
@@ -37,7 +38,7 @@ def flat(config: dict[str, Any], num_processes: int | None = None) -> dict[str, 
     for root in ROOTS:
         if root in config:
             _flatten(root, config[root], found)
-    found["trainer.num_processes"] = num_processes or _num_processes(config.get("trainer") or {})
+    found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
     return {key: value for key, value in found.items() if is_setting(key)}
 
 
@@ -46,7 +47,8 @@ def is_setting(key: str) -> bool:
     return key.split(".")[0] in ROOTS and not key.startswith(MACHINE) and key.split(".")[-1] not in PATHS
 
 
-def _num_processes(trainer: dict[str, Any]) -> int | None:
+def processes(trainer: dict[str, Any]) -> int | None:
+    """How many the trainer asks for, None if that depends on the machine."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices
     return devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else None

@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (  # on a run's result: neither in its folder's name nor in its
     "dry",
     "sweep",
     "callbacks.progress",
+    "model.sharding",
     "trainer.enable_progress_bar",
 )
 LONGEST_NAME = 120

@@ -1,7 +1,7 @@
 """The only LightningModule: any model, any loss, full-ranking evaluation."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +12,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
 from twotower.retrieval.exact import encode_corpus, target_ranks
+from twotower.sharding import shard_of
+from twotower.sharding_checkpoint import own_optimizer, own_tables, whole_optimizer, whole_tables
 from twotower.types import Batch, EvalBatch, LossOutput, UserError
 
 
@@ -53,13 +55,17 @@ class RetrievalTask(pl.LightningModule):
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
+        self._placeholder: Placeholder | None = None
 
     def setup(self, stage: str) -> None:
         """Make the optimizer before DDP wraps the model: tables that are trained by rows are the optimizer's to average.
 
+        Nor may DDP broadcast the first process's share of a sharded table, or average what different rows got.
+
         Raises:
             UserError: for settings that the optimizer refuses.
         """
+        self._ddp_params_and_buffers_to_ignore = self._names(lambda parameter: shard_of(parameter) is not None)  # DDP reads it
         if stage != "fit":
             return
         assert self.optimizer is not None
@@ -69,8 +75,10 @@ class RetrievalTask(pl.LightningModule):
             raise
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer.* does not fit {self.optimizer.func.__name__}: {error}") from error  # type: ignore[attr-defined]
-        by_rows = [name for name, parameter in self.named_parameters() if getattr(parameter, "row_sparse", False)]
-        self._ddp_params_and_buffers_to_ignore = by_rows  # DDP reads it
+        self._ddp_params_and_buffers_to_ignore += self._names(lambda parameter: getattr(parameter, "row_sparse", False))
+        trained = set(self._names(lambda parameter: parameter.requires_grad))
+        if self.trainer.world_size > 1 and trained <= set(self._ddp_params_and_buffers_to_ignore):
+            self._placeholder = Placeholder()
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all parameters."""
@@ -91,7 +99,7 @@ class RetrievalTask(pl.LightningModule):
                 )
             self.log("train/loss", output.total, prog_bar=True)
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
-        return output.total
+        return output.total if self._placeholder is None else output.total + self._placeholder()
 
     def _step(self, batch: Batch) -> LossOutput:
         assert self.loss is not None
@@ -128,8 +136,24 @@ class RetrievalTask(pl.LightningModule):
         self.ranks = torch.cat(gather_all_tensors(ranks)) if self.trainer.world_size > 1 else ranks
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the run."""
+        """Add what rebuilds the run, and put sharded tables together: a checkpoint is the same for any number of processes."""
         checkpoint["twotower"] = {**self.about, "val": self.results.get("val", {})}
+        checkpoint["state_dict"] = whole_tables(self, checkpoint["state_dict"])
+        if "optimizer_states" in checkpoint:
+            pairs = zip(self.trainer.optimizers, checkpoint["optimizer_states"], strict=True)
+            checkpoint["optimizer_states"] = [whole_optimizer(optimizer, state) for optimizer, state in pairs]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take this process's share of the optimizer's state."""
+        if self._optimizer is not None and "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [own_optimizer(self._optimizer, state) for state in checkpoint["optimizer_states"]]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights as a checkpoint has them: of a sharded table, this process's rows."""
+        return super().load_state_dict(own_tables(self, state_dict), strict, assign)
+
+    def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
+        return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
     def _start_evaluation(self) -> None:
         for metric in self.metrics:
@@ -155,3 +179,21 @@ class RetrievalTask(pl.LightningModule):
         self.corpus = torch.empty(0)
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+
+class Placeholder(nn.Module):
+    """A zero with a gradient, in no checkpoint: DDP refuses a model whose every parameter it shall leave alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        """A scalar zero."""
+        return 0 * self.number
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        """Nothing."""
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Nothing."""

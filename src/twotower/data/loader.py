@@ -96,6 +96,8 @@ class TrainLoader:
 class EvalLoader:
     """Users with held-out interactions in order; every user once, whatever the number of processes.
 
+    All processes have the same number of batches, as they may look rows up in one another: the last one may be empty.
+
     Args:
         position: ``(num_users,)`` positions of their first targets.
         num_targets: ``(num_users,)``.
@@ -106,8 +108,11 @@ class EvalLoader:
 
     def __init__(self, position: Tensor, num_targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         check_number("data.eval_batch_size", batch_size, 1)
-        self.position = position[rank::world_size].split(batch_size)
-        self.num_targets = num_targets[rank::world_size].split(batch_size)
+        most = -(-len(position) // world_size)  # users of the first process
+        batches = [slice(start, start + batch_size) for start in range(0, max(1, most), batch_size)]
+        self.position, self.num_targets = (
+            [own[batch] for batch in batches] for own in (position[rank::world_size], num_targets[rank::world_size])
+        )
 
     def __len__(self) -> int:
         """Batches of this process."""

@@ -15,9 +15,9 @@ def history(tables: dict[str, Tensor], position: Tensor, user: Tensor, length: i
 
 
 def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:
-    """``(batch, num_targets)`` items held out, -1 pads."""
+    """``(batch, num_targets)`` items held out, -1 pads; a batch of nobody has one column."""
     item = tables["interactions/item"]
-    place = torch.arange(int(index.num_targets.max()), device=item.device)  # (num_targets,)
+    place = torch.arange(max([1, *index.num_targets.tolist()]), device=item.device)  # (num_targets,)
     position = (index.position[:, None] + place).clamp_max(len(item) - 1)
     return item[position].long().masked_fill(place >= index.num_targets[:, None], -1)
 

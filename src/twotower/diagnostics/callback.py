@@ -99,7 +99,7 @@ class Diagnostics(Callback):
 
     def _collect(self, batch: EvalBatch, batch_idx: int, num_batches: int) -> None:
         """Take batches evenly from the whole evaluation, as users may be sorted."""
-        wanted = max(1, self.num_users // len(batch.target))
+        wanted = max(1, self.num_users // max(1, len(batch.target)))
         if batch_idx == 0:
             self.stride = -(-num_batches // wanted)
         if batch_idx % self.stride == 0:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
 from twotower.types import UserError, check_choice, check_number
 
 COLD_IDS = ("mean", "zero", "trained")
@@ -16,39 +17,51 @@ class EmbeddingTable(nn.Module):
         num_values: vocabulary size with index 0.
         dim: width of a row.
         cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own ``trained`` row.
+        sharding: see :func:`table`.
     """
 
-    def __init__(self, num_values: int, dim: int, cold_ids: str) -> None:
+    def __init__(self, num_values: int, dim: int, cold_ids: str, sharding: str = "none") -> None:
         super().__init__()
         self.cold_ids = cold_ids
-        self.weight = table(num_values, dim)
+        self.weight = table(num_values, dim, sharding)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch,)`` indices to ``(batch, dim)`` rows."""
-        rows = lookup(index, self.weight)  # (batch, dim)
+        rows = lookup(*fetch(index, self.weight))  # (batch, dim)
         if self.cold_ids == "trained":
             return rows
         if self.cold_ids == "zero":
             return rows * (index > 0)[:, None]
-        if self.training or not (index == 0).any():  # training ids all have rows: the mean is not needed
+        if self.training:  # its ids all have rows: the mean is not needed
             return rows
-        return torch.where((index == 0)[:, None], self.weight[1:].mean(0), rows)
+        if shard_of(self.weight) is None and not (index == 0).any():  # other processes may need it
+            return rows
+        return torch.where((index == 0)[:, None], mean_row(self.weight), rows)
 
     @torch.no_grad()
     def fix_cold_row(self) -> None:
         """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
-        if self.cold_ids == "mean":
-            self.weight[0] = self.weight[1:].mean(0)
-        elif self.cold_ids == "zero":
-            self.weight[0] = 0
+        shard = shard_of(self.weight)
+        cold = mean_row(self.weight) if self.cold_ids == "mean" else self.weight.new_zeros(self.weight.shape[1])
+        if self.cold_ids != "trained" and (shard is None or shard.rank == 0):
+            self.weight[0] = cold
         self.cold_ids = "trained"
 
 
-def table(num_values: int, dim: int) -> nn.Parameter:
-    """A table that an optimizer may train row by row: rows of expected length 1."""
-    weight = nn.Parameter(torch.empty(num_values, dim))
-    nn.init.normal_(weight, std=dim**-0.5)
-    weight.is_table = True  # type: ignore[attr-defined]
+def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
+    """A table that an optimizer may train row by row: rows of expected length 1.
+
+    Args:
+        num_values: rows.
+        dim: width of a row.
+        sharding: where several processes train: each holds the table (``none``), or a share of its rows (``row``); then rows are
+            looked up through :func:`twotower.sharding.fetch`.
+    """
+    check_choice("model.sharding", sharding, SHARDING)
+    shard = new_shard(num_values) if sharding == "row" else None
+    weight = nn.Parameter(torch.empty(shard.num_own if shard else num_values, dim))
+    weight.is_table, weight.shard = True, shard  # type: ignore[attr-defined]
+    draw(weight, std=dim**-0.5)
     return weight
 
 

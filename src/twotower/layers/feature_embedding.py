@@ -1,9 +1,12 @@
 """All features of one side, embedded and concatenated: the input of a tower."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
+from twotower.sharding import fetch
 from twotower.types import Feature, UserError, check_number
 
 IDS = ("user_id", "item_id")
@@ -12,13 +15,13 @@ IDS = ("user_id", "item_id")
 class MultiEmbedding(nn.Module):
     """Mean of the embeddings of a multi-valued feature; zeros for an empty one."""
 
-    def __init__(self, num_values: int, dim: int) -> None:
+    def __init__(self, num_values: int, dim: int, sharding: str = "none") -> None:
         super().__init__()
-        self.weight = table(num_values, dim)
+        self.weight = table(num_values, dim, sharding)
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
-        return mean_lookup(index, self.weight)
+        return mean_lookup(*fetch(index, self.weight, padded=True))
 
 
 class HistoryEmbedding(nn.Module):
@@ -28,16 +31,17 @@ class HistoryEmbedding(nn.Module):
         num_values: vocabulary size of ``item_id``.
         dim: width of a row.
         encoder: see ``layers/history.py``.
+        sharding: see :func:`~twotower.layers.embedding_table.table`.
     """
 
-    def __init__(self, num_values: int, dim: int, encoder: nn.Module) -> None:
+    def __init__(self, num_values: int, dim: int, encoder: nn.Module, sharding: str = "none") -> None:
         super().__init__()
-        self.table: nn.Module = MultiEmbedding(num_values, dim)
+        self.table: Any = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``."""
-        return self.encoder(index, self.table.weight)
+        return self.encoder(*fetch(index, self.table.weight, padded=True))
 
 
 class NumericEmbedding(nn.Module):
@@ -62,6 +66,7 @@ class FeatureEmbedding(nn.Module):
         cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see :class:`EmbeddingTable`.
         history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side that has none.
         id_extra_dim: added to the width of ``user_id`` and ``item_id``.
+        sharding: of all tables, see :func:`~twotower.layers.embedding_table.table`.
 
     Raises:
         UserError: if ``use`` names a feature that the data do not have, or none.
@@ -75,6 +80,7 @@ class FeatureEmbedding(nn.Module):
         cold_ids: str,
         history: nn.Module | None = None,
         id_extra_dim: int = 0,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_number("model.embedding_dim", dim, 1)
@@ -85,7 +91,7 @@ class FeatureEmbedding(nn.Module):
         used = [feature for feature in features if feature.name in self.names]
         widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
         self.embeddings = nn.ModuleList(
-            self._build(feature, width, cold_ids, history) for feature, width in zip(used, widths, strict=True)
+            self._build(feature, width, cold_ids, history, sharding) for feature, width in zip(used, widths, strict=True)
         )
         self.output_dim = sum(widths)
 
@@ -108,15 +114,15 @@ class FeatureEmbedding(nn.Module):
         history.table = item.embeddings[item.names.index("item_id")]
 
     @staticmethod
-    def _build(feature: Feature, dim: int, cold_ids: str, history: nn.Module | None) -> nn.Module:
+    def _build(feature: Feature, dim: int, cold_ids: str, history: nn.Module | None, sharding: str) -> nn.Module:
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
         if feature.kind == "multi":
-            return MultiEmbedding(feature.num_values, dim)
+            return MultiEmbedding(feature.num_values, dim, sharding)
         if feature.kind == "history":
             assert history is not None
-            return HistoryEmbedding(feature.num_values, dim, history)
-        return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained")
+            return HistoryEmbedding(feature.num_values, dim, history, sharding)
+        return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained", sharding)
 
 
 def _check_use(names: list[str], use: list[str] | None) -> None:

@@ -33,6 +33,7 @@ class DAT(nn.Module):
         share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
         cold_ids: vector of an id without a trained row, in id embeddings and augmented tables alike.
         id_dropout: share of user and item ids hidden in training.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class DAT(nn.Module):
         share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task"))
@@ -59,12 +61,12 @@ class DAT(nn.Module):
         check_cold_ids(cold_ids, id_dropout)
         self.augment_gradient = augment_gradient
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, sharding=sharding)
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
-        self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
-        self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids)
+        self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
+        self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids, sharding)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
         self.user_tower = Tower(self.user_embedding.output_dim + dim, *tower)
         self.item_tower = Tower(self.item_embedding.output_dim + dim, *tower)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import Mean
+from twotower.sharding import draw
 from twotower.types import Batch, Schema, Towers, check_choice, check_number
 
 
@@ -25,6 +26,7 @@ class FM(nn.Module):
         user_features: names of the user's fields, None for all.
         item_features: names of the item's fields, None for all.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class FM(nn.Module):
         user_features: list[str] | None,
         item_features: list[str] | None,
         cold_ids: str,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
@@ -43,11 +46,11 @@ class FM(nn.Module):
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.dim = dim
         self.item_pairs = item_pairs
-        self.user_factors = FeatureEmbedding(schema.user, dim, user_features, cold_ids, Mean())
-        self.item_factors = FeatureEmbedding(schema.item, dim, item_features, cold_ids)
-        self.item_weights = FeatureEmbedding(schema.item, 1, item_features, cold_ids)
+        self.user_factors = FeatureEmbedding(schema.user, dim, user_features, cold_ids, Mean(), sharding=sharding)
+        self.item_factors = FeatureEmbedding(schema.item, dim, item_features, cold_ids, sharding=sharding)
+        self.item_weights = FeatureEmbedding(schema.item, 1, item_features, cold_ids, sharding=sharding)
         for parameter in self.parameters():
-            nn.init.normal_(parameter, std=init_std)
+            draw(parameter, std=init_std)
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """``(batch, dim + 1)``: the sum of the fields' factors, and 1."""

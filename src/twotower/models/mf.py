@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable
+from twotower.sharding import draw
 from twotower.types import Batch, Schema, Towers, check_choice, check_number
 
 
@@ -16,18 +17,19 @@ class MF(nn.Module):
         item_bias: learn ``b_v``.
         init_std: of the initial factors. Small ones start all scores near 0, which BPR likes.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
-    def __init__(self, schema: Schema, dim: int, item_bias: bool, init_std: float, cold_ids: str) -> None:
+    def __init__(self, schema: Schema, dim: int, item_bias: bool, init_std: float, cold_ids: str, sharding: str = "none") -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
         check_number("model.init_std", init_std, 0)
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.item_bias = item_bias
-        self.user_factors = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids)
-        self.item_factors = EmbeddingTable(schema.num_values("item_id"), dim + item_bias, cold_ids)
+        self.user_factors = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
+        self.item_factors = EmbeddingTable(schema.num_values("item_id"), dim + item_bias, cold_ids, sharding)
         for table in (self.user_factors, self.item_factors):
-            nn.init.normal_(table.weight, std=init_std)
+            draw(table.weight, std=init_std)
         if item_bias:
             nn.init.zeros_(self.item_factors.weight[:, -1])
 

@@ -36,6 +36,7 @@ class MIND(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of other inputs, none by default; the history is always one.
         cold_ids: vector of an item without a trained row: ``mean`` or ``zero``.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
     first_logits: Tensor
@@ -54,6 +55,7 @@ class MIND(nn.Module):
         dropout: float,
         user_features: list[str],
         cold_ids: str,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
@@ -69,8 +71,10 @@ class MIND(nn.Module):
         self.attention_power = attention_power
         self.normalize = normalize
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
-        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids)
-        self.profile = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids) if user_features else None
+        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
+        self.profile = (
+            FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, sharding=sharding) if user_features else None
+        )
         self.bilinear = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.register_buffer("first_logits", torch.randn(length, num_interests))
         width = dim + (self.profile.output_dim if self.profile else 0)
@@ -82,7 +86,7 @@ class MIND(nn.Module):
         if self.profile:
             profile = self.profile(features)[:, None].expand(-1, capsule.shape[1], -1)
             capsule = torch.cat([capsule, profile], dim=2)
-        return self.tower(capsule.flatten(0, 1)).view(*capsule.shape[:2], -1)
+        return self.tower(capsule.flatten(0, 1)).unflatten(0, capsule.shape[:2])
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item ids ``(batch,)`` to ``(batch, dim)``."""
@@ -101,7 +105,7 @@ class MIND(nn.Module):
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
         index = known_last(index)
         known, num = index > 0, self.first_logits.shape[1]
-        item = self.item_embedding({"item_id": index.flatten()}).view(*index.shape, -1) * known[..., None]
+        item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape) * known[..., None]
         item = item @ self.bilinear  # (batch, length, dim)
         has = interest_mask(known.sum(1), num)  # (batch, num_interests)
         logits = self.first_logits[-index.shape[1] :].expand(index.shape[0], -1, -1)  # (batch, length, num_interests)

@@ -36,6 +36,7 @@ class MVKE(nn.Module):
         history: encoder of the user's history, see ``layers/history.py``.
         cold_ids: vector of an id without a trained row.
         id_dropout: share of user and item ids hidden in training.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
 
     Raises:
         UserError: for objectives that name kernels which are not there, or leave some unused.
@@ -61,6 +62,7 @@ class MVKE(nn.Module):
         history: nn.Module,
         cold_ids: str,
         id_dropout: float,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
@@ -69,8 +71,8 @@ class MVKE(nn.Module):
         _check_objectives(objectives, num_kernels, retrieve)
         self.retrieve = retrieve
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, sharding=sharding)
         self.kernels = nn.Parameter(torch.randn(num_kernels, dim) * dim**-0.5)
         self.query = nn.Linear(dim, embedding_dim)
         self.key = nn.Linear(embedding_dim, embedding_dim, bias=False)  # a bias would be the same for all fields

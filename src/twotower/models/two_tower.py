@@ -28,6 +28,7 @@ class TwoTower(nn.Module):
         share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
         cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained`` (needs ``id_dropout``).
         id_dropout: share of user and item ids hidden in training.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
     def __init__(
@@ -47,14 +48,17 @@ class TwoTower(nn.Module):
         share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
         if share_item_table and id_extra_dim:
             raise UserError("model.share_item_table=true needs equal widths of history and item id: set model.id_extra_dim=0")
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, id_extra_dim)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, id_extra_dim=id_extra_dim)
+        self.user_embedding = FeatureEmbedding(
+            schema.user, embedding_dim, user_features, cold_ids, history, id_extra_dim, sharding
+        )
+        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, None, id_extra_dim, sharding)
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)

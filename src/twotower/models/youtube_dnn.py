@@ -30,6 +30,7 @@ class YouTubeDNN(nn.Module):
         share_item_table: the history looks its items up among the ``e_v``.
         cold_ids: vector of an item without a trained row, see ``EmbeddingTable``.
         id_dropout: share of item ids, and of user ids where they are used, hidden in training.
+        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
 
     Raises:
         UserError: if tables of different widths shall be shared.
@@ -50,6 +51,7 @@ class YouTubeDNN(nn.Module):
         share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
+        sharding: str = "none",
     ) -> None:
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
@@ -57,10 +59,10 @@ class YouTubeDNN(nn.Module):
             raise UserError(f"model.share_item_table=true needs model.embedding_dim={dim}, as wide as model.dim")
         self.id_dropout = id_dropout
         self.normalize = normalize
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history)
+        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
         self.user_tower = Tower(self.user_embedding.output_dim, hidden_dims, dim, activation, last_activation, normalize, dropout)
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
-        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids)
+        self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
 

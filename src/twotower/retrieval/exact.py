@@ -33,7 +33,7 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
     rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
-    bounds = torch.arange(0, len(user) + rows, rows, device=user.device).clamp_max(len(user))
+    bounds = torch.arange(0, max(1, len(user)) + rows, rows, device=user.device).clamp_max(len(user))
     seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
     return torch.cat(
         [
@@ -44,7 +44,7 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
                 seen_row[seen_bounds[chunk] : seen_bounds[chunk + 1]] - start,
                 seen_item[seen_bounds[chunk] : seen_bounds[chunk + 1]],
             )
-            for chunk, start in enumerate(range(0, len(user), rows))
+            for chunk, start in enumerate(range(0, max(1, len(user)), rows))  # of nobody one, without rows
         ]
     )
 
