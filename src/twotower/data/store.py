@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,16 @@ def load_meta(folder: Path) -> dict[str, Any]:
         return {**meta, "checksums": dict(meta["checksums"]), "sources": dict(meta["sources"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
+
+
+def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> bool:
+    """Is there a cache, made from the raw files as they are now? Without raw files the cache is good.
+
+    Args:
+        folder: of the cache.
+        sources: gives size and time of each raw file that is there.
+    """
+    return folder.exists() and (not (found := sources()) or load_meta(folder)["sources"] == found)
 
 
 def load(folder: Path) -> Prepared:
