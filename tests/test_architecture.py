@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "launch": {"types", "cli", "checkpoints", "run", "results", "sweep"},
     "export": {"types", "cli", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
     "benchmark": {"types", "run", "results"},
+    "benchmark_data": {"types", "run", "results", "benchmark", "data"},
     "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
 }

@@ -23,3 +23,19 @@ def test_evaluation_gives_torchmetrics_values(script):
     record = json.loads((script.folder / "o.json").read_text())
     assert record["values"]["ours"] == pytest.approx(record["values"]["torchmetrics"], abs=1e-6)
     assert 0 < record["values"]["ours"]["ndcg@10"] < 1 and record["users"] > 100
+
+
+def test_windows_beside_memory(script):
+    sizes = ("sizes=[3000,6000]", "num_items=50", "rounds=2", "steps=2")
+    run = script("benchmark_data", *sizes, "data.batch_size=64", "data.shuffle_window=640", "output=o.json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((script.folder / "o.json").read_text())["sizes"]
+    for mode in ("memory", "windows"):
+        assert all(own[mode]["train_per_second"] > 0 for own in found.values())
+        assert found["6000"][mode]["anonymous"] <= found["6000"][mode]["resident"]
+    growth = {mode: found["6000"][mode]["growing"] - found["3000"][mode]["growing"] for mode in ("memory", "windows")}
+    # 100 users more: (32 x 4 + 4) bytes of vector and state and 4 of ids each; in memory also 3,000 users and items, 2,800
+    # positions and their order of 8 bytes, and of each user an offset of 8 and six numbers of 4 bytes
+    assert growth["windows"] == 100 * (4 * 32 + 4 + 4)
+    assert growth["memory"] - growth["windows"] == 3000 * 8 + 2800 * 12 + 100 * 32
+    assert "beside memory" in run.stdout

@@ -37,16 +37,17 @@ def test_the_order_is_a_permutation_whatever_the_slices(num, window):
 def test_a_window_holds_its_blocks_alone_and_shuffles_across_them():
     num, block = 10_003, 5
     order = WindowOrder(num, BLOCKS * block, 1, ignore)
-    whole, start, unsorted = order[0:num], 0, 0
+    whole, start, unsorted, shuffles = order[0:num], 0, 0, set()
     while start < num:  # by hand: a window is the places until 64 blocks are complete
         own = whole[start : start + BLOCKS * block]
         if (own // block).unique().numel() > BLOCKS:  # the window with the short block, 3 places
             own = own[: (BLOCKS - 1) * block + 3]
         blocks, counts = (own // block).unique(return_counts=True)
         assert counts[blocks < num // block].eq(block).all() and len(blocks) <= BLOCKS
+        shuffles.add(tuple(own.argsort().tolist()))
         unsorted += len((own[:40] // block).unique()) > 20  # 40 places of 64 blocks: no block goes first
         start += len(own)
-    assert unsorted >= 30
+    assert unsorted >= 30 and len(shuffles) == len(order.starts) == 32  # each is shuffled in its own way
     assert (whole[:320] // block).sort().values.diff().max() > 2  # blocks come from all over
 
 
