@@ -36,11 +36,7 @@ def benchmark_data(config: DictConfig) -> dict[str, Any]:
     """
     if config.data.shuffle_window is None:
         raise UserError("give a window: data.shuffle_window=1000000")
-    sizes = {size: _measure(config, size) for size in sorted(config.sizes)}
-    for mode in MODES:
-        smallest = next(iter(sizes.values()))[mode]
-        for found in sizes.values():
-            found[mode]["expected"] = smallest["anonymous"] + found[mode]["growing"] - smallest["growing"]
+    sizes = _measure(config, sorted(config.sizes))
     record: dict[str, Any] = {
         "model": config.model._target_.split(".")[-1],
         "optimizer": config.optimizer._target_.split(".")[-1],
@@ -57,8 +53,35 @@ def benchmark_data(config: DictConfig) -> dict[str, Any]:
     return record
 
 
-def _measure(config: DictConfig, size: int) -> dict[str, Any]:
-    """Both ways at one size."""
+def _measure(config: DictConfig, sizes: list[int]) -> dict[int, dict[str, Any]]:
+    """All ways at all sizes, in turn."""
+    workers = {(size, mode): Worker(_settings(config, size), mode) for size in sizes for mode in MODES}
+    try:
+        rounds = [{key: worker.ask(config.steps) for key, worker in workers.items()} for _ in range(config.rounds)]
+        found: dict[int, dict[str, Any]] = {size: {} for size in sizes}
+        for (size, mode), worker in workers.items():
+            own = found[size][mode] = worker.ask(0)
+            for kind in ("train", "feed"):
+                own[f"{kind}_per_second"] = config.data.batch_size / statistics.median(each[size, mode][kind] for each in rounds)
+                own[f"{kind}_beside_smallest"] = _rate_ratio(rounds, kind, (size, mode), (sizes[0], mode))
+            smallest = found[sizes[0]][mode]
+            own["expected"] = smallest["anonymous"] + own["growing"] - smallest["growing"]
+        for size in sizes:
+            for kind in ("train", "feed"):
+                found[size][f"{kind}_ratio"] = _rate_ratio(rounds, kind, (size, "windows"), (size, "memory"))
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return found
+
+
+def _rate_ratio(rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, other: Any) -> float:
+    """Rate of one beside that of another, the median over rounds."""
+    return statistics.median(each[other][kind] / each[one][kind] for each in rounds)
+
+
+def _settings(config: DictConfig, size: int) -> Any:
+    """A plain config of ``size`` interactions, which are written if they are not there."""
     settings = OmegaConf.create({key: value for key, value in config.items() if key not in OWN})
     settings.data.reader = {
         "_target_": "twotower.data.random_clicks.RandomClicks",
@@ -69,22 +92,7 @@ def _measure(config: DictConfig, size: int) -> dict[str, Any]:
     data = build_part(settings, "data")
     if not data.folder.exists():
         data.reader.write(data.folder)
-    workers = {mode: Worker(OmegaConf.to_container(settings, resolve=True), mode) for mode in MODES}
-    try:
-        rounds: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
-        for _ in range(config.rounds):
-            for mode, worker in workers.items():
-                rounds[mode].append(worker.ask(config.steps))
-        found = {mode: {**worker.ask(0), "rounds": rounds[mode]} for mode, worker in workers.items()}
-    finally:
-        for worker in workers.values():
-            worker.stop()
-    for own in found.values():
-        for kind in ("train", "feed"):
-            seconds = statistics.median(each[kind] for each in own["rounds"])
-            own[f"{kind}_per_second"] = config.data.batch_size / seconds
-    ratios = [b["train"] / a["train"] for a, b in zip(rounds["memory"], rounds["windows"], strict=True)]
-    return {**found, "rate_ratio": 1 / statistics.median(ratios)}
+    return OmegaConf.to_container(settings, resolve=True)
 
 
 class Worker:
@@ -162,7 +170,8 @@ def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> float:
     ids = 4 * (data.meta["num_users"] + data.schema.num_items)
     if mode == "memory":
         return parameters + ids + sum(table.nbytes for table in data.tables.values()) + 8 * num
-    return parameters + ids + 8 * min(num, data.shuffle_window) * (1 + TRANSIENT)
+    window = data.shuffle_window
+    return parameters + ids + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)  # one is used while another is made
 
 
 class AnonymousPeak:
@@ -185,18 +194,21 @@ class AnonymousPeak:
 
 def _print(record: dict[str, Any]) -> None:
     title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']:,}, windows of {record['shuffle_window']:,}"
-    table = Table(title=f"{title}, {record['num_items']:,} items, {record['threads']} threads")
+    table = Table(title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False)
+    smallest = f"beside {next(iter(record['sizes'])):,}"
     columns = (
         "interactions",
         "from",
         "positives/s",
         "beside memory",
-        "feeding alone",
-        "first step after",
-        "anonymous",
+        smallest,
+        "fed/s",
+        "start, s",
+        "MiB",
         "formula",
+        "mapped too",
     )
-    for column in (*columns, "with mapped pages"):
+    for column in columns:
         table.add_column(column, justify="right")
     for size, found in record["sizes"].items():
         for mode in MODES:
@@ -205,10 +217,11 @@ def _print(record: dict[str, Any]) -> None:
                 f"{size:,}",
                 mode,
                 f"{own['train_per_second']:,.0f}",
-                f"{found['rate_ratio']:.3f}" if mode == "windows" else "",
+                f"{found['train_ratio']:.3f}" if mode == "windows" else "",
+                f"{own['train_beside_smallest']:.3f}",
                 f"{own['feed_per_second']:,.0f}",
-                f"{own['seconds_to_first_step']:.1f} s",
-                *(f"{own[name] / 2**20:,.0f} MiB" for name in ("anonymous", "expected", "resident")),
+                f"{own['seconds_to_first_step']:.1f}",
+                *(f"{own[name] / 2**20:,.0f}" for name in ("anonymous", "expected", "resident")),
             )
-    table.caption = "medians of rounds in turn; peaks of each process; the formula starts from the smallest"
+    table.caption = "medians of rounds in turn over all; peak memory of each process; the formula starts from the smallest"
     Console().print(table)
