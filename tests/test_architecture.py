@@ -56,7 +56,8 @@ MAY_IMPORT = {
     "export": {"types", "cli", "layers", "data", "retrieval", "checkpoints", "run", "results", "export"},
     "benchmark": {"types", "run", "results"},
     "benchmark_data": {"types", "run", "results", "benchmark", "data"},
-    "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
+    "benchmark_evaluation": {"types", "run", "results", "benchmark", "benchmark_ranking", "metrics", "retrieval"},
+    "benchmark_ranking": {"types", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
 }
 

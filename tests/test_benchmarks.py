@@ -25,6 +25,7 @@ def test_evaluation_gives_torchmetrics_values(script):
     assert 0 < record["values"]["ours"]["ndcg@10"] < 1 and record["users"] > 100
 
 
+@pytest.mark.slow
 def test_windows_beside_memory(script):
     sizes = ("sizes=[3000,6000]", "num_items=50", "rounds=2", "steps=2")
     run = script("benchmark_data", *sizes, "data.batch_size=64", "data.shuffle_window=640", "output=o.json")
@@ -39,3 +40,14 @@ def test_windows_beside_memory(script):
     assert growth["windows"] == 100 * (4 * 32 + 4 + 4)
     assert growth["memory"] - growth["windows"] == 3000 * 8 + 2800 * 12 + 100 * 32
     assert "beside memory" in run.stdout
+
+
+def test_ranking_of_random_vectors_and_its_forecast(script):
+    run = script("benchmark_evaluation", "users=50", "items=3000", "data.eval_batch_size=10", "output=o.json")
+    assert run.returncode == 0, run.stderr
+    record = json.loads((script.folder / "o.json").read_text())
+    assert record["users_per_second"] == 50 / record["seconds"] and record["forecast_seconds"] > 0
+    assert record["extrapolated_seconds"]["300000"] == 6000 * record["seconds"]
+    # 3,000 vectors of 32 floats, and of 10 users scores and comparisons of each, less than the vectors once more
+    assert record["forecast_bytes"] == 2 * 3000 * 32 * 4 and 10 * 3000 * (4 + 5) < 3000 * 32 * 4
+    assert "extrapolated to 300,000 users" in run.stdout
