@@ -60,7 +60,9 @@ MAY_IMPORT = {
     "bare_loop": {"types"},
     "peers": {"types"},
     "benchmark": {"types", "run", "results", "callbacks", "bare_loop", "peers"},
-    "benchmark_evaluation": {"types", "run", "results", "benchmark", "metrics", "retrieval"},
+    "benchmark_data": {"types", "run", "results", "benchmark", "data"},
+    "benchmark_evaluation": {"types", "run", "results", "benchmark", "benchmark_ranking", "metrics", "retrieval"},
+    "benchmark_ranking": {"types", "results", "benchmark", "metrics", "retrieval"},
     "benchmark_tables": {"types", "run", "results", "benchmark"},
     "benchmark_sharding": {"types", "run", "results", "benchmark_tables", "sharding"},
 }

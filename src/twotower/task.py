@@ -12,6 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
 from twotower.retrieval.exact import encode_corpus, target_ranks
+from twotower.retrieval.forecast import Forecast
 from twotower.sharding import shard_of
 from twotower.sharding_checkpoint import own_optimizer, own_tables, whole_optimizer, whole_tables
 from twotower.types import Batch, EvalBatch, LossOutput, UserError
@@ -54,6 +55,7 @@ class RetrievalTask(pl.LightningModule):
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
+        self._forecast: Forecast | None = None
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
         self._placeholder: Placeholder | None = None
 
@@ -107,7 +109,7 @@ class RetrievalTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation()
+        self._start_evaluation("val", self.trainer.val_dataloaders, self.trainer.num_val_batches)
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the corpus for some users."""
@@ -119,7 +121,7 @@ class RetrievalTask(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation()
+        self._start_evaluation(self.test_name, self.trainer.test_dataloaders, self.trainer.num_test_batches)
         self._ranks = []
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
@@ -155,17 +157,21 @@ class RetrievalTask(pl.LightningModule):
     def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
         return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
-    def _start_evaluation(self) -> None:
+    def _start_evaluation(self, part: str, loader: Any, num_steps: list[int | float]) -> None:
         for metric in self.metrics:
             metric.reset()
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
+        num_users = sum(map(len, loader.position[: int(num_steps[0])]))
+        self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = self.model.encode_user(batch.user).float()  # (batch, dim)
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
         for metric in self.metrics:
             metric.update(rank, batch.group)
+        if self._forecast is not None:
+            self._forecast.step(user)
         return rank  # (batch, num_targets)
 
     def _finish_evaluation(self, part: str) -> None:
@@ -177,6 +183,7 @@ class RetrievalTask(pl.LightningModule):
                 values |= {f"{group}/{label}".lstrip("/"): value for label, value in named if not math.isnan(value)}
         values["zero_items"] = (self.corpus == 0).all(1).float().mean().item()  # dead ReLU rows, which are never found
         self.corpus = torch.empty(0)
+        self._forecast = None  # it holds the corpus
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
 

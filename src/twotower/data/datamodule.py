@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +21,7 @@ from twotower.data.prepare import GROUPS, Options, prepare
 from twotower.data.progress import Stages, waiting_lock
 from twotower.data.sampling import Positives
 from twotower.data.splits import Split
-from twotower.data.train_pairs import TrainPairs
+from twotower.data.train_pairs import MappedPairs, TrainPairs
 from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError
 
 CORPUS_CHUNK = 65_536
@@ -44,6 +45,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         group_shares: shares that part head, middle and tail categories.
         mask_seen: leave out what a user has interacted with in earlier parts, in evaluation.
         seed: of order, negatives and dropout.
+        shuffle_window: interactions shuffled together. None: all, which takes memory for each; a number: see
+            :class:`~twotower.data.windows.WindowOrder`, and tables that grow with users and interactions stay mapped on the host.
     """
 
     schema: Schema
@@ -67,6 +70,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         group_shares: list[float],
         mask_seen: bool,
         seed: int,
+        shuffle_window: int | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -80,6 +84,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options.check()
         self.mask_seen = mask_seen
         self.seed = seed
+        self.shuffle_window = shuffle_window
         self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
         self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
         self.shown_clicks: int | None = None  # a number: evaluation's histories end with that many clicks, and lack those before
@@ -112,12 +117,12 @@ class RetrievalDataModule(pl.LightningDataModule):
     def prepare_data_once(self) -> Path:
         """Folder of the prepared data. Whatever the number of processes, one prepares and the others wait for it."""
         folder = self.folder
-        if self._is_current(folder):
+        if store.is_current(folder, self._sources):
             return folder
         with ExitStack() as held:
             with store.writable(self.cache_dir):
                 held.enter_context(self.alone(folder))
-            if not self._is_current(folder):
+            if not store.is_current(folder, self._sources):
                 self._prepare(folder)
         return folder
 
@@ -145,19 +150,15 @@ class RetrievalDataModule(pl.LightningDataModule):
         found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
         return {os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
-    def _is_current(self, folder: Path) -> bool:
-        """Is there a cache, made from the raw files as they are now? Without raw files the cache is good."""
-        if not folder.exists():
-            return False
-        sources = self._sources()
-        return not sources or store.load_meta(folder)["sources"] == sources
-
     # Loaders
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""
         position, user = self.tables["position/train"], self.tables["interactions/user"]
-        return TrainLoader(position, user, self.positives, self.batch_size, self.seed, *self._rank())
+        read_ahead = partial(rows.touch, self.tables)
+        return TrainLoader(
+            position, user, self.positives, self.batch_size, self.seed, *self._rank(), self.shuffle_window, read_ahead
+        )
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""
@@ -215,7 +216,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
             log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
             num_pairs=len(positive) * (1 + drawn.num),
-            behaviour=tables["interactions/behaviour"][position].long() if self.meta["behaviours"] else None,
+            behaviour=rows.take(tables["interactions/behaviour"], position).long() if self.meta["behaviours"] else None,
             excluded=positives.pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
             in_batch=drawn.in_batch,
             share=len(positive) * index.world_size / len(index.position),
@@ -223,14 +224,17 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def _positives(self, index: TrainIndex) -> Positives:
         tables = self._tables_on(index.position.device)
-        item, user = (tables[f"interactions/{side}"][index.position].long() for side in ("item", "user"))  # (global_batch,)
-        self._train_pairs = self._train_pairs or TrainPairs(self._train_rows, self.schema.num_train_items)
+        item = rows.take(tables["interactions/item"], index.position).long()  # (global_batch,)
+        user = rows.take(tables["interactions/user"], index.position).long()
+        if self._train_pairs is None:
+            known = (self._train_rows, self.schema.num_train_items)
+            self._train_pairs = TrainPairs(*known) if self.shuffle_window is None else MappedPairs(*known, tables, item.device)
         return Positives(item, user, self._train_pairs, index.rank, index.world_size)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
         tables, nothing = self._tables_on(index.position.device), index.position.new_zeros(0)
-        user = tables["interactions/user"][index.position].long()  # (batch,)
+        user = rows.take(tables["interactions/user"], index.position).long()  # (batch,)
         target = rows.targets(tables, index)  # (batch, num_targets)
         seen_row, seen_item = rows.seen(tables, index.position) if self.mask_seen else (nothing, nothing)
         features = self.user_features(index.position, user)
@@ -241,18 +245,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
-            group=self._groups(target, user),
+            group=rows.groups(tables, target, user, self.schema, self.meta["num_train_users"]),
             user_index=user,
         )
-
-    def _groups(self, target: Tensor, user: Tensor) -> Tensor:
-        """``(batch, num_targets, num_groups)``: the groups of each target, in the order of ``group_names``."""
-        tables, known = self._tables_on(target.device), target >= 0
-        by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
-        cold = target >= self.schema.num_train_items
-        warm = known & ~cold if self.schema.num_items > self.schema.num_train_items else torch.zeros_like(known)  # else all are
-        cold_user = known & (user >= self.meta["num_train_users"])[:, None]
-        return torch.stack([known, *by_category, warm, cold, cold_user], 2)
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
@@ -281,16 +276,18 @@ class RetrievalDataModule(pl.LightningDataModule):
         return {
             feature.name: rows.history(tables, position, user, length, schema.num_train_items)
             if feature.kind == "history"
-            else tables[f"user/{feature.name}"][user]
+            else rows.take(tables[f"user/{feature.name}"], user)
             for feature in schema.user
         }
 
     def _with_truth(self, features: dict[str, Tensor], side: str, index: Tensor) -> dict[str, Tensor]:
         """Add the planted truth of synthetic data, for the oracle."""
-        return {**features, "latent": self._tables_on(index.device)[f"latent/{side}"][index]} if self.has_oracle else features
+        truth = self._tables_on(index.device).get(f"latent/{side}")
+        return features if truth is None else {**features, "latent": rows.take(truth, index)}
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:
-            self.tables = {name: table.to(device) for name, table in self.tables.items()}
+            stay = rows.STAYING if self.shuffle_window is not None else ()
+            self.tables = {name: table if name.startswith(stay) else table.to(device) for name, table in self.tables.items()}
             self._train_pairs = None
         return self.tables

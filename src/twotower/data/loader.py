@@ -1,13 +1,14 @@
 """The loader: yields index tensors, nothing else; knows where it is, so that a run can stop and go on anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from twotower.types import EvalIndex, TrainIndex, check_choice, check_number
+from twotower.data.windows import WindowOrder
+from twotower.types import EvalIndex, TrainIndex, UserError, check_choice, check_number
 
 
 class TrainLoader:
@@ -22,6 +23,8 @@ class TrainLoader:
         seed: of order and steps.
         rank: of this process.
         world_size: number of processes.
+        shuffle_window: interactions shuffled together, so that memory does not grow with them; None: all.
+        read_ahead: see :class:`~twotower.data.windows.WindowOrder`.
     """
 
     def __init__(
@@ -33,11 +36,19 @@ class TrainLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        shuffle_window: int | None = None,
+        read_ahead: Callable[[int, int], None] = lambda first, last: None,
     ) -> None:
         check_choice("data.positives", positives, ("interactions", "users"))
         check_number("data.batch_size", batch_size, 1)
-        self.position = position
         by_user = positives == "users"
+        if shuffle_window is not None:
+            check_number("data.shuffle_window", shuffle_window, 1)
+            if by_user:
+                raise UserError("data.positives=users draws from all data at once: leave out data.shuffle_window")
+        self.position = position
+        self.shuffle_window = shuffle_window
+        self.read_ahead = read_ahead
         self.run_lengths = torch.unique_consecutive(user[position.long()], return_counts=True)[1] if by_user else None
         self.batch_size = batch_size
         self.seed = seed
@@ -56,8 +67,7 @@ class TrainLoader:
         """The rest of the current epoch, or the next one if that is done."""
         if self.next_batch >= len(self):
             self.epoch, self.next_batch = self.epoch + 1, 0
-        generator = torch.Generator().manual_seed(self._seed(self.epoch))
-        order = self._order(generator)
+        order = self._order(self._seed(self.epoch))
         size = self.batch_size * self.world_size
         while self.next_batch < len(self):
             batch = self.next_batch
@@ -65,8 +75,11 @@ class TrainLoader:
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
             yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch), self.rank, self.world_size)
 
-    def _order(self, generator: torch.Generator) -> Tensor:
+    def _order(self, seed: int) -> Tensor | WindowOrder:
         """``(num_positives,)`` places in ``position``, in the epoch's order."""
+        if self.shuffle_window is not None:
+            return WindowOrder(len(self.position), self.shuffle_window, seed, self.read_ahead)
+        generator = torch.Generator().manual_seed(seed)
         if self.run_lengths is None:
             return torch.randperm(len(self.position), generator=generator)
         user = torch.randint(len(self.run_lengths), (len(self.position),), generator=generator)

@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twotower.data.rows import take
+
 
 def present_features(data: Any, user: Tensor) -> dict[str, Tensor]:
     """Features of users ``(batch,)``, histories with their latest interactions, each ``(batch, ...)``."""
-    return data.user_features(data.tables["offset"][user + 1], user)
+    return data.user_features(take(data.tables["offset"], user + 1), user)
 
 
 def present_seen(data: Any, user: Tensor) -> list[Tensor]:

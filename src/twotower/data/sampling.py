@@ -185,9 +185,10 @@ def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tens
     What is a positive even then becomes the row's own positive, which every loss masks. Nothing waits for the device.
     """
     item, user = draw(), positives.own(positives.user)[:, None]
+    known = positives.pairs.of(user)
     for _ in range(REDRAWS):
-        item = torch.where(positives.pairs.contain(user, item), draw(), item)
-    return torch.where(positives.pairs.contain(user, item), positives.own(positives.item)[:, None], item)
+        item = torch.where(known.contain(user, item), draw(), item)
+    return torch.where(known.contain(user, item), positives.own(positives.item)[:, None], item)
 
 
 def _constant(like: Tensor, value: float) -> Tensor:

@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _write(partial: Path, prepared: Prepared) -> dict[str, int]:
         table.write_parquet(partial / f"{side}.parquet")
     for name, table in prepared.encodings.items():
         table.write_parquet(partial / f"{ENCODING}{name.replace('/', '.')}.parquet")
-    return {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+    return {path.name: checksum(path) for path in sorted(partial.iterdir())}
 
 
 def load_meta(folder: Path) -> dict[str, Any]:
@@ -104,6 +104,16 @@ def load_meta(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, error) from error
 
 
+def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> bool:
+    """Is there a cache, made from the raw files as they are now? Without raw files the cache is good.
+
+    Args:
+        folder: of the cache.
+        sources: gives size and time of each raw file that is there.
+    """
+    return folder.exists() and (not (found := sources()) or load_meta(folder)["sources"] == found)
+
+
 def load(folder: Path) -> Prepared:
     """Memory-map what :func:`save` wrote.
 
@@ -113,9 +123,9 @@ def load(folder: Path) -> Prepared:
     meta = load_meta(folder)
     arrays, tables, encodings = {}, {}, {}
     try:
-        for name, checksum in meta["checksums"].items():
+        for name, expected in meta["checksums"].items():
             path = folder / name
-            if _checksum(path) != checksum:
+            if checksum(path) != expected:
                 raise ValueError(f"{name} has changed")
             if path.suffix == ".npy":
                 arrays[path.stem.replace(".", "/", 1)] = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -128,12 +138,13 @@ def load(folder: Path) -> Prepared:
     return Prepared(arrays, tables, meta, encodings)
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
+def checksum(path: Path) -> int:
+    """CRC-32 of a file, read in blocks."""
+    found = 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:

@@ -1,6 +1,6 @@
 """Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,21 +32,8 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     Returns:
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
-    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
-    bounds = torch.arange(0, max(1, len(user)) + rows, rows, device=user.device).clamp_max(len(user))
-    seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
-    return torch.cat(
-        [
-            _chunk_ranks(
-                user[start : start + rows],
-                item,
-                target[start : start + rows],
-                seen_row[seen_bounds[chunk] : seen_bounds[chunk + 1]] - start,
-                seen_item[seen_bounds[chunk] : seen_bounds[chunk + 1]],
-            )
-            for chunk, start in enumerate(range(0, max(1, len(user)), rows))  # of nobody one, without rows
-        ]
-    )
+    chunks = _chunks(user, item, seen_row, seen_item)
+    return torch.cat([_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks])
 
 
 def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -63,15 +50,31 @@ def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: in
         Scores and items, each ``(batch, k)``, best first; a score of ``-inf`` where a user has not so many unseen ones.
     """
     k = min(k, len(item))
-    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
     found = []
-    for start in range(0, len(user), rows):
-        scores = user[start : start + rows] @ item.T
+    for rows, row, seen in _chunks(user, item, seen_row, seen_item):
+        scores = user[rows] @ item.T
         scores = scores.amax(1) if scores.dim() == 3 else scores  # (rows, num_items)
-        here = (seen_row >= start) & (seen_row < start + rows)
-        scores[seen_row[here] - start, seen_item[here]] = float("-inf")
+        scores[row, seen] = float("-inf")
         found.append(scores.topk(k, dim=1))
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
+def chunk_bytes(user: Tensor, item: Tensor) -> int:
+    """Memory that ranking for ``user`` takes at a time: scores, the best of several interests, and comparisons."""
+    num_interests = user.shape[1:-1].numel()
+    rows = min(len(user), _rows_per_chunk(len(item) * num_interests, user.device.type))
+    per_score = 4 * num_interests + (4 if user.dim() == 3 else 0) + 1 + 4  # the CPU adds comparisons up as numbers
+    return rows * len(item) * per_score
+
+
+def _chunks(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows of ``user`` that are scored together, and what they have seen: rows counted from the first of them, and items."""
+    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
+    num = max(1, len(user))  # of nobody one chunk, without rows
+    bounds = torch.arange(0, num + rows, rows, device=user.device).clamp_max(len(user))
+    seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
+    for start, first, last in zip(range(0, num, rows), seen_bounds, seen_bounds[1:], strict=False):
+        yield slice(start, start + rows), seen_row[first:last] - start, seen_item[first:last]
 
 
 def _rows_per_chunk(scores_per_row: int, device: str) -> int:
@@ -99,4 +102,5 @@ def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
 
 def _not_lower(scores: Tensor, target_score: Tensor) -> Tensor:
     """``(batch, num_items)`` scores not below each row's ``(batch,)`` target score; the target is one of them."""
-    return (~(scores < target_score[:, None])).sum(1)
+    lower = (scores < target_score[:, None]).sum(1, dtype=torch.int32)  # adding up as int64 takes twice the time
+    return scores.shape[1] - lower.long()

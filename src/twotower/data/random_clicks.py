@@ -1,0 +1,125 @@
+"""Random clicks as prepared data of any size: written chunk by chunk, so that benchmarks are not bound by preparation."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from twotower.data import store
+from twotower.data.frames import Frames
+from twotower.types import Feature, Schema, UserError, check_number
+
+PER_USER = 30  # interactions; the last two are for validation and test
+USERS_PER_CHUNK = 100_000
+NUM_CATEGORIES, NUM_SEGMENTS = 20, 100
+
+
+class RandomClicks:
+    """A reader that reads nothing: its data are written by :meth:`write` and say nothing about anybody's taste.
+
+    Args:
+        num_interactions: of users with 30 each.
+        num_items: drawn with a probability that falls from the first to the last.
+        history: is the history a feature?
+    """
+
+    name = "random_clicks"
+
+    def __init__(self, num_interactions: int, num_items: int, history: bool) -> None:
+        check_number("sizes", num_interactions, PER_USER)
+        check_number("num_items", num_items, NUM_CATEGORIES)
+        self.num_users = num_interactions // PER_USER
+        self.num_items = num_items
+        self.history = history
+
+    def options(self) -> dict[str, object]:
+        """All settings."""
+        return dict(vars(self))
+
+    def sources(self, data_dir: Path) -> list[Path]:
+        """No files."""
+        return []
+
+    def fetch(self, data_dir: Path) -> None:
+        """Nothing to download."""
+
+    def read(self, data_dir: Path) -> Frames:
+        """Refuse: frames of this size are what :meth:`write` is there to avoid."""
+        raise UserError("random clicks are written by src/benchmark_data.py alone")
+
+    def write(self, folder: Path) -> None:
+        """Write ``folder`` as :func:`~twotower.data.store.save` would, by rename."""
+        with store.writable(folder.parent):
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            try:
+                self._write(partial)
+                partial.rename(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+
+    def _write(self, folder: Path) -> None:
+        self._write_interactions(folder)
+        rng = np.random.default_rng(0)
+        user, item = np.arange(self.num_users, dtype=np.int32), np.arange(self.num_items, dtype=np.int32)
+        offset = np.arange(self.num_users + 1, dtype=np.int64) * PER_USER
+        category = rng.integers(NUM_CATEGORIES, size=self.num_items, dtype=np.int32)
+        arrays: dict[str, np.ndarray] = {"offset": offset, "category": category, "group": (category > 9).astype(np.int8)}
+        arrays |= {"user.user_id": user + 1, "user.segment": 1 + user % NUM_SEGMENTS, "item.item_id": item + 1}
+        for place, part in ((-2, "val"), (-1, "test")):
+            arrays |= {f"position.{part}": (offset[1:] + place).astype(self._small), f"targets.{part}": np.ones_like(user)}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        pl.DataFrame({"user": user}).write_parquet(folder / "user.parquet")
+        pl.DataFrame({"item": item}).write_parquet(folder / "item.parquet")
+        checksums = {path.name: store.checksum(path) for path in sorted(folder.iterdir())}
+        (folder / "meta.json").write_text(json.dumps({**self._meta(category), "checksums": checksums}))
+
+    @property
+    def _small(self) -> type:
+        return np.int32 if self.num_users * PER_USER < 2**31 else np.int64
+
+    def _write_interactions(self, folder: Path) -> None:
+        """Users one after another, training first; one chunk of users is in memory."""
+        num_train = PER_USER - 2
+        names = {"interactions.user": np.int32, "interactions.item": np.int32, "position.train": self._small}
+        arrays = {
+            name: np.lib.format.open_memmap(
+                folder / f"{name}.npy", "w+", kind, (self.num_users * (num_train if name == "position.train" else PER_USER),)
+            )
+            for name, kind in names.items()
+        }
+        rng = np.random.default_rng(1)
+        for first in range(0, self.num_users, USERS_PER_CHUNK):
+            user = np.arange(first, min(first + USERS_PER_CHUNK, self.num_users))[:, None]  # (num, 1)
+            own, train = (
+                slice(first * PER_USER, (user[-1, 0] + 1) * PER_USER),
+                slice(first * num_train, (user[-1, 0] + 1) * num_train),
+            )
+            arrays["interactions.user"][own] = np.repeat(user[:, 0], PER_USER)
+            arrays["interactions.item"][own] = (rng.random(len(user) * PER_USER) ** 2 * self.num_items).astype(np.int32)
+            arrays["position.train"][train] = (user * PER_USER + np.arange(num_train)).ravel()
+        for array in arrays.values():
+            array.flush()
+
+    def _meta(self, category: np.ndarray) -> dict[str, object]:
+        user = [Feature("user_id", "categorical", self.num_users + 1), Feature("segment", "categorical", NUM_SEGMENTS + 1)]
+        if self.history:
+            user.append(Feature("history", "history", self.num_items + 1))
+        item = (Feature("item_id", "categorical", self.num_items + 1),)
+        sizes = tuple(np.bincount(category, minlength=NUM_CATEGORIES).tolist())
+        schema = Schema(tuple(user), item, self.num_items, self.num_items, NUM_CATEGORIES, sizes)
+        return {
+            "schema": schema.plain(),
+            "categories": [f"category {number}" for number in range(NUM_CATEGORIES)],
+            "behaviours": [],
+            "note": "random",
+            "num_users": self.num_users,
+            "num_train_users": self.num_users,
+            "num_interactions": self.num_users * PER_USER,
+            "sources": {},
+            "fingerprint": f"random-{self.num_users}-{self.num_items}",
+        }

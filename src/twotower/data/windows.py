@@ -1,0 +1,64 @@
+"""An order for data beyond memory: blocks of neighbours shuffled, then all places of a window of them."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCKS = 64  # per window: that many stretches of the data meet in each batch
+
+
+class WindowOrder:
+    """A permutation of ``0 … num - 1``, sliced like a tensor, of which two windows are in memory.
+
+    Blocks of ``window // 64`` neighbours are shuffled, 64 of them are a window, and each window is shuffled in itself. Any slice
+    follows from the seed alone, so a run can start anywhere. While one window is used, a thread makes the next and reads ahead.
+
+    Args:
+        num: places.
+        window: places shuffled together; with ``num`` or more it is a full shuffle.
+        seed: of blocks and windows.
+        read_ahead: told the first place and the one after the last of each block, before its window is asked for.
+    """
+
+    def __init__(self, num: int, window: int, seed: int, read_ahead: Callable[[int, int], None]) -> None:
+        self.num = num
+        self.block = max(1, window // BLOCKS)
+        self.seed = seed
+        self.read_ahead = read_ahead
+        num_blocks = -(-num // self.block)
+        order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(seed))
+        # sorted within a window: disks like it, and the one block that may be short is the last of its window
+        self.starts = [(blocks * self.block).sort().values for blocks in order.split(BLOCKS)]
+        sizes = [int((num - starts).clamp_max(self.block).sum()) for starts in self.starts]
+        self.bounds = np.cumsum([0, *sizes])  # (num_windows + 1,)
+        self._thread = ThreadPoolExecutor(1, "read-ahead")
+        self._windows: dict[int, Future[Tensor]] = {}
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Places number ``rows.start`` to ``rows.stop - 1`` of the order."""
+        parts, start, stop = [], rows.start, min(rows.stop, self.num)
+        while start < stop:
+            window = int(np.searchsorted(self.bounds, start, side="right")) - 1
+            first, last = int(self.bounds[window]), min(stop, int(self.bounds[window + 1]))
+            parts.append(self._window(window)[start - first : last - first])
+            start = last
+        return torch.cat(parts)
+
+    def _window(self, window: int) -> Tensor:
+        kept = range(window, min(window + 2, len(self.starts)))
+        if window not in self._windows or len(self._windows) < len(kept):
+            self._windows = {number: self._windows.get(number) or self._thread.submit(self._make, number) for number in kept}
+        return self._windows[window].result()
+
+    def _make(self, window: int) -> Tensor:
+        """Places of one window, shuffled."""
+        starts = self.starts[window]
+        for start in starts.tolist():
+            self.read_ahead(start, min(start + self.block, self.num))
+        seed = int(np.random.SeedSequence([self.seed, window]).generate_state(1)[0])
+        size = int(self.bounds[window + 1] - self.bounds[window])
+        place = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+        return starts[place // self.block] + place % self.block
