@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from twotower.data import rows, store
+from twotower.data import rows, sampling, store
 from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
@@ -198,10 +198,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         if self.negatives is None:
             raise UserError("the data module draws no negatives before its attribute `negatives` is set")
         positives = self._positives(index)
-        torch.manual_seed(index.seed)  # negatives and dropout of this step
+        sampling.seed(index.seed, index.position.device)  # negatives and dropout of this step
         drawn = self.negatives(positives)
         if index.rank > 0:  # the same draws for all, but another dropout
-            torch.manual_seed(index.seed + index.rank)
+            sampling.seed(index.seed + index.rank, index.position.device)
         tables = self._tables_on(index.position.device)
         position, positive, user = (positives.own(part) for part in (index.position, positives.item, positives.user))  # (batch,)
         distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
