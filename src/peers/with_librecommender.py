@@ -4,10 +4,13 @@ python with_librecommender.py settings.json: answers each line of standard input
 """
 
 import json
+import os
 import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import numpy as np
 import pandas as pd
