@@ -89,7 +89,7 @@ def parts(tmp_path):
 )
 def test_the_bare_loop_has_the_same_loss(parts, overrides, distinct):
     data, task, config = parts(*overrides)
-    bare = BareLoop(data, config, distinct)
+    bare = BareLoop(data, config, distinct, torch.device("cpu"))
     model = task.model
     for side in ("user", "item"):
         ours = list(getattr(model, f"{side}_embedding").parameters())
@@ -116,19 +116,20 @@ for _ in sys.stdin:
     print("noise of a library")
     print("seconds", settings["batch_size"] * settings["steps"] / 1000, flush=True)
 """
+IDS = ("data.history_length=0", "model.user_features=[user_id]", "model.item_features=[item_id]")
 STEPS = ("rounds=1", "steps=2", *SMALL[:4], "model=two_tower", "loss/task=in_batch_softmax")
 
 
 def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
     (tmp_path / "with_fake.py").write_text(PEER)
     monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
-    data, _, config = parts(*STEPS[6:])
+    data, _, config = parts(*STEPS[6:], *IDS)
     with peers.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
         assert list(found) == ["fake"] and found["fake"]() == 0.128
 
 
 def test_a_peer_that_fails_is_named(script):
-    run = script("benchmark", *STEPS, "benchmark=peers", f"benchmark.peers.keras_rs={sys.executable}")
+    run = script("benchmark", *STEPS, *IDS, "benchmark=peers", f"benchmark.peers.keras_rs={sys.executable}")
     assert (
         run.returncode == 1
         and "the peer keras_rs has failed: ModuleNotFoundError" in run.stderr
@@ -179,3 +180,23 @@ def test_ranking_of_random_vectors_and_its_forecast(script):
     # 3,000 vectors of 32 floats, and of 10 users scores and comparisons of each, less than the vectors once more
     assert record["forecast_bytes"] == 2 * 3000 * 32 * 4 and 10 * 3000 * (4 + 5) < 3000 * 32 * 4
     assert "extrapolated to 300,000 users" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("negatives.exclude_positives=true", "the bare loop knows negatives.exclude_positives=False alone"),
+        ("optimizer=lazy_adam", "the bare loop knows optimizer._target_=torch.optim.AdamW alone"),
+        ("benchmark=peers", "peers have ids alone"),
+    ],
+)
+def test_unequal_work_is_refused(script, setting, line):
+    run = script("benchmark", *STEPS, setting)
+    assert run.returncode == 1 and line in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_that_refuses_its_settings_says_why(script):
+    sizes = ("sizes=[3000]", "num_items=50", "rounds=1", "steps=2", "data.batch_size=64", "data.shuffle_window=640")
+    run = script("benchmark_data", *sizes, "data.positives=users")
+    assert run.returncode == 1 and "data.positives=users" in run.stderr and "Traceback" not in run.stderr

@@ -140,3 +140,28 @@ def test_models_train_their_tables_by_rows(script, optimizer, model):
         assert sum("sum" in shape for shape in shapes) >= 2
     else:
         assert all(set(shape) == {"step", "exp_avg", "exp_avg_sq"} for shape in shapes)
+
+
+@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
+def test_a_gradient_scaler_changes_nothing(optimizer):
+    """Its factor is taken out before rows are updated, and a step whose gradients overflow is left out."""
+
+    def run(scaler):
+        torch.manual_seed(0)
+        weight, dense = table(6, 3), torch.nn.Parameter(torch.ones(3))
+        rows = optimizer([weight, dense], **SETTINGS)
+        for index in INDEX:
+            rows.zero_grad()
+            scaler.scale((lookup(index, weight) * dense).square().sum()).backward()
+            scaler.step(rows)
+            scaler.update()
+        return weight.detach().clone(), dense.detach().clone(), (weight, dense, rows)
+
+    plain, scaled = run(torch.amp.GradScaler("cpu", enabled=False)), run(scaler := torch.amp.GradScaler("cpu", init_scale=1024.0))
+    assert torch.allclose(plain[0], scaled[0], rtol=1e-5) and torch.allclose(plain[1], scaled[1], rtol=1e-5)
+    weight, dense, rows = scaled[2]
+    rows.zero_grad()
+    scaler.scale((lookup(INDEX[0], weight) * dense).sum() * float("inf")).backward()
+    scaler.step(rows)
+    scaler.update()
+    assert torch.equal(weight, scaled[0]) and torch.equal(dense, scaled[1])

@@ -315,3 +315,5 @@ def test_another_number_of_processes_keeps_the_whole_batch(script):
     assert run.returncode == 0, run.stderr
     again = script("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.devices=2", "data.batch_size=33")
     assert again.returncode == 1 and "data.batch_size=33: the checkpoint has 64" in again.stderr
+    again = script("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.devices=2")
+    assert again.returncode == 1 and "steps take 64 positives, 2 processes of data.batch_size=64 would take 128" in again.stderr

@@ -17,12 +17,13 @@ class BareLoop:
         data: the data module, set up.
         config: as ``train.yaml`` composes it.
         distinct: encode each distinct item of a batch once, as the framework does; False: every row, as one would at first.
+        device: where it trains.
 
     Raises:
-        UserError: for another model, loss or history.
+        UserError: for settings that it does not know.
     """
 
-    def __init__(self, data: Any, config: DictConfig, distinct: bool) -> None:
+    def __init__(self, data: Any, config: DictConfig, distinct: bool, device: torch.device) -> None:
         self.augmented = config.model._target_.endswith(".DAT")
         task = config.loss.task
         self.in_batch = task._target_.endswith(".InBatchSoftmax")
@@ -45,16 +46,18 @@ class BareLoop:
                 self.parts[f"augmented {side}"] = nn.Embedding(schema.num_values(f"{side}_id"), model.dim)
                 width += model.dim
             self.parts[f"tower {side}"] = _tower(width, model.hidden_dims, model.dim, model.last_activation == "relu")
+        self.device = device
+        self.parts.to(device)
         options = {key: value for key, value in config.optimizer.items() if not key.startswith("_")}
         self.optimizer = torch.optim.AdamW(self.parts.parameters(), **options)
         train_item = data.tables["interactions/item"][data.tables["position/train"].long()]
-        self.log_q = torch.bincount(train_item, minlength=schema.num_items).clamp_min(1).div(len(train_item)).log()
+        self.log_q = torch.bincount(train_item, minlength=schema.num_items).clamp_min(1).div(len(train_item)).log().to(device)
 
     def run(self, warm_up: int, steps: int, now: Any) -> float:
         """Seconds per step after the warm-up."""
         position = self.data.tables["position/train"]
         size = self.data.batch_size
-        order = position[torch.randperm(len(position))]
+        order = position[torch.randperm(len(position))].to(self.device)
         started = 0.0
         for step in range(warm_up + steps):
             if step == warm_up:
@@ -65,13 +68,13 @@ class BareLoop:
 
     def step(self, position: Tensor) -> Tensor:
         """Gather, forward, backward, update; the loss."""
-        table = self.data.tables
+        table = self.data.tables  # on the device by now: the framework's turn comes first
         user, positive = (table[f"interactions/{side}"][position].long() for side in ("user", "item"))  # (batch,)
         num = len(positive)
-        negative = torch.randint(self.data.schema.num_train_items - 1, (num, self.num_negatives))
+        negative = torch.randint(self.data.schema.num_train_items - 1, (num, self.num_negatives), device=self.device)
         negative += negative >= positive[:, None]
         item = torch.cat([positive, negative.flatten()])
-        row = torch.arange(len(item))
+        row = torch.arange(len(item), device=self.device)
         if self.distinct:
             item, row = torch.unique(item, return_inverse=True)
         p_u, a_u = self._encode("user", self._user_features(position, user))
@@ -94,7 +97,7 @@ class BareLoop:
         table = self.data.tables
         features = {f.name: table[f"user/{f.name}"][user] for f in self.features["user"] if f.kind != "history"}
         if any(f.kind == "history" for f in self.features["user"]):
-            before = position[:, None] + torch.arange(-self.data.options.history_length, 0)
+            before = position[:, None] + torch.arange(-self.data.options.history_length, 0, device=self.device)
             known = before >= table["offset"][user][:, None]
             features["history"] = (table["interactions/item"][before.clamp_min(0)] + 1) * known
         return features
@@ -122,7 +125,9 @@ class BareLoop:
             count = torch.bincount(positive, minlength=len(item)).float()
             return F.cross_entropy(logits + count.log().expand_as(logits).scatter(1, positive[:, None], 0.0), positive)
         same = item == item[:, None]  # (batch, batch)
-        return F.cross_entropy(logits.masked_fill(same ^ torch.eye(len(item), dtype=torch.bool), float("-inf")), positive)
+        return F.cross_entropy(
+            logits.masked_fill(same ^ torch.eye(len(item), dtype=torch.bool, device=self.device), float("-inf")), positive
+        )
 
     def _alignment(self, p_v: Tensor, category: Tensor, row: Tensor) -> Tensor:
         """Eq. 3 as one would write it: a loop over categories."""
@@ -142,15 +147,35 @@ class BareLoop:
 
 
 def _check(config: DictConfig, augmented: bool, in_batch: bool) -> None:
+    """Equal work or none: the loop does what these settings say, whatever the others are."""
     bce = config.loss.task._target_.endswith(".BCE")
     if not (augmented or config.model._target_.endswith(".TwoTower")) or not (bce or in_batch):
         raise UserError(
             "the bare loop is DAT or the two-tower model with BCE or the in-batch softmax: "
             "use model=dat or two_tower with loss/task=bce or in_batch_softmax"
         )
-    known = {"normalize": True, "activation": "relu", "dropout": 0, "id_dropout": 0, "share_item_table": False}
-    known["history._target_"] = "twotower.layers.history.Mean"
-    for key, value in {f"model.{key}": value for key, value in known.items()}.items():
+    known: dict[str, Any] = {
+        "model.normalize": True,
+        "model.activation": "relu",
+        "model.dropout": 0,
+        "model.id_dropout": 0,
+        "model.share_item_table": False,
+        "model.history._target_": "twotower.layers.history.Mean",
+        "negatives._target_": f"twotower.data.sampling.{'InBatch' if in_batch else 'Uniform'}",
+        "negatives.exclude_positives": False,
+        "data.positives": "interactions",
+        "optimizer._target_": "torch.optim.AdamW",
+        "trainer.precision": "32-true",
+    }
+    if augmented:
+        known |= {"model.augment_gradient": "both", "loss.over_dim": "sum"}
+    if augmented and (config.loss.lambda1 or config.loss.lambda2):
+        known["loss.reduction"] = "pairs"
+    if config.loss.get("lambda3"):
+        paper = {"major": "batch", "detach_major": False, "count": "pairs", "min_items": 2, "unbiased": True}
+        paper |= {"weighting": "none", "over_categories": "sum", "momentum": 0}
+        known |= {f"loss.alignment.{key}": value for key, value in paper.items()}
+    for key, value in known.items():
         if OmegaConf.select(config, key) != value:
             raise UserError(f"{key}={OmegaConf.select(config, key)}: the bare loop knows {key}={value} alone")
 

@@ -32,19 +32,20 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         UserError: for a model or loss that the bare loop does not know, and for a peer that fails.
     """
     check_number("rounds", config.rounds, 1)
-    check_number("steps", config.steps, 1)
+    check_number("steps", config.steps, 2)
     steps = config.steps
     OmegaConf.set_struct(config, False)
     settings = OmegaConf.create({key: value for key, value in config.items() if key not in OWN})
     seed_everything(config.seed)
     data, task = build(settings, {})
+    device = build_part(settings, "trainer", logger=False).strategy.root_device
     contestants: dict[str, Callable[[], float]] = {"framework": lambda: framework_step(settings, data, task, steps)}
     if config.compiled:
         fast = build(settings, {})[1]
         fast.step = compiled(fast.step)
         contestants["framework, compiled"] = lambda: framework_step(settings, data, fast, steps)
     for name, distinct in (("bare loop, distinct items once", True), ("bare loop, every row encoded", False)):
-        bare = BareLoop(data, settings, distinct)
+        bare = BareLoop(data, settings, distinct, device)
         contestants[name] = lambda bare=bare: bare.run(WARM_UP, steps, now)  # type: ignore[misc]
     with peers.started(config.benchmark.peers, data, settings, steps) as others:
         contestants |= others
@@ -58,7 +59,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         "model": config.model._target_.split(".")[-1],
         "loss": config.loss.task._target_.split(".")[-1],
         "batch_size": data.batch_size,
-        "device": str(task.device),
+        "device": str(device),
         "threads": torch.get_num_threads(),
         "step_ms": {name: 1000 * value for name, value in step.items()},
         "positives_per_second": {name: data.batch_size / value for name, value in step.items()},
@@ -66,7 +67,9 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
             name: [theirs / ours for ours, theirs in zip(seconds["framework"], values, strict=True)]
             for name, values in seconds.items()
         },
-        "parts_ms": {name: 1000 * value for name, value in parts_of_a_step(data, task, steps, step["framework"]).items()},
+        "parts_ms": {
+            name: 1000 * value for name, value in parts_of_a_step(data, task.to(device), steps, step["framework"]).items()
+        },
         "evaluation_seconds": evaluation_seconds(settings, data, task),
         "evaluated_users": len(data.tables["position/test"]),
         "preparation_seconds": data.meta.get("seconds"),

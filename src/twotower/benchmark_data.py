@@ -113,7 +113,10 @@ class Worker:
     def ask(self, steps: int) -> dict[str, Any]:
         """Seconds per step and for feeding one, after ``steps`` of each; of 0 steps, what the whole process took."""
         self.connection.send(steps)
-        return self.connection.recv()
+        found = self.connection.recv()
+        if isinstance(found, UserError):
+            raise found
+        return found
 
     def stop(self) -> None:
         """End the process."""
@@ -122,6 +125,13 @@ class Worker:
 
 
 def _work(connection: Connection, config: Any, mode: str, threads: int) -> None:
+    try:
+        _answer(connection, config, mode, threads)
+    except UserError as error:
+        connection.send(error)
+
+
+def _answer(connection: Connection, config: Any, mode: str, threads: int) -> None:
     torch.set_num_threads(threads)
     memory = AnonymousPeak()
     started = now()

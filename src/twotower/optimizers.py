@@ -52,6 +52,7 @@ class RowSparse(AdamW):
             row_sparse = getattr(parameter, "is_table", False) and num_rows(parameter) >= min_rows
             parameter.row_sparse = row_sparse  # type: ignore[attr-defined]
         super().__init__(found, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # a gradient scaler must unscale before the step: rows know of no scale
         self.table_share = 1.0 if table_lr is None or lr == 0 else table_lr / lr  # a scheduler moves both
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

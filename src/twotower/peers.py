@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from twotower.types import UserError
@@ -31,8 +31,16 @@ def started(pythons: dict[str, str], data: Any, config: DictConfig, steps: int) 
         steps: per turn.
 
     Raises:
-        UserError: if a peer's process fails.
+        UserError: if the config asks for what they do not do, and if a peer's process fails.
     """
+    ids = {"model.user_features": ["user_id"], "model.item_features": ["item_id"], "data.history_length": 0}
+    ids["loss.task._target_"] = "twotower.losses.in_batch_softmax.InBatchSoftmax"
+    for key, value in ids.items() if pythons else ():
+        if OmegaConf.select(config, key) != value:
+            raise UserError(
+                "peers have ids alone and an in-batch softmax: use loss/task=in_batch_softmax data.history_length=0 "
+                "model.user_features=[user_id] model.item_features=[item_id]"
+            )
     present = {name: python for name, python in pythons.items() if Path(python).exists()}
     for name in pythons.keys() - present.keys():
         Console(stderr=True).print(

@@ -214,6 +214,10 @@ def _check_sharding(trainer: pl.Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UserError("model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp")
+    if str(trainer.precision).startswith("16"):
+        raise UserError(
+            "trainer.precision=16-mixed would skip steps in one process alone: use bf16-mixed, or set model.sharding=none"
+        )
     if trainer.gradient_clip_val is not None:
         raise UserError(
             "trainer.gradient_clip_val would clip each process's rows by another norm: leave it out, or set model.sharding=none"

@@ -102,6 +102,18 @@ def test_a_resumed_epoch_reads_this_window_and_the_next_and_no_others():
     assert len(reads) == 2 * BLOCKS and len(order._windows) == 2  # no window is made twice
 
 
+def test_the_next_window_is_always_being_made():
+    order = WindowOrder(6400, 640, 1, ignore)
+    for window in range(9):
+        order[int(order.bounds[window]) : int(order.bounds[window]) + 8]
+        assert order._windows.keys() == {window, window + 1}
+
+
+def test_a_window_that_covers_the_data_is_one_window():
+    for num in (100, 1000, 1_000_063):
+        assert len(WindowOrder(num, num, 1, ignore).starts) == 1
+
+
 def test_what_reading_ahead_touches_exists(data):
     num = len(data.tables["position/train"])
     for first in range(0, num, 7):

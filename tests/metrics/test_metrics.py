@@ -83,3 +83,12 @@ def test_against_torchmetrics():
 def test_impossible_cutoffs_are_refused(k):
     with pytest.raises(UserError, match="metric.ndcg.k"):
         NDCG(1, k)
+
+
+@pytest.mark.parametrize("metric", [HitRate(1, [10]), Recall(1, [10]), NDCG(1, [10]), MRR(1)])
+def test_a_batch_of_nobody_changes_nothing(metric):
+    metric.update(RANK, ALL)
+    metric.update(RANK[:0, :1], ALL[:0, :1])
+    found = metric.compute()
+    metric.reset()
+    assert torch.equal(found, value(metric))

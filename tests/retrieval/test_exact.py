@@ -90,3 +90,15 @@ def test_top_k_leaves_out_what_each_user_has_seen(monkeypatch):
     interests = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     score, index = exact.top_k(interests, item, seen_row[:0], seen_item[:0], 9)
     assert index.tolist() == [[1, 2, 0, 3]]  # 2, 1.6, 1, and the better of -1 and 0
+
+
+def test_ranking_is_exact_in_a_run_of_mixed_precision():
+    """Rounded to bfloat16, hundreds of these scores would tie."""
+    torch.manual_seed(0)
+    user, item, target = torch.randn(20, 16), torch.randn(2000, 16), torch.randint(2000, (20, 1))
+    expected, (scores, items) = target_ranks(user, item, target, NONE, NONE), exact.top_k(user, item, NONE, NONE, 50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (user @ item.T).dtype == torch.bfloat16
+        assert torch.equal(target_ranks(user, item, target, NONE, NONE), expected)
+        found = exact.top_k(user, item, NONE, NONE, 50)
+    assert torch.equal(found[0], scores) and torch.equal(found[1], items)

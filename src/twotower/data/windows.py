@@ -13,7 +13,7 @@ BLOCKS = 64  # per window: that many stretches of the data meet in each batch
 class WindowOrder:
     """A permutation of ``0 … num - 1``, sliced like a tensor, of which two windows are in memory.
 
-    Blocks of ``window // 64`` neighbours are shuffled, 64 of them are a window, and each window is shuffled in itself. Any slice
+    Blocks of ``window / 64`` neighbours are shuffled, 64 of them are a window, and each window is shuffled in itself. Any slice
     follows from the seed alone, so a run can start anywhere. While one window is used, a thread makes the next and reads ahead.
 
     Args:
@@ -25,7 +25,7 @@ class WindowOrder:
 
     def __init__(self, num: int, window: int, seed: int, read_ahead: Callable[[int, int], None]) -> None:
         self.num = num
-        self.block = max(1, window // BLOCKS)
+        self.block = -(-window // BLOCKS)
         self.seed = seed
         self.read_ahead = read_ahead
         num_blocks = -(-num // self.block)
@@ -49,7 +49,7 @@ class WindowOrder:
 
     def _window(self, window: int) -> Tensor:
         kept = range(window, min(window + 2, len(self.starts)))
-        if window not in self._windows or len(self._windows) < len(kept):
+        if self._windows.keys() != set(kept):
             self._windows = {number: self._windows.get(number) or self._thread.submit(self._make, number) for number in kept}
         return self._windows[window].result()
 

@@ -12,5 +12,4 @@ class MRR(RankMetric):
 
     def per_user(self, rank: Tensor) -> Tensor:
         """``(batch, num_targets)`` ranks to ``(batch, 1)``."""
-        best = rank.where(rank > 0, rank.max() + 1).amin(1, keepdim=True)
-        return 1 / best.double()
+        return (1 / rank.double()).where(rank > 0, 0.0).amax(1, keepdim=True)

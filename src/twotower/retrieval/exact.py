@@ -1,6 +1,7 @@
 """Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
     chunks = _chunks(user, item, seen_row, seen_item)
-    return torch.cat([_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks])
+    with _full_precision(user.device):
+        return torch.cat([_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks])
 
 
 def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +54,8 @@ def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: in
     k = min(k, len(item))
     found = []
     for rows, row, seen in _chunks(user, item, seen_row, seen_item):
-        scores = user[rows] @ item.T
+        with _full_precision(user.device):
+            scores = user[rows] @ item.T
         scores = scores.amax(1) if scores.dim() == 3 else scores  # (rows, num_items)
         scores[row, seen] = float("-inf")
         found.append(scores.topk(k, dim=1))
@@ -75,6 +78,18 @@ def _chunks(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> 
     seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
     for start, first, last in zip(range(0, num, rows), seen_bounds, seen_bounds[1:], strict=False):
         yield slice(start, start + rows), seen_row[first:last] - start, seen_item[first:last]
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, scores are not rounded, however the model is trained: rounded ones tie, and ties count against the model."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _rows_per_chunk(scores_per_row: int, device: str) -> int:
