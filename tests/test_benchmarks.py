@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,6 +113,7 @@ settings = json.load(open(sys.argv[1]))
 import numpy
 pairs = numpy.load(settings["pairs"])
 assert pairs["user"].max() < settings["num_users"] and pairs["item"].max() < settings["num_items"]
+open("log", "w")
 for _ in sys.stdin:
     print("noise of a library")
     print("seconds", settings["batch_size"] * settings["steps"] / 1000, flush=True)
@@ -126,6 +128,7 @@ def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
     data, _, config = parts(*STEPS[6:], *IDS)
     with peers.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
         assert list(found) == ["fake"] and found["fake"]() == 0.128
+    assert not (Path.cwd() / "log").exists()  # what a peer writes where it stands goes with its folder
 
 
 def test_a_peer_that_fails_is_named(script):

@@ -77,11 +77,12 @@ def restore_config(about: dict[str, Any], config: DictConfig) -> DictConfig:
         elif root in saved:
             OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
     saved.ckpt_path = config.ckpt_path
-    if "data" in config and None not in (whole_batch, _whole_batch(saved)) and whole_batch != _whole_batch(saved):
+    new_batch = _whole_batch(saved)
+    if "data" in config and None not in (whole_batch, new_batch) and whole_batch != new_batch:
         num, size = settings.processes(saved.trainer), saved.data.batch_size
         raise UserError(
             f"the checkpoint's steps take {whole_batch} positives, {num} processes of data.batch_size={size} would take "
-            f"{_whole_batch(saved)}: set data.batch_size={whole_batch}/{num}, or as many processes as before"
+            f"{new_batch}: set data.batch_size={whole_batch}/{num}, or as many processes as before"
         )
     return saved
 

@@ -81,9 +81,14 @@ class _Peer:
     def __init__(self, name: str, python: str, settings: Path) -> None:
         self.name = name
         self.errors = (settings.parent / f"{name}.err").open("w+")
-        script = SCRIPTS / f"with_{name}.py"
+        command = [str(Path(python).absolute()), str(SCRIPTS / f"with_{name}.py"), str(settings)]
         self.process = subprocess.Popen(
-            [python, str(script), str(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            command,
+            cwd=settings.parent,  # some write logs where they stand
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
         )
 
     def __enter__(self) -> "_Peer":
