@@ -63,3 +63,18 @@ class Reader(Protocol):
     def read(self, data_dir: Path) -> Frames:
         """Parse the raw files."""
         ...
+
+
+class WithoutFiles:
+    """The part of a reader that makes its data up: there are no files, and its settings are all its attributes."""
+
+    def options(self) -> dict[str, object]:
+        """All settings."""
+        return dict(vars(self))
+
+    def sources(self, data_dir: Path) -> list[Path]:
+        """No files."""
+        return []
+
+    def fetch(self, data_dir: Path) -> None:
+        """Nothing to download."""

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from twotower.data import store
-from twotower.data.frames import Frames
+from twotower.data.frames import Frames, WithoutFiles
 from twotower.types import Feature, Schema, UserError, check_number
 
 PER_USER = 30  # interactions; the last two are for validation and test
@@ -17,7 +17,7 @@ USERS_PER_CHUNK = 100_000
 NUM_CATEGORIES, NUM_SEGMENTS = 20, 100
 
 
-class RandomClicks:
+class RandomClicks(WithoutFiles):
     """A reader that reads nothing: its data are written by :meth:`write` and say nothing about anybody's taste.
 
     Args:
@@ -34,17 +34,6 @@ class RandomClicks:
         self.num_users = num_interactions // PER_USER
         self.num_items = num_items
         self.history = history
-
-    def options(self) -> dict[str, object]:
-        """All settings."""
-        return dict(vars(self))
-
-    def sources(self, data_dir: Path) -> list[Path]:
-        """No files."""
-        return []
-
-    def fetch(self, data_dir: Path) -> None:
-        """Nothing to download."""
 
     def read(self, data_dir: Path) -> Frames:
         """Refuse: frames of this size are what :meth:`write` is there to avoid."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twotower.data.frames import Frames
+from twotower.data.frames import Frames, WithoutFiles
 from twotower.types import check_number
 
 USERS_PER_CHUNK = 50_000
@@ -15,7 +15,7 @@ FAVOURITE_SHARE = 0.85  # the rest of a user's choices follow the clusters' popu
 START_TIME = 1_600_000_000
 
 
-class Synthetic:
+class Synthetic(WithoutFiles):
     """Users choose a cluster, then an item of it by popularity; they never take the same item twice.
 
     ``P(item | user) = P(cluster | user) P(item | cluster)``. A user has three favourite clusters; clusters and items follow
@@ -54,17 +54,6 @@ class Synthetic:
         self.num_clusters = num_clusters
         self.interactions_per_user = interactions_per_user
         self.seed = seed
-
-    def options(self) -> dict[str, object]:
-        """All settings."""
-        return dict(vars(self))
-
-    def sources(self, data_dir: Path) -> list[Path]:
-        """No files."""
-        return []
-
-    def fetch(self, data_dir: Path) -> None:
-        """Nothing to download."""
 
     def read(self, data_dir: Path) -> Frames:
         """Generate the world."""
