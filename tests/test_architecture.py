@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "models": {"types", "layers", "sharding"},
     "losses": {"types", "losses", "distributed"},
     "task": {"types", "retrieval", "metrics", "sharding", "sharding_checkpoint"},
-    "callbacks": {"types"},
+    "callbacks": {"types", "sharding"},
     "diagnostics": {"types", "retrieval", "diagnostics"},
     "loggers": {"types"},
     "distributed": set(),

@@ -44,6 +44,10 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         fast = build(settings, {})[1]
         fast.step = compiled(fast.step)
         contestants["framework, compiled"] = lambda: framework_step(settings, data, fast, steps)
+        if device.type == "cuda":
+            recorded = build(settings, {})[1]
+            recorded.step = compiled(recorded.step, cuda_graphs=True)
+            contestants["framework, CUDA graphs"] = lambda: framework_step(settings, data, recorded, steps, fixed_shapes=True)
     for name, distinct in (("bare loop, distinct items once", True), ("bare loop, every row encoded", False)):
         bare = BareLoop(data, settings, distinct, device)
         contestants[name] = lambda bare=bare: bare.run(WARM_UP, steps, now)  # type: ignore[misc]
@@ -120,12 +124,14 @@ class StepClock(Callback):
             self.seconds = (now() - self.started) / (trainer.max_steps - WARM_UP)
 
 
-def framework_step(config: DictConfig, data: Any, task: Any, steps: int) -> float:
+def framework_step(config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False) -> float:
     """Seconds per step of ``trainer.fit``, everything included."""
     clock = StepClock()
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
     config.trainer = {**config.trainer, **quiet, "max_steps": WARM_UP + steps, "max_epochs": -1}
+    data.fixed_shapes = fixed_shapes
     build_part(config, "trainer", logger=False, callbacks=[clock]).fit(task, data)
+    data.fixed_shapes = False
     return clock.seconds
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning import callbacks
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
+from twotower.sharding import shard_of
 from twotower.types import UserError, check_choice, check_number
 
 
@@ -55,33 +56,54 @@ class Speed(Callback):
     Args:
         compile: fuse model and loss into kernels of their own (``torch.compile``); random draws stay those of the uncompiled
             step, but for a transformer's dropout on a CPU. It takes half a minute or more, and on a CPU a C++ compiler.
+        cuda_graphs: record the compiled step's kernels once and replay them, so that a GPU waits for no Python. All batches
+            then have one shape, with item rows that are padding, and no step waits for the GPU to count items.
         float32_matmul: ``highest``, or ``high`` or ``medium``: a GPU may then multiply in TF32 or bfloat16
             (``torch.set_float32_matmul_precision``).
 
     Raises:
-        UserError: for an unknown precision, and without a compiler.
+        UserError: for an unknown precision, without a compiler, and for CUDA graphs that are not compiled.
     """
 
-    def __init__(self, compile: bool, float32_matmul: str) -> None:
+    def __init__(self, compile: bool, cuda_graphs: bool, float32_matmul: str) -> None:
         check_choice("callbacks.speed.float32_matmul", float32_matmul, ("highest", "high", "medium"))
+        if cuda_graphs and not compile:
+            raise UserError("callbacks.speed.cuda_graphs=true records the compiled step: set callbacks.speed.compile=true too")
         self.compile = compile
+        self.cuda_graphs = cuda_graphs
         self.float32_matmul = float32_matmul
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the first step."""
+        """Before the first step.
+
+        Raises:
+            UserError: for what can be neither compiled nor recorded.
+        """
         torch.set_float32_matmul_precision(self.float32_matmul)
-        if self.compile:
-            for parameter in pl_module.parameters():
-                if getattr(parameter, "row_sparse", False) or getattr(parameter, "shard", None):
-                    raise UserError(
-                        "callbacks.speed.compile=true knows no row-sparse and no sharded tables: set optimizer=adamw and "
-                        "model.sharding=none, or it to false"
-                    )
-            pl_module.step = compiled(pl_module.step)  # type: ignore[assignment,arg-type]
+        if not self.compile:
+            return
+        for parameter in pl_module.parameters():
+            if getattr(parameter, "row_sparse", False) or shard_of(parameter) is not None:
+                raise UserError(
+                    "callbacks.speed.compile=true knows no row-sparse and no sharded tables: set optimizer=adamw and "
+                    "model.sharding=none, or it to false"
+                )
+        if self.cuda_graphs:
+            if pl_module.device.type != "cuda" or trainer.world_size > 1:
+                raise UserError(
+                    f"callbacks.speed.cuda_graphs=true is for one process with an NVIDIA GPU, here are {trainer.world_size} on "
+                    f"{pl_module.device.type}: set it to false"
+                )
+            trainer.datamodule.fixed_shapes = True  # type: ignore[attr-defined]
+        pl_module.step = compiled(pl_module.step, self.cuda_graphs)  # type: ignore[assignment,arg-type]
 
 
-def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
-    """``torch.compile`` for batches of any shape, with the random draws of the uncompiled step.
+def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..., Any]:
+    """``torch.compile`` with the random draws of the uncompiled step, for batches of any shape.
+
+    Args:
+        step: model and loss.
+        cuda_graphs: record it for each shape, of which there should be few.
 
     Raises:
         UserError: where there is no C++ compiler.
@@ -91,7 +113,8 @@ def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
         raise UserError(
             f"callbacks.speed.compile=true needs a C++ compiler ({' or '.join(compilers)}): install one, or set it to false"
         )
-    return torch.compile(step, dynamic=True, options={"fallback_random": True})
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
+    return torch.compile(step, dynamic=not cuda_graphs, options=options)
 
 
 class Throughput(Callback):

@@ -116,7 +116,8 @@ class Batch(NamedTuple):
     Attributes:
         user: features of the positives' users, each ``(batch, ...)``.
         item: features of the distinct items, each ``(num_distinct, ...)``.
-        item_index: ``(num_distinct,)`` corpus index of each distinct item.
+        item_index: ``(num_distinct,)`` corpus index of each distinct item, ascending. Rows of the corpus size are padding, where
+            shapes are fixed: no row of ``positive`` or ``negative`` names them, they were never drawn and have no category.
         category: ``(num_distinct,)`` primary category, -1 where missing.
         positive: ``(batch,)`` row of each positive in ``item``.
         negative: ``(batch, num_negatives)`` rows of each positive's own negatives, or None if negatives are shared.

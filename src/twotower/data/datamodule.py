@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from twotower.data import rows, sampling, store
+from twotower.data.distinct import distinct_items
 from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
@@ -86,6 +87,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.seed = seed
         self.shuffle_window = shuffle_window
         self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
+        self.fixed_shapes = False  # True: as many item rows in every batch as it can need, some of them padding
         self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
         self.shown_clicks: int | None = None  # a number: evaluation's histories end with that many clicks, and lack those before
         self.tables: dict[str, Tensor] = {}
@@ -204,17 +206,20 @@ class RetrievalDataModule(pl.LightningDataModule):
             sampling.seed(index.seed + index.rank, index.position.device)
         tables = self._tables_on(index.position.device)
         position, positive, user = (positives.own(part) for part in (index.position, positives.item, positives.user))  # (batch,)
-        distinct, row = torch.unique(torch.cat([positive, drawn.item.flatten()]), return_inverse=True)
+        item = torch.cat([positive, drawn.item.flatten()])
+        room = min(len(item), self.schema.num_train_items) if self.fixed_shapes else None
+        distinct, row = distinct_items(item, room, padding=self.schema.num_items)
+        known = distinct.clamp_max(self.schema.num_train_items - 1)  # padding has some item's features, and nobody asks for it
         negative_row, own = row[len(positive) :], drawn.item.dim() == 2
         return Batch(
             user=self.user_features(position, user),
-            item=self.item_features(distinct),
+            item=self.item_features(known),
             item_index=distinct,
-            category=tables["category"][distinct].long(),
+            category=tables["category"][known].long().masked_fill(distinct != known, -1),
             positive=row[: len(positive)],
             negative=negative_row.view_as(drawn.item) if own else None,
             num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
-            log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[distinct],
+            log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[known],
             num_pairs=len(positive) * (1 + drawn.num),
             behaviour=rows.take(tables["interactions/behaviour"], position).long() if self.meta["behaviours"] else None,
             excluded=positives.pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
