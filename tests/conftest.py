@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -56,13 +57,26 @@ def data(tmp_path):
 
 
 def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
-    """What ``worker(rank)`` gives in each of two gloo processes, by rank. It must be a module's function."""
+    """What ``worker(rank)`` gives in each of two gloo processes, by rank. It must be a module's function.
+
+    Raises:
+        ChildProcessError: if one of them ends without an answer.
+    """
     context = mp.get_context("spawn")
     queue = context.SimpleQueue()
     processes = [context.Process(target=_join, args=(worker, rank, f"file://{rendezvous}", queue)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = dict(queue.get() for _ in processes)
+    found: dict[int, Any] = {}
+    while len(found) < len(processes):
+        if not queue.empty():
+            rank, answer = queue.get()
+            found[rank] = answer
+        elif any(process.exitcode for process in processes):  # not None, not 0
+            for process in processes:
+                process.kill()
+            raise ChildProcessError("a process ended without an answer; its traceback is above")
+        time.sleep(0.01)
     for process in processes:
         process.join(60)
     return [found[rank] for rank in range(2)]

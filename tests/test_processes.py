@@ -20,6 +20,7 @@ DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
         ("model=two_tower", "loss/task=sampled_softmax", "negatives=popularity", "data.positives=users"),
         (*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"),
         (*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"),
+        (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true"),
     ],
     ids=lambda settings: "+".join(settings[4:]),
 )

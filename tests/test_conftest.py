@@ -1,0 +1,16 @@
+"""What the tests stand on."""
+
+import pytest
+
+from tests.conftest import in_two_processes
+
+
+def second_fails(rank):
+    if rank == 1:
+        raise OSError("the disk is full")
+    return rank
+
+
+def test_a_process_that_dies_ends_the_wait(tmp_path):
+    with pytest.raises(ChildProcessError, match="without an answer"):
+        in_two_processes(second_fails, tmp_path / "rendezvous")
