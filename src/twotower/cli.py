@@ -42,6 +42,7 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
 
     def job(config: DictConfig) -> Any:
         _quiet()  # again where a launcher has started a process
+        os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
             return function(config)
         except Exception as error:
@@ -49,6 +50,8 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
                 raise
             failures.append(error)  # Hydra would print a line of its own
             return None
+        finally:
+            os.environ[DEBUG] = "1"
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
