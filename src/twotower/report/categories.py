@@ -43,6 +43,8 @@ def by_category(section: Section, wanted: Wanted) -> Figure | None:
         f"{wanted.level:.0%}".replace("%", " %")
         + f" intervals over users, each by itself: of {len(groups)}, some miss zero by chance"
     )
+    if len(others) > len(shown):
+        how += f"; the best {len(shown)} of {len(others)} variants"
     figure.suptitle(f"{what} by category, largest in training first (test users)\n{how}", fontsize=10)
     return figure
 
