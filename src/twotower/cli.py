@@ -104,6 +104,8 @@ def explain(error: BaseException) -> str | None:
         return f"{match[1]}={match[2]}: there is no such option{_suggest(match[2], options)}; choose from {', '.join(options)}"
     if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
+    if "Config group override must be a string" in text:
+        return "a config group takes one of its options, not null (logger=none, say)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
     if "parameters that were not used in producing the loss" in text:
@@ -111,6 +113,8 @@ def explain(error: BaseException) -> str | None:
             "some parameters get no gradient (augmented vectors: model.augment_gradient=mimic with a lambda of 0), and several "
             "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
         )
+    if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
+        return "no memory left: lower data.batch_size, negatives.num or data.eval_batch_size"
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
             where = f" {link.filename}:" if link.filename else ""

@@ -46,12 +46,15 @@ def train(config: DictConfig) -> dict[str, float]:
     logger = _logger(config, about)
     trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
     data, task = build(config, about, trainer)
+    _check_monitors(config, task)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(best)
     else:
+        if trainer.max_epochs == 0 or trainer.max_steps == 0:
+            raise UserError("trainer.max_epochs and trainer.max_steps must not be 0: there would be nothing to test")
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.processed
     chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
@@ -225,7 +228,19 @@ def _check_sharding(trainer: pl.Trainer) -> None:
 
 
 def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
-    return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in config.metric]
+    names = [name for name in config.metric if config.metric[name]]
+    return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
+
+
+def _check_monitors(config: DictConfig, task: RetrievalTask) -> None:
+    """What a callback follows must be measured: Lightning would say so after a whole epoch."""
+    labels = [label for metric in task.metrics for label in metric.labels()]
+    measured = {"val/zero_items"} | {f"val/{group}/{label}".replace("//", "/") for group in task.group_names for label in labels}
+    for name, callback in config.callbacks.items():
+        monitor = callback.get("monitor") if callback else None
+        if str(monitor).startswith("val/") and monitor not in measured:
+            overall = ", ".join(f"val/{label}" for label in labels)
+            raise UserError(f"callbacks.{name}.monitor={monitor} is not measured: choose from {overall}, or add to metric.*.k")
 
 
 def _logger(config: DictConfig, about: dict[str, Any]) -> Any:

@@ -162,11 +162,13 @@ class RetrievalTask(pl.LightningModule):
             metric.reset()
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
+        check_finite(self.corpus, "item")
         num_users = sum(map(len, loader.position[: int(num_steps[0])]))
         self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = self.model.encode_user(batch.user).float()  # (batch, dim)
+        check_finite(user, "user")
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
         for metric in self.metrics:
             metric.update(rank, batch.group)
@@ -186,6 +188,16 @@ class RetrievalTask(pl.LightningModule):
         self._forecast = None  # it holds the corpus
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+
+def check_finite(vectors: Tensor, side: str) -> None:
+    """Refuse to rank with vectors that are no numbers: their ranks are, and would look like a result.
+
+    Raises:
+        UserError: naming the cure.
+    """
+    if not torch.isfinite(vectors).all():
+        raise UserError(f"{side} vectors are no longer finite numbers: lower optimizer.lr or the loss weights")
 
 
 class Placeholder(nn.Module):
