@@ -107,6 +107,17 @@ def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(dat
     assert first != draws(2) and first != draws(1, rank=1)
 
 
+def test_no_two_seeds_of_some_epochs_are_alike():
+    """Nor is a step's the one that orders its epoch: draws of one generator twice are no draws."""
+    seeds = []
+    loader = training(torch.arange(20), 4, 5)
+    order = loader._order
+    loader._order = lambda seed: seeds.append(seed) or order(seed)
+    for _ in range(3):
+        seeds += [index.seed for index in loader]
+    assert len(seeds) == len(set(seeds)) == 3 * (1 + 5)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_training_shards_cover_each_row_once(world_size):
     position = torch.arange(101)

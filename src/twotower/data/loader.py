@@ -73,7 +73,7 @@ class TrainLoader:
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
-            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, batch), self.rank, self.world_size)
+            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, 1 + batch), self.rank, self.world_size)
 
     def _order(self, seed: int) -> Tensor | WindowOrder:
         """``(num_positives,)`` places in ``position``, in the epoch's order."""
@@ -103,6 +103,7 @@ class TrainLoader:
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
     def _seed(self, *where: int) -> int:
+        """A last zero is no entropy: ``[seed, epoch, 0]`` is ``[seed, epoch]``, the order's own."""
         return int(np.random.SeedSequence([self.seed, *where]).generate_state(1)[0])
 
 
