@@ -194,5 +194,9 @@ def test_impossible_towers_are_refused(data, changes):
 
 
 def test_unknown_values_of_a_feature_have_a_row_of_their_own():
+    """It starts at zero, so that values that training never met add no noise; where it meets missing ones, the row learns."""
     embedding = FeatureEmbedding((Feature("colour", "categorical", 3),), 2, None, "zero")
-    assert (embedding({"colour": torch.tensor([0])}) != 0).all()
+    unknown = embedding({"colour": torch.tensor([0])})
+    assert (unknown == 0).all() and (embedding({"colour": torch.tensor([1, 2])}) != 0).all()
+    unknown.sum().backward()
+    assert embedding.embeddings[0].weight.grad.tolist() == [[1, 1], [0, 0], [0, 0]]

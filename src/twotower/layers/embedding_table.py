@@ -16,7 +16,8 @@ class EmbeddingTable(nn.Module):
     Args:
         num_values: vocabulary size with index 0.
         dim: width of a row.
-        cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own ``trained`` row.
+        cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own ``trained`` row, which starts at zero
+            and stays there if training never meets index 0.
         sharding: see :func:`table`.
     """
 
@@ -24,6 +25,8 @@ class EmbeddingTable(nn.Module):
         super().__init__()
         self.cold_ids = cold_ids
         self.weight = table(num_values, dim, sharding)
+        if cold_ids == "trained":
+            self._set_cold_row(self.weight.new_zeros(dim))
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch,)`` indices to ``(batch, dim)`` rows."""
@@ -38,14 +41,17 @@ class EmbeddingTable(nn.Module):
             return rows
         return torch.where((index == 0)[:, None], mean_row(self.weight), rows)
 
-    @torch.no_grad()
     def fix_cold_row(self) -> None:
         """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
-        shard = shard_of(self.weight)
-        cold = mean_row(self.weight) if self.cold_ids == "mean" else self.weight.new_zeros(self.weight.shape[1])
-        if self.cold_ids != "trained" and (shard is None or shard.rank == 0):
-            self.weight[0] = cold
+        if self.cold_ids != "trained":
+            self._set_cold_row(mean_row(self.weight) if self.cold_ids == "mean" else self.weight.new_zeros(self.weight.shape[1]))
         self.cold_ids = "trained"
+
+    @torch.no_grad()
+    def _set_cold_row(self, row: Tensor) -> None:
+        shard = shard_of(self.weight)
+        if shard is None or shard.rank == 0:  # row 0 is the first process's first
+            self.weight[0] = row
 
 
 def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
