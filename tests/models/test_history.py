@@ -141,6 +141,20 @@ def test_transformer_takes_histories_of_like_length_together(monkeypatch):
     torch.testing.assert_close(parted, whole)
 
 
+def test_a_shorter_transformer_reads_the_last_items():
+    encoder, weight = Transformer(DIM, 3, 1, 1, 0.0), torch.randn(9, DIM)
+    longer, last = torch.tensor([[1, 2, 3, 4, 0], [0, 0, 0, 5, 6]]), torch.tensor([[2, 3, 4], [0, 5, 6]])
+    torch.testing.assert_close(encoder(longer, weight), encoder(last, weight))
+
+
+def test_embeddings_are_dropped_too():
+    """With the rate of nothing else above zero."""
+    torch.manual_seed(0)
+    encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.0), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    encoder.dropout.p = 0.5
+    assert not torch.equal(encoder(index, weight), encoder(index, weight))
+
+
 @pytest.mark.parametrize("encoder", [GRU(DIM, 0.5), Transformer(DIM, LENGTH, 1, 1, 0.5)], ids=["gru", "transformer"])
 def test_dropout_is_for_training(encoder):
     torch.manual_seed(0)

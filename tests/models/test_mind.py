@@ -9,6 +9,7 @@ from tests.losses.test_dat_loss import first_batch
 from tests.losses.test_functional import make_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
+from twotower.layers.history import known_last
 from twotower.models.mind import interest_mask, squash
 
 SMALL = ("model.dim=4", "model.hidden_dims=[5]", "model.num_interests=2", "model.num_iterations=3", "data.history_length=6")
@@ -41,6 +42,15 @@ def test_routing_is_numpy(history, data):
     found = model.route(torch.tensor([history])).detach()[0]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert not np.allclose(expected[0], expected[1])
+
+
+def test_a_shorter_length_reads_the_last_items(data):
+    model = make(data, "model.length=3")
+    longer, last = torch.tensor([[9, 3, 1, 2, 0, 5]]), torch.tensor([[1, 2, 5]])
+    torch.testing.assert_close(model.route(longer), model.route(last))
+    batch = first_batch(data, Uniform(2, False))
+    short = batch._replace(user={**batch.user, "history": known_last(batch.user["history"])[:, -3:]})
+    torch.testing.assert_close(model(batch).user, model(short).user)
 
 
 def test_the_number_of_interests_follows_the_history():

@@ -77,7 +77,7 @@ class Transformer(nn.Module):
 
     Args:
         dim: width of the item embeddings and of every layer.
-        length: longest history, ``data.history_length``.
+        length: of a history, its last items that count; ``data.history_length`` for all.
         num_layers: blocks.
         num_heads: attention heads; they share ``dim``.
         dropout: of embeddings, attention weights and both parts of a block, in training.
@@ -100,7 +100,7 @@ class Transformer(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        index = known_last(index)
+        index = known_last(index)[:, -len(self.position) :]
         if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:  # a graph has one way
             return self._encode(index, weight)
         num, order = (index > 0).sum(1).sort()

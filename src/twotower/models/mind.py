@@ -31,7 +31,7 @@ class MIND(nn.Module):
         num_interests: ``K``, the most that a user can have.
         num_iterations: routing steps.
         attention_power: ``p``; 0 weighs interests alike, a large one takes the best alone.
-        length: longest history, ``data.history_length``.
+        length: of a history, its last items that count; ``data.history_length`` for all.
         normalize: L2-normalise interests and items.
         dropout: share of hidden units dropped in training.
         user_features: names of other inputs, none by default; the history is always one.
@@ -96,14 +96,15 @@ class MIND(nn.Module):
     def forward(self, batch: Batch) -> Towers:
         """The interests as the positive weighs them ``(batch, dim)``, and the distinct items."""
         interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
-        has = interest_mask((batch.user["history"] > 0).sum(1), interest.shape[1])  # (batch, num_interests)
+        num_items = (batch.user["history"] > 0).sum(1).clamp_max(len(self.first_logits))  # (batch,)
+        has = interest_mask(num_items, interest.shape[1])  # (batch, num_interests)
         score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
         weight = (self.attention_power * score).masked_fill(~has, float("-inf")).softmax(1)
         return Towers((weight[:, :, None] * interest).sum(1), item)
 
     def route(self, index: Tensor) -> Tensor:
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
-        index = known_last(index)
+        index = known_last(index)[:, -len(self.first_logits) :]
         known, num = index > 0, self.first_logits.shape[1]
         item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape) * known[..., None]
         item = item @ self.bilinear  # (batch, length, dim)
