@@ -38,6 +38,7 @@ class Schema(NamedTuple):
         num_train_items: items with a trained id row; item ``i`` has ``item_id`` feature ``i + 1``, cold items 0.
         num_categories: categories are ``0 … num_categories - 1``; -1 is missing.
         category_counts: training interactions of each category.
+        num_behaviours: behaviours are ``0 … num_behaviours - 1``; 0 where the data know one.
     """
 
     user: tuple[Feature, ...]
@@ -46,15 +47,19 @@ class Schema(NamedTuple):
     num_train_items: int
     num_categories: int
     category_counts: tuple[int, ...] = ()
+    num_behaviours: int = 0
 
     def plain(self) -> dict[str, Any]:
         """Containers of plain values, for checkpoints and JSON."""
-        return {
+        plain = {
             **self._asdict(),
             "user": [list(feature) for feature in self.user],
             "item": [list(feature) for feature in self.item],
             "category_counts": list(self.category_counts),
         }
+        if self.num_behaviours == 0:
+            del plain["num_behaviours"]  # younger than the fingerprints of prepared data, which this is part of
+        return plain
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Schema":
@@ -177,7 +182,7 @@ class Negatives(NamedTuple):
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
         exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
         in_batch: are the batch's positives themselves among them, once each?
-        num: how many each positive meets; of all processes together.
+        num: how many each positive meets, of all processes together. What was drawn counts, so that the positive itself may be one.
     """
 
     item: Tensor

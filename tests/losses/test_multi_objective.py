@@ -39,6 +39,18 @@ def test_by_hand():
     assert output.total.item() == pytest.approx(first + 0.5 * second, rel=1e-5)
 
 
+def test_several_negatives_count_each():
+    towers, batch = example([0, 1, 1])
+    batch = batch._replace(negative=batch.negative.repeat(1, 2))
+    first = (softplus(-1) + 2 * softplus(2)) / 3  # row 0: three pairs
+    assert make()(towers, batch).terms["objective_0"].item() == pytest.approx(first, rel=1e-5)
+
+
+def test_behaviours_that_the_data_do_not_have_are_refused():
+    with pytest.raises(UserError, match=r"loss\.behaviours=\[\[0\], \[7\]\]: these data have behaviours 0 to 1"):
+        MultiObjective(SCHEMA._replace(num_behaviours=2), [[0], [7]], [1.0, 1.0], 1.0)
+
+
 def test_a_batch_without_an_objective_s_behaviours_adds_zero():
     output = make()(*example([0, 0, 0]))
     assert output.terms["objective_1"].item() == 0 and output.total.item() == output.terms["objective_0"].item()

@@ -106,7 +106,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         prepared = store.load(self.prepare_data_once())
         self.meta = prepared.meta
         self.ids, self.encodings = prepared.tables, prepared.encodings
-        self.schema = Schema.from_plain(prepared.meta["schema"])
+        self.schema = Schema.from_plain(prepared.meta["schema"])._replace(num_behaviours=len(prepared.meta["behaviours"]))
         self.fingerprint = prepared.meta["fingerprint"]
         self.note = prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}

@@ -20,6 +20,9 @@ class MultiObjective(nn.Module):
             ``[[0], [1, 2, 3]]``. One behaviour may serve several objectives.
         weights: one per objective.
         temperature: divides the scores.
+
+    Raises:
+        UserError: for settings out of range, and behaviours that the data do not know.
     """
 
     def __init__(self, schema: Schema, behaviours: list[list[int]], weights: list[float], temperature: float) -> None:
@@ -29,6 +32,9 @@ class MultiObjective(nn.Module):
             check_number("loss.weights", weight, 0)
         if not behaviours or not all(behaviours) or len(weights) != len(behaviours):
             raise UserError(f"loss.behaviours and loss.weights need one entry for each objective, got {behaviours} and {weights}")
+        unknown = [one for own in behaviours for one in own if not 0 <= one < schema.num_behaviours]
+        if unknown and schema.num_behaviours > 0:
+            raise UserError(f"loss.behaviours={behaviours}: these data have behaviours 0 to {schema.num_behaviours - 1}")
         self.behaviours = behaviours
         self.weights = weights
         self.temperature = temperature
