@@ -50,7 +50,8 @@ class CategoryAlignment(nn.Module):
             sample set); ``items``, each distinct item once, so that a popular item does not shape its category's covariance
             by itself.
         min_items: categories with fewer items in the batch, so counted, are left out. One item has no covariance, and few have
-            mostly noise.
+            mostly noise. By ``pairs`` an item that stands there twice counts as two; if it is its category's only one, its
+            covariance of zero is compared.
         unbiased: covariances divide by ``n - 1``, not by ``n``, which pulls those of small categories to zero; the paper does not
             name the estimator.
         weighting: ``none``, or ``sqrt_n``: categories weigh as the root of their size, scaled to a mean of 1, as the noise of a
