@@ -182,7 +182,7 @@ class Negatives(NamedTuple):
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
         exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
         in_batch: are the batch's positives themselves among them, once each?
-        num: how many each positive meets, of all processes together. What was drawn counts, so that the positive itself may be one.
+        num: how many each positive meets, of all processes together. Draws count, so the positive itself may be one.
     """
 
     item: Tensor
