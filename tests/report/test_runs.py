@@ -79,6 +79,12 @@ def test_runs_before_settings_were_kept_are_read_from_their_config(tmp_path):
     assert found.settings == {"loss.lambda1": 0.5, "data.mask_seen": True, "trainer.num_processes": 2}
 
 
+def test_null_is_unset(tmp_path):
+    """A run from before a setting was there is one with those that leave it at null."""
+    found = runs.read(make_run(tmp_path / "a", RANKS, settings={"loss.lambda1": 0.5, "data.min_value": None}), "a", ["ndcg@10"])
+    assert found.settings == {"loss.lambda1": 0.5}
+
+
 def test_damaged_ranks_are_named(tmp_path):
     folder = make_run(tmp_path / "a", RANKS)
     assert np.array_equal(read_ranks(folder).rank, RANKS.rank)

@@ -108,14 +108,16 @@ def _unfinished(folder: Path) -> str:
 
 
 def _settings(folder: Path, record: dict[str, Any]) -> dict[str, settings.Value] | None:
-    """From the record; of runs older than that from the composed config."""
-    if "settings" in record:
-        return dict(record["settings"])
+    """From the record; of runs older than that from the composed config. Null is as good as unset: a setting may be younger."""
     path = folder / ".hydra" / "config.yaml"
-    if not path.exists():
+    if "settings" in record:
+        found = dict(record["settings"])
+    elif path.exists():
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        found = settings.flat(plain)
+    else:
         return None
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    return settings.flat(plain)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _is_number(value: Any) -> bool:
