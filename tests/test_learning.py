@@ -18,8 +18,8 @@ WORLD = (
 )
 
 # This world is small: 128 factors for 200 items overfit, and MIND's sharp attention over several interests learns little from 700
-# histories. At its defaults MIND reaches .101 to .119 on seeds 0 to 2, with these .157 to .169; the bar is .144. YouTubeDNN has learned most of
-# what it can after 10 to 12 epochs: .150 to .159 on seeds 0 to 3; after 8 it has .133 to .159.
+# histories. At its defaults MIND reaches .101 to .119 on seeds 0 to 2, with these .157 to .169; the bar is .144. YouTubeDNN has
+# learned most of what it can after 10 to 12 epochs: .150 to .159 on seeds 0 to 3; after 8 it has .133 to .159.
 SETTINGS = {
     "ials": ("model.dim=16",),
     "youtube_dnn": ("trainer.max_epochs=12",),
