@@ -234,12 +234,11 @@ def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
 
 def _check_monitors(config: DictConfig, task: RetrievalTask) -> None:
     """What a callback follows must be measured: Lightning would say so after a whole epoch."""
-    labels = [label for metric in task.metrics for label in metric.labels()]
-    measured = {"val/zero_items"} | {f"val/{group}/{label}".replace("//", "/") for group in task.group_names for label in labels}
+    names = task.metric_names()
     for name, callback in config.callbacks.items():
-        monitor = callback.get("monitor") if callback else None
-        if str(monitor).startswith("val/") and monitor not in measured:
-            overall = ", ".join(f"val/{label}" for label in labels)
+        monitor = str(callback.get("monitor")) if callback else ""
+        if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
+            overall = ", ".join(f"val/{name}" for name in names if "/" not in name)
             raise UserError(f"callbacks.{name}.monitor={monitor} is not measured: choose from {overall}, or add to metric.*.k")
 
 

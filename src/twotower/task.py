@@ -154,6 +154,11 @@ class RetrievalTask(pl.LightningModule):
         """Load weights as a checkpoint has them: of a sharded table, this process's rows."""
         return super().load_state_dict(own_tables(self, state_dict), strict, assign)
 
+    def metric_names(self) -> list[str]:
+        """What an evaluation may log; groups without users are left out of it."""
+        labels = [label for metric in self.metrics for label in metric.labels()]
+        return [*(_in_group(group, label) for group in self.group_names for label in labels), "zero_items"]
+
     def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
         return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
@@ -182,12 +187,16 @@ class RetrievalTask(pl.LightningModule):
         for metric in self.metrics:
             for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
                 named = zip(metric.labels(), row, strict=True)
-                values |= {f"{group}/{label}".lstrip("/"): value for label, value in named if not math.isnan(value)}
+                values |= {_in_group(group, label): value for label, value in named if not math.isnan(value)}
         values["zero_items"] = (self.corpus == 0).all(1).float().mean().item()  # dead ReLU rows, which are never found
         self.corpus = torch.empty(0)
         self._forecast = None  # it holds the corpus
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+
+def _in_group(group: str, label: str) -> str:
+    return f"{group}/{label}".lstrip("/")
 
 
 def check_finite(vectors: Tensor, side: str) -> None:
