@@ -12,20 +12,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from twotower import files
+
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write by rename: the file is whole or absent."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write by rename: the file is whole, or as it was."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    files.write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from twotower.files import write_text
 from twotower.metrics.base import RankMetric
 from twotower.report import markdown, quoted, runs, tables
 from twotower.report.console import show
@@ -16,7 +17,6 @@ from twotower.report.page import as_html
 from twotower.report.plots import draw
 from twotower.report.section import Wanted, make_section
 from twotower.report.variants import by_data
-from twotower.results import write_text
 from twotower.types import UserError, check_number
 
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from twotower.files import write_text
 from twotower.report.grid import Grid, Line
-from twotower.results import write_text
 from twotower.types import UserError
 
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)

@@ -1,0 +1,105 @@
+"""Files and folders that are whole or absent: written beside their target, synced to the disk, renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL, OLD = ".partial", ".old"  # ends of the temporary names, which begin with a dot and the target's name
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Give a path beside ``target`` to write to, and rename it to ``target`` at the end.
+
+    A process that is killed inside leaves ``target`` as it was, and at most one hidden file beside
+    it, which the next call replaces. Only one process may write ``target`` at a time.
+
+    Raises:
+        OSError: if the folder cannot be written or the disk is full.
+    """
+    partial = target.with_name(f".{target.name}{PARTIAL}")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(target)
+        _sync(target.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 text, see :func:`whole_file`."""
+    with whole_file(target) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder beside ``target`` to fill, and put it in the place of ``target`` at the end.
+
+    The caller holds the lock of ``target``. What a killed process left is put right first, see
+    :func:`recover_folder`. An old ``target`` is renamed away before the new one gets its name, and
+    removed after.
+
+    Raises:
+        OSError: if the parent folder cannot be written or the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(target)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+    old = partial.with_name(partial.name.removesuffix(PARTIAL) + OLD)
+    try:
+        partial.chmod(0o755)  # mkdtemp makes it readable by its owner alone
+        yield partial
+        for path in partial.rglob("*"):
+            _sync(path)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        _sync(target.parent)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Put right what a process left that was killed while it replaced ``target``.
+
+    If it was killed between its two renames, the old folder gets its name back. Temporary folders
+    are removed. The caller holds the lock of ``target``.
+    """
+    olds = sorted(_leftovers(target, OLD), key=lambda path: path.stat().st_mtime)
+    if olds and not target.exists():
+        olds.pop().rename(target)
+    for path in (*olds, *_leftovers(target, PARTIAL)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _leftovers(target: Path, suffix: str) -> list[Path]:
+    if not target.parent.is_dir():
+        return []
+    start = f".{target.name}."
+    return [
+        path
+        for path in target.parent.iterdir()
+        if path.name.startswith(start)
+        and path.name.endswith(suffix)
+        # mkdtemp's random part has no dot: folders called "a" and "a.b" keep their own
+        and "." not in path.name.removeprefix(start).removesuffix(suffix)
+    ]
+
+
+def _sync(path: Path) -> None:
+    """Ask the system to write ``path`` to the disk now, so that a power cut after a rename loses nothing."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

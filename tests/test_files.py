@@ -1,0 +1,88 @@
+"""A killed or failing writer leaves the target as it was, and the next one cleans up."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from twotower import files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "record.json"
+    files.write_text(target, "old")
+    with pytest.raises(OSError), files.whole_file(target) as partial:
+        partial.write_text("half")
+        raise OSError("no space left")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["record.json"]
+
+
+def test_the_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "record.json"
+    with files.whole_file(target) as partial:
+        partial.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert names(tmp_path) == ["record.json"]
+
+
+def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    with files.whole_folder(target) as partial:
+        (partial / "a").write_text("old")
+    with pytest.raises(OSError), files.whole_folder(target) as partial:
+        (partial / "a").write_text("half")
+        raise OSError("no space left")
+    assert (target / "a").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    for content in ("old", "new"):
+        with files.whole_folder(target) as partial:
+            (partial / content).write_text(content)
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["export"]
+
+
+KILLED = """
+import os, pathlib, sys
+from twotower import files
+target, rename, seen = pathlib.Path(sys.argv[1]), pathlib.Path.rename, []
+def counted(self, to):
+    if len(seen) == int(sys.argv[2]):
+        os._exit(9)
+    seen.append(to)
+    return rename(self, to)
+pathlib.Path.rename = counted
+files.shutil.rmtree = lambda *args, **options: os._exit(9)  # after the renames
+with files.whole_folder(target) as partial:
+    (partial / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize(("renames", "content"), [(0, "old"), (1, "old"), (2, "new")])
+def test_a_writer_killed_at_any_rename_loses_nothing(tmp_path: Path, renames: int, content: str) -> None:
+    target = tmp_path / "export"
+    with files.whole_folder(target) as partial:
+        (partial / "a").write_text("old")
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    command = [sys.executable, "-c", KILLED, str(target), str(renames)]
+    assert subprocess.run(command, env=environment).returncode == 9
+    files.recover_folder(target)
+    assert (target / "a").read_text() == content
+    assert names(tmp_path) == ["export"]
+
+
+def test_leftovers_of_a_folder_with_a_longer_name_are_kept(tmp_path: Path) -> None:
+    (tmp_path / ".export.v2.abc.partial").mkdir()  # of a folder "export.v2", maybe being written now
+    files.recover_folder(tmp_path / "export")
+    assert names(tmp_path) == [".export.v2.abc.partial"]
