@@ -18,7 +18,8 @@ from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
-from twotower.retrieval.exact import encode_corpus, target_ranks
+from twotower.retrieval.encode import encode_corpus, encode_users
+from twotower.retrieval.exact import target_ranks
 from twotower.run import build, seed_everything
 from twotower.types import EvalBatch
 
@@ -41,7 +42,7 @@ def benchmark_evaluation(config: DictConfig) -> dict[str, Any]:
     with torch.no_grad():
         item = encode_corpus(task.model, data.corpus(torch.device("cpu")))
         batches = [data.eval_batch(index) for index in data.test_dataloader()]
-        users = [task.model.encode_user(batch.user) for batch in batches]
+        users = [encode_users(task.model, batch.user) for batch in batches]
         seconds: dict[str, list[float]] = {"ours": [], "torchmetrics": []}
         values: dict[str, dict[str, float]] = {}
         for _ in range(config.rounds):

@@ -97,6 +97,11 @@ def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answe
     notes = []
     if not model.trained(user_id):
         notes.append(f"training never saw this user: {_policy(model)}; features and history are the user's own")
+    if model.data.mask_seen == "except_targets" and config.seen is None:
+        notes.append(
+            "the evaluation kept targets that the user had seen as candidates (data.mask_seen=except_targets); "
+            "of the future none is known, so all that was seen is left out: seen=true shows it"
+        )
     found = model.recommend(user_id, config.k, config.seen)
     return Answer(question, f"for user {user_id}", notes, model.history(user_id, NUM_SHOWN), found)
 

@@ -83,7 +83,7 @@ def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _is_metric(key: str) -> bool:
-    return "/" not in key and key != "zero_items"
+    return "/" not in key and key not in ("zero_items", "hidden_targets")
 
 
 def _cell(value: float | None) -> str:
@@ -97,4 +97,7 @@ def _caption(record: dict[str, Any], where: Path) -> str:
     zero = (record.get("test") or {}).get("zero_items", 0)
     if zero > 0:
         facts.append(f"{zero:.1%} of item vectors are zero and can never be found")
+    hidden = (record.get("test") or record.get("val") or {}).get("hidden_targets", 0)
+    if hidden > 0:
+        facts.append(f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model")
     return "\n".join([", ".join(fact for fact in facts if fact), str(where)]).strip()

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from twotower.checkpoints import load_checkpoint, trusted_config
 from twotower.data.newcomers import from_values
+from twotower.data.rows import hidden
 from twotower.lookup import Lookup
-from twotower.retrieval.exact import encode_corpus, top_k
+from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
+from twotower.retrieval.exact import top_k
 from twotower.run import rebuild
 from twotower.types import UserError
 
@@ -30,10 +32,12 @@ class Person(NamedTuple):
     Attributes:
         features: of the user tower, each ``(1, ...)``.
         items: ``(num_items,)`` corpus indices of what they have interacted with, oldest first.
+        targets: ``(num_targets,)`` what a held-out part asks for; empty where nothing is held out.
     """
 
     features: dict[str, Tensor]
     items: Tensor
+    targets: Tensor = torch.empty(0, dtype=torch.long)
 
 
 class Retriever:
@@ -92,7 +96,7 @@ class Retriever:
             return self.item_vectors[self.items.row(item_id)]
         with torch.no_grad():
             new = from_values("item", self.data.schema.item, features or {}, self.data.encodings)
-            return self.model.encode_item(new).float()[0]
+            return encode_items(self.model, new)[0]
 
     def user_vector(
         self,
@@ -124,7 +128,8 @@ class Retriever:
         Args:
             user_id: raw id.
             k: how many; fewer come where fewer are left.
-            seen: keep what the user has interacted with; None: as in evaluation, ``data.mask_seen``.
+            seen: keep what the user has interacted with; None: as in evaluation, ``data.mask_seen``. Where that is
+                ``except_targets``, an item seen before stays with ``before`` alone, if it is a target.
             before: ``val`` or ``test``: as evaluation saw the user, before the first held-out interaction of that part; the
                 list is then the one in which it ranked the target. None: with all that is known of the user today.
 
@@ -186,10 +191,12 @@ class Retriever:
         row = self.users.row(user_id)
         tables = self.data.tables
         start, end = tables["offset"][row : row + 2].tolist()
+        num_targets = 0
         if before is not None:
-            end = self._first_target(user_id, start, end, before)
+            end, num_targets = self._held_out(user_id, start, end, before)
         features = self.data.user_features(torch.tensor([end]), torch.tensor([row]))
-        return Person(features, tables["interactions/item"][start:end].long())
+        items, targets = tables["interactions/item"][start : end + num_targets].long().split([end - start, num_targets])
+        return Person(features, items, targets)
 
     def newcomer(self, history: Sequence[RawId], features: Mapping[str, Any] | None = None) -> Person:
         """A user whom the data do not have."""
@@ -201,24 +208,25 @@ class Retriever:
             new["history"] = F.pad(known, (length - len(known), 0))[None].int()  # (1, history_length)
         return Person(new, items)
 
-    def _first_target(self, user_id: RawId, start: int, end: int, part: Part) -> int:
+    def _held_out(self, user_id: RawId, start: int, end: int, part: Part) -> tuple[int, int]:
+        """Position of a user's first target in a part, and how many follow one another from there."""
         if part not in ("val", "test"):
             raise UserError(f"before must be val or test, got {part!r}")
         position = self.data.tables[f"position/{part}"]
         place = int(torch.searchsorted(position, start))
         if place == len(position) or position[place] >= end:
             raise UserError(f"user_id={user_id} has no held-out interaction in {part}")
-        return int(position[place])
+        return int(position[place]), int(self.data.tables[f"targets/{part}"][place])
 
     def _vector(self, person: Person) -> Tensor:
         with torch.no_grad():
-            return self.model.encode_user(person.features).float()  # (1, dim), or (1, num_interests, dim)
+            return encode_users(self.model, person.features)  # (1, dim), or (1, num_interests, dim)
 
     def _best(self, person: Person, k: int, seen: bool | None) -> pl.DataFrame:
         self._check_k(k, len(self.item_vectors))
-        keep = not self.data.mask_seen if seen is None else seen
-        hidden = person.items[:0] if keep else person.items
-        score, index = top_k(self._vector(person), self.item_vectors, torch.zeros_like(hidden), hidden, k)
+        mask_seen = self.data.mask_seen if seen is None else not seen
+        pairs = hidden(torch.zeros_like(person.items), person.items, person.targets[None], mask_seen)
+        score, index = top_k(self._vector(person), self.item_vectors, *pairs, k)
         return self._answer(score[0], index[0]).with_columns(
             seen=pl.Series(torch.isin(index[0], person.items)[score[0] > -torch.inf].numpy())
         )

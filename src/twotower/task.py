@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,11 +12,15 @@ from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.exact import encode_corpus, target_ranks
+from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
+from twotower.retrieval.exact import target_ranks
 from twotower.retrieval.forecast import Forecast
 from twotower.sharding import shard_of
 from twotower.sharding_checkpoint import own_optimizer, own_tables, whole_optimizer, whole_tables
-from twotower.types import Batch, EvalBatch, LossOutput, UserError
+from twotower.types import HIDDEN_RANK, Batch, EvalBatch, LossOutput, UserError
+
+# logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides
+SHARES = ("zero_items", "hidden_targets")
 
 
 class RetrievalTask(pl.LightningModule):
@@ -52,10 +57,12 @@ class RetrievalTask(pl.LightningModule):
         self.test_name = test_name
         self.results: dict[str, dict[str, float]] = {}  # the last evaluation of each part, unrounded
         self.corpus = torch.empty(0)  # item vectors, while evaluating
+        self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self._forecast: Forecast | None = None
+        self._evaluating = ExitStack()  # weights in full precision, from an evaluation's start to its end
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
         self._placeholder: Placeholder | None = None
 
@@ -151,20 +158,27 @@ class RetrievalTask(pl.LightningModule):
             checkpoint["optimizer_states"] = [own_optimizer(self._optimizer, state) for state in checkpoint["optimizer_states"]]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights as a checkpoint has them: of a sharded table, this process's rows."""
+        """Load weights as a checkpoint has them, in float64 where they are: of a sharded table, this process's rows."""
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, value in state_dict.items():
+            if name in own and value.dtype == torch.float64:
+                own[name].data = own[name].data.double()
         return super().load_state_dict(own_tables(self, state_dict), strict, assign)
 
     def metric_names(self) -> list[str]:
         """What an evaluation may log; groups without users are left out of it."""
         labels = [label for metric in self.metrics for label in metric.labels()]
-        return [*(_in_group(group, label) for group in self.group_names for label in labels), "zero_items"]
+        return [*(_in_group(group, label) for group in self.group_names for label in labels), *SHARES]
 
     def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
         return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
     def _start_evaluation(self, part: str, loader: Any, num_steps: list[int | float]) -> None:
+        self._num_targets = torch.zeros(2, dtype=torch.long, device=self.device)
         for metric in self.metrics:
             metric.reset()
+        self._evaluating.close()  # an earlier evaluation may have been interrupted
+        self._evaluating.enter_context(in_full(self.model))
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
         check_finite(self.corpus, "item")
@@ -172,11 +186,13 @@ class RetrievalTask(pl.LightningModule):
         self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
-        user = self.model.encode_user(batch.user).float()  # (batch, dim)
+        user = encode_users(self.model, batch.user)  # (batch, dim)
         check_finite(user, "user")
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
-        for metric in self.metrics:
-            metric.update(rank, batch.group)
+        self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
+        with full_precision(rank.device):
+            for metric in self.metrics:
+                metric.update(rank, batch.group)
         if self._forecast is not None:
             self._forecast.step(user)
         return rank  # (batch, num_targets)
@@ -188,11 +204,18 @@ class RetrievalTask(pl.LightningModule):
             for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
                 named = zip(metric.labels(), row, strict=True)
                 values |= {_in_group(group, label): value for label, value in named if not math.isnan(value)}
-        values["zero_items"] = (self.corpus == 0).all(1).float().mean().item()  # dead ReLU rows, which are never found
+        zero = (self.corpus == 0).all(1).sum().item()  # dead ReLU rows, which are never found
+        values["zero_items"] = zero / len(self.corpus)
+        hidden, num_targets = self._over_processes(self._num_targets).tolist()
+        values["hidden_targets"] = hidden / max(1, num_targets)
         self.corpus = torch.empty(0)
         self._forecast = None  # it holds the corpus
+        self._evaluating.close()
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+    def _over_processes(self, counts: Tensor) -> Tensor:
+        return torch.stack(gather_all_tensors(counts)).sum(0) if self.trainer.world_size > 1 else counts
 
 
 def _in_group(group: str, label: str) -> str:

@@ -10,6 +10,8 @@ class UserError(ValueError):
     """Something the user can mend: a setting, a file, a folder. Its message is one line: what, where and the cure."""
 
 
+HIDDEN_RANK = 2**31 - 1  # of a target that no list can show: behind every candidate
+
 FeatureKind = Literal["categorical", "multi", "numeric", "history"]
 
 
@@ -158,9 +160,9 @@ class EvalBatch(NamedTuple):
 
     Attributes:
         user: features, each ``(batch, ...)``.
-        target: ``(batch, num_targets)`` corpus indices of held-out items, -1 pads after the first.
-        seen_row: ``(num_seen,)`` row in the batch of each seen (user, item) pair.
-        seen_item: ``(num_seen,)`` corpus index of each seen pair.
+        target: ``(batch, num_targets)`` corpus indices of distinct held-out items, -1 pads after the first.
+        seen_row: ``(num_seen,)`` row in the batch of each (user, item) pair that is hidden as seen, ascending.
+        seen_item: ``(num_seen,)`` corpus index of each of these pairs.
         group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's metrics; padding never does.
         user_index: ``(batch,)`` who they are among the data's users.
     """

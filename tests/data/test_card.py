@@ -111,6 +111,20 @@ def test_behaviours_are_counted():
     assert figures["repeats"] == {"share": pytest.approx(1 / 11), "of": "kept"}  # bought what was clicked before
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_targets_are_distinct_and_those_seen_before_are_counted(monkeypatch, chunk):
+    monkeypatch.setattr(card_figures, "CHUNK", chunk)
+    # validation: user 1 comes back to 7 of training, and takes 10 twice; user 2 takes 8
+    rows = [(1, 7, 1), (1, 8, 2), (1, 10, 12), (1, 7, 13), (1, 10, 14), (2, 7, 1), (2, 8, 11)]
+    # test: user 1 takes 10 of validation, 8 of training, both twice, and 9; user 2 takes 9
+    rows += [(1, 10, 21), (1, 8, 22), (1, 10, 23), (1, 8, 24), (1, 9, 25), (2, 9, 26)]
+    parts = measure(*prepared("all", rows)).figures["parts"]
+    assert (parts["val"]["targets"], parts["val"]["seen_targets"]) == (3, pytest.approx(1 / 3))
+    assert (parts["test"]["targets"], parts["test"]["seen_targets"]) == (4, pytest.approx(2 / 4))
+    own = measure(*prepared("first", rows)).figures["parts"]["val"]
+    assert (own["targets"], own["seen_targets"]) == (2, 0)  # 10 of user 1, 8 of user 2
+
+
 def test_drift_by_hand():
     # 30 items, so the top 3: 0, 1, 2 in training and 2, 3, 4 in test share one; the last of test's three has 5 targets
     train, test = np.zeros(30, int), np.zeros(30, int)
@@ -137,7 +151,7 @@ CLEAN = {
     "raw": {"interactions": 100_000, "users": 5_000, "items": 900, "categories": 9},
     "dropped": {"rated below 4": 30_000},
     "kept": {"interactions": 70_000, "users": 5_000, "items": 900, "density": 0.02},
-    "parts": {"test": {"cold_item_targets": 0.0, "cold_users": 0.0, "users": 5_000}},
+    "parts": {"test": {"cold_item_targets": 0.0, "cold_users": 0.0, "users": 5_000, "seen_targets": 0.0}},
     "time_unit": "s",
     "per_user": {"50%": 12},
     "categories": {"num": 9, "largest_share": 0.3, "items_without": 0.0, "top": [{"name": "news", "items": 3, "share": 0.3}]},
@@ -145,7 +159,7 @@ CLEAN = {
     "repeats": {"share": 0.0, "of": "raw"},
     "drift": {"top": 90, "overlap": 0.6, "least": 20},
     "features": {"user": [{"name": "age", "kind": "numeric", "missing": 0.1}], "item": []},
-    "options": {"split": {"name": "Temporal"}},
+    "options": {"split": {"name": "Temporal"}, "mask_seen": True},
 }
 
 
@@ -173,7 +187,9 @@ def changed(**changes):
         ({"time_unit": "order"}, "temporal is impossible"),
         ({"options__split__name": "RandomRatio"}, "data.history_length=0"),
         ({"repeats": {"share": 0.2, "of": "raw"}}, "they are dropped"),
-        ({"repeats": {"share": 0.2, "of": "kept"}}, "data.mask_seen=true"),
+        ({"parts__test__seen_targets": 0.2}, "20% of test targets .* misses for every model"),
+        ({"parts__test__seen_targets": 0.01, "options__mask_seen": False}, "repeats histories finds"),
+        ({"parts__test__seen_targets": 0.3, "options__mask_seen": "except_targets"}, "more easily"),
         ({"drift__overlap": 0.2}, "only 20% of the 90 most popular"),
         ({"kept__interactions": 40_000}, "40% of raw interactions are kept; 30% went as: rated below 4"),
         ({"parts__test__users": 900}, r"900 test users: .* by 0\.010"),  # sqrt(.1 * .9 / 900)
@@ -193,6 +209,7 @@ def test_each_finding_stands_alone(changes, text):
     [
         {"parts__test__cold_item_targets": 0.049, "parts__test__cold_users": 0.049, "history__none__test": 0.049},
         {"categories__largest_share": 0.49, "categories__items_without": 0.09, "repeats__share": 0.09},
+        {"parts__test__seen_targets": 0.009, "repeats": {"share": 0.5, "of": "kept"}},
         {"drift__overlap": 0.1, "drift__least": 9},  # who is in the top of a small test part is chance
         {"options__split__name": "RandomRatio", "history__length": 0},
         {"parts__test__users": 1_001, "per_user__50%": 3, "kept__interactions": 50_000},
@@ -210,7 +227,12 @@ def full_figures(duplicates="first", **more):
         "data": "mine",
         "note": "[bold]reconstructed[/bold]",
         "remarks": ["half a file", "a table\nof columns"],
-        "options": {"split": {"name": "Temporal", "val_from": 10}, "filters": {"k_core": None}, "reader": {"url": "http://x"}},
+        "options": {
+            "split": {"name": "Temporal", "val_from": 10},
+            "filters": {"k_core": None},
+            "mask_seen": "except_targets",
+            "reader": {"url": "http://x"},
+        },
         "fingerprint": "f",
         "preparation": {"seconds": 1.0, "stages": {"reading": 0.9}, "peak_memory_bytes": 2**30},
     }
@@ -235,6 +257,7 @@ def test_the_screen_shows_it_all_without_breaking_lines(width):
         "[bold]reconstructed",
         "half a file",
         "k_core=null",
+        "except_targets",
         "- repeated pairs",
         "[red]a",
         "0.17",

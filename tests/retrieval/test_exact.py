@@ -6,6 +6,7 @@ import torch
 
 from twotower.retrieval import exact
 from twotower.retrieval.exact import target_ranks
+from twotower.types import HIDDEN_RANK
 
 NONE = torch.zeros(0, dtype=torch.long)
 
@@ -17,10 +18,13 @@ def test_ranks_by_hand():
     assert rank[:, 0].tolist() == [1, 4, 3, 3]
 
 
-def test_seen_items_do_not_compete_but_a_seen_target_stays():
+def test_hidden_items_do_not_compete_and_a_hidden_target_cannot_be_found():
     user, item = torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [2.0], [1.0]])
     seen_row, seen_item = torch.tensor([0, 1]), torch.tensor([0, 2])
-    assert target_ranks(user, item, torch.tensor([[2], [2]]), seen_row, seen_item)[:, 0].tolist() == [2, 3]
+    rank = target_ranks(user, item, torch.tensor([[2, 1], [2, 1]]), seen_row, seen_item)
+    assert rank.tolist() == [[2, 1], [HIDDEN_RANK, 2]]
+    _, shown = exact.top_k(user, item, seen_row, seen_item, 2)
+    assert shown.tolist() == [[1, 2], [0, 1]]
 
 
 def test_several_targets_and_padding():
@@ -49,7 +53,8 @@ def test_against_brute_force_with_many_ties(monkeypatch, chunk):
     for u in range(23):
         scores = [int(user[u] @ item[i]) for i in range(31)]
         rivals = [scores[i] for i in range(31) if i != target[u] and not seen[u, i]]
-        expected.append(1 + sum(score >= scores[target[u]] for score in rivals))
+        rank = 1 + sum(score >= scores[target[u]] for score in rivals)
+        expected.append(HIDDEN_RANK if seen[u, target[u]] else rank)
     rows, items = map(torch.tensor, np.nonzero(seen))
     rank = target_ranks(torch.tensor(user).float(), torch.tensor(item).float(), torch.tensor(target)[:, None], rows, items)
     assert rank[:, 0].tolist() == expected
@@ -61,10 +66,9 @@ def test_several_interests_score_by_the_best(monkeypatch):
     user, item = torch.randn(7, 3, 4), torch.randn(20, 4)
     target, row, seen = torch.randint(20, (7, 1)), torch.tensor([0, 0, 4]), torch.tensor([3, 5, 9])
     scores = torch.stack([torch.stack([(u @ v) for v in item]) for u in user.flatten(0, 1)]).view(7, 3, 20).max(1).values
-    kept = scores.gather(1, target)
     scores[row, seen] = -torch.inf
-    scores.scatter_(1, target, kept)
-    expected = (scores >= kept).sum(1, keepdim=True)
+    expected = (scores >= scores.gather(1, target)).sum(1, keepdim=True)
+    expected[0] = HIDDEN_RANK  # user 0 has seen its target, item 3
     assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)
     monkeypatch.setattr(exact, "SCORES_PER_CHUNK", 120)  # two users at a time
     assert torch.equal(exact.target_ranks(user, item, target, row, seen), expected)

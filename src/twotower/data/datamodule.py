@@ -44,7 +44,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         k_core: minimum interactions of users and items.
         history_length: see :class:`~twotower.data.prepare.Options`, like the next.
         group_shares: shares that part head, middle and tail categories.
-        mask_seen: leave out what a user has interacted with in earlier parts, in evaluation.
+        mask_seen: what lists hide of a user's earlier parts, see :func:`twotower.data.rows.hidden`.
         seed: of order, negatives and dropout.
         shuffle_window: interactions shuffled together. None: all, which takes memory for each; a number: see
             :class:`~twotower.data.windows.WindowOrder`, and tables that grow with users and interactions stay mapped on the host.
@@ -69,7 +69,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         k_core: int,
         history_length: int,
         group_shares: list[float],
-        mask_seen: bool,
+        mask_seen: bool | str,
         seed: int,
         shuffle_window: int | None = None,
     ) -> None:
@@ -83,6 +83,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         filters = Filters(min_value, duplicates, k_core)
         self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
         self.options.check()
+        rows.check_mask_seen(mask_seen)
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window
@@ -238,10 +239,11 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
-        tables, nothing = self._tables_on(index.position.device), index.position.new_zeros(0)
+        tables = self._tables_on(index.position.device)
         user = rows.take(tables["interactions/user"], index.position).long()  # (batch,)
         target = rows.targets(tables, index)  # (batch, num_targets)
-        seen_row, seen_item = rows.seen(tables, index.position) if self.mask_seen else (nothing, nothing)
+        seen = rows.seen(tables, index.position)
+        seen_row, seen_item = rows.hidden(*seen, target, self.mask_seen)
         features = self.user_features(index.position, user)
         if self.shown_clicks is not None and "history" in features:
             features["history"][:, : max(0, self.options.history_length - self.shown_clicks)] = 0

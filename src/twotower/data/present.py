@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twotower.data.rows import take
+from twotower.data.rows import hidden, take
 
 
 def present_features(data: Any, user: Tensor) -> dict[str, Tensor]:
@@ -14,8 +14,15 @@ def present_features(data: Any, user: Tensor) -> dict[str, Tensor]:
 
 
 def present_seen(data: Any, user: Tensor) -> list[Tensor]:
-    """Corpus indices of what each of ``(batch,)`` users has seen, ascending; none where the data do not mask it."""
-    if not data.mask_seen:
-        return [torch.zeros(0, dtype=torch.int64)] * len(user)
+    """Corpus indices of what no list shows each of ``(batch,)`` users, ascending.
+
+    It is all that they have seen, or nothing where the data do not mask it: of the future no target
+    is known that could be spared.
+    """
     offset, item = data.tables["offset"], data.tables["interactions/item"]
-    return [item[offset[row] : offset[row + 1]].long().unique() for row in user.tolist()]
+    unknown = user.new_zeros(1, 0)
+    found = []
+    for row in user.tolist():
+        seen = item[offset[row] : offset[row + 1]].long().unique()
+        found.append(hidden(torch.zeros_like(seen), seen, unknown, data.mask_seen)[1])
+    return found

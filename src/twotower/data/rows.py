@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from twotower.data.prepare import GROUPS
-from twotower.types import EvalIndex, Schema
+from twotower.types import EvalIndex, Schema, UserError
+
+MASK_SEEN = (True, False, "except_targets")  # values of data.mask_seen, see conf/data/base.yaml
+PAIR = 1 << 32  # more than there are items: makes one number of a row and an item
 
 # what grows with users and interactions
 STAYING = ("interactions/", "position/", "targets/", "offset", "user/", "latent/user")
@@ -43,17 +46,59 @@ def history(tables: dict[str, Tensor], position: Tensor, user: Tensor, length: i
 
 
 def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:
-    """``(batch, num_targets)`` items held out, -1 pads; a batch of nobody has one column."""
+    """``(batch, num_targets)`` distinct items held out of each user, the first one in column 0.
+
+    -1 pads, and stands in the place of an item that stands further left: a user who views and then
+    buys an item has one target. A batch of nobody has one column.
+    """
     item = tables["interactions/item"]
     place = torch.arange(max([1, *index.num_targets.tolist()]), device=index.position.device)  # (num_targets,)
     position = (index.position[:, None] + place).clamp_max(len(item) - 1)
-    return take(item, position).long().masked_fill(place >= index.num_targets[:, None], -1)
+    target = take(item, position).long().masked_fill(place >= index.num_targets[:, None], -1)
+    return target if target.shape[1] == 1 else target.masked_fill(_repeated(target), -1)
+
+
+def _repeated(target: Tensor) -> Tensor:
+    """``(batch, num_targets)`` True where the row has the same value further left."""
+    value, place = target.sort(dim=1, stable=True)
+    same = torch.zeros_like(value, dtype=torch.bool)
+    same[:, 1:] = value[:, 1:] == value[:, :-1]
+    return torch.zeros_like(same).scatter_(1, place, same)
 
 
 def seen(tables: dict[str, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
     """(row, item) pairs of all earlier interactions of the users at ``position``, each ``(num_seen,)``."""
     start = take(tables["offset"], take(tables["interactions/user"], position).long())  # (batch,)
     return items_from(tables, start, position - start)
+
+
+def check_mask_seen(mask_seen: bool | str) -> None:
+    """Refuse an unknown value.
+
+    Raises:
+        UserError: naming the known ones.
+    """
+    if mask_seen not in MASK_SEEN:
+        raise UserError(f"data.mask_seen must be true, false or except_targets, got {mask_seen!r}")
+
+
+def hidden(row: Tensor, item: Tensor, target: Tensor, mask_seen: bool | str) -> tuple[Tensor, Tensor]:
+    """The one rule of evaluation and serving: which items that users have seen no list shows them.
+
+    Args:
+        row: ``(num_seen,)`` users of the pairs, ascending rows of ``target``.
+        item: ``(num_seen,)`` what they have seen.
+        target: ``(batch, num_targets)`` held-out items, -1 pads; no columns where none are known.
+        mask_seen: one of :data:`MASK_SEEN`.
+
+    Returns:
+        The pairs that are hidden, in their order.
+    """
+    if mask_seen != "except_targets":
+        return (row, item) if mask_seen else (row[:0], item[:0])
+    target_row = torch.arange(len(target), device=target.device)[:, None]
+    spared = torch.isin(row * PAIR + item, (target_row * PAIR + target)[target >= 0])
+    return row[~spared], item[~spared]
 
 
 def items_from(tables: dict[str, Tensor], start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,8 +116,7 @@ class Diagnostics(Callback):
             category=data.tables["category"].to(pl_module.device).long(),
             category_names=data.meta["categories"],
         )
-        with trainer.precision_plugin.forward_context():
-            found = measure(pl_module.model, sample, self.limits)
+        found = measure(pl_module.model, sample, self.limits)
         self.users = []
         named = {f"diagnostics/{part}/{name}": value for name, value in found.values.items()}
         pl_module.log_dict(named, rank_zero_only=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twotower.diagnostics import measures
 from twotower.diagnostics.probe import SIDES, augmented_table, constant, in_turn, replaced, shuffled
+from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
 from twotower.retrieval.exact import target_ranks
 from twotower.types import Batch, EvalBatch
 
@@ -68,8 +69,16 @@ class Diagnosis(NamedTuple):
 
 @torch.no_grad()
 def measure(model: Any, sample: Sample, limits: Limits) -> Diagnosis:
-    """Measure; the model and the state of every random generator stay as they are."""
-    user = [model.encode_user(batch.user).float() for batch in sample.users]  # (batch, dim) each
+    """Measure; the model and the state of every random generator stay as they are.
+
+    All vectors are those of the evaluation, in full precision however the model trains.
+    """
+    with in_full(model), full_precision(sample.corpus.device, sample.corpus.dtype):
+        return _measure(model, sample, limits)
+
+
+def _measure(model: Any, sample: Sample, limits: Limits) -> Diagnosis:
+    user = [encode_users(model, batch.user) for batch in sample.users]  # (batch, dim) each
     rank = _ranks(sample, user, sample.corpus)
     items = _some_items(sample, limits.num_items)
     values, tables = _categories(sample, rank, items, limits)
@@ -147,14 +156,14 @@ def _swaps(model: Any, sample: Sample, user: list[Tensor], rank: list[Tensor], k
         own = torch.cat([table(batch.user["user_id"]) for batch in sample.users])
         for name, swap in _swapped(table, own):
             with swap:
-                vectors = [model.encode_user(batch.user).float() for batch in sample.users]
+                vectors = [encode_users(model, batch.user) for batch in sample.users]
             found[f"a_u_{name}"] = _ranks(sample, vectors, sample.corpus)
     table = augmented_table(model, "item")
     if table is not None:
         own = torch.cat([table(chunk["item_id"]) for chunk in sample.corpus_features()])
         for name, swap in _swapped(table, own):
             with swap:
-                corpus = torch.cat([model.encode_item(chunk).float() for chunk in sample.corpus_features()])
+                corpus = encode_corpus(model, sample.corpus_features())
             found[f"a_v_{name}"] = _ranks(sample, user, corpus)
     values: dict[str, float] = {}
     for name, ranks in found.items():

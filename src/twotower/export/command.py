@@ -41,7 +41,14 @@ def export(config: DictConfig) -> dict[str, Any]:
         data, task = rebuild(saved, checkpoint)
         about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
         record = folder.write_export(
-            target, about, task.model.eval(), data, index, config.user_vectors, measure, lambda stage: status.update(stage)
+            target,
+            about,
+            task.model.eval().float(),
+            data,
+            index,
+            config.user_vectors,
+            measure,
+            lambda stage: status.update(stage),
         )
     console.show(record, target)
     return record

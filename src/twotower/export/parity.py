@@ -11,6 +11,7 @@ from torch import Tensor
 
 from twotower.export.index import search, tune
 from twotower.export.towers import OnnxTower, as_inputs
+from twotower.retrieval.encode import encode_users
 from twotower.retrieval.exact import target_ranks, top_k
 from twotower.types import EvalIndex, UserError
 
@@ -25,7 +26,7 @@ class Sample(NamedTuple):
         features: of the user tower as ONNX takes them, each ``(num_users, ...)``.
         vector: ``(num_users, dim)`` or ``(num_users, num_interests, dim)``, by PyTorch.
         targets: the held-out items of each.
-        seen: the items to leave out for each; targets are none of them.
+        seen: the items to leave out for each, as in evaluation.
         exact: ``(num_users, k)`` the best items by exact search among those not seen, -1 where there are not so many.
         score: ``(num_users, k)`` of these.
         hit_rate: of the exact ranks, as the evaluation has them.
@@ -46,10 +47,9 @@ def take_sample(model: Any, data: Any, items: Tensor, num_users: int, k: int, se
     position, num_targets = data.tables["position/test"].long(), data.tables["targets/test"].long()
     chosen = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:num_users].sort().values
     batch = data.eval_batch(EvalIndex(position[chosen], num_targets[chosen]))
-    vector = model.encode_user(batch.user).float()
+    vector = encode_users(model, batch.user)
     rank = target_ranks(vector, items, batch.target, batch.seen_row, batch.seen_item)
-    is_target = (batch.seen_item[:, None] == batch.target[batch.seen_row]).any(1)
-    row, item = batch.seen_row[~is_target], batch.seen_item[~is_target]
+    row, item = batch.seen_row, batch.seen_item
     score, exact = top_k(vector, items, row, item, k)
     seen = np.split(item.numpy(), np.searchsorted(row.numpy(), np.arange(1, len(chosen))))
     targets = [targets[targets >= 0].numpy() for targets in batch.target]

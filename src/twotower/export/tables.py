@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twotower.data.present import present_features, present_seen
 from twotower.export.towers import as_inputs
-from twotower.retrieval.exact import encode_corpus
+from twotower.retrieval import encode
 
 CHUNK = 8192
 CPU = torch.device("cpu")
@@ -19,14 +19,15 @@ CPU = torch.device("cpu")
 @torch.no_grad()
 def encode_items(model: Any, data: Any) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
-    return encode_corpus(model, data.corpus(CPU))
+    return encode.encode_corpus(model, data.corpus(CPU))
 
 
 @torch.no_grad()
 def encode_users(model: Any, data: Any) -> Tensor:
     """``(num_users, dim)``, or ``(num_users, num_interests, dim)``: all users as they are now."""
     users = torch.arange(data.meta["num_users"])
-    return torch.cat([model.encode_user(present_features(data, user)).float() for user in users.split(CHUNK)])
+    chunks = (present_features(data, user) for user in users.split(CHUNK))
+    return torch.cat([encode.encode_users(model, features) for features in chunks])
 
 
 def write_items(data: Any, vectors: Tensor, folder: Path) -> None:

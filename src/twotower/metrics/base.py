@@ -1,10 +1,12 @@
 """The shell of every ranking metric: sums over users, overall and per group."""
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-from twotower.types import UserError
+from twotower.types import HIDDEN_RANK, UserError
 
 
 class RankMetric(Metric):
@@ -37,11 +39,17 @@ class RankMetric(Metric):
         self.add_state("total", torch.zeros(num_groups, len(k or [0]), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(num_groups, dtype=torch.float64), dist_reduce_fx="sum")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        """Move with the module to another device, never to its precision: in bfloat16 a count ends at 256."""
+        device = fn(torch.empty(0)).device
+        return super()._apply(lambda tensor: tensor.to(device), exclude_state)
+
     def update(self, rank: Tensor, group: Tensor) -> None:
         """Add users.
 
         Args:
-            rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets.
+            rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets,
+                ``HIDDEN_RANK`` is of a target that no list can show.
             group: ``(batch, num_targets, num_groups)`` membership of each target.
         """
         for column, member in enumerate(group.unbind(2)):
@@ -62,6 +70,10 @@ class RankMetric(Metric):
         """Names of the columns of :meth:`compute`: ``hit_rate@10`` and so on."""
         return [self.name] if self.k is None else [f"{self.name}@{cut}" for cut in self.k]
 
+    def found(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets)``: is it a target, and one that a list of all items shows?"""
+        return (rank >= 1) & (rank < HIDDEN_RANK)
+
     def hits(self, rank: Tensor) -> Tensor:
         """``(batch, num_targets, num_cutoffs)``: is the target within the cut-off?"""
-        return (rank[:, :, None] >= 1) & (rank[:, :, None] <= self.cut)
+        return self.found(rank)[:, :, None] & (rank[:, :, None] <= self.cut)

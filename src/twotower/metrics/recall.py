@@ -12,4 +12,4 @@ class Recall(RankMetric):
 
     def per_user(self, rank: Tensor) -> Tensor:
         """``(batch, num_targets)`` ranks to ``(batch, num_cutoffs)``."""
-        return self.hits(rank).sum(1) / (rank > 0).sum(1, keepdim=True)
+        return self.hits(rank).sum(1).double() / (rank > 0).sum(1, keepdim=True)

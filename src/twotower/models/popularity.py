@@ -1,5 +1,7 @@
 """Popularity: the floor that every model must clear."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,11 @@ class Popularity(nn.Module):
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.register_buffer("share", torch.zeros(schema.num_values("item_id")))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Move to another device, but stay float32: shares rounded to 16 bits would tie."""
+        device = fn(torch.empty(0)).device
+        return super()._apply(lambda tensor: tensor.to(device), recurse)
 
     def fit(self, interactions: Interactions) -> None:
         """Count the training interactions of each item. Cold items keep 0."""

@@ -1,45 +1,42 @@
 """Exact ranks and lists by brute force: one matrix product per chunk of users."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from twotower.retrieval.encode import at_least_float32, full_precision
+from twotower.types import HIDDEN_RANK
 
 SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 CACHED_SCORES = 1 << 20  # 4 MiB: a CPU counts scores that are still in its cache several times faster
 CACHED_ROWS = 16  # but a matrix product wants some rows
 
 
-def encode_corpus(model: Any, chunks: Iterable[dict[str, Tensor]]) -> Tensor:
-    """``(num_items, dim)`` float32 vectors of all items, from their features as ``corpus`` of a data module gives them."""
-    return torch.cat([model.encode_item(features).float() for features in chunks])
-
-
 def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
-    """Rank of each target among all items that its user has not seen, ties counted against the model.
+    """Rank of each target among all items that are not hidden from its user, ties counted against the model.
 
     A rank is one plus the number of other candidates whose score is not lower, so equal scores, and scores that are no
-    number, never help. A target stays a candidate even if it was seen before.
+    number, never help. A target that is hidden itself has the rank ``HIDDEN_RANK``: :func:`top_k` never shows it.
 
     Args:
         user: ``(batch, dim)``, or ``(batch, num_interests, dim)``: then the best of a user's interests scores an item.
         item: ``(num_items, dim)``.
         target: ``(batch, num_targets)`` item indices, -1 pads after the first.
         seen_row: ``(num_seen,)`` rows of ``user``, ascending.
-        seen_item: ``(num_seen,)`` the items those users have seen.
+        seen_item: ``(num_seen,)`` the items hidden from those users.
 
     Returns:
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
     """
+    user, item = at_least_float32(user), at_least_float32(item)
     chunks = _chunks(user, item, seen_row, seen_item)
-    with _full_precision(user.device):
+    with full_precision(user.device, user.dtype):
         return torch.cat([_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks])
 
 
 def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best items that each user has not seen.
+    """The best items that are not hidden from each user.
 
     Args:
         user: see :func:`target_ranks`, like the next three.
@@ -52,9 +49,10 @@ def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: in
         Scores and items, each ``(batch, k)``, best first; a score of ``-inf`` where a user has not so many unseen ones.
     """
     k = min(k, len(item))
+    user, item = at_least_float32(user), at_least_float32(item)
     found = []
     for rows, row, seen in _chunks(user, item, seen_row, seen_item):
-        with _full_precision(user.device):
+        with full_precision(user.device, user.dtype):
             scores = user[rows] @ item.T
         scores = scores.amax(1) if scores.dim() == 3 else scores  # (rows, num_items)
         scores[row, seen] = float("-inf")
@@ -66,7 +64,8 @@ def chunk_bytes(user: Tensor, item: Tensor) -> int:
     """Memory that ranking for ``user`` takes at a time: scores, the best of several interests, and comparisons."""
     num_interests = user.shape[1:-1].numel()
     rows = min(len(user), _rows_per_chunk(len(item) * num_interests, user.device.type))
-    per_score = 4 * num_interests + (4 if user.dim() == 3 else 0) + 1 + 4  # the CPU adds comparisons up as numbers
+    size = max(4, user.element_size())
+    per_score = size * num_interests + (size if user.dim() == 3 else 0) + 1 + 4  # the CPU adds comparisons up as numbers
     return rows * len(item) * per_score
 
 
@@ -80,18 +79,6 @@ def _chunks(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> 
         yield slice(start, start + rows), seen_row[first:last] - start, seen_item[first:last]
 
 
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Inside, scores are not rounded, however the model is trained: rounded ones tie, and ties count against the model."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def _rows_per_chunk(scores_per_row: int, device: str) -> int:
     rows = SCORES_PER_CHUNK // scores_per_row
     if device == "cpu":
@@ -102,17 +89,16 @@ def _rows_per_chunk(scores_per_row: int, device: str) -> int:
 def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
     scores = user @ item.T  # (batch, num_items), or (batch, num_interests, num_items)
     scores = scores.amax(1) if scores.dim() == 3 else scores
+    scores[seen_row, seen_item] = float("-inf")
     padded = target < 0
     target = target.where(~padded, target[:, :1])
     target_score = scores.gather(1, target)  # (batch, num_targets)
-    scores[seen_row, seen_item] = float("-inf")
-    scores.scatter_(1, target, target_score)
     rank = torch.zeros_like(target)
     rank[:, 0] = _not_lower(scores, target_score[:, 0])
     for column in range(1, target.shape[1]):
         row = (~padded[:, column]).nonzero().squeeze(1)  # few users have many targets
         rank[row, column] = _not_lower(scores[row], target_score[row, column])
-    return rank
+    return rank.masked_fill((target_score == float("-inf")) & ~padded, HIDDEN_RANK)
 
 
 def _not_lower(scores: Tensor, target_score: Tensor) -> Tensor:

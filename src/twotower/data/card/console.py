@@ -59,6 +59,7 @@ def _about(figures: dict[str, Any]) -> RenderableType:
     split = options["split"]
     table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
     table.add_row("filters", Text(_settings(options["filters"])))
+    table.add_row("mask_seen", Text(str(options["mask_seen"]).lower()))
     table.add_row("reader", Text(_settings(options["reader"], "url", "sha256", "md5", "checksum")))
     table.add_row("prepared", Text(_effort(preparation)))
     table.add_row("fingerprint", Text(figures["fingerprint"]))
@@ -94,7 +95,8 @@ def _parts(figures: dict[str, Any]) -> Table:
     for key in ("first", "last"):
         if key in parts["train"]:
             table.add_row(key, *(part.get(key, "") for part in parts.values()))
-    for key, label in (("cold_item_targets", "cold targets"), ("cold_users", "cold users")):
+    shares = {"cold_item_targets": "cold targets", "cold_users": "cold users", "seen_targets": "targets seen before"}
+    for key, label in shares.items():
         table.add_row(label, *(percent(part[key]) if key in part else "" for part in parts.values()))
     if figures["history"]["length"]:
         short = figures["history"]["short"]

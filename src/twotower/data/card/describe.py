@@ -77,6 +77,7 @@ def _about(data: RetrievalDataModule, name: str, folder: Path, meta: dict[str, A
         "options": {
             "split": {"name": type(split).__name__, **vars(split)},
             "filters": filters,
+            "mask_seen": data.mask_seen,
             "history_length": data.options.history_length,
             "group_shares": list(data.options.group_shares),
             "reader": data.reader.options(),

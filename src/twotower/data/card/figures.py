@@ -44,17 +44,21 @@ def measure(prepared: Prepared, options: Options) -> Card:
     user, item = per_user[: meta["num_train_users"]], by_item["train"][: schema.num_train_items]
     category, largest = _categories(prepared, by_item["train"], np.array(schema.category_counts, dtype=np.float64))
     history, lengths = _history(arrays, user, options.history_length)
+    repeats, targets = _repeats(arrays, meta, options)
+    parts = {name: _part(arrays, meta, schema, name, count) for name, count in by_item.items()}
+    for name in HELD_OUT:
+        parts[name] |= targets[name]
     figures = {
         "raw": meta["raw"],
         "dropped": meta["dropped"],
         "kept": _kept(meta, schema),
-        "parts": {name: _part(arrays, meta, schema, name, count) for name, count in by_item.items()},
+        "parts": parts,
         "time_unit": meta["times"].get("unit", "order"),
         "per_user": spread(user),
         "per_item": {**spread(item), **concentration(item)},
         "categories": category,
         "history": history,
-        "repeats": _repeats(arrays, meta, options),
+        "repeats": repeats,
         "drift": _drift(by_item["train"], by_item["test"]),
         "features": {side: _features(arrays, side, schema, meta) for side in ("user", "item")},
         "behaviours": _behaviours(arrays, meta["behaviours"]),
@@ -153,19 +157,51 @@ def _history(arrays: dict[str, np.ndarray], per_user: np.ndarray, length: int) -
     return {"length": length, "short": short, "none": none}, lengths
 
 
-def _repeats(arrays: dict[str, np.ndarray], meta: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Interactions with an item that the user had before: dropped ones of the raw data, or those kept."""
+def _repeats(
+    arrays: dict[str, np.ndarray], meta: dict[str, Any], options: Options
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Interactions with an item that the user had before: dropped ones of the raw data, or those kept.
+
+    Also, of validation and test, how many ``targets`` there are, each user's distinct items, and the
+    share of ``seen_targets``: items that the user had in an earlier part.
+    """
     if options.filters.duplicates != "all" and not meta["behaviours"]:
         num = sum(count for reason, count in meta["dropped"].items() if reason.startswith("repeated pairs"))
-        return {"share": num / meta["raw"]["interactions"], "of": "raw"}
+        own = {name: {"targets": int(arrays[f"targets/{name}"].sum()), "seen_targets": 0.0} for name in HELD_OUT}
+        return {"share": num / meta["raw"]["interactions"], "of": "raw"}, own
     user, item, offset = arrays["interactions/user"], arrays["interactions/item"], arrays["offset"]
     cuts = offset[np.searchsorted(offset, np.arange(0, len(user), CHUNK))]  # between users
     cuts = np.unique(np.append(cuts, len(user)))
-    num_pairs = 0
+    num_pairs, counts = 0, {name: np.zeros(2, dtype=np.int64) for name in HELD_OUT}
     for start, end in zip(cuts[:-1], cuts[1:], strict=True):
-        pair = np.sort(user[start:end].astype(np.int64) * (int(item.max()) + 1) + item[start:end])
-        num_pairs += 1 + int((pair[1:] != pair[:-1]).sum())
-    return {"share": 1 - num_pairs / len(user), "of": "kept"}
+        pair = user[start:end].astype(np.int64) * (int(item.max()) + 1) + item[start:end]
+        distinct, first = np.unique(pair, return_index=True)
+        num_pairs += len(distinct)
+        for name in HELD_OUT:
+            counts[name] += _seen_targets(arrays, name, start, pair, distinct, first + start)
+    own = {name: {"targets": int(num), "seen_targets": seen / num} for name, (num, seen) in counts.items()}
+    return {"share": 1 - num_pairs / len(user), "of": "kept"}, own
+
+
+def _seen_targets(
+    arrays: dict[str, np.ndarray], name: str, start: int, pair: np.ndarray, distinct: np.ndarray, first: np.ndarray
+) -> tuple[int, int]:
+    """Targets of a part among some users' interactions, and how many of these the user had in an earlier part.
+
+    Args:
+        arrays: of the prepared data.
+        name: of the part.
+        start: position of the first of the interactions.
+        pair: ``(num,)`` user and item of each as one number.
+        distinct: ``(num_distinct,)`` these numbers, ascending.
+        first: ``(num_distinct,)`` position at which each of them stands first.
+    """
+    position = arrays[f"position/{name}"]
+    own = slice(*np.searchsorted(position, [start, start + len(pair)]))
+    num = arrays[f"targets/{name}"][own]
+    begin = np.repeat(position[own], num)  # of the part, for each of its interactions
+    target, row = np.unique(pair[_targets(position[own], num) - start], return_index=True)
+    return len(target), int((first[np.searchsorted(distinct, target)] < begin[row]).sum())
 
 
 def _drift(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
