@@ -88,6 +88,13 @@ def test_data_are_told_apart_by_fingerprint_and_masking(tmp_path):
     assert [[run.name for run in group] for group in by_data(runs)] == [["a", "d"], ["b"], ["c"]]
 
 
+def test_runs_that_hid_targets_stand_apart_from_older_ones_that_did_not(tmp_path):
+    runs = [run(tmp_path, name, [], {"data.mask_seen": True}, fingerprint="f") for name in "abcd"]
+    for one, hidden in zip(runs, (None, 0.0, 0.25, 0.25), strict=True):
+        one.record["test"] = {} if hidden is None else {"hidden_targets": hidden}
+    assert [[run.name for run in group] for group in by_data(runs)] == [["a", "b"], ["c", "d"]]
+
+
 def test_features_do_not_part_runs_of_one_split(tmp_path):
     runs = [run(tmp_path, name, [], {}, fingerprint=name) for name in "abc"]
     for one, split in zip(runs, "ssd", strict=True):

@@ -37,10 +37,15 @@ class Variant(NamedTuple):
 
 
 def by_data(runs: list[Run]) -> list[list[Run]]:
-    """Runs that were trained and tested on the same interactions, with seen items masked or not; whatever features they had."""
-    groups: dict[tuple[str, Any], list[Run]] = {}
+    """Runs that were trained and tested on the same interactions, with seen items masked or not; whatever features they had.
+
+    A run of a version that spared seen targets from the mask hid none, so where others did it stands apart.
+    """
+    groups: dict[tuple[str, Any, float], list[Run]] = {}
     for run in runs:
-        groups.setdefault((split_fingerprint(run), run.settings.get("data.mask_seen")), []).append(run)
+        hidden = (run.record.get("test") or {}).get("hidden_targets", 0.0)
+        key = (split_fingerprint(run), run.settings.get("data.mask_seen"), hidden)
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
