@@ -7,12 +7,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -22,7 +21,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
 
+from twotower.checkpoint_file import checkpoint_file
+from twotower.environment import read_env_file
 from twotower.types import UserError
+from twotower.wording import printable
 
 CONF = Path(__file__).parents[2] / "conf"
 DEBUG = "HYDRA_FULL_ERROR"
@@ -36,7 +38,6 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
     """
     given = os.environ.get(DEBUG, "")
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
-    load_dotenv()
     _quiet()
     failures: list[Exception] = []
 
@@ -54,6 +55,7 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
             os.environ[DEBUG] = "1"
 
     try:
+        read_env_file()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         if failures:
             raise failures[0]
@@ -68,9 +70,13 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
         os.environ[DEBUG] = given
 
 
-def run_dir(ckpt_path: str | None, default: str) -> str:
-    """A resumed run goes on in its own folder: that of ``<run folder>/checkpoints/last.ckpt``."""
-    return str(Path(ckpt_path).parent.parent) if ckpt_path else default
+def run_dir(ckpt_path: object, default: str) -> str:
+    """A resumed run goes on in its own folder: that of ``<run folder>/checkpoints/last.ckpt``.
+
+    Raises:
+        UserError: if there is no such file, before Hydra makes a folder for it.
+    """
+    return default if ckpt_path is None else str(checkpoint_file(ckpt_path).parent.parent)
 
 
 def record_dir(ckpt_path: str | None, now: str) -> str:
@@ -122,7 +128,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def check_roots(config: DictConfig, known: set[str]) -> None:
+def check_roots(config: Iterable[Any], known: set[str]) -> None:
     """Refuse a setting at the root that is none: a plus sign lets ``+sed=1`` pass Hydra.
 
     Raises:
@@ -186,5 +192,5 @@ def _quiet() -> None:
 
 
 def _fail(line: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(line)}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(printable(line))}")
     sys.exit(1)

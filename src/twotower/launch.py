@@ -69,8 +69,8 @@ def _last_checkpoint(folder: Path) -> str | None:
         return None
     try:
         load_checkpoint(path)
-    except UserError:
-        print(f"{folder.name}: last.ckpt is damaged and is not used", flush=True)
+    except UserError as error:
+        print(f"{folder.name}: last.ckpt is damaged and is not used: {error}", flush=True)
         return None
     return str(path)
 

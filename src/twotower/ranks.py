@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twotower import settings
 from twotower.data import store
 from twotower.results import write_json
 
@@ -54,7 +53,7 @@ def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> No
         print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
         return
     write(run_dir, task, data)
-    added = {"settings": settings.flat(about["config"]), "categories": named_categories(data)}
+    added = {"settings": about["settings"], "categories": named_categories(data)}
     added["split_fingerprint"] = store.split_fingerprint(data.meta, data.ids)
     write_json(path, {**added, **record})
     print(f"ranks are kept in {run_dir / FILE}")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.retriever import Retriever, from_checkpoint
+from twotower.saved_config import resolved
 from twotower.types import UserError, check_choice
 
 ASKED = ("user_id", "item_id", "history")
@@ -52,7 +53,8 @@ def recommend(config: DictConfig) -> Answer:
     name, value = _question(config)
     with redirect_stdout(sys.stderr):  # preparing may speak, and JSON has to stand alone
         checkpoint = load_checkpoint(config.ckpt_path)
-        model = from_checkpoint(restore_config(checkpoint["twotower"], config), checkpoint)
+        saved = restore_config(checkpoint["twotower"], resolved(config)[0])
+        model = from_checkpoint(saved, checkpoint)
         answer = _answer(model, name, value, config)
     if config.format == "json":
         _print_json(model, answer)

@@ -8,14 +8,15 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 import torch
 import torch.nn.functional as F
-from dotenv import load_dotenv
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from twotower.checkpoints import load_checkpoint, trusted_config
+from twotower.checkpoints import load_checkpoint, own_config
+from twotower.cli import CONF
 from twotower.data.newcomers import from_values
 from twotower.data.rows import hidden
+from twotower.environment import read_env_file
 from twotower.lookup import Lookup
 from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
 from twotower.retrieval.exact import top_k
@@ -259,21 +260,21 @@ def load(path: str | Path, data_dir: str | Path | None = None, cache_dir: str | 
     Raises:
         UserError: if the checkpoint is none of ours, or the data on disk are not those that it was trained on.
     """
-    load_dotenv()
-    path = Path(path)
-    checkpoint = load_checkpoint(path / "checkpoints" / "best.ckpt" if path.is_dir() else path)
-    config = trusted_config(checkpoint["twotower"])
-    for name, folder in (("data_dir", data_dir), ("cache_dir", cache_dir)):
-        if folder is not None:
-            config.paths[name] = str(folder)
-    return from_checkpoint(config, checkpoint)
+    read_env_file()
+    if isinstance(path, (str, Path)) and Path(path).is_dir():
+        path = Path(path) / "checkpoints" / "best.ckpt"
+    checkpoint = load_checkpoint(path)
+    usual: Any = OmegaConf.load(CONF / "paths" / "default.yaml")
+    given = {"data_dir": data_dir, "cache_dir": cache_dir}
+    paths = {name: str(usual[name] if folder is None else folder) for name, folder in given.items()}
+    return from_checkpoint(own_config(checkpoint["twotower"], paths), checkpoint)
 
 
-def from_checkpoint(config: DictConfig, checkpoint: dict[str, Any]) -> Retriever:
+def from_checkpoint(config: dict[str, Any], checkpoint: dict[str, Any]) -> Retriever:
     """The same from a checkpoint that is already read; random generators stay as they are.
 
     Args:
-        config: the checkpoint's, with paths as they are to be.
+        config: the checkpoint's as plain values, with paths as they are to be.
         checkpoint: see :func:`twotower.checkpoints.load_checkpoint`.
     """
     with isolate_rng():

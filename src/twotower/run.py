@@ -8,22 +8,26 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
-from twotower import ranks, results, settings
+from twotower import ranks, results, saved_config, settings
 from twotower.callbacks import Throughput
-from twotower.checkpoints import FIXED, load_checkpoint, restore_config
+from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.cli import check_roots, check_types
+from twotower.construct import construct
 from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
+from twotower.restoring import CheckedConnector, naming
+from twotower.saved_config import FIXED
 from twotower.sharding import built_for, shard_of
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
+
+Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
 
 
 @closing_wandb()
@@ -34,19 +38,15 @@ def train(config: DictConfig) -> dict[str, float]:
         Test metrics by name.
     """
     started = time.perf_counter()
-    about = _about_new_run(config)
-    if config.ckpt_path:
-        saved = load_checkpoint(config.ckpt_path)["twotower"]
-        config = restore_config(saved, config)
-        overrides = saved["overrides"] + [text for text in about["overrides"] if text not in saved["overrides"]]
-        about = {"choices": saved["choices"], "overrides": overrides, "fingerprint": saved["fingerprint"]}
-    about["config"] = OmegaConf.to_container(config, resolve=False)
+    ckpt_path = config.ckpt_path
+    plain, about = _new_run(config) if ckpt_path is None else _resumed(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    seed_everything(config.seed)
-    logger = _logger(config, about)
-    trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
-    data, task = build(config, about, trainer)
-    _check_monitors(config, task)
+    seed_everything(plain["seed"])
+    logger = _logger(plain, about)
+    trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
+    with naming(ckpt_path):
+        data, task = build(plain, about, trainer)
+    _check_monitors(plain, task)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
@@ -55,13 +55,13 @@ def train(config: DictConfig) -> dict[str, float]:
     else:
         if trainer.max_epochs == 0 or trainer.max_steps == 0:
             raise UserError("trainer.max_epochs and trainer.max_steps must not be 0: there would be nothing to test")
-        trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.processed
-    chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
+    chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"), rebuilds=False)
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
-    oracle = _oracle_metrics(config, data, trainer) if data.has_oracle else None
+    oracle = _oracle_metrics(plain, data, trainer) if data.has_oracle else None
     if trainer.is_global_zero:
         record = {
             "status": "completed",
@@ -70,9 +70,9 @@ def train(config: DictConfig) -> dict[str, float]:
             "data_fingerprint": data.fingerprint,
             "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
             "data_note": data.note,
-            "seed": config.seed,
+            "seed": plain["seed"],
             "overrides": about["overrides"],
-            "settings": settings.flat(about["config"], trainer.world_size),
+            "settings": settings.flat(plain, trainer.world_size, about["repeats"]),
             "epochs": epochs,
             "val": chosen["twotower"]["val"],
             "test": test,
@@ -102,7 +102,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     """
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
-    saved = restore_config(about, config)
+    saved = restore_config(about, saved_config.resolved(config)[0])
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     data, task = rebuild(saved, checkpoint, trainer)
     if config.clicks is not None:
@@ -114,7 +114,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
     values = task.results[config.split]
-    record = {**about["choices"], "data_note": data.note, "seed": saved.seed, config.split: values}
+    record = {**about["choices"], "data_note": data.note, "seed": saved["seed"], config.split: values}
     if trainer.is_global_zero:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
@@ -132,7 +132,7 @@ def prepare(config: DictConfig) -> dict[str, Any]:
     return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)
 
 
-def build(config: DictConfig, about: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
+def build(config: Config, about: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
     """Data module and task of a config.
 
     Args:
@@ -145,7 +145,7 @@ def build(config: DictConfig, about: dict[str, Any], trainer: pl.Trainer | None 
     """
     _check_roots(config)
     for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
-        check_types(root, OmegaConf.to_container(config[root], resolve=True))
+        check_types(root, _node(config, root))
     data = build_part(config, "data")
     data.negatives = build_part(config, "negatives")
     data.setup()
@@ -165,7 +165,7 @@ def build(config: DictConfig, about: dict[str, Any], trainer: pl.Trainer | None 
     return data, RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
 
 
-def rebuild(config: DictConfig, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
+def rebuild(config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
     """Data module and task of a checkpoint, its weights in place.
 
     Args:
@@ -174,19 +174,31 @@ def rebuild(config: DictConfig, checkpoint: dict[str, Any], trainer: pl.Trainer 
         trainer: see :func:`build`.
 
     Raises:
-        UserError: if the data on disk are not those of the checkpoint.
+        UserError: if the data on disk are not those of the checkpoint, or its weights not the model's.
     """
-    seed_everything(config.seed)
-    data, task = build(config, checkpoint["twotower"], trainer)
-    task.load_state_dict(checkpoint["state_dict"])
+    with naming(checkpoint["path"]):
+        seed_everything(config["seed"])
+        data, task = build(config, checkpoint["twotower"], trainer)
+        task.load_state_dict(checkpoint["state_dict"])
     return data, task
 
 
-def build_part(config: DictConfig, path: str, **extra: Any) -> Any:
-    """Instantiate the node at ``path`` with its settings checked."""
-    node = OmegaConf.to_container(OmegaConf.select(config, path), resolve=True)
+def build_part(config: Config, path: str, **extra: Any) -> Any:
+    """Build the node at ``path`` with its settings checked."""
+    node = _node(config, path)
     check_types(path, node)
-    return instantiate(node, **extra, _convert_="all")
+    part = construct(path, node, **extra)
+    if isinstance(part, pl.Trainer):
+        part._checkpoint_connector = CheckedConnector(part)
+    return part
+
+
+def _node(config: Config, path: str) -> Any:
+    """The node at ``path`` as plain values; what is plain already is never interpolated."""
+    if not isinstance(config, DictConfig):
+        return saved_config.select(config, path)
+    node = OmegaConf.select(config, path)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def seed_everything(seed: int) -> None:
@@ -199,13 +211,31 @@ def seed_everything(seed: int) -> None:
     pl.seed_everything(seed, verbose=False)
 
 
-def _about_new_run(config: DictConfig) -> dict[str, Any]:
+def _new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config as plain values, and what the run's checkpoints will say of it."""
     hydra = HydraConfig.get()
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    return {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
+    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
+    plain, repeats = saved_config.resolved(config)
+    return plain, {**about, **_kept(plain, repeats)}
 
 
-def _check_roots(config: DictConfig, *more: str) -> None:
+def _resumed(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same for a run that goes on from ``ckpt_path``."""
+    saved = load_checkpoint(config.ckpt_path)["twotower"]
+    today, new = _new_run(config)
+    plain = restore_config(saved, today)
+    about = {"choices": saved["choices"], "fingerprint": saved["fingerprint"]}
+    about["overrides"] = saved["overrides"] + [text for text in new["overrides"] if text not in saved["overrides"]]
+    return plain, {**about, **_kept(plain, saved["repeats"])}
+
+
+def _kept(plain: dict[str, Any], repeats: list[str]) -> dict[str, Any]:
+    kept = saved_config.kept(plain)
+    return {"config": kept, "repeats": repeats, "settings": settings.flat(plain, repeats=repeats)}
+
+
+def _check_roots(config: Config, *more: str) -> None:
     """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
     known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
     check_roots(config, known)
@@ -227,34 +257,33 @@ def _check_sharding(trainer: pl.Trainer) -> None:
         )
 
 
-def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
-    names = [name for name in config.metric if config.metric[name]]
+def _metrics(config: Config, data: Any) -> list[RankMetric]:
+    names = [name for name, node in config["metric"].items() if node]
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
 
 
-def _check_monitors(config: DictConfig, task: RetrievalTask) -> None:
+def _check_monitors(config: Config, task: RetrievalTask) -> None:
     """What a callback follows must be measured: Lightning would say so after a whole epoch."""
     names = task.metric_names()
-    for name, callback in config.callbacks.items():
+    for name, callback in config["callbacks"].items():
         monitor = str(callback.get("monitor")) if callback else ""
         if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
             overall = ", ".join(f"val/{name}" for name in names if "/" not in name)
             raise UserError(f"callbacks.{name}.monitor={monitor} is not measured: choose from {overall}, or add to metric.*.k")
 
 
-def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
-    logger = build_part(config, "logger") if config.logger else False
+def _logger(config: dict[str, Any], about: dict[str, Any]) -> Any:
+    logger = build_part(config, "logger") if config["logger"] else False
     if isinstance(logger, RunWandbLogger):
-        settings: Any = OmegaConf.to_container(config, resolve=True)
-        logger.begin(about["choices"], about["overrides"], settings, resumed=bool(config.ckpt_path))
+        logger.begin(about["choices"], about["overrides"], config, resumed=config["ckpt_path"] is not None)
     return logger
 
 
-def _callbacks(config: DictConfig) -> list[pl.Callback]:
-    return [build_part(config, f"callbacks.{name}") for name in config.callbacks if config.callbacks[name]]
+def _callbacks(config: Config) -> list[pl.Callback]:
+    return [build_part(config, f"callbacks.{name}") for name, node in config["callbacks"].items() if node]
 
 
-def _oracle_metrics(config: DictConfig, data: Any, trainer: pl.Trainer) -> dict[str, float]:
+def _oracle_metrics(config: Config, data: Any, trainer: pl.Trainer) -> dict[str, float]:
     """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``.
 
     Nobody in them takes an item twice, so the best ranking has seen items last, whatever

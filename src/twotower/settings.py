@@ -1,6 +1,7 @@
 """Which settings make a run what it is: two runs that agree in all of them differ by their seed alone."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
@@ -27,19 +28,20 @@ PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings th
 Value = str | int | float | bool | None
 
 
-def flat(config: dict[str, Any], num_processes: int | None = None) -> dict[str, Value]:
+def flat(config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()) -> dict[str, Value]:
     """What tells variants apart, as dotted names: no seed, no path, nothing of the machine but the number of processes.
 
     Args:
-        config: plain and unresolved: an interpolation repeats a value that stands elsewhere, so it is left out.
+        config: plain; an interpolation repeats a value that stands elsewhere, so it is left out.
         num_processes: a batch is per process, so this is part of the experiment; None: as many as the trainer asks for.
+        repeats: dotted names of values that were interpolations before the config was resolved.
     """
     found: dict[str, Value] = {}
     for root in ROOTS:
         if root in config:
             _flatten(root, config[root], found)
     found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
-    return {key: value for key, value in found.items() if is_setting(key)}
+    return {key: value for key, value in found.items() if is_setting(key) and key not in repeats}
 
 
 def is_setting(key: str) -> bool:

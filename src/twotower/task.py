@@ -158,12 +158,18 @@ class RetrievalTask(pl.LightningModule):
             checkpoint["optimizer_states"] = [own_optimizer(self._optimizer, state) for state in checkpoint["optimizer_states"]]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights as a checkpoint has them, in float64 where they are: of a sharded table, this process's rows."""
+        """Load weights as a checkpoint has them, in float64 where they are: of a sharded table, this process's rows.
+
+        Raises:
+            UserError: for weights that are missing, unknown, of another shape, or no finite numbers.
+        """
+        found = own_tables(self, state_dict)
+        check_weights(found, self.state_dict())
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        for name, value in state_dict.items():
+        for name, value in found.items():
             if name in own and value.dtype == torch.float64:
                 own[name].data = own[name].data.double()
-        return super().load_state_dict(own_tables(self, state_dict), strict, assign)
+        return super().load_state_dict(found, strict, assign)
 
     def metric_names(self) -> list[str]:
         """What an evaluation may log; groups without users are left out of it."""
@@ -230,6 +236,29 @@ def check_finite(vectors: Tensor, side: str) -> None:
     """
     if not torch.isfinite(vectors).all():
         raise UserError(f"{side} vectors are no longer finite numbers: lower optimizer.lr or the loss weights")
+
+
+def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        found: to be loaded.
+        own: what the model has in their place.
+
+    Raises:
+        UserError: naming the first weight that does not fit.
+    """
+    for name in found.keys() ^ own.keys():
+        where = "the model has none" if name in found else "it has none"
+        raise UserError(f"state_dict does not fit the model: {name}, of which {where}")
+    for name, value in found.items():
+        shape, expected = tuple(value.shape), tuple(own[name].shape)
+        if shape != expected:
+            raise UserError(f"state_dict: {name} has the shape {shape}, the model's is {expected}")
+        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex():
+            raise UserError(f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"state_dict: {name} holds numbers that are not finite")
 
 
 class Placeholder(nn.Module):

@@ -11,6 +11,7 @@ from twotower.cli import check_roots
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
 from twotower.run import build_part, rebuild
+from twotower.saved_config import resolved
 from twotower.types import UserError, check_number
 
 
@@ -35,8 +36,7 @@ def export(config: DictConfig) -> dict[str, Any]:
     measure = folder.Measure(**config.parity)
     index = build_part(config, "index")
     checkpoint = load_checkpoint(ckpt_path)
-    saved = restore_config(checkpoint["twotower"], config)
-    saved.pop("index", None)
+    saved = restore_config(checkpoint["twotower"], resolved(config)[0])
     with Console(stderr=True).status("data and model") as status:
         data, task = rebuild(saved, checkpoint)
         about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
