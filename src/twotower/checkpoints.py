@@ -118,6 +118,8 @@ def _checked_config(about: Plain) -> Plain:
     _expect(about, "settings", dict)
     if not all(isinstance(name, str) for name in about["repeats"]):
         raise UserError("its repeats are not texts")
+    if any(isinstance(value, (dict, list, tuple)) for value in about["settings"].values()):
+        raise UserError("its settings are not plain values")
     config, _ = saved_config.read_back(about["config"], is_plain=True)
     return {"config": config, "repeats": about["repeats"], "settings": about["settings"]}
 

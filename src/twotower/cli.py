@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
@@ -97,7 +97,7 @@ for resolver in (run_dir, record_dir, mode):
 def explain(error: BaseException) -> str | None:
     """One line for an error that the user can mend, None for a bug."""
     chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
+    while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
     for link in chain:
         if isinstance(link, UserError):
@@ -126,6 +126,11 @@ def explain(error: BaseException) -> str | None:
             where = f" {link.filename}:" if link.filename else ""
             return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
     return None
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """OmegaConf raises anew, without ``from``, what a resolver has raised."""
+    return error.__context__ if isinstance(error, InterpolationResolutionError) else error.__cause__
 
 
 def check_roots(config: Iterable[Any], known: set[str]) -> None:

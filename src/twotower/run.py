@@ -43,8 +43,8 @@ def train(config: DictConfig) -> dict[str, float]:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     seed_everything(plain["seed"])
     logger = _logger(plain, about)
-    trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
     with naming(ckpt_path):
+        trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
         data, task = build(plain, about, trainer)
     _check_monitors(plain, task)
     best = run_dir / "checkpoints" / "best.ckpt"
@@ -103,7 +103,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path)
     about = checkpoint["twotower"]
     saved = restore_config(about, saved_config.resolved(config)[0])
-    trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+    with naming(config.ckpt_path):
+        trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     data, task = rebuild(saved, checkpoint, trainer)
     if config.clicks is not None:
         check_number("clicks", config.clicks, 0)

@@ -21,6 +21,7 @@ from twotower.wandb_names import flatten, variant
 KEY = "WANDB_API_KEY in the environment or in .env, or `wandb login`"
 REFUSED = re.compile(r"returned error (40[0134]\b.*)")
 PLAUSIBLE = re.compile(r"[\w.-]{40,}")
+RUN_ID = re.compile(r"[\w-]{1,128}")
 INTERRUPTED = 255  # W&B shows such a run as killed
 NAME_LIMIT = 128
 
@@ -79,8 +80,8 @@ class RunWandbLogger(WandbLogger):
         self._wandb_init["tags"] = [choices["model"], choices["data"], *self._wandb_init["tags"]]
         self._wandb_init["config"] = flatten(choices, settings)
         record = Path(self._wandb_init["dir"]) / "wandb" / "run_id"
-        if resumed and record.exists():
-            self._wandb_init["id"] = record.read_text()
+        if resumed and record.is_file() and (match := RUN_ID.fullmatch(record.read_text(errors="replace"))):
+            self._wandb_init["id"] = match[0]
         run = self.experiment
         if not run.disabled:
             record.write_text(run.id)

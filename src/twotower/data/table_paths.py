@@ -24,7 +24,11 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
             raise UserError(
                 f"{setting}={pattern}: there is no such file below {data_dir} or {Path.cwd()}{_nearby(pattern, data_dir)}"
             )
-        found += [path for path in paths if path not in folders]
+        files = [path for path in paths if path not in folders]
+        for path in files:
+            if not path.is_file():  # a named pipe or a device would be read for ever
+                raise UserError(f"{setting}={pattern}: {path} is no ordinary file")
+        found += files
     return found
 
 
