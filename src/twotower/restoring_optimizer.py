@@ -52,7 +52,8 @@ def _group(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     numbers = taken(found, {key: float(value) for key, value in numbers.items()}, where)
     for key, value in own.items():
         if isinstance(value, tuple) and all(isinstance(number, float) for number in value):
-            given = dict(enumerate(found.get(key) or ()))
+            given = found.get(key)
+            given = dict(enumerate(given)) if isinstance(given, (list, tuple)) else given
             numbers[key] = tuple(taken(given, dict(enumerate(value)), f"{where}.{key}").values())
     return {**own, **numbers, "params": found["params"]}
 

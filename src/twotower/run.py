@@ -1,6 +1,7 @@
 """The only module that sees a config: builds the parts, trains, evaluates."""
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,12 @@ def _new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
     plain, repeats = saved_config.resolved(config)
-    return plain, {**about, **_kept(plain, repeats)}
+    about |= _kept(plain, repeats)
+    try:
+        saved_config.read_back(about["config"], is_plain=True)
+    except UserError as error:  # a class of the user's own that no option names, say
+        print(f"warning: this run's checkpoints cannot be rebuilt: {error}", file=sys.stderr)
+    return plain, about
 
 
 def _resumed(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:

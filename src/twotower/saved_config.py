@@ -149,10 +149,10 @@ def read_back(config: Plain, is_plain: bool) -> tuple[Plain, list[str]]:
                 repeats.append(".".join(path))
         for root in FIXED:  # again, as values have come in
             check_roles(root, found[root])
-    for root in ("trainer", "callbacks"):
-        for path, value in _leaves(found[root], (root,)):
-            if not _is_word(value):
-                raise UserError(f"its config has {'.'.join(path)}={value!r}, which is no number or word")
+    for place, node in _nodes(found):
+        for key, value in node.items():
+            if not all(map(_is_word, value if isinstance(value, list) else [value])):
+                raise UserError(f"its config has {place}.{key}={value!r}, which is no number or word")
     return found, repeats
 
 
@@ -222,6 +222,12 @@ def _listed(node: Plain, keys: tuple[str, ...]) -> Plain:
     """The listed settings; a node that builds something is left to the command line."""
     built = [key for key, value in node.items() if isinstance(value, dict) and "_target_" in value]
     return {key: copy.deepcopy(node[key]) for key in keys if key in node and key not in built}
+
+
+def _nodes(config: Plain) -> Iterator[tuple[str, Plain]]:
+    yield "trainer", config["trainer"]
+    for name, node in config["callbacks"].items():
+        yield f"callbacks.{name}", node or {}
 
 
 def _is_word(value: Any) -> bool:

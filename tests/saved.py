@@ -1,0 +1,87 @@
+"""A tiny run and its checkpoint, made in this process: what tests of damaged and crafted checkpoints start from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.test_configs import compose_train
+from twotower import run, saved_config
+from twotower.checkpoints import load_checkpoint, own_config
+from twotower.restoring import fitting
+
+SMALL = (
+    "model=two_tower",
+    "data.reader.num_users=40",
+    "data.reader.num_items=30",
+    "data.reader.interactions_per_user=8",
+    "data.k_core=0",
+    "data.batch_size=64",
+    "model.hidden_dims=[8]",
+    "model.dim=4",
+    "model.embedding_dim=4",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "callbacks.diagnostics.plots=false",
+    "logger=none",
+)
+CHOICES = {"model": "two_tower", "data": "synthetic"}
+
+
+class Saved:
+    """A run that has trained an epoch.
+
+    Attributes:
+        folder: of the run, of its data and of what a test writes.
+        path: of its last checkpoint.
+        trainer: which has trained it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "checkpoints" / "last.ckpt"
+        config = compose_train(*SMALL, f"paths.run_dir={folder}", *self.paths("paths.{}={}"))
+        self.trainer = self._fit(*saved_config.resolved(config), None)
+
+    def paths(self, form: str) -> list[str]:
+        return [form.format(name, self.folder / name) for name in ("data_dir", "cache_dir")]
+
+    def good(self) -> dict[str, Any]:
+        return torch.load(self.path, weights_only=True)
+
+    def write(self, checkpoint: Any) -> Path:
+        path = self.folder / "crafted.ckpt"
+        torch.save(checkpoint, path)
+        return path
+
+    def config(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        paths = {name: str(self.folder / name) for name in ("data_dir", "cache_dir")}
+        return own_config(checkpoint["twotower"], paths)
+
+    def rebuild(self, path: Path) -> Any:
+        """As evaluate, recommend, export and load do."""
+        checkpoint = load_checkpoint(path)
+        return run.rebuild(self.config(checkpoint), checkpoint)[1]
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """What Lightning would be given to resume with."""
+        return fitting(load_checkpoint(path, mmap=False), self.trainer)
+
+    def resume(self, path: Path, **trainer: Any) -> Any:
+        """Train on from a checkpoint."""
+        about = load_checkpoint(path)["twotower"]
+        composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
+        today, repeats = saved_config.resolved(composed)
+        plain = {**today, **{root: about["config"][root] for root in saved_config.FIXED}}
+        plain["data"] = today["data"]
+        plain["trainer"] |= trainer
+        return self._fit(plain, repeats, str(path))
+
+    def _fit(self, plain: dict[str, Any], repeats: list[str], ckpt_path: str | None) -> Any:
+        about = {"choices": CHOICES, "overrides": list(SMALL), **run._kept(plain, repeats)}
+        run.seed_everything(plain["seed"])
+        trainer = run.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
+        data, task = run.build(plain, about, trainer)
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+        return trainer

@@ -1,0 +1,249 @@
+"""Damaged checkpoints end in one line that names the file; good ones of this and of earlier versions are taken up."""
+
+import copy
+import os
+import random
+import zipfile
+
+import pytest
+import torch
+
+from tests.saved import Saved
+from twotower.checkpoint_file import checkpoint_file
+from twotower.checkpoints import load_checkpoint
+from twotower.restoring import CheckedConnector
+from twotower.types import UserError
+
+WRONG = (
+    None,
+    "text",
+    -1,
+    10**30,
+    1.5,
+    float("nan"),
+    [],
+    {},
+    [1, "a", None],
+    {"a": 1},
+    True,
+    torch.zeros(3),
+    torch.full((), float("nan")),
+    torch.zeros(2, 2).to_sparse(),
+    torch.zeros(3, dtype=torch.complex64),
+    "${oc.env:HOME}",
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return Saved(tmp_path_factory.mktemp("run"))
+
+
+def places(node, path=()):
+    """Every path in a checkpoint; of the many metrics and weights some."""
+    if path:
+        yield path
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in list(pairs)[:25]:
+        yield from places(value, (*path, key))
+
+
+def changed(good, path, value):
+    """A copy with another value at ``path``; without it for ``...``."""
+    checkpoint = copy.deepcopy(good)
+    node = checkpoint
+    for key in path[:-1]:
+        node = node[key]
+    if value is ...:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return checkpoint
+
+
+def try_all(saved, checkpoint):
+    """Each use must work or end in one line with the file's name; returns how many ended."""
+    path, ended = saved.write(checkpoint), 0
+    for use in (saved.rebuild, saved.restore):
+        try:
+            use(path)
+        except UserError as error:
+            ended += 1
+            if use == saved.rebuild:
+                assert str(path) in str(error), error
+            assert "\n" not in str(error), error
+    return ended
+
+
+def test_a_value_of_another_kind_or_none_ends_in_one_line(saved):
+    good, rng = saved.good(), random.Random(0)
+    every = list(places(good))
+    ended = 0
+    for path in rng.sample(every, 120):
+        ended += try_all(saved, changed(good, path, rng.choice((..., *WRONG)))) > 0
+    assert ended > 60
+
+
+@pytest.mark.slow
+def test_every_value_of_another_kind_or_none_ends_in_one_line(saved):
+    good = saved.good()
+    for path in places(good):
+        for value in (..., *WRONG):
+            try_all(saved, changed(good, path, value))
+
+
+@pytest.mark.parametrize("key", ["twotower", "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "epoch"])
+@pytest.mark.parametrize("value", [..., None, 5, [], {}], ids=str)
+def test_no_part_can_be_left_out_or_be_empty(saved, key, value):
+    if (key, value) in (("callbacks", {}), ("lr_schedulers", []), ("epoch", 5)):
+        return  # as good ones may be
+    assert try_all(saved, changed(saved.good(), (key,), value)) > 0
+
+
+def test_weights_of_another_shape_name_both(saved):
+    good = saved.good()
+    name, weight = next(iter(good["state_dict"].items()))
+    rows = len(weight)
+    path = saved.write(changed(good, ("state_dict", name), weight[:-1]))
+    message = rf"{path.name}: state_dict: {name} has the shape \({rows - 1}, 4\), the model's is \({rows}, 4\)"
+    with pytest.raises(UserError, match=message):
+        saved.rebuild(path)
+    with pytest.raises(UserError, match="has the shape"):
+        saved.resume(path)
+    bad = weight.clone()
+    bad[1, 1] = float("nan")
+    with pytest.raises(UserError, match="holds numbers that are not finite"):
+        saved.rebuild(saved.write(changed(good, ("state_dict", name), bad)))
+
+
+def test_optimizer_states_must_fit_the_model_and_the_optimizer(saved):
+    good = saved.good()
+    where = ("optimizer_states", 0, "state", 0)
+    for path, value, message in (
+        ((*where, "exp_avg"), ..., "has no tensor exp_avg"),
+        ((*where, "exp_avg_sq"), torch.zeros(2, 2), "has the shape"),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), "text", "lr is 'text', where a number belongs"),
+        (("optimizer_states", 0, "param_groups", 0, "betas"), (0.9, "a"), "betas.1 is 'a'"),
+        (("optimizer_states", 0, "param_groups", 0, "params"), [0], "is of 1 parameters"),
+    ):
+        with pytest.raises(UserError, match=message):
+            saved.restore(saved.write(changed(good, path, value)))
+
+
+def test_a_truncated_file_is_none(saved, tmp_path):
+    whole = saved.path.read_bytes()
+    path = tmp_path / "cut.ckpt"
+    for size in (0, 1, 3, 4, 5, 100, *range(1000, len(whole), len(whole) // 20), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"cut\.ckpt"):
+            load_checkpoint(path)
+
+
+def test_a_zip_with_less_or_more_than_ours_is_none(saved, tmp_path):
+    with zipfile.ZipFile(saved.path) as archive:
+        entries = {info.filename: archive.read(info) for info in archive.infolist()}
+    for left_out in [name for name in entries if name.endswith(("data.pkl", "data/0", "version", "byteorder"))]:
+        path = tmp_path / "missing.ckpt"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in entries.items():
+                if name != left_out:
+                    archive.writestr(name, content)
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            assert str(path) in str(error)
+    path = tmp_path / "compressed.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="is compressed"):
+        load_checkpoint(path)
+
+
+def test_containers_in_themselves_end(saved):
+    for make in (looping, growing):
+        path = saved.write(changed(saved.good(), ("twotower", "config", "data", "reader", "more"), make()))
+        with pytest.raises(UserError, match=r"nested too deeply|more than a config"):
+            load_checkpoint(path)
+
+
+def looping():
+    node = {}
+    node |= {"a": node, "b": node}
+    return node
+
+
+def growing():
+    node = ["x"]
+    for _ in range(12):
+        node = [node] * 9
+    return node
+
+
+def test_what_is_no_checkpoint_is_told_from_its_path(tmp_path):
+    (tmp_path / "README.md").write_text("# Hello")
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").touch()
+    for path, message in (
+        (tmp_path / "README.md", "cannot be read as a checkpoint"),
+        (tmp_path / "none.ckpt", "there is no such file"),
+        (tmp_path / "README.md" / "x", "there is no such file"),
+        (tmp_path / "pipe.ckpt", "is no ordinary file"),
+        ("/dev/zero", "is no ordinary file"),
+        (tmp_path / "run", "is a folder: give .*/run/checkpoints/best.ckpt"),
+        ("last", "there is no such file"),
+        ("a\0b", "there is no such file"),
+        *((value, "is no path") for value in (0, 7, "", True, 1.5, ["a"], {}, None)),
+    ):
+        with pytest.raises(UserError, match=message):
+            checkpoint_file(path)
+
+
+def test_a_wrong_ckpt_path_leaves_no_folder(script):
+    (script.folder / "README.md").write_text("# Hello")
+    for name, value in (("train", "0"), ("train", "README.md"), ("evaluate", "/dev/zero")):
+        run = script(name, f"ckpt_path={value}")
+        assert run.returncode == 1 and run.stderr.startswith("error: ckpt_path=") and run.stderr.count("\n") == 1, run.stderr
+    assert [path.name for path in script.folder.iterdir()] == ["README.md"]
+
+
+def test_a_resumed_run_ends_as_the_file_says_and_keeps_its_best(saved):
+    trainer = saved.resume(saved.path)
+    assert trainer.fit_loop.epoch_progress.current.completed == 2
+    best = next(callback for callback in trainer.callbacks if type(callback).__name__.startswith("ModelCheckpoint"))
+    assert best.best_model_path == str(saved.folder / "checkpoints" / "best.ckpt")
+
+
+def test_nothing_is_loaded_from_the_working_folder(saved, tmp_path, monkeypatch):
+    """Below SLURM, Lightning takes any ``hpc_ckpt_*.ckpt`` for the run's own."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    torch.save({"state_dict": {}}, tmp_path / "hpc_ckpt_1.ckpt")
+    connector = saved.trainer._checkpoint_connector
+    assert isinstance(connector, CheckedConnector)
+    for word in (None, "best", "last", "hpc", "registry:x"):
+        assert connector._select_ckpt_path("fit", word, True, True) == word
+
+
+def test_references_of_earlier_versions_are_looked_up_and_no_other(saved):
+    checkpoint = saved.good()
+    about = checkpoint["twotower"]
+    config = about["config"]
+    for key in ("repeats", "settings"):
+        del about[key]
+    expected = copy.deepcopy(config)
+    config["data"] |= {"seed": "${seed}", "data_dir": "${paths.data_dir}", "cache_dir": "${oc.env:X,cache}"}
+    config["model"]["dim"] = "${model.embedding_dim}"
+    config["paths"] = {"data_dir": "${oc.env:TWOTOWER_DATA_DIR,data}"}
+    config["callbacks"]["best"]["dirpath"] = "${paths.run_dir}/checkpoints"
+    config["trainer"]["_target_"] = "pytorch_lightning.Trainer"
+    config["logger"] = {"_target_": "twotower.loggers.RunCSVLogger", "save_dir": "${paths.run_dir}"}
+    found = load_checkpoint(saved.write(checkpoint))["twotower"]
+    assert found["config"] == expected and set(found["repeats"]) == {"data.seed", "model.dim"}
+    assert "data.seed" not in found["settings"] and found["settings"]["model._target_"]
+    for text in ("${oc.env:HOME}", "${.hidden_dims}x", "${model.nothing}", "${model}", "${a.${b}}", "a${seed}", "${model.dim}"):
+        config["model"]["dim"] = text
+        with pytest.raises(UserError, match=r"model\.dim=.* which a checkpoint may not leave to be evaluated"):
+            load_checkpoint(saved.write(checkpoint))

@@ -1,0 +1,278 @@
+"""Crafted checkpoints and .env files: nothing is executed, read from the environment, or written elsewhere."""
+
+import os
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.saved import Saved
+from tests.test_checkpoints import changed
+from twotower import environment
+from twotower.checkpoints import load_checkpoint
+from twotower.construct import construct
+from twotower.types import UserError
+
+SECRET = "hunter2-of-the-environment"
+RUN = {"_target_": "os.system", "command": "touch CANARY"}
+CREATE = "${oc.create:{_target_: os.system, command: touch CANARY}}"
+REFUSED = {  # place in the config: value
+    "model": RUN,
+    "model ": {"_target_": "subprocess.Popen", "args": ["touch", "CANARY"]},
+    "model  ": CREATE,
+    "model   ": {"_target_": "builtins.exec", "_args_": ["open('CANARY', 'w')"]},
+    "model    ": {"_target_": "twotower.data.store.shutil.rmtree", "path": "."},
+    "model     ": {"_target_": "twotower.run.torch.load", "f": "x"},
+    "model      ": {"_target_": "twotower.cli.command", "config_name": "train"},
+    "model       ": {"_target_": "twotower.files.write_text", "target": "CANARY", "text": ""},
+    "model        ": {"_target_": "hydra.utils.instantiate", "config": RUN},
+    "model         ": {"_target_": "hydra.utils.get_object", "path": "os.system"},
+    "model          ": {"_target_": "twotower.models.two_tower.nn.Module"},
+    "model           ": {"_target_": "torch.optim.AdamW", "_partial_": True},
+    "model._target_": "twotower.models.two_tower.TwoTower ",
+    "model._target_ ": ["os.system"],
+    "model._target_  ": RUN,
+    "model._target_   ": "${oc.decode:os.system}",
+    "model._partial_": True,
+    "model._args_": [RUN],
+    "model._recursive_": False,
+    "model._convert_": "all",
+    "model.hidden_dims": [RUN],
+    "model.dim": RUN,
+    "model.history": RUN,
+    "model.history._target_": "twotower.models.two_tower.TwoTower",
+    "loss": RUN,
+    "loss.task": {"_target_": "twotower.models.mf.MF"},
+    "loss.alignment": {"_target_": "os.system", "_partial_": True},
+    "optimizer": {**RUN, "_partial_": True},
+    "optimizer._partial_": False,
+    "optimizer._target_": "torch.optim.lr_scheduler.StepLR",
+    "optimizer._target_ ": "torch.optim.adam.torch.load",
+    "negatives": RUN,
+    "negatives.first": RUN,
+    "metric.ndcg": RUN,
+    "metric.more": RUN,
+    "data": RUN,
+    "data.reader": RUN,
+    "data.reader._target_": "twotower.data.unpack.Archive",
+    "data.reader.name": "../../elsewhere",
+    "data.reader.folder": "/tmp",
+    "data.reader.clicks": ["../../*"],
+    "data.reader.num_users": {"more": [RUN]},
+    "data.split": RUN,
+    "callbacks.best.monitor": [RUN],
+    "callbacks.best.mode": "${oc.env:SECRET}",
+    "trainer.precision": "${oc.env:SECRET}",
+    "trainer.max_epochs": [RUN],
+}
+LEFT_OUT = {  # what the command in hand decides
+    "paths.data_dir": "/",
+    "paths.cache_dir": "${oc.env:SECRET}",
+    "data.data_dir": "/",
+    "data.cache_dir": "../../elsewhere",
+    "data.reader.url": "http://127.0.0.1:9/${oc.env:SECRET}",
+    "data.reader.sha256": "0",
+    "logger": RUN,
+    "trainer.logger": RUN,
+    "trainer.plugins": [RUN],
+    "trainer.profiler": RUN,
+    "trainer.default_root_dir": "/",
+    "trainer.callbacks": [RUN],
+    "trainer.strategy": RUN,
+    "trainer._target_": "os.system",
+    "callbacks.best._target_": "os.system",
+    "callbacks.best.dirpath": "/",
+    "callbacks.best.filename": "../../elsewhere",
+    "callbacks.last.dirpath": "${oc.env:SECRET}",
+    "callbacks.diagnostics.dirpath": "/",
+    "hydra.run.dir": "/",
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return Saved(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def guarded(tmp_path, monkeypatch):
+    """A working folder that must stay empty, and a secret that must not be told."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET", SECRET)
+    yield tmp_path
+    assert not list(tmp_path.iterdir())
+
+
+def crafted(saved, key, value, old=False):
+    path = ("twotower", "config", *key.strip().split("."))
+    checkpoint = saved.good()
+    if old:
+        for name in ("repeats", "settings"):
+            del checkpoint["twotower"][name]
+    node = checkpoint
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    return saved.write(changed(checkpoint, path, value))
+
+
+@pytest.mark.parametrize("key", REFUSED)
+@pytest.mark.parametrize("old", [False, True])
+def test_what_has_no_business_in_its_place_is_refused(saved, guarded, key, old):
+    path = crafted(saved, key, REFUSED[key], old)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value) and SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("key", LEFT_OUT)
+def test_what_the_command_decides_is_not_taken_from_a_checkpoint(saved, guarded, key):
+    good = load_checkpoint(saved.path)["twotower"]["config"]
+    found = load_checkpoint(crafted(saved, key, LEFT_OUT[key]))
+    found["twotower"]["config"]["trainer"].setdefault("strategy", "auto")
+    assert found["twotower"]["config"] == good
+    config = saved.config(found)
+    assert config["data"]["data_dir"] == str(saved.folder / "data_dir") and "url" not in config["data"]["reader"]
+
+
+def test_texts_are_never_evaluated(saved, guarded):
+    """Not even those that stand where a text may: a reader of tables and its columns, say."""
+    text = "${oc.env:SECRET}"
+    reader = {"_target_": "twotower.data.table.Table", "interactions": text, "columns": {"user": text}}
+    found = load_checkpoint(crafted(saved, "data.reader", reader))
+    assert found["twotower"]["config"]["data"]["reader"] == reader
+    with pytest.raises(UserError) as error:
+        saved.rebuild(crafted(saved, "data.reader", reader))
+    assert SECRET not in str(error.value)
+    built = construct("x", {"_target_": "builtins.dict", "a": [text], "b": {"c": CREATE}})
+    assert built == {"a": [text], "b": {"c": CREATE}}
+
+
+@pytest.mark.parametrize("choice", ["../../evil", "/etc/x", "a\x1b[2J", "[link=http://x]y[/]", "${oc.env:SECRET}", 5])
+def test_choices_are_names_of_options(saved, guarded, choice):
+    path = saved.write(changed(saved.good(), ("twotower", "choices", "data"), choice))
+    with pytest.raises(UserError, match=r"its choices have data="):
+        load_checkpoint(path)
+
+
+def best_of(checkpoint):
+    return next(key for key in checkpoint["callbacks"] if key.startswith("ModelCheckpoint"))
+
+
+@pytest.mark.parametrize(
+    "form", ["{folder}/checkpoints/../{name}", "{folder}/{name}", "file://{folder}/{name}", "local://{folder}"]
+)
+def test_the_state_of_a_callback_deletes_no_file(saved, form):
+    """Lightning removes the file that it takes for the worst of the best ones."""
+    victim = saved.folder / "victim.txt"
+    victim.write_text("precious")
+    checkpoint = saved.good()
+    path, low = form.format(folder=saved.folder, name=victim.name), torch.tensor(-1.0)
+    checkpoint["callbacks"][best_of(checkpoint)] |= {
+        "best_k_models": {path: low},
+        "kth_best_model_path": path,
+        "best_model_path": path,
+        "best_model_score": low,
+        "kth_value": low,
+    }
+    with pytest.raises(UserError, match="none of its own"):
+        saved.resume(saved.write(checkpoint))
+    assert victim.read_text() == "precious"
+
+
+def test_a_folder_in_the_state_of_a_callback_is_not_its_folder_now(saved):
+    checkpoint = saved.good()
+    path = "/elsewhere/best.ckpt"
+    checkpoint["callbacks"][best_of(checkpoint)] |= {
+        "best_k_models": {path: torch.tensor(0.5)},
+        "kth_best_model_path": path,
+        "best_model_path": path,
+        "dirpath": "/elsewhere",
+    }
+    state = saved.restore(saved.write(checkpoint))["callbacks"][best_of(checkpoint)]
+    own = str(saved.folder / "checkpoints" / "best.ckpt")
+    assert state["dirpath"] == str(saved.folder / "checkpoints") and list(state["best_k_models"]) == [own]
+    assert state["best_model_path"] == own and state["kth_best_model_path"] == own
+
+
+def test_a_checkpoint_holds_no_path_and_no_secret(saved):
+    text = repr(saved.good()["twotower"])
+    assert "${" not in text and str(saved.folder) not in text and "logger" not in saved.good()["twotower"]["config"]
+
+
+def test_the_commands_refuse_what_would_run(script):
+    """Through the scripts, once: a checkpoint of the earlier kind with a target in an interpolation."""
+    small = ("data.reader.num_users=40", "data.reader.num_items=30", "data.reader.interactions_per_user=8", "model=popularity")
+    assert script("train", *small, "callbacks.progress=null", "hydra.run.dir=run").returncode == 0
+    path = script.folder / "run/checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["twotower"]["repeats"]
+    checkpoint["twotower"]["config"]["negatives"] = CREATE
+    torch.save(checkpoint, path)
+    for name, *more in (("evaluate",), ("train",), ("recommend", "user_id=1"), ("export", "output=served")):
+        run = script(name, "ckpt_path=run/checkpoints/best.ckpt", *more)
+        assert run.returncode == 1 and "negatives" in run.stderr and run.stderr.count("\n") == 1, run.stderr
+    assert not (script.folder / "CANARY").exists() and not (script.folder / "served").exists()
+
+
+ENVIRONMENT = """
+TWOTOWER_DATA_DIR=from_file
+WANDB_PROJECT='${SECRET}'
+PYTHONPATH=/tmp/evil
+LD_PRELOAD=/tmp/evil.so
+PATH=/tmp
+WANDB_BASE_URL=http://127.0.0.1:9
+WANDB__EXECUTABLE=/tmp/evil
+twotower_data_dir=x
+export HYDRA_FULL_ERROR=1
+"""
+
+
+@pytest.fixture
+def env_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "FILE", tmp_path / "project" / ".env")
+    monkeypatch.setattr(os, "environ", {"SECRET": SECRET, "PATH": "/bin"})
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project" / ".env"
+
+
+def test_env_file_sets_documented_keys_alone(env_file, capsys):
+    env_file.write_text(ENVIRONMENT)
+    environment.read_env_file()
+    found = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    assert found == {"SECRET": SECRET, "PATH": "/bin", "TWOTOWER_DATA_DIR": "from_file", "WANDB_PROJECT": "${SECRET}"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "PYTHONPATH, LD_PRELOAD, PATH, WANDB_BASE_URL, WANDB__EXECUTABLE" in line and "/tmp/evil" not in line
+    os.environ["TWOTOWER_DATA_DIR"] = "mine"
+    environment.read_env_file()
+    assert os.environ["TWOTOWER_DATA_DIR"] == "mine"  # the environment comes first
+
+
+def test_env_file_of_other_folders_is_not_read(env_file, monkeypatch):
+    (env_file.parent.parent / ".env").write_text("TWOTOWER_DATA_DIR=above")
+    (env_file.parent / "below").mkdir()
+    (env_file.parent / "below" / ".env").write_text("TWOTOWER_DATA_DIR=below")
+    monkeypatch.chdir(env_file.parent / "below")
+    environment.read_env_file()
+    assert "TWOTOWER_DATA_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("make", ["folder", "pipe", "endless", "large", "binary"])
+def test_env_file_that_is_none_ends_in_one_line(env_file, make):
+    if make == "folder":
+        env_file.mkdir()
+    elif make == "pipe":
+        os.mkfifo(env_file)
+    elif make == "endless":
+        env_file.symlink_to("/dev/zero")
+    else:
+        env_file.write_bytes(b"A=1\n" * 100_000 if make == "large" else b"A=\xff\xfe")
+    with pytest.raises(UserError, match=r"\.env"):
+        environment.read_env_file()
+
+
+def test_the_documented_keys_are_those_of_the_example():
+    text = (ROOT / ".env.example").read_text()
+    found = [line.lstrip("# ").split("=")[0] for line in text.splitlines() if "=" in line]
+    assert sorted(found) == sorted(environment.KEYS) and environment.FILE == ROOT / ".env"
+    for path in (ROOT / "src").rglob("*.py"):
+        assert "load_dotenv" not in path.read_text(), path
