@@ -7,6 +7,7 @@ import torch
 
 from tests.test_configs import compose_train
 from twotower import run, saved_config
+from twotower.about import kept
 from twotower.checkpoints import load_checkpoint, own_config
 from twotower.restoring import fitting
 
@@ -79,7 +80,7 @@ class Saved:
         return self._fit(plain, repeats, str(path))
 
     def _fit(self, plain: dict[str, Any], repeats: list[str], ckpt_path: str | None) -> Any:
-        about = {"choices": CHOICES, "overrides": list(SMALL), **run._kept(plain, repeats)}
+        about = {"choices": CHOICES, "overrides": list(SMALL), **kept(plain, repeats)}
         run.seed_everything(plain["seed"])
         trainer = run.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
         data, task = run.build(plain, about, trainer)

@@ -1,7 +1,6 @@
 """The only module that sees a config: builds the parts, trains, evaluates."""
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from twotower import ranks, results, saved_config, settings
+from twotower.about import new_run, resumed_run
 from twotower.callbacks import Throughput
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.cli import check_roots, check_types
@@ -40,7 +40,7 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     started = time.perf_counter()
     ckpt_path = config.ckpt_path
-    plain, about = _new_run(config) if ckpt_path is None else _resumed(config)
+    plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     seed_everything(plain["seed"])
     logger = _logger(plain, about)
@@ -211,35 +211,6 @@ def seed_everything(seed: int) -> None:
     """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
-
-
-def _new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config as plain values, and what the run's checkpoints will say of it."""
-    hydra = HydraConfig.get()
-    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
-    plain, repeats = saved_config.resolved(config)
-    about |= _kept(plain, repeats)
-    try:
-        saved_config.read_back(about["config"], is_plain=True)
-    except UserError as error:  # a class of the user's own that no option names, say
-        print(f"warning: this run's checkpoints cannot be rebuilt: {error}", file=sys.stderr)
-    return plain, about
-
-
-def _resumed(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same for a run that goes on from ``ckpt_path``."""
-    saved = load_checkpoint(config.ckpt_path)["twotower"]
-    today, new = _new_run(config)
-    plain = restore_config(saved, today)
-    about = {"choices": saved["choices"], "fingerprint": saved["fingerprint"]}
-    about["overrides"] = saved["overrides"] + [text for text in new["overrides"] if text not in saved["overrides"]]
-    return plain, {**about, **_kept(plain, saved["repeats"])}
-
-
-def _kept(plain: dict[str, Any], repeats: list[str]) -> dict[str, Any]:
-    kept = saved_config.kept(plain)
-    return {"config": kept, "repeats": repeats, "settings": settings.flat(plain, repeats=repeats)}
 
 
 def _check_roots(config: Config, *more: str) -> None:
