@@ -17,12 +17,15 @@ def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
     about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
     plain, repeats = saved_config.resolved(config)
-    carried = kept(plain, repeats)
+    return plain, {**about, **kept(plain, repeats)}
+
+
+def warn_of_strangers(about: dict[str, Any]) -> None:
+    """Say it at the start if no checkpoint of the run can be built from: it has a class that no option names, say."""
     try:
-        saved_config.read_back(carried["config"], is_plain=True)
-    except UserError as error:  # a class of the user's own that no option names, say
-        print(f"warning: this run's checkpoints cannot be rebuilt: {error}", file=sys.stderr)
-    return plain, {**about, **carried}
+        saved_config.read_back(about["config"], is_plain=True)
+    except UserError as error:
+        print(f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr)
 
 
 def resumed_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -31,7 +31,7 @@ def optimizer_state(states: Any, own: Optimizer, make: Callable[..., Optimizer])
         raise UserError("optimizer_states is no state of an optimizer")
     parameters = [parameter for group in own.param_groups for parameter in group["params"]]
     numbers = [number for group in groups for number in _numbers(group)]
-    if numbers != list(range(len(parameters))):
+    if not all(type(number) is int for number in numbers) or numbers != list(range(len(parameters))):
         raise UserError(f"optimizer_states is of {len(numbers)} parameters, the model has {len(parameters)}")
     expected: dict[tuple[bool, int], dict[str, torch.Size] | None] = {}
     for index, state in entries.items():

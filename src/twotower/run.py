@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from twotower import ranks, results, saved_config, settings
-from twotower.about import new_run, resumed_run
+from twotower.about import new_run, resumed_run, warn_of_strangers
 from twotower.callbacks import Throughput
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.cli import check_roots, check_types
@@ -48,6 +48,8 @@ def train(config: DictConfig) -> dict[str, float]:
         trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
         data, task = build(plain, about, trainer)
     _check_monitors(plain, task)
+    if trainer.is_global_zero:
+        warn_of_strangers(about)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
