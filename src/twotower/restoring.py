@@ -76,9 +76,11 @@ def naming(path: object) -> Iterator[None]:
     except UserError as error:
         text = str(error)
         raise UserError(text if path is None or str(path) in text else printable(f"ckpt_path={path}: {text}")) from error
-    except MISFITS as error:
-        if path is None or "memory" in str(error):  # torch's RuntimeError for a table that is too large
+    except (MemoryError, *MISFITS) as error:
+        if path is None:
             raise
+        if isinstance(error, MemoryError) or "memory" in str(error):  # torch raises a RuntimeError
+            raise UserError(f"ckpt_path={path} needs more memory than there is") from error
         reason = printable(" ".join(str(error).split()))
         raise UserError(f"ckpt_path={path} does not fit this run: {type(error).__name__}: {reason}") from error
 

@@ -42,7 +42,8 @@ def train(config: DictConfig) -> dict[str, float]:
     ckpt_path = config.ckpt_path
     plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    seed_everything(plain["seed"])
+    with naming(ckpt_path):
+        seed_everything(plain["seed"])
     logger = _logger(plain, about)
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
