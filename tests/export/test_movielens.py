@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.export.conftest import assert_same_lists, exact, serve
-from twotower.checkpoints import load_checkpoint, trusted_config
+from twotower.checkpoints import load_checkpoint, own_config
 from twotower.run import rebuild
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data")).absolute()
@@ -24,18 +24,20 @@ def test_a_movielens_run_is_served_without_this_project(script):
     where = [f"paths.{name}_dir={path}" for name, path in paths.items()]
     run = script("train", *RUN, "callbacks.diagnostics=null", "hydra.run.dir=run", *where)
     assert run.returncode == 0, run.stderr
-    run = script("export", "ckpt_path=run/checkpoints/best.ckpt", "parity.num_users=10000")
+    run = script("export", "ckpt_path=run/checkpoints/best.ckpt", "parity.num_users=10000", *where)
     assert run.returncode == 0, run.stderr
     folder = script.folder / "run" / "export"
     record = json.loads((folder / "manifest.json").read_text())
     assert record["parity"]["exact_hit_rate"] == pytest.approx(record["metrics"]["test"]["hit_rate@10"], abs=1e-12)
     assert record["parity"]["index"]["hit_rate"] == record["parity"]["exact_hit_rate"]
-    check_against_torch(script.folder / "run" / "checkpoints" / "best.ckpt", folder)
+    check_against_torch(script.folder / "run" / "checkpoints" / "best.ckpt", folder, paths)
 
 
-def check_against_torch(ckpt_path, folder):
+def check_against_torch(ckpt_path, folder, paths):
     checkpoint = load_checkpoint(ckpt_path)
-    data, task = rebuild(trusted_config(checkpoint["twotower"]), checkpoint)
+    data, task = rebuild(
+        own_config(checkpoint["twotower"], {f"{name}_dir": str(path) for name, path in paths.items()}), checkpoint
+    )
     chosen = torch.randperm(data.meta["num_users"], generator=torch.Generator().manual_seed(0))[:100].tolist()
     raw = data.ids["user"]["user"].to_list()
     items, scores = exact(task.model.eval(), data, 10)
