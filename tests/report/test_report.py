@@ -10,7 +10,10 @@ import pytest
 
 from tests.report.world import METRICS, SETTINGS, make_ranks, make_run, make_variant
 from twotower.report import markdown
+from twotower.report.compared import compared
 from twotower.report.ranks import per_user
+from twotower.report.section import Difference
+from twotower.report.statistics import Evidence
 from twotower.types import UserError
 
 PLAIN = {"model._target_": "twotower.models.two_tower.TwoTower", "loss.lambda1": 0, "loss.lambda2": 0, "loss.lambda3": 0}
@@ -52,6 +55,44 @@ def test_a_table_with_differences(script, sweep):
     text = (script.folder / "sweep/report/report.md").read_text()
     assert re.search(r"\| `dat` \| 3 \|.*\*\*\+\.\d{4} \(\+\d+\.\d %\)\*\*", text) and "`dat λ3=0` | 3" in text
     assert text.count("**+") == 1, text  # nothing but the planted difference
+
+
+def test_a_comparison_is_of_one_set_of_runs(script, tmp_path):
+    """Over the common seeds the variant gains, over all of its runs it loses."""
+    make_variant(tmp_path / "r", 0, (0, 1), overrides=["model=two_tower"], settings=PLAIN, model="two_tower")
+    wide = {"overrides": ["model.dim=64"], "settings": {"model.dim": 64}}
+    make_variant(tmp_path / "r", 0.4, (0, 1), **wide)
+    make_variant(tmp_path / "r", -6, (2, 3, 4), **wide)
+    make_variant(tmp_path / "r", 0.5, (7,), overrides=["model.dim=128"], settings={"model.dim": 128})
+    run = script("report", "runs=r", "baseline=two_tower")
+    assert run.returncode == 0, run.stderr
+    found = rows(script, "r/report")
+    test = {
+        (name, seed): script.metrics(f"r/{name},seed={seed}")["test"]["ndcg@10"]
+        for name in ("model=two_tower", "model.dim=64")
+        for seed in (0, 1)
+    }
+    gain = np.mean([test["model.dim=64", seed] - test["model=two_tower", seed] for seed in (0, 1)])
+    row = found["dat dim=64"]
+    assert float(row["difference ndcg@10"]) == pytest.approx(gain) and row["difference seeds"] == "0 1"
+    for over in ("seeds", "users"):
+        assert float(row[f"{over} low"]) <= gain <= float(row[f"{over} high"]), over
+    other = found["dat dim=128"]
+    assert other["difference seeds"] == "7 against 0 1" and other["seeds low"] == "" and other["users low"]
+    for name in ("report.md", "index.html", "tables.tex"):
+        text = (tmp_path / "r/report" / name).read_text()
+        assert "over the 2 seeds that both have" in text and "all runs of both, unpaired" in text, name
+    text = (tmp_path / "r/report/report.md").read_text()
+    assert float(row["ndcg@10"]) < float(found["two_tower"]["ndcg@10"])
+    assert "**+" not in text
+
+
+def test_no_difference_is_clear_against_all_runs_together():
+    evidence = Evidence(0.05, 0.15, 0.001, 0.002)
+    found = Difference(0.1, 0.4, 0.1, evidence, evidence, compared((0, 1), (0, 1, 2)))
+    assert found.is_clear(0.95) and not found._replace(overall=-0.01).is_clear(0.95)
+    assert not found._replace(seeds=None).is_clear(0.95)
+    assert not found._replace(users=Evidence(-0.15, -0.05, 0.001, 0.002)).is_clear(0.95)
 
 
 def test_every_output_is_there_and_the_page_needs_nothing_else(script, sweep):

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from twotower.report.ranks import Ranks, per_user
-from twotower.report.section import Section, Wanted
+from twotower.report.section import Row, Section, Wanted
 from twotower.report.statistics import bootstrap
 from twotower.report.style import BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
 from twotower.report.text import metric_name
@@ -28,15 +28,18 @@ class Gains(NamedTuple):
 
 def by_category(section: Section, wanted: Wanted) -> Figure | None:
     """A panel for each of the best variants; None without ranks of both sides or with one category."""
-    others = [row.variant.label for row in section.rows[1:] if row.variant.label in section.ranks]
-    groups = _groups(section)
-    if section.baseline.label not in section.ranks or not others or len(groups) < 2:
+    others = [row for row in section.rows[1:] if _has_ranks(row, section)]
+    groups = _groups(section) if others else {}
+    if len(groups) < 2:
         return None
     shown = others[:MAX_PANELS]
     figure = new_figure(max(7, 2.2 + 0.5 * len(groups)), 1.9 + 1.7 * len(shown))
     panels = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for panel, label in zip(panels, shown, strict=True):
-        _panel(panel, gains(section, label, list(groups.values()), wanted), short(label, 60))
+    for panel, row in zip(panels, shown, strict=True):
+        assert row.difference is not None
+        note = row.difference.compared.note
+        title = short(row.variant.label, 60) + (f" ({note})" if note else "")
+        _panel(panel, gains(section, row, list(groups.values()), wanted), title)
     panels[-1].set_xticks(range(len(groups)), list(groups), rotation=40, ha="right", fontsize=8.5)
     what = f"{section.name}: Δ {metric_name(wanted.metric)} to {short(section.baseline.label)}"
     how = (
@@ -49,26 +52,41 @@ def by_category(section: Section, wanted: Wanted) -> Figure | None:
     return figure
 
 
-def gains(section: Section, label: str, masks: list[np.ndarray], wanted: Wanted) -> Gains:
-    """Differences to the baseline for the targets of each mask, users averaged over seeds."""
-    metric = wanted.metrics[wanted.metric]
+def gains(section: Section, row: Row, masks: list[np.ndarray], wanted: Wanted) -> Gains:
+    """Differences to the baseline for the targets of each mask, users averaged over the runs compared."""
+    assert row.difference is not None
+    metric, used = wanted.metrics[wanted.metric], row.difference.compared
+    sides = ((row.variant.label, used.variant), (section.baseline.label, used.baseline))
     found = []
     for mask in masks:
         one, other = (
-            [per_user(ranks.of(mask), metric) for ranks in section.ranks[name]] for name in (label, section.baseline.label)
+            np.mean([per_user(section.ranks[label][seed].of(mask), metric) for seed in seeds], 0) for label, seeds in sides
         )
-        difference = np.mean(one, 0) - np.mean(other, 0)  # (num_users,)
-        low, high = bootstrap(difference[:, None], RESAMPLES, wanted.level, np.random.default_rng(wanted.seed))[:, 0]
+        difference = one - other  # (num_users,)
+        generator = np.random.default_rng(wanted.seed)
+        low, high = bootstrap(difference[:, None], RESAMPLES, wanted.level, generator)[:, 0]
         found.append((difference.mean(), low, high))
     return Gains(*(np.array(part) for part in zip(*found, strict=True)))
 
 
+def _has_ranks(row: Row, section: Section) -> bool:
+    """Have all the runs that the row's difference is of?"""
+    if row.difference is None:
+        return False
+    used = row.difference.compared
+    own, start = section.ranks[row.variant.label], section.ranks[section.baseline.label]
+    return set(used.variant) <= own.keys() and set(used.baseline) <= start.keys()
+
+
 def _groups(section: Section) -> dict[str, np.ndarray]:
-    """Which targets are of each category, by the category's name with its number of test users; largest in training first."""
-    ranks = next(iter(section.ranks.values()), [None])[0]
-    named = section.rows[0].variant.runs[0].record.get("categories") or []
-    if ranks is None or not named:
-        return {}
+    """Which targets are of each category, largest in training first.
+
+    Names and places come from one run of the baseline: runs of other features may number the
+    categories differently. The keys are the names with the number of test users.
+    """
+    seed, ranks = next(iter(section.ranks[section.baseline.label].items()))
+    records = [run.record for run in section.baseline.runs if run.record["seed"] == seed]
+    named = records[0].get("categories") or []
     own = {place: ranks.category == place for place in range(min(len(named), MAX_CATEGORIES))}
     own = {place: mask for place, mask in own.items() if len(np.unique(ranks.user[mask])) >= MIN_USERS}
     masks = {_name(named[place]["name"], ranks, mask): mask for place, mask in own.items()}

@@ -24,7 +24,7 @@ def forest(section: Section, wanted: Wanted) -> Figure | None:
         assert row.difference is not None
         _interval(axis, place - SHIFT, row.difference.value, row.difference.users, BLUE, "o", wanted.level)
         _interval(axis, place + SHIFT, row.difference.value, row.difference.seeds, ORANGE, "D", wanted.level)
-        _value(axis, place, row, section.rows[0].values[wanted.metric][0])
+        _value(axis, place, row)
     axis.set_yticks(range(len(rows)), [short(row.variant.label) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     frame(axis, f"{section.name}: Δ {metric_name(wanted.metric)} to {short(section.baseline.label)}")
@@ -43,10 +43,13 @@ def _interval(axis: Axes, place: float, value: float, found: Evidence | None, co
     axis.plot(value, place, marker, color=colour, markerfacecolor=filled, markersize=7, markeredgewidth=1.6)
 
 
-def _value(axis: Axes, place: float, row: Row, start: float) -> None:
+def _value(axis: Axes, place: float, row: Row) -> None:
     """The number itself, at the right edge."""
     assert row.difference is not None
+    start = row.difference.start
     text = signed(row.difference.value) + (f"  ({relative(row.difference.value, start)})" if start else "")
+    if row.difference.compared.note:
+        text += f"\n{row.difference.compared.note}"
     axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9, color=BLACK)
 
 

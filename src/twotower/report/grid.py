@@ -48,13 +48,13 @@ def _own(row: Row, section: Section, names: tuple[str, ...], wanted: Wanted) -> 
     cells = [row.variant.label, str(len(row.variant.seeds)), *(with_spread(row.values[name]) for name in names)]
     if row.difference is None:
         return Line((*cells, "baseline") if len(section.rows) > 1 else tuple(cells))
-    start = section.rows[0].values[wanted.metric][0]
-    return Line((*cells, *_compared(row.difference, start, wanted)), row.difference.is_clear(wanted.level))
+    return Line((*cells, *_compared(row.difference, wanted)), row.difference.is_clear(wanted.level))
 
 
-def _compared(difference: Difference, start: float, wanted: Wanted) -> list[str]:
-    share = f" ({relative(difference.value, start)})" if start else ""
-    cells = [f"{signed(difference.value)}{share}"]
+def _compared(difference: Difference, wanted: Wanted) -> list[str]:
+    share = f" ({relative(difference.value, difference.start)})" if difference.start else ""
+    note = f"; {difference.compared.note}" if difference.compared.note else ""
+    cells = [f"{signed(difference.value)}{share}{note}"]
     for evidence, least in ((difference.users, 1 / (1 + wanted.resamples)), (difference.seeds, 0.0)):
         cells.append(f"{interval(evidence)}, {p_value(evidence.adjusted, least)}" if evidence else NOTHING)
     return cells

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twotower.report.section import Row, Section, Wanted
+from twotower.report.compared import Shared, shared
+from twotower.report.section import Row, Section, Wanted, mean_over, metric_by_seed
 from twotower.report.style import BLACK, COLOURS, GREY, frame, new_figure, short
 from twotower.report.text import metric_name, number
 
@@ -34,7 +35,8 @@ def curves(section: Section, wanted: Wanted) -> Figure | None:
     for panel, colour, (name, rows) in zip(panels, COLOURS, found.items(), strict=False):
         _curve(panel, rows, _axes(section)[name], colour, section, wanted)
         frame(panel, f"{name}{_others(rows[0], section, name)}")
-        panel.set_xlabel(name)
+        note = _shared(rows, section).note
+        panel.set_xlabel(f"{name}\n{note}" if note else name)
     panels[0].set_ylabel(f"test {metric_name(wanted.metric)}")
     figure.suptitle(f"{section.name}: one weight varied alone; band: ± standard deviation over seeds", fontsize=10, color=BLACK)
     return figure
@@ -70,7 +72,7 @@ def _largest_group(section: Section, varied: list[Axis]) -> list[Row]:
     groups: dict[Any, list[Row]] = {}
     for row in section.rows:
         settings = row.variant.settings
-        if all(isinstance(settings.get(key), (int, float)) for key in free):
+        if _has(row, tuple(free)):
             rest = frozenset((key, value) for key, value in settings.items() if key not in free)
             groups.setdefault(rest, []).append(row)
     best: Callable[[list[Row]], Any] = lambda rows: (len(rows), max(next(iter(row.values.values()))[0] for row in rows))  # noqa: E731
@@ -84,15 +86,15 @@ def _is_grid(rows: list[Row], varied: list[Axis]) -> bool:
 
 def _curve(axis: Axes, rows: list[Row], keys: Axis, colour: str, section: Section, wanted: Wanted) -> None:
     weight = [_weight(row, keys) for row in rows]
-    mean = np.array([row.values[wanted.metric][0] for row in rows])
-    spread = np.array([row.values[wanted.metric][1] or 0 for row in rows])
+    values = {row.variant.label: _values(row, rows, section, wanted.metric) for row in rows}
+    mean = np.array([np.mean(found) for found in values.values()])
+    spread = np.array([np.std(found, ddof=1) if len(found) > 1 else 0 for found in values.values()])
     axis.fill_between(weight, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axis.plot(weight, mean, marker="o", color=colour, linewidth=2)
-    for row, place in zip(rows, weight, strict=True):
-        values = [run.record["test"][wanted.metric] for run in row.variant.runs]
-        axis.plot([place] * len(values), values, ".", color=colour, alpha=0.5, markersize=4)
+    for found, place in zip(values.values(), weight, strict=True):
+        axis.plot([place] * len(found), found, ".", color=colour, alpha=0.5, markersize=4)
     if section.rows[0] not in rows:
-        level = section.rows[0].values[wanted.metric][0]
+        level = float(np.mean(_values(section.rows[0], rows, section, wanted.metric)))
         axis.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=short(section.baseline.label, 24))
         axis.legend(frameon=False, fontsize=8, loc="best")
     positive = [value for value in weight if value > 0]
@@ -102,17 +104,35 @@ def _curve(axis: Axes, rows: list[Row], keys: Axis, colour: str, section: Sectio
         axis.set_xticks([], minor=True)
 
 
+def _shared(rows: list[Row], section: Section) -> Shared:
+    """The seeds that the points of a plot are of, and the baseline's line beside them."""
+    return shared(row.variant.seeds for row in [*rows, section.rows[0]])
+
+
+def _values(row: Row, rows: list[Row], section: Section, metric: str) -> list[float]:
+    """Test values of the runs that are shown."""
+    by_seed = metric_by_seed(row.variant, metric)
+    return [by_seed[seed] for seed in _shared(rows, section).of(row.variant.seeds)]
+
+
 def _others(row: Row, section: Section, name: str) -> str:
-    others = {other: keys for other, keys in _axes(section).items() if other != name}
-    return " at " + ", ".join(f"{other} = {_weight(row, keys):g}" for other, keys in others.items())
+    axes = {other: keys for other, keys in _axes(section).items() if other != name}
+    known = [f"{other} = {_weight(row, keys):g}" for other, keys in axes.items() if _has(row, keys)]
+    return f" at {', '.join(known)}" if known else ""
+
+
+def _has(row: Row, keys: Axis) -> bool:
+    return all(isinstance(row.variant.settings.get(key), (int, float)) for key in keys)
 
 
 def _draw(rows: list[Row], across: tuple[str, Axis], up: tuple[str, Axis], section: Section, wanted: Wanted) -> Figure:
     columns = sorted({_weight(row, across[1]) for row in rows})
     lines = sorted({_weight(row, up[1]) for row in rows})
     cells = np.full((len(lines), len(columns)), np.nan)
+    seeds = shared(row.variant.seeds for row in rows)
     for row in rows:
-        cells[lines.index(_weight(row, up[1])), columns.index(_weight(row, across[1]))] = row.values[wanted.metric][0]
+        line, column = lines.index(_weight(row, up[1])), columns.index(_weight(row, across[1]))
+        cells[line, column] = mean_over(row.variant, wanted.metric, seeds.of(row.variant.seeds))
     figure = new_figure(2.6 + 0.95 * len(columns), 1.9 + 0.6 * len(lines))
     axis = figure.subplots()
     image = axis.imshow(cells, cmap="cividis", origin="lower", aspect="auto")
@@ -125,7 +145,7 @@ def _draw(rows: list[Row], across: tuple[str, Axis], up: tuple[str, Axis], secti
         axis.text(column, line, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axis.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
-    axis.set(xlabel=across[0], ylabel=up[0])
+    axis.set(xlabel=across[0] + (f"\n{seeds.note}" if seeds.note else ""), ylabel=up[0])
     axis.set_title(f"{section.name}: test {metric_name(wanted.metric)}", loc="left", fontweight="bold", fontsize=11)
     figure.colorbar(image, ax=axis, shrink=0.9, format="%.4f")
     return figure

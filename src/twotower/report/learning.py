@@ -7,22 +7,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from twotower.report.compared import shared
 from twotower.report.section import Section, Wanted
 from twotower.report.style import BLACK, COLOURS, frame, new_figure, short
 from twotower.report.text import metric_name
+from twotower.report.variants import Variant
 
 Curve = dict[int, float]
 
 
 def learning(section: Section, wanted: Wanted) -> Figure | None:
     """The baseline and the best variants; None where no run has validated more than once."""
-    curves = {row.variant.label: [read_curve(run.folder, wanted.metric) for run in row.variant.runs] for row in section.rows}
-    curves = {label: found for label, found in curves.items() if any(len(curve) > 1 for curve in found)}
-    if not curves:
+    read = {row.variant.label: _curves(row.variant, wanted.metric) for row in section.rows}
+    read = {label: found for label, found in read.items() if any(map(_has_course, found.values()))}
+    if not read:
         return None
+    shown = list(read)[: len(COLOURS) + 1]
+    seeds = shared(read[label] for label in shown)
+    curves = {label: [read[label][seed] for seed in seeds.of(read[label])] for label in shown}
     figure = new_figure(9, 4.8)
     axis = figure.subplots()
-    shown = list(curves)[: len(COLOURS) + 1]
     colours = dict(zip((label for label in shown if label != section.baseline.label), COLOURS, strict=False))
     for label in shown:
         colour = colours.get(label, BLACK)
@@ -33,11 +37,10 @@ def learning(section: Section, wanted: Wanted) -> Figure | None:
         axis.plot(epochs, mean, color=colour, linewidth=2, marker="o", markersize=3.5, label=short(label))
     frame(axis, f"{section.name}: validation {metric_name(wanted.metric)}")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left_out = len(curves) - len(shown)
+    left_out = len(read) - len(shown)
     axis.set_xlabel("epoch" + (f" (the best variants; {left_out} more are not shown)" if left_out else ""))
-    figure.legend(
-        loc="outside right upper", frameon=False, fontsize=9, title="mean over the epochs of all seeds", title_fontsize=8
-    )
+    title = "mean over the epochs of all seeds" + (f"\n{seeds.note}" if seeds.note else "")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, title=title, title_fontsize=8)
     return figure
 
 
@@ -49,6 +52,16 @@ def read_curve(folder: Path, metric: str) -> Curve:
         return {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, csv.Error):  # a run without this log, or a damaged one
         return {}
+
+
+def _curves(variant: Variant, metric: str) -> dict[int, Curve]:
+    """By seed, of the runs that have one."""
+    found = {run.record["seed"]: read_curve(run.folder, metric) for run in variant.runs}
+    return {seed: curve for seed, curve in found.items() if curve}
+
+
+def _has_course(curve: Curve) -> bool:
+    return len(curve) > 1
 
 
 def _points(curve: Curve) -> tuple[list[int], list[float]]:

@@ -77,6 +77,8 @@ def _row(line: Line, grid: Grid) -> str:
         for place in range(grid.difference, len(cells)):
             first, comma, rest = cells[place].partition(", p")
             cells[place] = f"{first}<small>p{rest}</small>" if comma else first
+            first, semicolon, note = cells[place].partition("; ")  # see grid._compared
+            cells[place] = f"{first}<small>{note}</small>" if semicolon else first
         if line.is_clear:
             cells[grid.difference] = f"<strong>{cells[grid.difference]}</strong>"
     kind = ' class="quoted"' if line.is_quoted else ""

@@ -3,12 +3,14 @@
 import math
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from twotower.metrics.base import RankMetric
 from twotower.ranks import ROUNDING
+from twotower.report.compared import Compared, compared
 from twotower.report.ranks import Ranks, per_user, read_ranks
 from twotower.report.runs import LeftOut, Run
 from twotower.report.statistics import Evidence, bootstrap, holm, over_seeds, sign_flip
@@ -38,22 +40,35 @@ class Wanted(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A variant's metric minus the baseline's.
+    """A variant's metric minus the baseline's, all of it of the same runs.
 
     Attributes:
-        value: of the means over seeds.
-        users: over users: these trained models, other test users. None without ranks of all runs of both.
+        value: of the means over the runs compared.
+        start: the baseline's mean over the runs compared.
+        overall: of the means over all runs of both; another number where they have different seeds.
+        users: over users: these trained models, other test users. None without ranks of all the runs compared.
         seeds: over seeds: these test users, other trainings. None with fewer than two seeds on a side.
+        compared: which runs.
     """
 
     value: float
+    start: float
+    overall: float
     users: Evidence | None
     seeds: Evidence | None
+    compared: Compared
 
     def is_clear(self, level: float) -> bool:
-        """Do both say so, after correction, and to the same side? One alone leaves the other source of chance open."""
-        both = [self.users, self.seeds]
-        return all(found is not None and found.adjusted < 1 - level and found.low * found.high > 0 for found in both)
+        """Do both say so, after correction, and to the same side as all runs together?
+
+        One alone leaves the other source of chance open.
+        """
+        if self.users is None or self.seeds is None:
+            return False
+        both = (self.users, self.seeds)
+        ends = [self.overall, self.value, *(end for found in both for end in (found.low, found.high))]
+        one_side = all(end > 0 for end in ends) or all(end < 0 for end in ends)
+        return one_side and all(found.adjusted < 1 - level for found in both)
 
 
 class Row(NamedTuple):
@@ -79,8 +94,8 @@ class Section(NamedTuple):
         note: what the data say of themselves.
         rows: the baseline first, then from the best on.
         left_out: runs of this data set that are not counted.
-        users: of each variant with all its ranks: ``(num_users,)`` of the metric, averaged over seeds.
-        ranks: of each such variant, one for each seed.
+        users: of each variant, by seed of the runs with sound ranks: ``(num_users,)`` of the metric.
+        ranks: of each variant, by seed of these runs.
     """
 
     name: str
@@ -88,8 +103,8 @@ class Section(NamedTuple):
     note: str
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
-    users: dict[str, np.ndarray]
-    ranks: dict[str, list[Ranks]]
+    users: dict[str, dict[int, np.ndarray]]
+    ranks: dict[str, dict[int, Ranks]]
 
     @property
     def baseline(self) -> Variant:
@@ -99,7 +114,7 @@ class Section(NamedTuple):
     @property
     def num_users(self) -> int | None:
         """How many are tested; None where no run kept ranks."""
-        return next((len(values) for values in self.users.values()), None)
+        return next((len(values) for by_seed in self.users.values() for values in by_seed.values()), None)
 
 
 def make_section(runs: list[Run], wanted: Wanted) -> Section:
@@ -111,7 +126,8 @@ def make_section(runs: list[Run], wanted: Wanted) -> Section:
     found, repeated = variants(runs)
     baseline = choose_baseline(found, wanted.baseline)
     ranks, unusable = _ranks(found, wanted)
-    users = {label: np.mean([per_user(own, wanted.metrics[wanted.metric]) for own in ranks[label]], 0) for label in ranks}
+    metric = wanted.metrics[wanted.metric]
+    users = {label: {seed: per_user(own, metric) for seed, own in ranks[label].items()} for label in ranks}
     rest = sorted((variant for variant in found if variant is not baseline), key=lambda variant: -_mean(variant, wanted.metric))
     differences = _differences(rest, baseline, users, wanted)
     rows = [Row(variant, _values(variant, wanted), differences.get(variant.label)) for variant in (baseline, *rest)]
@@ -127,8 +143,14 @@ def metric_by_seed(variant: Variant, metric: str) -> dict[int, float]:
     return {run.record["seed"]: run.record["test"][metric] for run in variant.runs}
 
 
+def mean_over(variant: Variant, metric: str, seeds: Iterable[int]) -> float:
+    """Mean test value of the variant's runs with these seeds."""
+    by_seed = metric_by_seed(variant, metric)
+    return float(np.mean([by_seed[seed] for seed in seeds]))
+
+
 def _mean(variant: Variant, metric: str) -> float:
-    return float(np.mean(list(metric_by_seed(variant, metric).values())))
+    return mean_over(variant, metric, variant.seeds)
 
 
 def _values(variant: Variant, wanted: Wanted) -> dict[str, tuple[float, float | None]]:
@@ -139,19 +161,22 @@ def _values(variant: Variant, wanted: Wanted) -> dict[str, tuple[float, float | 
     return values
 
 
-def _ranks(found: list[Variant], wanted: Wanted) -> tuple[dict[str, list[Ranks]], list[LeftOut]]:
-    """Ranks of the variants all of whose runs have sound ones of the same targets, and which runs have not."""
+def _ranks(found: list[Variant], wanted: Wanted) -> tuple[dict[str, dict[int, Ranks]], list[LeftOut]]:
+    """Sound ranks of the same targets by variant and seed, and which runs have none."""
     read = {run.folder: read_ranks(run.folder) for variant in found for run in variant.runs}
     targets = Counter(ranks.targets() for ranks in read.values() if isinstance(ranks, Ranks))
     usual = targets.most_common(1)[0][0] if targets else ""
-    ranks: dict[str, list[Ranks]] = {}
+    ranks: dict[str, dict[int, Ranks]] = {}
     unusable = []
     for variant in found:
-        sound = [_sound(read[run.folder], run, usual, wanted) for run in variant.runs]
-        reasons = [(run.name, why) for run, why in zip(variant.runs, sound, strict=True) if isinstance(why, str)]
-        unusable += [LeftOut(name, f"left out of the tests over users alone: {why}") for name, why in reasons]
-        if not reasons:
-            ranks[variant.label] = [own for own in sound if isinstance(own, Ranks)]
+        ranks[variant.label] = {}
+        for run in variant.runs:
+            sound = _sound(read[run.folder], run, usual, wanted)
+            if isinstance(sound, Ranks):
+                ranks[variant.label][run.record["seed"]] = sound
+            else:
+                why = f"left out of the tests over users alone: {sound}"
+                unusable.append(LeftOut(run.name, why))
     return ranks, unusable
 
 
@@ -167,33 +192,55 @@ def _sound(ranks: Ranks | str, run: Run, usual: str, wanted: Wanted) -> Ranks | 
     return ranks
 
 
-def _differences(others: list[Variant], baseline: Variant, users: dict[str, np.ndarray], wanted: Wanted) -> dict[str, Difference]:
-    by_users = _over_users(others, baseline, users, wanted)
+def _differences(
+    others: list[Variant],
+    baseline: Variant,
+    users: dict[str, dict[int, np.ndarray]],
+    wanted: Wanted,
+) -> dict[str, Difference]:
+    metric = wanted.metric
+    runs = {variant.label: compared(variant.seeds, baseline.seeds) for variant in others}
+    by_seed = {variant.label: metric_by_seed(variant, metric) for variant in (*others, baseline)}
     seeds = {}
+    for label, used in runs.items():
+        own = {seed: by_seed[label][seed] for seed in used.variant}
+        start = {seed: by_seed[baseline.label][seed] for seed in used.baseline}
+        seeds[label] = over_seeds(own, start, wanted.level)
+    by_seeds = _corrected(seeds)
+    by_users = _corrected(_over_users(runs, baseline, users, wanted))
+    differences = {}
     for variant in others:
-        own, start = (metric_by_seed(one, wanted.metric) for one in (variant, baseline))
-        seeds[variant.label] = over_seeds(own, start, wanted.level)
-    by_users, by_seeds = _corrected(by_users), _corrected(seeds)
-    of_baseline = _mean(baseline, wanted.metric)
-    return {
-        variant.label: Difference(
-            _mean(variant, wanted.metric) - of_baseline, by_users.get(variant.label), by_seeds.get(variant.label)
-        )
-        for variant in others
-    }  # fmt: skip
+        label, used = variant.label, runs[variant.label]
+        base = mean_over(baseline, metric, used.baseline)
+        value = mean_over(variant, metric, used.variant) - base
+        overall = _mean(variant, metric) - _mean(baseline, metric)
+        evidence = (by_users.get(label), by_seeds.get(label))
+        differences[label] = Difference(value, base, overall, *evidence, used)
+    return differences
 
 
 def _over_users(
-    others: list[Variant], baseline: Variant, users: dict[str, np.ndarray], wanted: Wanted
+    runs: dict[str, Compared],
+    baseline: Variant,
+    users: dict[str, dict[int, np.ndarray]],
+    wanted: Wanted,
 ) -> dict[str, Evidence | None]:
-    labels = [variant.label for variant in others if variant.label in users]
-    if baseline.label not in users or not labels:
+    """Of each comparison whose runs all have ranks; users are averaged over the runs compared."""
+    differences = {}
+    for label, used in runs.items():
+        own, start = users[label], users[baseline.label]
+        if set(used.variant) <= own.keys() and set(used.baseline) <= start.keys():
+            difference = np.mean([own[seed] for seed in used.variant], 0)
+            difference = difference - np.mean([start[seed] for seed in used.baseline], 0)
+            differences[label] = difference  # (num_users,)
+    if not differences:
         return {}
-    differences = np.stack([users[label] - users[baseline.label] for label in labels], 1)  # (num_users, num_comparisons)
+    stacked = np.stack(list(differences.values()), 1)  # (num_users, num_comparisons)
     generator = np.random.default_rng([wanted.seed, zlib.crc32(wanted.metric.encode())])
-    low, high = bootstrap(differences, wanted.resamples, wanted.level, generator)
-    p = sign_flip(differences, wanted.resamples, generator)
-    return {label: Evidence(*map(float, parts)) for label, *parts in zip(labels, low, high, p, p, strict=True)}
+    low, high = bootstrap(stacked, wanted.resamples, wanted.level, generator)
+    p = sign_flip(stacked, wanted.resamples, generator)
+    columns = zip(differences, low, high, p, p, strict=True)
+    return {label: Evidence(*map(float, parts)) for label, *parts in columns}
 
 
 def _corrected(found: dict[str, Evidence | None]) -> dict[str, Evidence | None]:

@@ -36,6 +36,7 @@ def _own(row: Row, wanted: Wanted) -> dict[str, Any]:
         cells |= {name: mean, f"{name} sd": spread}
     if row.difference:
         cells[f"difference {wanted.metric}"] = row.difference.value
+        cells["difference seeds"] = str(row.difference.compared)
         cells |= _evidence("users", row.difference.users) | _evidence("seeds", row.difference.seeds)
     return cells
 

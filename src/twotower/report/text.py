@@ -69,6 +69,11 @@ def method(sections: list[Section], wanted: Wanted) -> str:
         return parts[0]
     percent = f"{wanted.level:.0%}".replace("%", " %")
     parts.append(f"Δ: difference to the first row, with {percent} intervals.")
+    if any(difference.compared.note for difference in differences):
+        parts.append(
+            "Where a variant and the baseline have different seeds, Δ, intervals and p are all of the seeds that both have; "
+            "with fewer than two of these, of all runs of both, unpaired."
+        )
     if any(difference.users for difference in differences):
         parts.append(
             "Over users: paired bootstrap and sign-flip test, each user's values averaged over the seeds: would other test users "
