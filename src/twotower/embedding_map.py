@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 from torch import Tensor
 
-from twotower.report.style import new_figure, short
+from twotower.figures import save_figure, short
+from twotower.report.style import new_figure
 from twotower.retriever import Retriever, load
 from twotower.types import UserError, check_number
 
@@ -57,7 +58,9 @@ def embedding_map(config: DictConfig) -> Path:
     alike = [panels[0], *(panel._replace(place=_mirrored(panel.place, panels[0].place)) for panel in panels[1:])]
     output = Path(config.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    draw(alike, items["category"].gather(rows.numpy()), config.num_categories, models[0].name).savefig(output)
+    category = items["category"].gather(rows.numpy())
+    figure = draw(alike, category, config.num_categories, models[0].name)
+    save_figure(figure, output)
     print(output)
     return output
 

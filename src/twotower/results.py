@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from twotower import files
+from twotower.wording import printable
 
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
@@ -26,9 +28,8 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def print_table(record: dict[str, Any], where: Path) -> None:
     """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
     (_, *names), rows = as_rows(record)
-    table = Table(
-        pad_edge=False, title=f"{record['model']} on {record['data']}, seed {record['seed']}", caption=_caption(record, where)
-    )
+    title = f"{record['model']} on {record['data']}, seed {record['seed']}"
+    table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record, where)))
     table.add_column("metric", no_wrap=True)
     for name in map(str, names):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
@@ -91,7 +92,7 @@ def _cell(value: float | None) -> str:
 
 
 def _caption(record: dict[str, Any], where: Path) -> str:
-    facts = [record.get("data_note") or ""]
+    facts = [printable(record.get("data_note") or "")]
     if record.get("train_examples_per_second"):
         facts.append(f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s")
     zero = (record.get("test") or {}).get("zero_items", 0)

@@ -19,6 +19,7 @@ from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.cli import check_roots, check_types
 from twotower.construct import construct
 from twotower.data import store
+from twotower.extras import extra
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.restoring import CheckedConnector, naming
@@ -33,7 +34,7 @@ Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain valu
 
 @closing_wandb()
 def train(config: DictConfig) -> dict[str, float]:
-    """Train, choose the best epoch by validation, test it once; ``metrics.json`` is the last act.
+    """Train, choose the best epoch by validation, test it once; then write ``metrics.json``, see :func:`_leave`.
 
     Returns:
         Test metrics by name.
@@ -88,14 +89,25 @@ def train(config: DictConfig) -> dict[str, float]:
             "peak_memory_bytes": results.peak_memory_bytes(),
             "versions": results.versions(),
         }
-        if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
-            results.print_table(record, run_dir)
-        ranks.write(run_dir, task, data)
-        if isinstance(logger, RunWandbLogger):
-            chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
-            logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
-        results.write_json(run_dir / "metrics.json", record)
+        _leave(run_dir, record, task, data, trainer, logger)
     return test
+
+
+def _leave(run_dir: Path, record: dict[str, Any], task: RetrievalTask, data: Any, trainer: pl.Trainer, logger: Any) -> None:
+    """Write ranks and ``metrics.json``, which says that all figures are known, and only then what a run can do without."""
+    with extra("the ranks of the test are"):  # src/evaluate.py adds them
+        ranks.write(run_dir, task, data)
+    results.write_json(run_dir / "metrics.json", record)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
+        with extra("the table of results is"):
+            results.print_table(record, run_dir)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "draw_plots"):
+            with extra("the plots of the diagnostics are"):
+                callback.draw_plots()
+    if isinstance(logger, RunWandbLogger):
+        chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
+        logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:

@@ -73,6 +73,34 @@ def test_a_model_that_is_not_trained(script):
     assert len(plots(script, "run")) == 3
 
 
+def test_plots_come_after_the_figures_and_may_fail(script, monkeypatch):
+    def fail(folder, history, found):
+        assert script.metrics("run")["status"] == "completed"
+        assert (script.folder / "run" / "test_ranks.parquet").exists()
+        raise ZeroDivisionError("no [plot]\nfor $5_to_$10")
+
+    monkeypatch.setattr("twotower.diagnostics.plots.draw", fail)
+    run = script("train", *WITH, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run.returncode == 0
+    expected = "warning: the plots of the diagnostics are left out: ZeroDivisionError: no [plot] for $5_to_$10"
+    assert run.stderr.split("\n")[-2:] == [expected, ""] and run.stderr.count("warning") == 1
+    assert script.metrics("run")["diagnostics"]
+
+
+def test_diagnostics_that_cannot_measure_say_so_once_and_stop(monkeypatch, capsys):
+    node = dict(compose_train().callbacks.diagnostics._content)
+    settings = {key: value._value() for key, value in node.items() if not key.startswith("_")}
+    callback = get_class("twotower.diagnostics.callback.Diagnostics")(**{**settings, "dirpath": "x"})
+    monkeypatch.setattr(callback, "_measure", lambda *_: 1 / 0)
+    for _ in range(2):
+        callback.users = [None]
+        callback.on_validation_epoch_end(None, None)
+        callback.on_test_epoch_end(None, None)
+        callback.draw_plots()
+    assert callback.history == [] and callback.users == []
+    assert capsys.readouterr().err == "warning: the diagnostics are left out: ZeroDivisionError: division by zero\n"
+
+
 @pytest.mark.slow
 def test_two_processes(script):
     process = script.popen("train", *WITH, "trainer.devices=2", "loss.alignment.momentum=0.9", "hydra.run.dir=run")

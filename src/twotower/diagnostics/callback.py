@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from twotower.diagnostics.measure import Diagnosis, Limits, Sample, measure
+from twotower.extras import extra
 from twotower.types import Batch, EvalBatch, check_number
 
 
@@ -16,7 +17,7 @@ class Diagnostics(Callback):
 
     Its numbers are ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also stand in the task's results. Each process
     measures its own share of the users, so that none waits for another; the first one's are logged and drawn. Nothing is drawn
-    where no test runs.
+    where no test runs. A failure in here ends the diagnostics with a warning, and not the run.
 
     Args:
         dirpath: folder of the plots.
@@ -26,7 +27,7 @@ class Diagnostics(Callback):
         num_categories: categories in plots and log, the largest ones.
         num_train_batches: training steps whose pairs the mimic error is taken from, the last ones.
         k: cut-off of hit rates.
-        plots: draw at test end.
+        plots: draw what the test has measured, see :meth:`draw_plots`.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Diagnostics(Callback):
         self.train: deque[Batch] = deque(maxlen=num_train_batches)
         self.users: list[EvalBatch] = []
         self.history: list[dict[str, float]] = []  # of validations
+        self.found: Diagnosis | None = None  # of the test
+        self.has_failed = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Remember the last steps."""
@@ -72,19 +75,23 @@ class Diagnostics(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure and log."""
-        if self.users:
-            found = self._measure(trainer, pl_module, "val")
+        found = self._measured(trainer, pl_module, "val")
+        if found is not None:
             self.history.append({"epoch": float(trainer.current_epoch), **found.values})
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Measure, log and draw."""
-        if self.users:
-            found = self._measure(trainer, pl_module, "test")
+        """Measure and log."""
+        found = self._measured(trainer, pl_module, "test")
+        if found is not None:
             pl_module.results["diagnostics"] = found.values
-            if self.plots and trainer.is_global_zero:
-                from twotower.diagnostics.plots import draw  # matplotlib takes its time
+            self.found = found
 
-                draw(self.dirpath, self.history, found)
+    def draw_plots(self) -> None:
+        """Draw what the last test has measured; ``run.train`` asks for it once the run's figures are written."""
+        if self.plots and self.found is not None:
+            from twotower.diagnostics.plots import draw  # matplotlib takes its time
+
+            draw(self.dirpath, self.history, self.found)
 
     def state_dict(self) -> dict[str, Any]:
         """The course of the values, which a resumed run goes on with."""
@@ -105,6 +112,17 @@ class Diagnostics(Callback):
         if batch_idx % self.stride == 0:
             self.users.append(batch)
 
+    def _measured(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis | None:
+        """None without users, and after a failure."""
+        found = None
+        if self.users and not self.has_failed:
+            self.has_failed = True
+            with extra("the diagnostics are"):
+                found = self._measure(trainer, pl_module, part)
+                self.has_failed = False
+        self.users = []
+        return found
+
     def _measure(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sample = Sample(
@@ -117,7 +135,6 @@ class Diagnostics(Callback):
             category_names=data.meta["categories"],
         )
         found = measure(pl_module.model, sample, self.limits)
-        self.users = []
         named = {f"diagnostics/{part}/{name}": value for name, value in found.values.items()}
         pl_module.log_dict(named, rank_zero_only=True)
         return found

@@ -9,17 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from twotower.diagnostics.measure import Diagnosis
+from twotower.figures import save_figure, short
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#999999", "#333333"
+MAX_NAME = 24
 COLOURS = {"user": BLUE, "item": ORANGE, "a_u": GREEN, "a_v": PURPLE}
-LABELS = {"user": "$p_u$", "item": "$p_v$", "a_u": "$a_u$", "a_v": "$a_v$"}
+LABELS = {"user": "pᵤ", "item": "pᵥ", "a_u": "aᵤ", "a_v": "aᵥ"}
 SWAPS = {
     "intact": "as trained",
-    "a_u_shuffled": "$a_u$ shuffled over users",
-    "a_u_mean": "$a_u$ replaced by its mean",
-    "a_v_shuffled": "$a_v$ shuffled over items",
-    "a_v_mean": "$a_v$ replaced by its mean",
+    "a_u_shuffled": "aᵤ shuffled over users",
+    "a_u_mean": "aᵤ replaced by its mean",
+    "a_v_shuffled": "aᵥ shuffled over items",
+    "a_v_mean": "aᵥ replaced by its mean",
 }
 
 
@@ -44,7 +46,7 @@ def draw(folder: Path, history: list[dict[str, float]], found: Diagnosis) -> Non
     for name, figure in figures.items():
         for axis in figure.axes:
             axis.spines[["top", "right"]].set_visible(False)
-        figure.savefig(folder / f"{name}.png", dpi=120)
+        save_figure(figure, folder / f"{name}.png", dpi=120)
 
 
 def _vectors(history: list[dict[str, float]], values: dict[str, float]) -> Figure:
@@ -121,8 +123,8 @@ def _covariance(table: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(3.6 + 0.5 * num, 2.6 + 0.45 * num), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(distance, cmap="viridis_r")
-    labels = [f"{_short(name)} ({size:,})" for name, size in zip(table["names"], table["items"], strict=True)]
-    axis.set_xticks(range(num), [_short(name) for name in table["names"]], rotation=45, ha="right")
+    labels = [f"{short(name, MAX_NAME)} ({size:,})" for name, size in zip(table["names"], table["items"], strict=True)]
+    axis.set_xticks(range(num), [short(name, MAX_NAME) for name in table["names"]], rotation=45, ha="right")
     axis.set_yticks(range(num), labels)
     digits = max(1, 1 - int(np.floor(np.log10(distance.max())))) if distance.max() > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
@@ -130,7 +132,7 @@ def _covariance(table: dict[str, Any]) -> Figure:
             dark = value > 0.5 * distance.max()
             axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color="white" if dark else BLACK)
     figure.colorbar(image, ax=axis, shrink=0.8)
-    axis.set_title("‖C$_i$ − C$_j$‖ of the items' vectors, by category (items)", loc="left", fontweight="bold")
+    axis.set_title("‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)", loc="left", fontweight="bold")
     return figure
 
 
@@ -140,8 +142,11 @@ def _hit_rate(table: dict[str, Any]) -> Figure:
     rate, low, high = hits / targets, *wilson(hits, targets)
     figure = Figure(figsize=(8.5, 1.8 + 0.36 * len(rate)), layout="constrained")
     axis = figure.subplots()
-    labels = [f"{_short(name)} ({int(num):,})" for name, num in zip(table["names"], targets, strict=True)]
-    axis.barh(labels, rate, color=BLUE, height=0.6, xerr=[rate - low, high - rate], error_kw={"ecolor": BLACK, "elinewidth": 1})
+    labels = [f"{short(name, MAX_NAME)} ({int(num):,})" for name, num in zip(table["names"], targets, strict=True)]
+    place = np.arange(len(rate))  # by name, two that are shortened to the same would be one bar
+    error = {"ecolor": BLACK, "elinewidth": 1}
+    axis.barh(place, rate, color=BLUE, height=0.6, xerr=[rate - low, high - rate], error_kw=error)
+    axis.set_yticks(place, labels)
     overall = hits.sum() / targets.sum()
     axis.axvline(overall, color=ORANGE, linewidth=1.5, label=f"these together: {overall:.3f}")
     axis.set_xlim(0, max(1.05 * high.max(), 1e-3))
@@ -168,7 +173,3 @@ def _own(tables: dict[str, list[float]]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name.replace("_", " "), loc="left", fontweight="bold")
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

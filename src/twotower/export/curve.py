@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from twotower.figures import save_figure
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 
 
@@ -28,4 +30,4 @@ def draw_curve(parity: dict[str, Any], index: dict[str, Any], path: Path) -> Non
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="#EEEEEE", linewidth=1)
     axis.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from twotower.figures import short
 from twotower.report.compared import shared
 from twotower.report.section import Section, Wanted
-from twotower.report.style import BLACK, COLOURS, frame, new_figure, short
+from twotower.report.style import BLACK, COLOURS, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant
 

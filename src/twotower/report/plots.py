@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from twotower.figures import save_figure
 from twotower.report.categories import by_category
 from twotower.report.forest import forest
 from twotower.report.lambdas import curves, heat_map
@@ -32,6 +33,6 @@ def draw(section: Section, wanted: Wanted, folder: Path) -> dict[str, Path]:
         path.unlink(missing_ok=True)
         figure = make(section, wanted)
         if figure is not None:
-            figure.savefig(path)
+            save_figure(figure, path)
             written[name.replace("_", " ")] = path
     return written

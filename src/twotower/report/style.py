@@ -8,7 +8,6 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#333333",
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
-MAX_NAME = 34
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -22,8 +21,3 @@ def frame(axis: Axes, title: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color="#EEEEEE", linewidth=1)
     axis.set_axisbelow(True)
-
-
-def short(name: str, length: int = MAX_NAME) -> str:
-    """A name that fits beside a plot."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"

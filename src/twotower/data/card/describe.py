@@ -15,6 +15,7 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.figures import save_figure
 from twotower.types import UserError
 
 
@@ -41,7 +42,7 @@ def describe(data: RetrievalDataModule, name: str, force: bool, output: str | No
     figures = {**_about(data, name, folder, prepared.meta), **card.figures}
     figures["findings"] = findings(figures)
     picture = io.BytesIO()
-    draw(figures, card.curves, prepared.meta["times"]).savefig(picture, format="png")
+    save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
     files = {"card.json": json.dumps(figures, indent=1).encode() + b"\n", "card.png": picture.getvalue()}
     console = Console(highlight=False)
     show(figures, console)

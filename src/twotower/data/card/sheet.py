@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from twotower.data.card.findings import percent
 from twotower.data.prepare import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
+from twotower.wording import printable
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#999999", "#333333"
@@ -146,7 +147,7 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
     axis.set(ylabel="interactions", ylim=(0, None))
     if len(size) <= NAMED_CATEGORIES:
         names = [_wrapped(row["name"], 16) for row in category["top"]]
-        axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+        axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor")
     else:
         axis.set(xlabel="rank, largest first", yscale="log", ylim=(max(0.8, size.min() * 0.8), None))
 
@@ -213,7 +214,7 @@ def _say(axis: Axes, text: str) -> None:
 
 
 def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)[:3]) or text
+    return "\n".join(textwrap.wrap(printable(text), width)[:3])
 
 
 def _short_number(value: float, _: object = None) -> str:
