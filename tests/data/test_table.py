@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import re
 from datetime import date, datetime, timezone
 
 import polars as pl
@@ -488,3 +489,9 @@ def test_raw_ids_come_back_and_new_shards_are_seen(tmp_path):
     again = make_data(tmp_path, reader(interactions="a*.csv", items="items.csv"))
     again.setup()
     assert again.ids["user"]["user"].to_list() == ["00", "01", "02", "09"]
+
+
+@pytest.mark.parametrize("name", ["^r.*$", "*"])
+def test_a_column_that_is_called_like_a_pattern_is_named(tmp_path, name):
+    with pytest.raises(UserError, match=re.escape(f"takes the column name {name} for a pattern")):
+        read(tmp_path, users=f"user,{name}\n7,a\n9,b\n")

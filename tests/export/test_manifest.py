@@ -21,6 +21,7 @@ def test_what_was_written_passes_and_every_file_is_named(folder):
     assert record["files"].keys() == files - {"manifest.json"}
     assert record["schema"]["user_tower"]["inputs"][0] == {
         "name": "user_id",
+        "feature": "user_id",
         "dtype": "int64",
         "shape": ["batch"],
         "kind": "categorical",

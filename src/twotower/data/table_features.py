@@ -16,6 +16,7 @@ from twotower.types import FeatureKind, UserError
 MAX_WHOLE_VALUES = 20  # whole numbers with more distinct values are quantities, unless the name says that they are codes
 FEW = 50  # so many distinct values are never too many
 CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")
+LONGEST_NAME = 50  # of a feature: files are called after it
 OURS = ("user", "item", "title", "user_id", "item_id", "history", "latent")  # names that mean something else in a batch
 
 
@@ -60,6 +61,8 @@ def read_side(
             several different rows for one id.
     """
     side = next(iter(roles))
+    if patterns := [name for name in source.schema if re.fullmatch(r"\^.*\$|\*", name)]:
+        raise UserError(f"{source.path}: Polars takes the column name {patterns[0]} for a pattern: give it another one")
     table = source.collect(lambda rows: not_blank(source, rows).select(*source.schema))
     if table.is_empty():
         raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")
@@ -95,7 +98,7 @@ def read_side(
             _refuse_bad_values(source, table, name, column)
         shown = table.select(column.values.alias(name)).to_series() if column.kind == "numeric" else table[name]
         report.append((name, column.meaning, examples(shown)))
-    frame = _one_row_each(source, table.select(**columns), side, kinds)
+    frame = _one_row_each(source, table.select(values.alias(name) for name, values in columns.items()), side, kinds)
     return Side(frame, kinds, report, len(table))
 
 
@@ -168,7 +171,7 @@ def _is_free_text(values: pl.Series) -> bool:
 
 def _free_name(name: str, taken: list[str]) -> str:
     """A name that a file and a batch can carry."""
-    name = re.sub(r"\W+", "_", name).strip("_") or "column"
+    name = re.sub(r"\W+", "_", name)[:LONGEST_NAME].strip("_") or "column"
     while name in taken or name in OURS:
         name += "_"
     return name

@@ -78,7 +78,7 @@ def _inputs(side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float
 
 
 def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, float]]) -> str:
-    name = f"{side}.{entry['name']}"
+    name = f"{side}.{entry['feature']}"
     if entry["kind"] == "numeric":
         known = numeric.get(name)
         return f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown" if known else "standardised; 0 if unknown"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twotower.data.present import present_features, present_seen
-from twotower.export.towers import as_inputs
+from twotower.export.towers import as_inputs, input_name
 from twotower.retrieval import encode
 
 CHUNK = 8192
@@ -48,8 +48,8 @@ def write_user_vectors(data: Any, vectors: Tensor, folder: Path) -> None:
 def write_users(data: Any, names: list[str], folder: Path) -> None:
     """``users.parquet``: raw id, the user tower's inputs as they are now, and rows of the items that the user has seen."""
     users = torch.arange(data.meta["num_users"])
-    features = as_inputs({name: value for name, value in present_features(data, users).items() if name in names})
-    columns = [_column(name, value) for name, value in features.items()]
+    features = as_inputs({name: value for name, value in present_features(data, users).items() if input_name(name) in names})
+    columns = [_column(input_name(name), value) for name, value in features.items()]
     seen = pl.Series("seen", [items.numpy() for items in present_seen(data, users)], dtype=pl.List(pl.Int64))
     table = _plain(data.ids["user"].select("user"))
     table = table.with_columns(pl.DataFrame(columns).to_struct("features"), seen)

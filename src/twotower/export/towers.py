@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from twotower.layers.embedding_table import EmbeddingTable
 from twotower.types import Feature
 
+OUTPUT = "vector"
 MAX_INSIDE = 1_500_000_000  # bytes of weights in one ONNX file; it may hold 2 GB
 BATCH = "batch"
 
@@ -36,6 +38,19 @@ class Tower(nn.Module):
         return self.model.encode_user(features) if self.side == "user" else self.model.encode_item(features)
 
 
+class _ByPlace(nn.Module):
+    """A tower that takes its features in order: torch and ONNX learn no name that comes from data."""
+
+    def __init__(self, tower: Tower, names: list[str]) -> None:
+        super().__init__()
+        self.tower = tower
+        self.names = names
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """As :class:`Tower`."""
+        return self.tower(dict(zip(self.names, values, strict=True)))
+
+
 class _Noting(dict[str, Tensor]):
     """Features that remember which of them were read."""
 
@@ -54,6 +69,11 @@ def inputs_of(tower: Tower, features: dict[str, Tensor]) -> list[str]:
     noting = _Noting(features)
     tower(noting)
     return [name for name in features if name in noting.read]
+
+
+def input_name(feature: str) -> str:
+    """What a graph calls a feature: by the feature's own name, and ``vector_`` for that of its output."""
+    return f"{feature}_" if feature.rstrip("_") == OUTPUT else feature
 
 
 def fix_cold_rows(model: nn.Module) -> None:
@@ -78,17 +98,29 @@ def write_tower(tower: Tower, features: dict[str, Tensor], folder: Path) -> None
         for name in ("torch.onnx", "onnxscript", "onnx_ir"):
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            tower,
-            kwargs={"features": two},
+            _ByPlace(tower, list(two)),
+            args=tuple(two.values()),
             dynamo=True,
             verbose=False,
-            input_names=list(two),
-            output_names=["vector"],
-            dynamic_shapes={"features": {name: {0: torch.export.Dim(BATCH)} for name in two}},
+            output_names=[OUTPUT],
+            dynamic_shapes={"values": tuple({0: torch.export.Dim(BATCH)} for _ in two)},
         )
     assert program is not None and program.exported_program is not None
+    _name_inputs(program.model.graph, [input_name(name) for name in two])
     program.save(folder / f"{tower.side}_tower.onnx", external_data=size > MAX_INSIDE)
     (folder / f"{tower.side}_tower.safetensors").write_bytes(save(_weights(tower, program.exported_program)))
+
+
+def _name_inputs(graph: Any, names: list[str]) -> None:
+    """Name the inputs; values inside that have one of the names, such as ``embedding`` or ``sum_1``, get another."""
+    inside = [value for node in graph for value in node.outputs if value not in graph.outputs]
+    taken = {*names, OUTPUT, *(value.name for value in inside), *graph.initializers}
+    for value in [*inside, *graph.initializers.values()]:
+        if value.name in names:
+            value.name = next(name for i in count() if (name := f"{value.name}.{i}") not in taken)
+            taken.add(value.name)
+    for value, name in zip(graph.inputs, names, strict=True):
+        value.name = name
 
 
 def _weights(tower: Tower, exported: torch.export.ExportedProgram) -> dict[str, Tensor]:
@@ -98,7 +130,8 @@ def _weights(tower: Tower, exported: torch.export.ExportedProgram) -> dict[str, 
     read = {
         of_node[node.name] for node in exported.graph.nodes if node.op == "placeholder" and node.users and node.name in of_node
     }
-    return {name.removeprefix("model."): value.contiguous() for name, value in tower.state_dict().items() if name in read}
+    weights = tower.state_dict(prefix="tower.")
+    return {name.removeprefix("tower.model."): value.contiguous() for name, value in weights.items() if name in read}
 
 
 class OnnxTower:
@@ -113,15 +146,17 @@ class OnnxTower:
 
     def __call__(self, features: dict[str, Tensor]) -> np.ndarray:
         """Features, each ``(batch, ...)``, to ``(batch, dim)``, or ``(batch, num_interests, dim)``."""
-        return self.session.run(None, {node.name: features[node.name].numpy() for node in self.session.get_inputs()})[0]
+        given = {input_name(name): value for name, value in features.items()}
+        return self.session.run(None, {node.name: given[node.name].numpy() for node in self.session.get_inputs()})[0]
 
     def describe(self, features: tuple[Feature, ...]) -> dict[str, Any]:
         """Inputs and output for the manifest."""
-        by_name = {feature.name: feature for feature in features}
-        inputs = [
-            {**_describe(node), "kind": by_name[node.name].kind, "num_values": by_name[node.name].num_values}
-            for node in self.session.get_inputs()
-        ]
+        by_input = {input_name(feature.name): feature for feature in features}
+        inputs = []
+        for node in self.session.get_inputs():
+            feature = by_input[node.name]
+            about = {"feature": feature.name, "kind": feature.kind, "num_values": feature.num_values}
+            inputs.append({**_describe(node), **about})
         return {"inputs": inputs, "output": _describe(self.session.get_outputs()[0])}
 
 
