@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "state_kinds": {"checkpoints"},
     "restoring_optimizer": {"checkpoints", "sharding", "state_kinds"},
     "restoring": {"checkpoints", "restoring_optimizer", "state_kinds"},
-    "report": {"figures", "metrics", "ranks", "report", "results", "settings"},
+    "report": {"figures", "metrics", "ranks", "records", "report", "results", "settings"},
     "cli": {"checkpoint_file", "environment"},
     "run": {
         "about",
@@ -70,7 +70,19 @@ MAY_IMPORT = {
     "sweep": set(),
     "sweep_tables": {"sweep"},
     "launch": {"checkpoints", "cli", "results", "run", "sweep"},
-    "export": {"checkpoints", "cli", "data", "export", "figures", "layers", "results", "retrieval", "run", "saved_config"},
+    "export": {
+        "checkpoints",
+        "cli",
+        "data",
+        "export",
+        "figures",
+        "layers",
+        "records",
+        "results",
+        "retrieval",
+        "run",
+        "saved_config",
+    },
     "bare_loop": set(),
     "peers": set(),
     "benchmark": {"bare_loop", "callbacks", "peers", "results", "run"},
@@ -81,6 +93,7 @@ MAY_IMPORT = {
     "benchmark_sharding": {"benchmark_tables", "results", "run", "sharding"},
     "figures": set(),
     "extras": set(),
+    "records": set(),
 }
 
 

@@ -13,6 +13,7 @@ from twotower.export.packages import PACKAGES, require
 from twotower.run import build_part, rebuild
 from twotower.saved_config import resolved
 from twotower.types import UserError, check_number
+from twotower.wording import printable
 
 
 def export(config: DictConfig) -> dict[str, Any]:
@@ -32,31 +33,25 @@ def export(config: DictConfig) -> dict[str, Any]:
     _check_settings(config)
     ckpt_path = Path(config.ckpt_path)
     target = Path(config.output) if config.output else _run_folder(ckpt_path) / "export"
-    folder.check_target(target, config.force)
     measure = folder.Measure(**config.parity)
     index = build_part(config, "index")
     checkpoint = load_checkpoint(ckpt_path)
     saved = restore_config(checkpoint["twotower"], resolved(config)[0])
-    with Console(stderr=True).status("data and model") as status:
-        data, task = rebuild(saved, checkpoint)
-        about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
-        record = folder.write_export(
-            target,
-            about,
-            task.model.eval().float(),
-            data,
-            index,
-            config.user_vectors,
-            measure,
-            lambda stage: status.update(stage),
-        )
+    with folder.alone(target):
+        folder.check_target(target, config.force)
+        with Console(stderr=True).status("data and model") as status:
+            data, task = rebuild(saved, checkpoint)
+            about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
+            model, user_vectors = task.model.eval().float(), config.user_vectors
+            record = folder.write_export(target, about, model, data, index, user_vectors, measure, status.update)
     console.show(record, target)
     return record
 
 
 def _check(folder: Path) -> dict[str, Any]:
     record = manifest.check(folder)
-    print(f"{folder}: {record['model']} on {record['data']}, {len(record['files'])} files, all as they were exported")
+    what = printable(f"{record['model']} on {record['data']}")
+    print(f"{folder}: {what}, {len(record['files'])} files, all as they were exported")
     return record
 
 

@@ -1,9 +1,7 @@
-"""Writes an export: everything into a temporary folder beside it, renamed at the end."""
+"""Writes an export: whole or not at all, and over nothing but an export."""
 
+import fcntl
 import importlib.metadata
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,8 @@ from twotower.export.curve import draw_curve
 from twotower.export.index import Flat
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
+from twotower.files import recover_folder, whole_folder
+from twotower.records import read_json
 from twotower.types import UserError
 
 PACKAGES = ("onnx", "onnxruntime", "faiss-cpu", "safetensors")
@@ -44,14 +44,39 @@ def check_target(folder: Path, force: bool) -> None:
     """Refuse what must not be replaced, before anything is computed.
 
     Raises:
-        UserError: if something is there that is no export, or an export without ``force``.
+        UserError: if something is there that is no export or more than one, or an export without ``force``.
     """
+    if folder.is_symlink():
+        raise UserError(f"output={folder} is a link: name the folder itself")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / manifest.FILE).is_file():
         raise UserError(f"output={folder} is there and is no export: name another folder")
     if not force:
         raise UserError(f"{folder} is exported already: set force=true to replace it, or output= to another folder")
+    manifest.refuse_others(folder)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of an export's place, and put right what a killed export has left there.
+
+    The system frees the lock when its holder dies.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    if folder.name in ("", ".."):
+        raise UserError(f"output={folder}: name a folder to make")
+    path = folder.parent / ".locks" / folder.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is being exported by another process: wait for its end, or set output=") from None
+        recover_folder(folder)
+        yield
 
 
 def write_export(
@@ -67,7 +92,7 @@ def write_export(
     """Write a whole export, or none.
 
     Args:
-        folder: its place; an export that is there is replaced.
+        folder: its place, whose lock the caller holds; an export that is there is replaced.
         about: what the manifest says of the run.
         model: in evaluation mode, on the CPU; its cold rows are written into its tables.
         data: its data module.
@@ -82,7 +107,7 @@ def write_export(
     Raises:
         UserError: if a tower cannot be exported well enough, or the index cannot be built from these items.
     """
-    with _whole_or_absent(folder) as partial:
+    with whole_folder(folder) as partial:
         progress("item vectors")
         items = tables.encode_items(model, data)
         tables.write_items(data, items, partial)
@@ -113,26 +138,9 @@ def write_export(
         names = [path.name + "/" * path.is_dir() for path in partial.iterdir()]
         (partial / "README.md").write_text(as_readme(record, [*names, manifest.FILE]))
         manifest.write(partial, record)
-        return manifest.check(partial)
-
-
-@contextmanager
-def _whole_or_absent(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    partial.chmod(0o755)  # a temporary folder is its owner's alone
-    try:
-        yield partial
-        if folder.exists():
-            old = partial.with_name(f"{partial.name}.old")
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old)
-        else:
-            partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        record = manifest.check(partial)
+        check_target(folder, force=True)  # nothing else may have come there since
+    return record
 
 
 def _write_towers(model: Any, user_features: dict[str, Tensor], data: Any, folder: Path) -> dict[str, OnnxTower]:
@@ -192,4 +200,9 @@ def run_metrics(ckpt_path: Path) -> dict[str, float] | None:
     chosen = ckpt_path.name == "best.ckpt" or not ckpt_path.with_name("best.ckpt").exists()
     if not chosen or not path.is_file():
         return None
-    return json.loads(path.read_text()).get("test")
+    try:
+        record = read_json(path)
+    except (OSError, ValueError):
+        return None
+    test = record.get("test") if isinstance(record, dict) else None
+    return test if isinstance(test, dict) else None
