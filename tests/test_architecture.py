@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "state_kinds": {"checkpoints"},
     "restoring_optimizer": {"checkpoints", "sharding", "state_kinds"},
     "restoring": {"checkpoints", "restoring_optimizer", "state_kinds"},
-    "report": {"figures", "metrics", "ranks", "records", "report", "results", "settings"},
+    "report": {"extras", "figures", "metrics", "ranks", "records", "report", "results", "settings"},
     "cli": {"checkpoint_file", "environment"},
     "run": {
         "about",

@@ -21,6 +21,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         OSError: if the folder cannot be written or the disk is full.
     """
     partial = target.with_name(f".{target.name}{PARTIAL}")
+    partial.unlink(missing_ok=True)  # a link in its place would be written through
     try:
         yield partial
         _sync(partial)

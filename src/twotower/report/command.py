@@ -14,10 +14,11 @@ from twotower.report import markdown, quoted, runs, tables
 from twotower.report.console import show
 from twotower.report.document import Report, as_markdown
 from twotower.report.page import as_html
-from twotower.report.plots import draw
+from twotower.report.plots import draw, stems
 from twotower.report.section import Wanted, make_section
 from twotower.report.variants import by_data
 from twotower.types import UserError, check_number
+from twotower.wording import printable
 
 
 def report(config: DictConfig) -> Report:
@@ -65,7 +66,8 @@ def _write(made: Report, output: Path) -> None:
     write_text(output / "report.md", f"{as_markdown(made)}\n")
     write_text(output / "tables.csv", tables.as_csv(made))
     write_text(output / "tables.tex", tables.as_latex(made))
-    images = [draw(section, made.wanted, output) for section in made.sections]
+    places = zip(made.sections, stems(made.sections), strict=True)
+    images = [draw(section, made.wanted, output, stem) for section, stem in places]
     write_text(output / "index.html", as_html(made, images))
     screen = Console()
     show(made, screen)
@@ -81,6 +83,8 @@ def _default_output(places: list[str]) -> Path:
     first = Path(places[0])
     while not first.is_dir():
         first = first.parent
+    if (first / "report").is_symlink():  # runs from elsewhere may hold one
+        raise UserError(f"{first / 'report'} is a link: set output= to the folder of the report")
     return first / "report"
 
 
@@ -90,7 +94,7 @@ def _names(folders: list[Path]) -> dict[Path, str]:
     shared = 0
     while all(len(own) > shared + 1 and own[shared] == parts[0][shared] for own in parts):
         shared += 1
-    return {folder: "/".join(own[shared:]) for folder, own in zip(folders, parts, strict=True)}
+    return {folder: printable("/".join(own[shared:])) for folder, own in zip(folders, parts, strict=True)}
 
 
 def _wanted(config: DictConfig) -> Wanted:

@@ -1,9 +1,9 @@
 """The report in the terminal."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from twotower.report.document import Report
 from twotower.report.grid import Grid, Line, make_grid
@@ -20,7 +20,7 @@ def show(report: Report, console: Console) -> None:
     console.print(method(report.sections, report.wanted), style="dim", markup=False, highlight=False)
     for run in report.left_out:
         reason = run.reason if run.reason.startswith("left out") else f"left out: {run.reason}"
-        console.print(f"[yellow]{escape(run.name)}[/]: {escape(reason)}", highlight=False)
+        console.print(Text.assemble((run.name, "yellow"), f": {reason}"), highlight=False)
 
 
 def _tables(name: str, grid: Grid, console: Console) -> list[Table]:
@@ -36,9 +36,9 @@ def _tables(name: str, grid: Grid, console: Console) -> list[Table]:
 
 
 def _table(name: str, grid: Grid, places: list[int]) -> Table:
-    table = Table(title=escape(name) or None, pad_edge=False)
+    table = Table(title=Text(name) if name else None, pad_edge=False)
     for place in places:
-        table.add_column(escape(grid.heading[place]), justify="right" if place else "left", overflow="fold")
+        table.add_column(Text(grid.heading[place]), justify="right" if place else "left", overflow="fold")
     for line in grid.lines:
         cells = _cells(line, grid)
         if any(cells[place] for place in places[1:]):
@@ -46,8 +46,8 @@ def _table(name: str, grid: Grid, places: list[int]) -> Table:
     return table
 
 
-def _cells(line: Line, grid: Grid) -> list[str]:
-    cells = [escape(cell).replace(", p ", "\np ") for cell in line.cells]
+def _cells(line: Line, grid: Grid) -> list[Text]:
+    cells = [Text(cell.replace(", p ", "\np ").replace("; ", "\n") if place else cell) for place, cell in enumerate(line.cells)]
     if line.is_clear and grid.difference is not None:
-        cells[grid.difference] = f"[bold green]{cells[grid.difference]}[/]"
+        cells[grid.difference].stylize("bold green")
     return cells

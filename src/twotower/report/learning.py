@@ -1,6 +1,7 @@
 """Learning curves: validation by epoch, a line for each variant, a band over its seeds."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotower.figures import short
+from twotower.records import read_bytes
 from twotower.report.compared import shared
+from twotower.report.schema import is_number
 from twotower.report.section import Section, Wanted
 from twotower.report.style import BLACK, COLOURS, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant
 
 Curve = dict[int, float]
+MAX_BYTES = 256 << 20
 
 
 def learning(section: Section, wanted: Wanted) -> Figure | None:
@@ -48,11 +52,12 @@ def learning(section: Section, wanted: Wanted) -> Figure | None:
 def read_curve(folder: Path, metric: str) -> Curve:
     """Validation values by epoch, from 1, as ``metrics.csv`` has them; empty where it has none."""
     try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(f"val/{metric}")]
-        return {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # a run without this log, or a damaged one
-        return {}
+        text = read_bytes(folder / "metrics.csv", MAX_BYTES).decode()
+        rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if row.get(f"val/{metric}")]
+        curve = {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error):
+        return {}  # a run without this log, or a damaged one
+    return {epoch: value for epoch, value in curve.items() if is_number(epoch) and is_number(value)}
 
 
 def _curves(variant: Variant, metric: str) -> dict[int, Curve]:

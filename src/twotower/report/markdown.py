@@ -9,6 +9,10 @@ from twotower.types import UserError
 
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
 
+SPECIAL = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+SPECIAL_IN_CODE = re.compile(r"[\\`<>&|]")
+LINK = re.compile(r"[a-z]+://|\bwww\.|\b(mailto|xmpp):|\w@(?=[\w-]+\.)", re.I)  # GitHub makes links of these where they stand
+
 
 def table(grid: Grid) -> str:
     """Heading and rows; labels as code, so that nothing in them is taken for mark-up."""
@@ -16,16 +20,33 @@ def table(grid: Grid) -> str:
     return "\n".join([*lines, *(_line(_cells(line, grid)) for line in grid.lines)])
 
 
+def text(name: str) -> str:
+    """Text from data as Markdown shows it: it makes no heading, link, image, formula, HTML or cell."""
+    name = SPECIAL.sub(_entity, name)
+    return LINK.sub(lambda match: re.sub(r"[.:@]", _entity, match[0]), name)
+
+
+def _entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"
+
+
+def code(name: str) -> str:
+    """A name from data as code."""
+    if name.strip() == name and name and not SPECIAL_IN_CODE.search(name):
+        return f"`{name}`"
+    return f"<code>{text(name)}</code>"  # in there such characters can be escaped
+
+
 def _cells(line: Line, grid: Grid) -> list[str]:
     cells = list(line.cells)
-    cells[0] = f"*{cells[0]}*" if line.is_quoted else f"`{cells[0]}`"
+    cells[0] = f"*{text(cells[0])}*" if line.is_quoted else code(cells[0])
     if line.is_clear and grid.difference is not None:
         cells[grid.difference] = f"**{cells[grid.difference]}**"
     return cells
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def update(path: Path, name: str | None, text: str) -> None:
@@ -41,8 +62,9 @@ def update(path: Path, name: str | None, text: str) -> None:
     """
     try:
         old = path.read_text()
-    except OSError as error:
-        raise UserError(f"update={path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(f"update={path}: {reason}") from error
     blocks = [match for match in BLOCK.finditer(old) if name in (None, match["name"])]
     if not blocks:
         raise UserError(f"update={path}: put <!-- report:{name or 'NAME'} --> and <!-- /report --> there, on lines of their own")

@@ -1,16 +1,22 @@
 """All plots of a report: one file each, only those that the runs carry."""
 
+import hashlib
+import re
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from twotower.extras import extra
 from twotower.figures import save_figure
 from twotower.report.categories import by_category
 from twotower.report.forest import forest
 from twotower.report.lambdas import curves, heat_map
 from twotower.report.learning import learning
 from twotower.report.section import Section, Wanted
+
+PLAIN = re.compile(r"[A-Za-z0-9][\w+-]{0,79}", re.ASCII)
 
 PLOTS: dict[str, Callable[[Section, Wanted], Figure | None]] = {
     "differences": forest,
@@ -21,18 +27,44 @@ PLOTS: dict[str, Callable[[Section, Wanted], Figure | None]] = {
 }
 
 
-def draw(section: Section, wanted: Wanted, folder: Path) -> dict[str, Path]:
+def stems(sections: list[Section]) -> list[str]:
+    """How the files of each data set begin: its name where that is a plain one, and no two alike."""
+    found: list[str] = []
+    for section in sections:
+        name, fingerprint = section.name, section.fingerprint[:6]
+        if not PLAIN.fullmatch(name):
+            name = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}@{_hash(name)}"
+        if not PLAIN.fullmatch(fingerprint):
+            fingerprint = _hash(section.fingerprint)
+        stem = f"{name}-{fingerprint}"
+        names = chain([stem], (f"{stem}-{place}" for place in count(2)))
+        found.append(next(name for name in names if name not in found))
+    return found
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def draw(section: Section, wanted: Wanted, folder: Path, stem: str) -> dict[str, Path]:
     """Write the plots of a data set as PNG into ``folder``; those of an earlier report that no longer apply are removed.
+
+    Args:
+        section: the data set.
+        wanted: what is asked for.
+        folder: where.
+        stem: how the files' names begin, see :func:`stems`.
 
     Returns:
         The files by what they show.
     """
     written = {}
     for name, make in PLOTS.items():
-        path = folder / f"{section.name}-{section.fingerprint[:6]}-{name}.png"
+        path = folder / f"{stem}-{name}.png"
         path.unlink(missing_ok=True)
-        figure = make(section, wanted)
-        if figure is not None:
-            save_figure(figure, path)
-            written[name.replace("_", " ")] = path
+        with extra(f"the plot {path.name} is"):
+            figure = make(section, wanted)
+            if figure is not None:
+                save_figure(figure, path)
+                written[name.replace("_", " ")] = path
     return written

@@ -4,12 +4,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from twotower.records import read_bytes
+from twotower.report.schema import Text, first_line
 from twotower.report.section import Section
 from twotower.types import UserError
 
 ROOT = Path(__file__).parents[3]
-KEYS = {"source", "data", "users", "settings", "models"}
+MAX_BYTES = 1 << 20
+
+
+class Entry(BaseModel):
+    """What one source says of one data set."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    source: Text
+    data: list[str]
+    users: int
+    settings: dict[str, Any]
+    models: dict[Text, dict[Text, float]]
 
 
 class Quoted(NamedTuple):
@@ -35,13 +49,20 @@ def read(path: str | None) -> list[dict[str, Any]]:
     if path is None:
         return []
     try:
-        entries = yaml.safe_load((Path(path) if Path(path).exists() else ROOT / path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"quoted={path} cannot be read: {' '.join(str(error).split())}") from error
-    for place, entry in enumerate(entries if isinstance(entries, list) else [None], 1):
-        if not isinstance(entry, dict) or set(entry) != KEYS or not all(_are_numbers(row) for row in entry["models"].values()):
-            raise UserError(f"quoted={path}: entry {place} must have {', '.join(sorted(KEYS))}, as docs/published.yaml has")
-    return entries
+        place = Path(path) if Path(path).exists() else ROOT / path
+        entries = yaml.safe_load(read_bytes(place, MAX_BYTES))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"quoted={path} cannot be read: {first_line(error)}") from error
+    found = []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [None], 1):
+        try:
+            found.append(Entry.model_validate(entry).model_dump())
+        except ValidationError as error:
+            keys = ", ".join(sorted(Entry.model_fields))
+            raise UserError(
+                f"quoted={path}: entry {number} must have {keys}, as docs/published.yaml has ({first_line(error)})"
+            ) from error
+    return found
 
 
 def fitting(entries: list[dict[str, Any]], section: Section) -> list[Quoted]:
@@ -59,7 +80,3 @@ def _same_protocol(entry: dict[str, Any], section: Section) -> bool:
         return False
     wanted = entry["settings"].items()
     return all(row.variant.settings.get(key) == value for row in section.rows for key, value in wanted)
-
-
-def _are_numbers(row: Any) -> bool:
-    return isinstance(row, dict) and all(isinstance(value, (int, float)) for value in row.values())

@@ -1,9 +1,11 @@
 """What each test user got, from the ranks that a run keeps."""
 
 import hashlib
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,12 @@ from torch import Tensor
 
 from twotower.metrics.base import RankMetric
 from twotower.ranks import FILE
+from twotower.records import read_bytes
+from twotower.report.schema import first_line
 
+MAX_BYTES = 2 << 30
+MAX_TARGETS = 200_000_000
+LEAST = {"user": 0, "item": 0, "category": -1, "rank": 1}
 USERS_PER_CHUNK = 8192  # bounds memory where some users have a thousand targets
 
 
@@ -36,15 +43,34 @@ class Ranks(NamedTuple):
 def read_ranks(folder: Path) -> Ranks | str:
     """The ranks in a run folder, or why there are none."""
     path = folder / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return f"no {FILE}"
     try:
-        frame = pl.read_parquet(path, columns=list(Ranks._fields))
+        content = io.BytesIO(read_bytes(path, MAX_BYTES))
+        frame = pl.read_parquet(content, columns=list(Ranks._fields), n_rows=MAX_TARGETS + 1)
+        _check(frame)
     except Exception as error:  # polars raises many kinds for a damaged file
-        return f"{FILE} is damaged ({str(error).splitlines()[0]})"
-    if not len(frame) or frame["rank"].min() < 1:  # type: ignore[operator]
-        return f"{FILE} is damaged (it holds no ranks)"
-    return Ranks(*(frame[name].to_numpy() for name in Ranks._fields))
+        return f"{FILE} is damaged ({first_line(error)})"
+    return Ranks(*(frame[name].cast(pl.Int32).to_numpy() for name in Ranks._fields))
+
+
+def _check(frame: pl.DataFrame) -> None:
+    """Refuse what :func:`twotower.ranks.write` does not write.
+
+    Raises:
+        ValueError: saying what.
+    """
+    if not 0 < len(frame) <= MAX_TARGETS:
+        raise ValueError("it holds no ranks" if not len(frame) else f"it has more than {MAX_TARGETS:,} rows")
+    for name, column in zip(frame.columns, frame, strict=True):
+        if not column.dtype.is_integer() or column.null_count():
+            raise ValueError(f"{name} holds what is no whole number")
+        low: Any = column.min()
+        high: Any = column.max()
+        if low < LEAST[name] or high >= 2**31:
+            raise ValueError("it holds no ranks" if name == "rank" else f"{name} holds {low} to {high}")
+    if not frame["user"].is_sorted():
+        raise ValueError("its users are not in order")
 
 
 def per_user(ranks: Ranks, metric: RankMetric) -> np.ndarray:

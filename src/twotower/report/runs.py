@@ -1,18 +1,18 @@
 """Run folders: which there are, what each holds, and why one cannot be counted."""
 
-import json
-import math
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+from pydantic import ValidationError
 
 from twotower import settings
+from twotower.report.schema import first_line, is_number, read_failure, read_record, read_settings
 from twotower.types import UserError
 
 SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
-NEEDED = {"model": str, "data": str, "data_fingerprint": str, "seed": int, "overrides": list, "test": dict}
 
 
 class Run(NamedTuple):
@@ -21,7 +21,7 @@ class Run(NamedTuple):
     Attributes:
         folder: where it is.
         name: the folder's name for people: as given and below, never an absolute path of its own.
-        record: ``metrics.json``.
+        record: ``metrics.json``, see :class:`twotower.report.schema.Record`.
         settings: see :func:`twotower.settings.flat`.
     """
 
@@ -53,7 +53,7 @@ def find(places: list[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in places:
         roots = [Path(place)] if Path(place).exists() else sorted(Path().glob(place) if place[:1] != "/" else _absolute(place))
-        below = [folder for root in roots for folder in _run_folders(root)]
+        below = [folder for root in roots for folder in sorted(_run_folders(root))]
         if not below:
             raise UserError(f"runs={place}: there is no run folder; a run leaves .hydra and metrics.json in its own")
         found |= dict.fromkeys(below)
@@ -64,46 +64,71 @@ def _absolute(place: str) -> list[Path]:
     return list(Path("/").glob(place.lstrip("/")))
 
 
-def _run_folders(root: Path) -> list[Path]:
-    """``root`` itself, or the run folders nearest below it."""
-    if not root.is_dir():
-        return []
-    if any((root / sign).exists() for sign in SIGNS):
-        return [root]
-    inner = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [folder for path in inner for folder in _run_folders(path)]
+def _run_folders(root: Path) -> Iterator[Path]:
+    """``root`` itself, or the run folders nearest below it; links are followed, in circles once."""
+    waiting, seen = [root], set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            real = folder.resolve()
+            if not folder.is_dir() or real in seen:
+                continue
+            inner = list(folder.iterdir())
+        except (OSError, RuntimeError):  # not ours to read, or a link to itself
+            continue
+        seen.add(real)
+        if any(path.name in SIGNS for path in inner):
+            yield folder
+        else:
+            waiting += [path for path in inner if not path.name.startswith(".")]
 
 
 def read(folder: Path, name: str, metrics: list[str]) -> Run | LeftOut:
     """A finished run with all of ``metrics``, or why it is none."""
-    if not (folder / "metrics.json").exists():
+    path = folder / "metrics.json"
+    if not os.path.lexists(path):
         return LeftOut(name, _unfinished(folder))
     try:
-        record = dict(json.loads((folder / "metrics.json").read_text()))
-        missing = [key for key, kind in NEEDED.items() if not isinstance(record.get(key), kind)]
+        record = read_record(path)
+    except (OSError, ValueError) as error:
+        return LeftOut(name, f"damaged: {_reason(error)}")
+    try:
         found = _settings(folder, record)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return LeftOut(name, f"damaged: metrics.json cannot be read ({_line(error)})")
-    if missing:
-        return LeftOut(name, f"damaged: metrics.json lacks {', '.join(missing)}")
-    if record.get("status", "completed") != "completed":
+    except (OSError, ValueError) as error:
+        return LeftOut(name, f"damaged: .hydra/config.yaml cannot be read ({first_line(error)})")
+    if record["status"] != "completed":
         return LeftOut(name, f"its status is {record['status']}")
     if found is None:
         return LeftOut(name, "its settings are not known: neither metrics.json nor .hydra/config.yaml has them")
-    unusable = [metric for metric in metrics if not _is_number(record["test"].get(metric))]
+    unusable = [metric for metric in metrics if not is_number(record["test"].get(metric))]
     if unusable:
         return LeftOut(name, f"no test value of {', '.join(unusable)}")
     return Run(folder, name, record, found)
 
 
+def _reason(error: OSError | ValueError) -> str:
+    """What is wrong with metrics.json."""
+    if not isinstance(error, ValidationError):
+        return f"metrics.json cannot be read ({first_line(error)})"
+    missing = [str(entry["loc"][0]) for entry in error.errors() if entry["type"] == "missing"]
+    if missing:
+        return f"metrics.json lacks {', '.join(missing)}"
+    return f"metrics.json does not fit ({first_line(error)})"
+
+
 def _unfinished(folder: Path) -> str:
-    if (folder / "failed.json").exists():
+    failed = folder / "failed.json"
+    if os.path.lexists(failed):
         try:
-            return f"failed: {_line(json.loads((folder / 'failed.json').read_text())['error'])}"
-        except (OSError, ValueError, KeyError, TypeError):
+            return f"failed: {first_line(read_failure(failed))}"
+        except (OSError, ValueError):
             return "failed, and failed.json is damaged"
     half = " (metrics.json was being written)" if (folder / ".metrics.json.partial").exists() else ""
-    newest = max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=folder.stat().st_mtime)
+    try:
+        times = [path.lstat().st_mtime for path in folder.rglob("*") if not path.is_dir()]
+        newest = max(times, default=folder.stat().st_mtime)
+    except OSError:  # another process removes what is listed
+        return f"not finished{half}: running, or killed"
     return f"not finished{half}: running, or killed; last written {_ago(time.time() - newest)} ago"
 
 
@@ -111,17 +136,12 @@ def _settings(folder: Path, record: dict[str, Any]) -> dict[str, settings.Value]
     """From the record; of runs older than that from the composed config. Null is as good as unset: a setting may be younger."""
     path = folder / ".hydra" / "config.yaml"
     if "settings" in record:
-        found = dict(record["settings"])
+        found = record["settings"]
     elif path.exists():
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        found = settings.flat(plain)
+        found = read_settings(path)
     else:
         return None
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _ago(seconds: float) -> str:
@@ -129,7 +149,3 @@ def _ago(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split())[:300]

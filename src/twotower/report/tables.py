@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from typing import Any
 
 from twotower.report.document import Report
@@ -11,8 +12,11 @@ from twotower.report.section import Row, Wanted
 from twotower.report.statistics import Evidence
 from twotower.report.text import metric_name, title
 
+FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
+SPECIAL |= {character: f"{{{character}}}" for character in "[]*"}  # a row may begin with them
+SPECIAL |= {"|": r"\textbar{}"}
 SPECIAL |= {"±": r"$\pm$", "−": "$-$", "+": "$+$", "Δ": r"$\Delta$", "λ": r"$\lambda$", "<": "$<$", ">": "$>$", "=": "$=$"}
 
 
@@ -24,10 +28,16 @@ def as_csv(report: Report) -> str:
         rows += [{**head, **_own(row, report.wanted)} for row in section.rows]
         rows += [{"data": section.name, **_others(row)} for row in quoted]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    names = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Numbers as they are; text that a spreadsheet would compute gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def _own(row: Row, wanted: Wanted) -> dict[str, Any]:

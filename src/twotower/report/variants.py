@@ -1,6 +1,7 @@
 """Runs that differ by their seed alone are one variant; a variant is called by what sets it apart."""
 
 import re
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 from twotower.report.runs import LeftOut, Run
@@ -9,6 +10,7 @@ from twotower.types import UserError
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"
+LONGEST_LABEL = 300
 IGNORED = ("seed", "paths", "logger", "ckpt_path", "hydra", "data", "metric", "debug", "dry", "sweep")
 
 Pairs = dict[str, str]
@@ -103,7 +105,7 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
     differing = [{key: value for key, value in own.items() if (key, value) not in shared} for own in pairs]
     short = _short_names({key for own in differing for key in own} - set(NAMING))
     labels = [_label(group[0].record["model"], own, short) for group, own in zip(groups, differing, strict=True)]
-    return _told_apart(labels, [group[0].settings for group in groups])
+    return _unique(_told_apart(labels, [group[0].settings for group in groups]))
 
 
 def _pairs(overrides: list[str]) -> Pairs:
@@ -146,3 +148,13 @@ def _told_apart(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
         for place in places:
             result[place] += f" ({', '.join(f'{key}={settings[place].get(key, UNSET)}' for key in keys)})"
     return result
+
+
+def _unique(labels: list[str]) -> list[str]:
+    """Of bounded length and still all different, as figures are looked up by them."""
+    found: list[str] = []
+    for label in labels:
+        label = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+        names = chain([label], (f"{label} #{place}" for place in count(2)))
+        found.append(next(name for name in names if name not in found))
+    return found
