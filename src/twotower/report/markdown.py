@@ -10,7 +10,7 @@ from twotower.types import UserError
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
 
 SPECIAL = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-SPECIAL_IN_CODE = re.compile(r"[\\`<>&|]")
+SPECIAL_IN_CODE = re.compile(r"[\\`<>&|]|\]\(|://")
 LINK = re.compile(r"[a-z]+://|\bwww\.|\b(mailto|xmpp):|\w@(?=[\w-]+\.)", re.I)  # GitHub makes links of these where they stand
 
 

@@ -68,7 +68,7 @@ def _check(frame: pl.DataFrame) -> None:
         low: Any = column.min()
         high: Any = column.max()
         if low < LEAST[name] or high >= 2**31:
-            raise ValueError("it holds no ranks" if name == "rank" else f"{name} holds {low} to {high}")
+            raise ValueError("it holds no ranks" if name == "rank" and low < 1 else f"{name} holds {low} to {high}")
     if not frame["user"].is_sorted():
         raise ValueError("its users are not in order")
 

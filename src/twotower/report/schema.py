@@ -50,7 +50,7 @@ def is_number(value: Any) -> bool:
     """Can it be a metric's value?"""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and abs(value) <= LARGEST
+    return abs(value) <= LARGEST  # false for NaN too
 
 
 Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_shown)]
