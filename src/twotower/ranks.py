@@ -1,6 +1,5 @@
 """The ranks of a run's test, one row per held-out interaction: what a report compares users by."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from twotower.data import store
+from twotower.records import fitting, read_json
 from twotower.results import write_json
 
 FILE = "test_ranks.parquet"
@@ -46,10 +46,13 @@ def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> No
     path = run_dir / "metrics.json"
     if not path.exists():
         return
-    record = json.loads(path.read_text())
+    try:
+        record = fitting(read_json(path))
+    except (OSError, ValueError):
+        record = {}
     if (run_dir / FILE).exists() and "split_fingerprint" in record:
         return
-    if not _same(record["test"], task.results["test"]):
+    if not _same(record.get("test", {}), task.results["test"]):
         print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
         return
     write(run_dir, task, data)
@@ -60,7 +63,9 @@ def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> No
 
 
 def _same(one: dict[str, float], other: dict[str, float]) -> bool:
-    return one.keys() <= other.keys() and all(abs(one[name] - other[name]) < ROUNDING for name in one)  # new ones have come since
+    if not one or not one.keys() <= other.keys():  # new ones may have come since
+        return False
+    return all(abs(one[name] - other[name]) < ROUNDING for name in one)
 
 
 def _head_to_tail(data: Any) -> np.ndarray:

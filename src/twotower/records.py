@@ -3,10 +3,12 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
+LARGEST = 1e9  # of a metric and of seconds
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -50,3 +52,41 @@ def _check_ordinary(status: os.stat_result) -> None:
         raise ValueError("it is a folder")
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no ordinary file")
+
+
+def fitting(record: Any) -> dict[str, Any]:
+    """The fields of a run's record that are what they should be; any other is as good as missing."""
+    if not isinstance(record, dict):
+        return {}
+    return {name: value for name, value in record.items() if name not in FIELDS or FIELDS[name](value)}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "model": _is_text,
+    "data": _is_text,
+    "error": _is_text,
+    "overrides": _are_texts,
+    "wall_seconds": _is_duration,
+    "val": _are_numbers,
+    "test": _are_numbers,
+}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from twotower.records import fitting, read_json
 from twotower.types import UserError
 
 MARK = ".fingerprint"  # in a run's folder: which config it belongs to
@@ -164,12 +165,11 @@ def set_aside(folder: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file of ours, empty if there is none or it is damaged."""
+    """A JSON file of ours without fields that do not fit, empty if there is none or it is damaged."""
     try:
-        record = json.loads(path.read_text())
+        return fitting(read_json(path))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
@@ -180,7 +180,7 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
     """
     like: dict[Any, list[float]] = {}
     records = [read_record(path) for path in output_dir.glob("**/metrics.json")]
-    records = [record for record in records if isinstance(record.get("wall_seconds"), (int, float))]
+    records = [record for record in records if "wall_seconds" in record]
     for record in records:
         for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
             like.setdefault(key, []).append(record["wall_seconds"])

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from twotower.sweep import WITHOUT_EFFECT, Run, estimate_seconds, read_record
+from twotower.wording import printable
 
 STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yellow", "new": "", "unfinished": "yellow"}
 
@@ -58,7 +59,7 @@ def print_outcome(runs: list[Run], metric: str) -> None:
 
 
 def _why(run: Run) -> str:
-    return str(read_record(run.folder / "failed.json").get("error", "failed.json is damaged"))
+    return printable(read_record(run.folder / "failed.json").get("error", "failed.json is damaged"))
 
 
 def _table(runs: list[Run], keys: list[str]) -> Table:

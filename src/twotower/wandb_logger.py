@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 
+from twotower.records import read_bytes
 from twotower.types import UserError, check_number
 from twotower.wandb_names import flatten, variant
 
@@ -24,6 +25,7 @@ PLAUSIBLE = re.compile(r"[\w.-]{40,}")
 RUN_ID = re.compile(r"[\w-]{1,128}")
 INTERRUPTED = 255  # W&B shows such a run as killed
 NAME_LIMIT = 128
+MAX_ID = 1000  # bytes
 
 
 class RunWandbLogger(WandbLogger):
@@ -80,8 +82,10 @@ class RunWandbLogger(WandbLogger):
         self._wandb_init["tags"] = [choices["model"], choices["data"], *self._wandb_init["tags"]]
         self._wandb_init["config"] = flatten(choices, settings)
         record = Path(self._wandb_init["dir"]) / "wandb" / "run_id"
-        if resumed and record.is_file() and (match := RUN_ID.fullmatch(record.read_text(errors="replace"))):
-            self._wandb_init["id"] = match[0]
+        if resumed and record.exists():
+            with suppress(OSError, ValueError):  # a damaged one: another run of W&B's, then
+                if match := RUN_ID.fullmatch(read_bytes(record, MAX_ID).decode().strip()):
+                    self._wandb_init["id"] = match[0]
         run = self.experiment
         if not run.disabled:
             record.write_text(run.id)
