@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from twotower.diagnostics.measure import Diagnosis, Limits, Sample, measure
 from twotower.extras import extra
 from twotower.types import Batch, EvalBatch, check_number
+from twotower.wording import printable
 
 
 class Diagnostics(Callback):
@@ -135,6 +136,11 @@ class Diagnostics(Callback):
             category_names=data.meta["categories"],
         )
         found = measure(pl_module.model, sample, self.limits)
-        named = {f"diagnostics/{part}/{name}": value for name, value in found.values.items()}
+        named = {_key(f"diagnostics/{part}/{name}"): value for name, value in found.values.items()}
         pl_module.log_dict(named, rank_zero_only=True)
         return found
+
+
+def _key(name: str) -> str:
+    """A name with a category's in it as loggers take it: Lightning refuses one word, and no table has line ends."""
+    return printable(name).replace("/dataloader_idx_", "/dataloader idx ")
