@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 
+import pytest
+
 import twotower
 from tests.conftest import ROOT
 from twotower.retriever import load
@@ -91,6 +93,25 @@ def test_the_package_offers_load_and_imports_nothing_before_it_is_asked_for():
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
     assert "module 'twotower' has no attribute 'loda'" in run.stderr
     assert twotower.load is load
+
+
+HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow"}
+
+
+@pytest.mark.parametrize(
+    "overrides", [["--help"], ["--cfg", "job"], ["loss.lamda3=0"], ["model=dta"], ["dry=true"]], ids=" ".join
+)
+def test_what_needs_no_training_imports_no_torch(overrides, tmp_path):
+    """They take seconds to import, and a mistake in the command line should show at once."""
+    code = f"""
+import atexit, runpy, sys
+sys.path.insert(0, {str(ROOT / "src")!r})
+atexit.register(lambda: print("imported:", sorted({HEAVY} & set(sys.modules))))
+runpy.run_path({str(ROOT / "src" / "train.py")!r}, run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, *overrides]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.endswith("imported: []\n"), run.stdout + run.stderr
 
 
 def test_files_stay_small():

@@ -1,13 +1,13 @@
 """The frame of every script: Hydra outside, and one clear line for what the user can mend."""
 
 import difflib
+import importlib
 import inspect
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,6 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
 
@@ -28,8 +27,10 @@ CONF = Path(__file__).parents[2] / "conf"
 DEBUG = "HYDRA_FULL_ERROR"
 
 
-def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
-    """Run ``function`` with the composed config.
+def command(function: str, config_name: str) -> None:
+    """Run the function called ``function``, with its module, with the composed config.
+
+    Its module is imported once the config is composed: torch and Lightning take seconds, which ``--help`` and a typo need not.
 
     What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
     Anything else is a bug of ours and keeps its traceback.
@@ -44,7 +45,8 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
         _quiet()  # again where a launcher has started a process
         os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
-            return function(config)
+            module, _, name = function.rpartition(".")
+            return getattr(importlib.import_module(module), name)(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -96,7 +98,7 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
-    if isinstance(chain[-1], MisconfigurationException):
+    if type(chain[-1]).__name__ == "MisconfigurationException":  # Lightning's, which may not be imported yet
         return re.sub(r"\s+", " ", str(chain[-1])).strip()
     text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
