@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from twotower.cli import check_types
+from twotower.checks import check_types
 
 CONF = ROOT / "conf"
 OPTIONS = [

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import inspect
 import logging
 import os
 import re
@@ -21,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
+from twotower.checks import CONF, check_config, suggest
 from twotower.types import UserError
 
-CONF = Path(__file__).parents[2] / "conf"
 DEBUG = "HYDRA_FULL_ERROR"
 
 
@@ -45,6 +44,7 @@ def command(function: str, config_name: str) -> None:
         _quiet()  # again where a launcher has started a process
         os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
+            check_config(config)
             module, _, name = function.rpartition(".")
             return getattr(importlib.import_module(module), name)(config)
         except Exception as error:
@@ -103,7 +103,7 @@ def explain(error: BaseException) -> str | None:
     text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
         options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
-        return f"{match[1]}={match[2]}: there is no such option{_suggest(match[2], options)}; choose from {', '.join(options)}"
+        return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
     if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
     if "Config group override must be a string" in text:
@@ -122,53 +122,6 @@ def explain(error: BaseException) -> str | None:
             where = f" {link.filename}:" if link.filename else ""
             return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
     return None
-
-
-def check_roots(config: DictConfig, known: set[str]) -> None:
-    """Refuse a setting at the root that is none: a plus sign lets ``+sed=1`` pass Hydra.
-
-    Raises:
-        UserError: naming the settings that there are.
-    """
-    for root in map(str, config):
-        if root not in known:
-            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
-
-
-def check_types(path: str, node: Any) -> None:
-    """Compare every ``_target_`` of ours in a resolved config with its constructor, before anything is built.
-
-    Raises:
-        UserError: for a setting that the constructor does not have, or a value of the wrong type.
-    """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        check_types(f"{path}.{key}", value)
-    target = str(node.get("_target_", ""))
-    if not target.startswith("twotower."):
-        return
-    parameters = inspect.signature(hydra.utils.get_class(target), eval_str=True).parameters
-    for key, value in node.items():
-        if key.startswith("_"):
-            continue
-        if key not in parameters:
-            raise UserError(f"{path}.{key} is no setting of {target.split('.')[-1]}{_suggest(key, list(parameters))}")
-        hint = parameters[key].annotation
-        if isinstance(value, dict) or hint is inspect.Parameter.empty:
-            continue
-        try:
-            TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should be", "must be")
-            raise UserError(f"{path}.{key} {reason}, got {value!r}") from None
-
-
-def _suggest(word: str, options: list[str]) -> str:
-    close = difflib.get_close_matches(word, options, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _suggest_setting(name: str) -> str:

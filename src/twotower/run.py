@@ -16,7 +16,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.checkpoints import FIXED, load_checkpoint, restore_config
-from twotower.cli import check_roots, check_types
+from twotower.checks import check_roots, check_types
 from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle

@@ -41,8 +41,9 @@ class DATLoss(nn.Module):
         alignment: Callable[[Schema], nn.Module],
     ) -> None:
         super().__init__()
-        for name, weight in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)):
-            check_number(f"loss.{name}", weight, 0)
+        check_number("loss.lambda1", lambda1, 0)
+        check_number("loss.lambda2", lambda2, 0)
+        check_number("loss.lambda3", lambda3, 0)
         check_choice("loss.reduction", reduction, ("pairs", "positives"))
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
         if lambda3 > 0 and schema.num_categories == 0:
