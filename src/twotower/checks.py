@@ -5,7 +5,7 @@ Every value is compared with the argument that it will be given to; a float that
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,7 +102,66 @@ def check_config(config: DictConfig) -> None:
         for key, hint in inner.items():
             plain[name][key] = _checked(f"{name}.{key}", value.get(key), hint)
         check_types(name, plain[name])
+    if "dry" in plain:
+        _check_together(plain)
     _write_back(config, plain)
+
+
+def check_monitors(callbacks: dict[str, Any], measured: Collection[str]) -> None:
+    """What a callback follows must be measured: Lightning would say so after a whole epoch.
+
+    Args:
+        callbacks: nodes by name.
+        measured: names of metrics.
+
+    Raises:
+        UserError: with the metrics whose names are nearest.
+    """
+    for name, callback in callbacks.items():
+        monitor = (callback or {}).get("monitor")
+        if monitor is not None and monitor not in measured:
+            nearest = ", ".join(difflib.get_close_matches(monitor, measured, n=3, cutoff=0))
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor} is not measured: choose {nearest}, or another of metric.*, or "
+                "add to metric.*.k"
+            )
+
+
+def _check_together(plain: dict[str, Any]) -> None:
+    """Settings of a training that do not fit one another."""
+    best, last = (plain["callbacks"].get(name) for name in ("best", "last"))
+    if not best and not last:
+        raise UserError("callbacks.best=null and callbacks.last=null: one of them has to keep the weights to test")
+    if best and best.get("save_top_k", 1) != 1 and "{" not in best.get("filename", "{"):
+        raise UserError(
+            f"callbacks.best.save_top_k={best['save_top_k']} would write several checkpoints to one file: give each its name, "
+            "callbacks.best.filename='best-{epoch}'"
+        )
+    if plain["optimizer"].get("_partial_") is not True:
+        raise UserError("optimizer._partial_ must be true: the parameters are given later")
+    if plain["optimizer"].get("fused") and plain["optimizer"].get("foreach"):
+        raise UserError("optimizer.fused=true and optimizer.foreach=true exclude each other")
+    metrics = plain["metric"].values()
+    if all(node is None or str(node["_target_"]).startswith("twotower.") for node in metrics):
+        check_monitors(_without_groups(plain["callbacks"]), _measured(plain["metric"]))
+
+
+def _measured(metrics: dict[str, Any]) -> list[str]:
+    """What a validation logs over all users."""
+    found = []
+    for name, node in metrics.items():
+        if node is not None:
+            found += [f"val/{name}@{cut}" for cut in node["k"]] if "k" in node else [f"val/{name}"]
+    return [*found, "val/zero_items"]
+
+
+def _without_groups(callbacks: dict[str, Any]) -> dict[str, Any]:
+    """Each callback's monitor without its group, which the data decide: ``val/head/mrr`` as ``val/mrr``."""
+    found = {}
+    for name, node in callbacks.items():
+        parts = str((node or {}).get("monitor")).split("/")
+        found[name] = {**node, "monitor": f"{parts[0]}/{parts[2]}"} if len(parts) == 3 else node
+    return found
 
 
 def check_types(path: str, node: Any) -> None:

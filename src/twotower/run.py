@@ -16,7 +16,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from twotower import ranks, results, settings
 from twotower.callbacks import Throughput
 from twotower.checkpoints import FIXED, load_checkpoint, restore_config
-from twotower.checks import check_roots, check_types
+from twotower.checks import check_monitors, check_roots, check_types
 from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
@@ -46,15 +46,13 @@ def train(config: DictConfig) -> dict[str, float]:
     logger = _logger(config, about)
     trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
     data, task = build(config, about, trainer)
-    _check_monitors(config, task)
+    _check_with_data(config, data, task)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(best)
     else:
-        if trainer.max_epochs == 0 or trainer.max_steps == 0:
-            raise UserError("trainer.max_epochs and trainer.max_steps must not be 0: there would be nothing to test")
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.processed
     chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
@@ -232,18 +230,22 @@ def _metrics(config: DictConfig, data: Any) -> list[RankMetric]:
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
 
 
-def _check_monitors(config: DictConfig, task: RetrievalTask) -> None:
-    """What a callback follows must be measured: Lightning would say so after a whole epoch."""
-    names = task.metric_names()
-    for name, callback in config.callbacks.items():
-        monitor = str(callback.get("monitor")) if callback else ""
-        if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
-            overall = ", ".join(f"val/{name}" for name in names if "/" not in name)
-            raise UserError(f"callbacks.{name}.monitor={monitor} is not measured: choose from {overall}, or add to metric.*.k")
+def _check_with_data(config: DictConfig, data: Any, task: RetrievalTask) -> None:
+    """What only the data can tell, before hours of training: the groups that are measured, and the number of batches.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    callbacks: Any = OmegaConf.to_container(config.callbacks, resolve=True)
+    check_monitors(callbacks, [f"val/{name}" for name in task.metric_names()])
+    for part, loader in (("train", data.train_dataloader), ("val", data.val_dataloader), ("test", data.test_dataloader)):
+        share, num = config.trainer.get(f"limit_{part}_batches"), len(loader())
+        if isinstance(share, float) and num * share < 1:
+            raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
 
 
 def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
-    logger = build_part(config, "logger") if config.logger else False
+    logger = build_part(config, "logger") if config.get("logger") else False
     if isinstance(logger, RunWandbLogger):
         settings: Any = OmegaConf.to_container(config, resolve=True)
         logger.begin(about["choices"], about["overrides"], settings, resumed=bool(config.ckpt_path))
@@ -251,7 +253,10 @@ def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
 
 
 def _callbacks(config: DictConfig) -> list[pl.Callback]:
-    return [build_part(config, f"callbacks.{name}") for name in config.callbacks if config.callbacks[name]]
+    names = [name for name in config.callbacks if config.callbacks[name]]
+    if config.trainer.get("enable_progress_bar") is False and "progress" in names:
+        names.remove("progress")  # or Lightning refuses it
+    return [build_part(config, f"callbacks.{name}") for name in names]
 
 
 def _oracle_metrics(config: DictConfig, data: Any, trainer: pl.Trainer) -> dict[str, float]:
