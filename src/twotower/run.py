@@ -55,7 +55,7 @@ def train(config: DictConfig) -> dict[str, float]:
     else:
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.processed
-    chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"))
+    chosen = load_checkpoint(_chosen(trainer, best))
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
@@ -242,6 +242,19 @@ def _check_with_data(config: DictConfig, data: Any, task: RetrievalTask) -> None
         share, num = config.trainer.get(f"limit_{part}_batches"), len(loader())
         if isinstance(share, float) and num * share < 1:
             raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
+
+
+def _chosen(trainer: pl.Trainer, best: Path) -> Path:
+    """The checkpoint to test: the best by validation, the last where no validation was.
+
+    Raises:
+        UserError: if there is none.
+    """
+    kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
+    for path in (Path(kept), best, best.with_name("last.ckpt")):
+        if path.is_file():
+            return path
+    raise UserError(f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last")
 
 
 def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
