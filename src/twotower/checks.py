@@ -268,6 +268,7 @@ def _misfit(value: Any, hint: Any) -> str | None:
     return None
 
 
+@cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
 
@@ -316,5 +317,5 @@ def _write_back(config: DictConfig, plain: dict[str, Any]) -> None:
             continue
         if isinstance(value, dict):
             _write_back(config[key], value)
-        elif repr(value) != repr(_plain(config, key)):
+        elif isinstance(value, (int, list)) and repr(value) != repr(_plain(config, key)):
             config[key] = value

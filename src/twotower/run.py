@@ -254,7 +254,9 @@ def _chosen(trainer: pl.Trainer, best: Path) -> Path:
     for path in (Path(kept), best, best.with_name("last.ckpt")):
         if path.is_file():
             return path
-    raise UserError(f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last")
+    raise UserError(
+        f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last"
+    )
 
 
 def _logger(config: DictConfig, about: dict[str, Any]) -> Any:
