@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -22,6 +23,7 @@ from twotower.types import UserError
 CONF = Path(__file__).parents[2] / "conf"
 LARGEST = 3.4e38  # in float32
 LARGEST_WHOLE = 2**63 - 1
+EXAMPLES = {"ckpt_path": "<run folder>/checkpoints/best.ckpt", "runs": "outputs/sweeps/<name of a sweep>"}
 GIVEN = ("schema", "num_groups", "params")  # by run.py, not by the config
 UNKNOWN = object()  # an interpolation that has no value yet
 COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")  # roots whose every entry is a part, or null
@@ -240,7 +242,7 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
     if value is UNKNOWN:
         return value
     if value == "???":
-        raise UserError(f"{path} is missing: give {path}=…")
+        raise UserError(f"{path} is missing: give {path}={EXAMPLES.get(path, '…')}")
     _check_size(path, value)
     reason = _misfit(value, hint)
     if reason is None or _has_unknown(value):
@@ -300,7 +302,9 @@ def _plain(config: DictConfig, key: Any) -> Any:
         return "???"
     try:
         value = config[key]
-    except OmegaConfBaseException:
+    except OmegaConfBaseException as error:
+        if HydraConfig.initialized():  # else it may be of the run, and known later
+            raise UserError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from None
         return UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name) for name in value}

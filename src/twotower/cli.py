@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, NoReturn
 
 import hydra
 from dotenv import load_dotenv
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -56,6 +59,7 @@ def command(function: str, config_name: str) -> None:
             os.environ[DEBUG] = "1"
 
     try:
+        check_arguments(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         if failures:
             raise failures[0]
@@ -90,6 +94,36 @@ for resolver in (run_dir, record_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Say what is wrong with a command line, where Hydra prints its usage or its grammar.
+
+    Raises:
+        UserError: with the form that works.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    for text in parser.parse_args(arguments).overrides:
+        key, equals, value = text.partition("=")
+        if not text.startswith("~") and not (key.strip("+") and equals):
+            raise UserError(f"{text}: a setting is given as name=value (a value with blanks needs quotes)")
+        try:
+            OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise UserError(
+                f"{text}: spaces, commas, brackets and = in a text need quotes within quotes: {_quoted(key, value)}"
+            ) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message} (settings are given as name=value, all before or all after -m; --help shows them)")
+
+
+def _quoted(key: str, value: str) -> str:
+    """A setting as a shell takes it whose value is a text for Hydra."""
+    escaped = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
 def explain(error: BaseException) -> str | None:
     """One line for an error that the user can mend, None for a bug."""
     chain = [error]
@@ -106,8 +140,14 @@ def explain(error: BaseException) -> str | None:
         return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
     if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
+    if match := re.search(r"Ambiguous value for argument '([^=']+)=(.*?)'\s", text):
+        return (
+            f"{match[1]}={match[2]} are several values: add -m to run each, or quote them as one text: {_quoted(*match.groups())}"
+        )
     if "Config group override must be a string" in text:
         return "a config group takes one of its options, not null (logger=none, say)"
+    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
+        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
     if "parameters that were not used in producing the loss" in text:
@@ -117,11 +157,28 @@ def explain(error: BaseException) -> str | None:
         )
     if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
         return "no memory left: lower data.batch_size, negatives.num or data.eval_batch_size"
+    if "PytorchStreamWriter failed" in text or "No space left" in text:
+        return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
             where = f" {link.filename}:" if link.filename else ""
-            return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
+            return f"{where} {link.strerror or link}".strip() + f" (check {_setting_of(link.filename)} and its permissions)"
     return None
+
+
+def _setting_of(filename: Any) -> str:
+    """The setting that a file's place comes from: of the command line, or one of the usual folders."""
+    usual = {
+        f"paths.{name}_dir": os.environ.get(f"TWOTOWER_{name.upper()}_DIR", default)
+        for name, default in (("output", "outputs"), ("cache", "cache"), ("data", "data"))
+    }
+    given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+    place = Path(str(filename)).absolute()
+    for name, value in {**usual, **given}.items():
+        folder = Path(value.strip("\"'")).absolute()
+        if value and (place.is_relative_to(folder) or folder.is_relative_to(place)):
+            return name.lstrip("+")
+    return "the folder in paths.*"
 
 
 def _suggest_setting(name: str) -> str:

@@ -47,7 +47,10 @@ class DATLoss(nn.Module):
         check_choice("loss.reduction", reduction, ("pairs", "positives"))
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
         if lambda3 > 0 and schema.num_categories == 0:
-            raise UserError(f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0")
+            raise UserError(
+                f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0, or name their "
+                "column (data=table: data.reader.item_columns.category, or data.reader.columns.category)"
+            )
         self.task = task
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
         self.reduction = reduction
