@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "report": {"metrics", "results", "settings", "ranks", "report"},
     "signatures": set(),
     "foreign": {"signatures"},
-    "checks": {"foreign", "signatures"},
+    "roots": {"foreign", "signatures"},
+    "checks": {"foreign", "roots", "signatures"},
     "cli": {"checks"},
     "run": {
         "checks",
@@ -134,5 +135,5 @@ def test_models_metrics_and_negatives_are_found_by_their_target_alone():
 def test_nothing_unpickles_or_evaluates():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "src").glob("*.py")]:
         text = path.read_text()
-        assert "eval(" not in text.replace(".eval()", "") and "import pickle" not in text, path
+        assert "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "") and "import pickle" not in text, path
         assert text.count("torch.load(") <= text.count("weights_only=True)"), path
