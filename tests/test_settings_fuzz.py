@@ -50,7 +50,9 @@ SMALL = (
     "data.k_core=0",
     "data.batch_size=64",
     "negatives.num=20",
-    "trainer.max_epochs=2",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.diagnostics.plots=false",
     "trainer.log_every_n_steps=1",
 )
 
