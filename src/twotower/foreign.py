@@ -77,7 +77,7 @@ TRAINER: dict[str, Any] = {
     "use_distributed_sampler": Literal[False],  # the loaders shard by themselves
     "profiler": Literal["simple", "advanced", "pytorch"] | Part | None,
     "detect_anomaly": bool,
-    "plugins": Text | Part | list[Text | Part] | None,
+    "plugins": Part | list[Part] | None,
     "sync_batchnorm": bool,
     "reload_dataloaders_every_n_epochs": Whole,
     "default_root_dir": Text | None,
