@@ -1,7 +1,6 @@
 """Training from windows of mapped data beside training in memory: python src/benchmark_data.py."""
 
-from twotower.benchmark_data import benchmark_data
 from twotower.cli import command
 
 if __name__ == "__main__":
-    command(benchmark_data, "benchmark_data")
+    command("twotower.benchmark_data.benchmark_data", "benchmark_data")

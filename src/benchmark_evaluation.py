@@ -1,7 +1,6 @@
 """Full ranking beside torchmetrics' retrieval metrics: python src/benchmark_evaluation.py data=movielens_1m."""
 
-from twotower.benchmark_evaluation import benchmark_evaluation
 from twotower.cli import command
 
 if __name__ == "__main__":
-    command(benchmark_evaluation, "benchmark_evaluation")
+    command("twotower.benchmark_evaluation.benchmark_evaluation", "benchmark_evaluation")

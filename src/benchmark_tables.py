@@ -1,7 +1,6 @@
 """Step time as tables grow: python src/benchmark_tables.py model=two_tower optimizer=rowwise_adagrad."""
 
-from twotower.benchmark_tables import benchmark_tables
 from twotower.cli import command
 
 if __name__ == "__main__":
-    command(benchmark_tables, "benchmark_tables")
+    command("twotower.benchmark_tables.benchmark_tables", "benchmark_tables")

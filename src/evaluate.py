@@ -1,7 +1,6 @@
 """Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
 
 from twotower.cli import command
-from twotower.run import evaluate
 
 if __name__ == "__main__":
-    command(evaluate, "evaluate")
+    command("twotower.run.evaluate", "evaluate")

@@ -1,7 +1,6 @@
 """Prepare data ahead of time and see what is in them: python src/prepare.py data=movielens_1m."""
 
 from twotower.cli import command
-from twotower.run import prepare
 
 if __name__ == "__main__":
-    command(prepare, "prepare")
+    command("twotower.run.prepare", "prepare")

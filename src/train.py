@@ -1,7 +1,6 @@
 """Train a model, test its best checkpoint: python src/train.py model=dat loss.lambda3=0."""
 
 from twotower.cli import command
-from twotower.launch import train
 
 if __name__ == "__main__":
-    command(train, "train")
+    command("twotower.launch.train", "train")

@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 
+import pytest
+
 import twotower
 from tests.conftest import ROOT
 from twotower.retriever import load
@@ -42,11 +44,12 @@ MAY_IMPORT = {
     "restoring_optimizer": {"checkpoints", "sharding", "state_kinds"},
     "restoring": {"checkpoints", "restoring_optimizer", "state_kinds"},
     "report": {"extras", "figures", "metrics", "ranks", "records", "report", "results", "settings"},
-    "cli": {"checkpoint_file", "environment"},
+    "cli": {"checkpoint_file", "checks", "environment"},
     "run": {
         "about",
         "callbacks",
         "checkpoints",
+        "checks",
         "cli",
         "construct",
         "data",
@@ -72,6 +75,7 @@ MAY_IMPORT = {
     "launch": {"checkpoints", "cli", "results", "run", "sweep"},
     "export": {
         "checkpoints",
+        "checks",
         "cli",
         "data",
         "export",
@@ -94,6 +98,10 @@ MAY_IMPORT = {
     "figures": set(),
     "extras": set(),
     "records": set(),
+    "signatures": set(),
+    "foreign": {"signatures"},
+    "roots": {"foreign", "signatures"},
+    "checks": {"foreign", "roots", "signatures"},
 }
 
 
@@ -122,6 +130,25 @@ def test_the_package_offers_load_and_imports_nothing_before_it_is_asked_for():
     assert twotower.load is load
 
 
+HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow"}
+
+
+@pytest.mark.parametrize(
+    "overrides", [["--help"], ["--cfg", "job"], ["loss.lamda3=0"], ["model=dta"], ["dry=true"]], ids=" ".join
+)
+def test_what_needs_no_training_imports_no_torch(overrides, tmp_path):
+    """They take seconds to import, and a mistake in the command line should show at once."""
+    code = f"""
+import atexit, runpy, sys
+sys.path.insert(0, {str(ROOT / "src")!r})
+atexit.register(lambda: print("imported:", sorted({HEAVY} & set(sys.modules))))
+runpy.run_path({str(ROOT / "src" / "train.py")!r}, run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, *overrides]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.endswith("imported: []\n"), run.stdout + run.stderr
+
+
 def test_files_stay_small():
     for path in PACKAGE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path
@@ -139,5 +166,5 @@ def test_models_metrics_and_negatives_are_found_by_their_target_alone():
 def test_nothing_unpickles_or_evaluates():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "src").glob("*.py")]:
         text = path.read_text()
-        assert "eval(" not in text.replace(".eval()", "") and "import pickle" not in text, path
+        assert "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "") and "import pickle" not in text, path
         assert text.count("torch.load(") <= text.count("weights_only=True)"), path

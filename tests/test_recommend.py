@@ -60,7 +60,7 @@ def test_answers_of_a_trained_run(script, monkeypatch):
     [
         ("k=3", "give one of user_id=…, item_id=… and history=[…], here is none"),
         ("user_id=1 item_id=2", "here are user_id and item_id"),
-        ("user_id=1 k=0", "k=0: give a whole number >= 1"),
+        ("user_id=1 k=0", "k must be greater than or equal to 1, got 0"),
         ("user_id=[1]", "give one id"),
         ("history=3", "give a list, history=[1,2,3]"),
         ("user_id=1e5", "put the id into quotes"),

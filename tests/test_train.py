@@ -168,21 +168,37 @@ def test_two_processes(script):
         (("+loss.lamda3=0",), "loss.lamda3 is no setting of DATLoss (did you mean lambda3?)"),
         (("loss.lambda3=-1",), "loss.lambda3 must be a finite number >= 0, got -1"),
         (("loss.lambda3=abc",), "loss.lambda3 must be a valid number, got 'abc'"),
-        (("loss.lambda3=nan",), "loss.lambda3 must be a finite number >= 0, got nan"),
+        (("loss.lambda3=nan",), "loss.lambda3 must be a finite number, got nan"),
+        (("loss.task.temperature=1e308",), "loss.task.temperature is too large a number, got 1e+308"),
+        (("callbacks.progress=abc",), "callbacks.progress must be a node with a _target_, got 'abc'"),
+        (("callbacks.best.save_top_k=2",), "callbacks.best.save_top_k=2 would write several checkpoints to one file"),
+        (("callbacks.best=null", "callbacks.last=null"), "one of them has to keep the weights to test"),
+        (("+trainer.limit_train_batches=0",), "trainer.limit_train_batches must be a number of batches, or a share"),
+        ((*SMALL, "+trainer.limit_test_batches=0.01"), "trainer.limit_test_batches=0.01 of 1 batches is none: give 1 or more"),
+        (("loss.lambda3=${foo}",), "loss.lambda3: Interpolation key 'foo' not found"),
+        (("foo",), "foo: a setting is given as name=value"),
+        (("--foo",), "unrecognized arguments: --foo"),
+        (("seed=1,2",), "seed=1,2 are several values: add -m to run each"),
+        (
+            ("data=table", "data.reader.interactions=my file (1).csv"),
+            "need quotes within quotes: 'data.reader.interactions=\"my file (1).csv\"'",
+        ),
+        (("hydra/launcher=typo",), "hydra/launcher=typo: there is no such option; choose from basic,"),
         (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
         (("+sed=1",), "sed is no setting"),
-        (("seed=abc",), "seed must be a finite number between 0 and"),
-        (("optimizer.lr=-1",), "optimizer.* does not fit AdamW: Invalid learning rate: -1"),
-        (("optimizer.lr=abc",), "optimizer.* does not fit AdamW"),
+        (("seed=-1",), "seed must be greater than or equal to 0, got -1"),
+        (("seed=abc",), "seed must be a valid integer, got 'abc'"),
+        (("optimizer.lr=-1",), "optimizer.lr must be greater than or equal to 0, got -1"),
+        (("optimizer.lr=abc",), "optimizer.lr must be a valid number, got 'abc'"),
         (("model=two_tower", "loss=dat"), "use it with model=dat"),
         (("data=movielens_1m", "data.reader.url=http://127.0.0.1:9/ml-1m.zip"), "cannot download"),
-        (("paths.output_dir=/dev/null/x",), "/dev/null"),
+        (("paths.output_dir=/dev/null/x",), "(check paths.output_dir and its permissions)"),
         (("ckpt_path=none.ckpt",), "ckpt_path=none.ckpt: there is no such file"),
         (("+trainer.devcies=2",), "devcies"),
         (("metric=null",), "a config group takes one of its options, not null"),
-        ((*SMALL, "metric.ndcg.k=[5]"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose from val/hit_rate@10,"),
-        ((*SMALL, "metric.ndcg=null"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose from val/hit_rate@10,"),
-        ((*SMALL, "trainer.max_epochs=0"), "there would be nothing to test"),
+        ((*SMALL, "metric.ndcg.k=[5]"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose val/"),
+        ((*SMALL, "metric.ndcg=null"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose val/"),
+        ((*SMALL, "trainer.max_epochs=0"), "trainer.max_epochs must be"),
         ((*SMALL, "negatives.num=1000000000000000"), "no memory left: lower data.batch_size, negatives.num or"),
         ((*SMALL, "optimizer.lr=1e30"), "the loss is nan at step"),
         ((*SMALL, "optimizer.lr=1e30", "trainer.log_every_n_steps=50"), "item vectors are no longer finite numbers"),
@@ -195,6 +211,27 @@ def test_user_errors_are_one_line(script, overrides, message):
     lines = [line for line in run.stderr.strip().splitlines() if "; trying again in " not in line]  # retried downloads say so
     assert len(lines) == 1 and lines[0].startswith("error: "), run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_lightning_can_be_told_to_show_and_log_nothing(script):
+    settings = [text for text in SMALL if "progress" not in text and "log_every" not in text]
+    given = ("trainer.enable_progress_bar=false", "trainer.log_every_n_steps=0", "logger=none", "callbacks.early_stopping=null")
+    run = script("train", *settings, "trainer.max_epochs=1", *given, "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert script.metrics("run")["test"]
+
+
+def test_the_checkpoint_that_was_best_is_tested_wherever_it_is(script):
+    run = script("train", *SMALL, "callbacks.best.dirpath=elsewhere", "callbacks.best.filename=top", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    saved = torch.load(script.folder / "elsewhere" / "top.ckpt", weights_only=True)
+    assert saved["twotower"]["val"] == script.metrics("run")["val"]
+
+
+@pytest.mark.parametrize(("script_name", "message"), [("evaluate", "ckpt_path"), ("recommend", "ckpt_path"), ("report", "runs")])
+def test_a_missing_setting_is_named(script, script_name, message):
+    run = script(script_name)
+    assert run.returncode == 1 and run.stderr.startswith(f"error: {message} is missing: give {message}="), run.stderr
 
 
 def test_a_real_process_ends_with_exit_code_1(script):

@@ -59,6 +59,7 @@ class ResumableSweeper(BasicSweeper):
 
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
+        from twotower.checks import check_config
         from twotower.sweep import Run, fingerprint, run_name
 
         assert self.config is not None and self.hydra_context is not None
@@ -72,6 +73,7 @@ class ResumableSweeper(BasicSweeper):
             choices = config.hydra.runtime.choices
             with open_dict(config):
                 config.pop("hydra")
+            check_config(config)
             place = folder / run_name(job, elsewhere)
             runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
         return runs

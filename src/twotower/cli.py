@@ -1,37 +1,40 @@
 """The frame of every script: Hydra outside, and one clear line for what the user can mend."""
 
 import difflib
-import inspect
+import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
 
 from twotower.checkpoint_file import checkpoint_file
+from twotower.checks import CONF, check_config, suggest
 from twotower.environment import read_env_file
 from twotower.types import UserError
 from twotower.wording import printable
 
-CONF = Path(__file__).parents[2] / "conf"
 DEBUG = "HYDRA_FULL_ERROR"
 
 
-def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
-    """Run ``function`` with the composed config.
+def command(function: str, config_name: str) -> None:
+    """Run the function called ``function``, with its module, with the composed config.
+
+    Its module is imported once the config is composed: torch and Lightning take seconds, which ``--help`` and a typo need not.
 
     What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
     Anything else is a bug of ours and keeps its traceback.
@@ -45,7 +48,9 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
         _quiet()  # again where a launcher has started a process
         os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
-            return function(config)
+            check_config(config)
+            module, _, name = function.rpartition(".")
+            return getattr(importlib.import_module(module), name)(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -55,6 +60,7 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
             os.environ[DEBUG] = "1"
 
     try:
+        check_arguments(sys.argv[1:])
         read_env_file()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         if failures:
@@ -94,6 +100,36 @@ for resolver in (run_dir, record_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Say what is wrong with a command line, where Hydra prints its usage or its grammar.
+
+    Raises:
+        UserError: with the form that works.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    for text in parser.parse_args(arguments).overrides:
+        key, equals, value = text.partition("=")
+        if not text.startswith("~") and not (key.strip("+") and equals):
+            raise UserError(f"{text}: a setting is given as name=value (a value with blanks needs quotes)")
+        try:
+            OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise UserError(
+                f"{text}: spaces, commas, brackets and = in a text need quotes within quotes: {_quoted(key, value)}"
+            ) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message} (settings are given as name=value, all before or all after -m; --help shows them)")
+
+
+def _quoted(key: str, value: str) -> str:
+    """A setting as a shell takes it whose value is a text for Hydra."""
+    escaped = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
 def explain(error: BaseException) -> str | None:
     """One line for an error that the user can mend, None for a bug."""
     chain = [error]
@@ -102,16 +138,22 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
-    if isinstance(chain[-1], MisconfigurationException):
+    if type(chain[-1]).__name__ == "MisconfigurationException":  # Lightning's, which may not be imported yet
         return re.sub(r"\s+", " ", str(chain[-1])).strip()
     text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
         options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
-        return f"{match[1]}={match[2]}: there is no such option{_suggest(match[2], options)}; choose from {', '.join(options)}"
+        return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
     if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
+    if match := re.search(r"Ambiguous value for argument '([^=']+)=(.*?)'\s", text):
+        return (
+            f"{match[1]}={match[2]} are several values: add -m to run each, or quote them as one text: {_quoted(*match.groups())}"
+        )
     if "Config group override must be a string" in text:
         return "a config group takes one of its options, not null (logger=none, say)"
+    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
+        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
     if "parameters that were not used in producing the loss" in text:
@@ -121,10 +163,12 @@ def explain(error: BaseException) -> str | None:
         )
     if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
         return "no memory left: lower data.batch_size, negatives.num or data.eval_batch_size"
+    if "PytorchStreamWriter failed" in text or "No space left" in text:
+        return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
             where = f" {link.filename}:" if link.filename else ""
-            return f"{where} {link.strerror or link}".strip() + " (check the folder in paths.* and its permissions)"
+            return f"{where} {link.strerror or link}".strip() + f" (check {_setting_of(link.filename)} and its permissions)"
     return None
 
 
@@ -133,51 +177,19 @@ def _cause(error: BaseException) -> BaseException | None:
     return error.__context__ if isinstance(error, InterpolationResolutionError) else error.__cause__
 
 
-def check_roots(config: Iterable[Any], known: set[str]) -> None:
-    """Refuse a setting at the root that is none: a plus sign lets ``+sed=1`` pass Hydra.
-
-    Raises:
-        UserError: naming the settings that there are.
-    """
-    for root in map(str, config):
-        if root not in known:
-            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
-
-
-def check_types(path: str, node: Any) -> None:
-    """Compare every ``_target_`` of ours in a resolved config with its constructor, before anything is built.
-
-    Raises:
-        UserError: for a setting that the constructor does not have, or a value of the wrong type.
-    """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        check_types(f"{path}.{key}", value)
-    target = str(node.get("_target_", ""))
-    if not target.startswith("twotower."):
-        return
-    parameters = inspect.signature(hydra.utils.get_class(target), eval_str=True).parameters
-    for key, value in node.items():
-        if key.startswith("_"):
-            continue
-        if key not in parameters:
-            raise UserError(f"{path}.{key} is no setting of {target.split('.')[-1]}{_suggest(key, list(parameters))}")
-        hint = parameters[key].annotation
-        if isinstance(value, dict) or hint is inspect.Parameter.empty:
-            continue
-        try:
-            TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should be", "must be")
-            raise UserError(f"{path}.{key} {reason}, got {value!r}") from None
-
-
-def _suggest(word: str, options: list[str]) -> str:
-    close = difflib.get_close_matches(word, options, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def _setting_of(filename: Any) -> str:
+    """The setting that a file's place comes from: of the command line, or one of the usual folders."""
+    usual = {
+        f"paths.{name}_dir": os.environ.get(f"TWOTOWER_{name.upper()}_DIR", default)
+        for name, default in (("output", "outputs"), ("cache", "cache"), ("data", "data"))
+    }
+    given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+    place = Path(str(filename)).absolute()
+    for name, value in {**usual, **given}.items():
+        folder = Path(value.strip("\"'")).absolute()
+        if value and (place.is_relative_to(folder) or folder.is_relative_to(place)):
+            return name.lstrip("+")
+    return "the folder in paths.*"
 
 
 def _suggest_setting(name: str) -> str:

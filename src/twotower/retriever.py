@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from twotower.checkpoints import load_checkpoint, own_config
-from twotower.cli import CONF
+from twotower.checks import CONF
 from twotower.data.newcomers import from_values
 from twotower.data.rows import hidden
 from twotower.environment import read_env_file

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from twotower.cli import CONF
+from twotower.checks import CONF
 from twotower.types import UserError
 
 GROUPS = (

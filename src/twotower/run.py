@@ -16,7 +16,7 @@ from twotower import ranks, results, saved_config, settings
 from twotower.about import new_run, resumed_run, warn_of_strangers
 from twotower.callbacks import Throughput
 from twotower.checkpoints import load_checkpoint, restore_config
-from twotower.cli import check_roots, check_types
+from twotower.checks import check_monitors, check_roots, check_types
 from twotower.construct import construct
 from twotower.data import store
 from twotower.extras import extra
@@ -49,7 +49,7 @@ def train(config: DictConfig) -> dict[str, float]:
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
         data, task = build(plain, about, trainer)
-    _check_monitors(plain, task)
+    _check_with_data(plain, data, task)
     if trainer.is_global_zero:
         warn_of_strangers(about)
     best = run_dir / "checkpoints" / "best.ckpt"
@@ -58,11 +58,9 @@ def train(config: DictConfig) -> dict[str, float]:
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(best)
     else:
-        if trainer.max_epochs == 0 or trainer.max_steps == 0:
-            raise UserError("trainer.max_epochs and trainer.max_steps must not be 0: there would be nothing to test")
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.processed
-    chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"), rebuilds=False)
+    chosen = load_checkpoint(_chosen(trainer, best), rebuilds=False)
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
@@ -255,25 +253,46 @@ def _metrics(config: Config, data: Any) -> list[RankMetric]:
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
 
 
-def _check_monitors(config: Config, task: RetrievalTask) -> None:
-    """What a callback follows must be measured: Lightning would say so after a whole epoch."""
-    names = task.metric_names()
-    for name, callback in config["callbacks"].items():
-        monitor = str(callback.get("monitor")) if callback else ""
-        if monitor.startswith("val/") and monitor.removeprefix("val/") not in names:
-            overall = ", ".join(f"val/{name}" for name in names if "/" not in name)
-            raise UserError(f"callbacks.{name}.monitor={monitor} is not measured: choose from {overall}, or add to metric.*.k")
+def _check_with_data(config: Config, data: Any, task: RetrievalTask) -> None:
+    """What only the data can tell, before hours of training: the groups that are measured, and the number of batches.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    check_monitors(config["callbacks"], [f"val/{name}" for name in task.metric_names()])
+    for part, loader in (("train", data.train_dataloader), ("val", data.val_dataloader), ("test", data.test_dataloader)):
+        share, num = config["trainer"].get(f"limit_{part}_batches"), len(loader())
+        if isinstance(share, float) and num * share < 1:
+            raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
+
+
+def _chosen(trainer: pl.Trainer, best: Path) -> Path:
+    """The checkpoint to test: the best by validation, the last where no validation was.
+
+    Raises:
+        UserError: if there is none.
+    """
+    kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
+    for path in (Path(kept), best, best.with_name("last.ckpt")):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last"
+    )
 
 
 def _logger(config: dict[str, Any], about: dict[str, Any]) -> Any:
-    logger = build_part(config, "logger") if config["logger"] else False
+    logger = build_part(config, "logger") if config.get("logger") else False
     if isinstance(logger, RunWandbLogger):
         logger.begin(about["choices"], about["overrides"], config, resumed=config["ckpt_path"] is not None)
     return logger
 
 
 def _callbacks(config: Config) -> list[pl.Callback]:
-    return [build_part(config, f"callbacks.{name}") for name, node in config["callbacks"].items() if node]
+    names = [name for name, node in config["callbacks"].items() if node]
+    if config["trainer"].get("enable_progress_bar") is False and "progress" in names:
+        names.remove("progress")  # or Lightning refuses it
+    return [build_part(config, f"callbacks.{name}") for name in names]
 
 
 def _oracle_metrics(config: Config, data: Any, trainer: pl.Trainer) -> dict[str, float]:

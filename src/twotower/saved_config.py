@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from twotower.cli import CONF
+from twotower.checks import CONF
 from twotower.roles import check_roles
 from twotower.types import UserError
 

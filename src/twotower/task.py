@@ -101,7 +101,8 @@ class RetrievalTask(pl.LightningModule):
             UserError: if the loss is no longer finite.
         """
         output: LossOutput = self.step(batch)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
+        if every and (self.global_step + 1) % every == 0:
             if not torch.isfinite(output.total):
                 raise UserError(
                     f"the loss is {output.total.item()} at step {self.global_step}: lower optimizer.lr or the loss weights"

@@ -1,9 +1,12 @@
 """The few typed tuples that cross module borders, and the one error class that users see."""
 
-import math
-from typing import Any, Literal, NamedTuple
+from __future__ import annotations  # so that torch is not imported by modules that only check settings
 
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class UserError(ValueError):
@@ -64,7 +67,7 @@ class Schema(NamedTuple):
         return plain
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> "Schema":
+    def from_plain(cls, plain: dict[str, Any]) -> Schema:
         """The inverse of :meth:`plain`."""
         sides = {side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")}
         return cls(**{**plain, **sides, "category_counts": tuple(plain["category_counts"])})

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from twotower.checkpoints import load_checkpoint, restore_config
-from twotower.cli import check_roots
+from twotower.checks import check_roots
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
 from twotower.run import build_part, rebuild

@@ -18,7 +18,7 @@ class BPR(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        check_number("loss.task.temperature", temperature, 1e-4)
+        check_number("loss.task.temperature", temperature, 1e-4, 1e4)
         self.temperature = temperature
 
     def forward(self, towers: Towers, batch: Batch) -> Tensor:

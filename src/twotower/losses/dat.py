@@ -41,12 +41,16 @@ class DATLoss(nn.Module):
         alignment: Callable[[Schema], nn.Module],
     ) -> None:
         super().__init__()
-        for name, weight in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)):
-            check_number(f"loss.{name}", weight, 0)
+        check_number("loss.lambda1", lambda1, 0)
+        check_number("loss.lambda2", lambda2, 0)
+        check_number("loss.lambda3", lambda3, 0)
         check_choice("loss.reduction", reduction, ("pairs", "positives"))
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
         if lambda3 > 0 and schema.num_categories == 0:
-            raise UserError(f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0")
+            raise UserError(
+                f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0, or name their "
+                "column (data=table: data.reader.item_columns.category, or data.reader.columns.category)"
+            )
         self.task = task
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
         self.reduction = reduction

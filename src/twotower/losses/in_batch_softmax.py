@@ -23,7 +23,7 @@ class InBatchSoftmax(nn.Module):
 
     def __init__(self, temperature: float, correct_log_q: bool, gather: bool) -> None:
         super().__init__()
-        check_number("loss.task.temperature", temperature, 1e-4)
+        check_number("loss.task.temperature", temperature, 1e-4, 1e4)
         self.temperature = temperature
         self.correct_log_q = correct_log_q
         self.gather = gather

@@ -27,7 +27,7 @@ class MultiObjective(nn.Module):
 
     def __init__(self, schema: Schema, behaviours: list[list[int]], weights: list[float], temperature: float) -> None:
         super().__init__()
-        check_number("loss.temperature", temperature, 1e-4)
+        check_number("loss.temperature", temperature, 1e-4, 1e4)
         for weight in weights:
             check_number("loss.weights", weight, 0)
         if not behaviours or not all(behaviours) or len(weights) != len(behaviours):
