@@ -57,6 +57,38 @@ def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     assert len(list(script.folder.glob("outputs/sweeps/loss.lambda3-synthetic.earlier/*/metrics.json"))) == 1
 
 
+def test_whatever_is_varied_separates_its_run(script):
+    """Settings of the data too; and sweeps of other fixed settings leave each other's finished runs in peace."""
+    one = ("-m", *SMALL, "model=popularity", "callbacks.diagnostics=null", "data.history_length=2,4")
+    for fixed in ((), ("data.batch_size=32",)):
+        run = script("train", *one, *fixed)
+        assert run.returncode == 0 and "2 runs in" in run.stdout and " 0 done" in run.stdout, run.stderr
+    for fixed in ((), ("data.batch_size=32",)):
+        assert script("train", *one, *fixed).stdout.count(": already done\n") == 2
+    records = [json.loads(path.read_text()) for path in script.folder.glob("outputs/sweeps/*/*/metrics.json")]
+    assert sorted(record["settings"]["data.history_length"] for record in records) == [2, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        "data/split=leave_last_out,random_ratio",
+        "data.group_shares=[0.5,0.8],[0.2,0.8]",
+        "model/history=gru,mean",
+        "loss/task=bce,bpr",
+        "data.reader.interactions='a b','a-b'",
+        "+trainer.gradient_clip_val=1,2",
+        "trainer.accelerator=cpu,auto",
+        "callbacks.speed.compile=true,false",
+        "logger=none,csv",
+    ],
+)
+def test_each_value_has_a_run_of_its_own(script, varied):
+    data = ("data=table", "data.reader.interactions=x.csv") if "interactions" in varied else ()
+    plan = script("train", "-m", *data, varied, "dry=true")
+    assert plan.returncode == 0 and "2 runs, 2 to run" in plan.stdout, plan.stderr
+
+
 def test_a_failure_is_forgotten_when_the_run_completes(script):
     clicks = script.folder / "clicks.csv"
     small = [text for text in SWEEP if "data.reader" not in text]
@@ -88,6 +120,7 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
             "variant=dat and variant=dat_amm are the same run",
         ),
         (("-m", "sweep=ablaton"), "sweep=ablaton: there is no such option (did you mean ablation?)"),
+        (("-m", "seed=0,1", "ckpt_path=a,b"), "ckpt_path cannot be varied: each run of a sweep goes on from its own last.ckpt"),
         (("-m", "variant=dat,dta"), "variant=dta: there is no such option"),
     ):
         run = script("train", *command)

@@ -25,7 +25,10 @@ class ResumableSweeper(BasicSweeper):
 
         swept = {o.key_or_group: str(o.input_line).split("=", 1)[1] for o in self._parse(config) if o.is_sweep_override()}
         known = config.hydra.overrides.hydra
-        if not any(text.startswith("hydra.sweep.dir=") for text in known):
+        self._elsewhere = ["data"]  # keys that the folder's name tells
+        if any(text.startswith("hydra.sweep.dir=") for text in known):
+            self._elsewhere = []
+        else:
             choices = config.hydra.runtime.choices
             name = sweep_name(choices.get("sweep"), swept, choices["data"])
             with open_dict(config.hydra):
@@ -59,37 +62,44 @@ class ResumableSweeper(BasicSweeper):
 
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
-        from twotower.sweep import Run, fingerprint, run_name
+        from twotower.settings import key_of
+        from twotower.sweep import Run, find_folder, fingerprint, refuse_axes
 
         assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        overrides = [o for o in self._parse(self.config) if o.key_or_group != "dry"]
+        overrides = self._parse(self.config)
+        varied = [key_of(o.key_or_group) for o in overrides if o.is_sweep_override()]
+        refuse_axes(varied)
+        overrides = [o for o in overrides if o.key_or_group != "dry"]
         folder = Path(self.config.hydra.sweep.dir)
-        elsewhere = ("data",) if all(o.key_or_group != "data" or not o.is_sweep_override() for o in overrides) else ()
         runs = []
         for job in chain(*self.split_arguments(overrides, None)):
             config = loader.load_sweep_config(self.config, list(job))
             choices = config.hydra.runtime.choices
             with open_dict(config):
                 config.pop("hydra")
-            place = folder / run_name(job, elsewhere)
-            runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
+            mark = fingerprint(config)
+            place = find_folder(folder, job, mark, self._elsewhere, varied)
+            runs.append(Run(list(job), place, mark, choices["model"], choices["data"]))
         return runs
 
     def _run(self, runs: list[Any]) -> None:
         from twotower.cli import explain
         from twotower.sweep import exclusive, quoted, set_aside
+        from twotower.sweep_tables import print_start
 
         assert self.config is not None and self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        print_start(runs)
         for run in runs:
             if run.status == "done":
                 print(f"{run.folder.name}: already done", flush=True)
             elif run.status == "changed":
                 with exclusive(run.folder):
-                    print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
+                    if run.status == "changed":  # still, once the lock is ours
+                        print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
         source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
         os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]
