@@ -1,10 +1,12 @@
 """A sweep that goes on where it stopped. Hydra looks for plugins in this namespace alone, and imports them at every start."""
 
 import os
+import signal
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -84,7 +86,7 @@ class ResumableSweeper(BasicSweeper):
         return runs
 
     def _run(self, runs: list[Any]) -> None:
-        from twotower.cli import explain
+        from twotower import signals
         from twotower.sweep import exclusive, quoted, set_aside
         from twotower.sweep_tables import print_start
 
@@ -103,11 +105,31 @@ class ResumableSweeper(BasicSweeper):
         source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
         os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]
+        with signals.running():
+            self._launch(todo)
+
+    def _launch(self, todo: list[list[str]]) -> None:
+        """Hand the runs to the launcher. A signal ends its processes, which save what they have."""
+        from twotower import processes, signals
+        from twotower.cli import explain
+
+        assert self.launcher is not None
+        signals.on_stop(hint=lambda: "the same command goes on")
+        apart = not isinstance(self.launcher, BasicLauncher)  # are runs in processes of the launcher's?
+        if apart:
+            signals.defer(lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM))
+        size = self.max_batch_size or len(todo) or 1
         try:
-            for start in range(0, len(todo), self.max_batch_size or len(todo) or 1):
-                self.launcher.launch(todo[start : start + (self.max_batch_size or len(todo))], initial_job_idx=start)
+            for start in range(0, len(todo), size):
+                self.launcher.launch(todo[start : start + size], initial_job_idx=start)
         except Exception as error:  # a launcher's process died: what it did is in the folders
-            print(f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}", flush=True)
+            if not signals.asked():
+                print(f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}", flush=True)
+        finally:
+            signals.defer(None)
+            if apart and signals.asked():
+                processes.end(processes.descendants(os.getpid()))
+        signals.raise_if_asked()
 
     def _raise_if_unfinished(self, runs: list[Any]) -> None:
         from twotower.types import UserError

@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
 
+from twotower import signals
 from twotower.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -32,8 +34,9 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run ``function`` with the composed config.
 
     What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
-    Anything else is a bug of ours and keeps its traceback.
+    Anything else is a bug of ours and keeps its traceback. SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
     """
+    signals.listen()
     given = os.environ.get(DEBUG, "")
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
     load_dotenv()
@@ -44,7 +47,8 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
         _quiet()  # again where a launcher has started a process
         os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
-            return function(config)
+            with signals.running():
+                return function(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -58,14 +62,19 @@ def command(function: Callable[[DictConfig], Any], config_name: str) -> None:
         if failures:
             raise failures[0]
     except Exception as error:
+        if signum := signals.asked():  # such as a process whose partner has stopped before it
+            sys.exit(signals.finish(signum))
         line = explain(error)
         if given == "1" or line is None:
             raise
         _fail(line)
-    except KeyboardInterrupt:
-        _fail("interrupted")
+    except signals.Stopped as stop:
+        sys.exit(signals.finish(stop.signum))
+    except KeyboardInterrupt:  # Polars has its own handler while it works
+        sys.exit(signals.finish(signal.SIGINT))
     finally:
         os.environ[DEBUG] = given
+        signals.give_back()
 
 
 def run_dir(ckpt_path: str | None, default: str) -> str:

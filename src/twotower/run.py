@@ -21,6 +21,7 @@ from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.sharding import built_for, shard_of
+from twotower.stopping import prepare_to_stop
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
@@ -45,6 +46,7 @@ def train(config: DictConfig) -> dict[str, float]:
     seed_everything(config.seed)
     logger = _logger(config, about)
     trainer = build_part(config, "trainer", logger=logger, callbacks=_callbacks(config))
+    prepare_to_stop(trainer, run_dir)
     data, task = build(config, about, trainer)
     _check_monitors(config, task)
     best = run_dir / "checkpoints" / "best.ckpt"
@@ -104,6 +106,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     about = checkpoint["twotower"]
     saved = restore_config(about, config)
     trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+    prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
     if config.clicks is not None:
         check_number("clicks", config.clicks, 0)
