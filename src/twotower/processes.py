@@ -10,7 +10,10 @@ GRACE_S = 10.0  # to end by itself, before it is killed
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that ``pid`` has started, and theirs; empty where the system does not tell."""
+    """Processes that ``pid`` has started, and theirs; empty where the system does not tell.
+
+    Python's resource trackers are left out: they clean up after the others, and end by themselves.
+    """
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -18,8 +21,18 @@ def descendants(pid: int) -> list[int]:
         except OSError:  # it has just ended
             continue
         for child in children:
-            found += [child, *descendants(child)]
+            if "resource_tracker" not in command(child):
+                found += [child, *descendants(child)]
     return found
+
+
+def command(pid: int) -> str:
+    """Command line of a process; empty where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return text.decode(errors="replace").replace("\0", " ").strip()
 
 
 def state(pid: int) -> str:

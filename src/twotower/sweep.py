@@ -1,18 +1,17 @@
 """What a sweep consists of: the name, folder and state of each run, told without training anything."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from twotower import locks
 from twotower.settings import WITHOUT_EFFECT, is_within, key_of
 from twotower.types import UserError
 
@@ -175,25 +174,10 @@ def refuse_twins(runs: list[Run]) -> None:
             )
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[int]:
-    """Hold the lock of a run's folder; wait for a process that holds it. The system frees it when its holder dies.
-
-    Yields:
-        The open file, which a child process may inherit: then the lock is held until both have ended.
-    """
-    path = folder.parent / ".locks" / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder.name}: another process is at it; waiting for its end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-    finally:
-        os.close(lock)
+def exclusive(folder: Path) -> AbstractContextManager[int]:
+    """Hold the lock of a run's folder, see :func:`twotower.locks.alone`."""
+    waits = f"{folder.name}: another process is at it; waiting for its end"
+    return locks.alone(folder.parent / ".locks" / folder.name, waits, lambda line: print(line, flush=True))
 
 
 def quoted(text: str | Path) -> str:
