@@ -13,14 +13,14 @@ from tests.conftest import ROOT
 from twotower import locks, processes
 
 HOLD = """
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 from twotower.locks import alone
 with alone(Path(sys.argv[1]), "", print) as lock:
     if len(sys.argv) > 2:  # a child that inherits the lock and outlives us
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[lock], stdout=-3)
         print(child.pid, flush=True)
-        sys.exit()
+        os._exit(0)  # as if it were killed
     print("held", flush=True)
     sys.stdin.read()
 """

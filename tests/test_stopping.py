@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
 from tests.test_train import SMALL, logged
+from tests.waiting import finish, wait_until
 from twotower import processes, run, signals
 from twotower.stopping import Stopping, _how_to_go_on
 from twotower.task import RetrievalTask
@@ -187,3 +188,51 @@ def test_processes_end_and_are_seen_to_be_stopped():
     assert processes.state(process.pid) == "gone"
     process.communicate()
     assert process.returncode == -signal.SIGTERM
+
+
+def ask_to_end(script, *settings, until):
+    """A process of its own gets a SIGTERM once ``until`` holds; its children get none from us, and must not outlive it."""
+    process = script.popen("train", *settings)
+    wait_until(until, process)
+    children = processes.descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, err = finish(process)
+    assert process.returncode == 143 and "Traceback" not in err, err
+    assert children and {processes.state(child) for child in children} <= {"gone"}
+    return out, err
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step(script):
+    settings = (*TRAIN, "trainer.max_epochs=6", "trainer.devices=2", "data.batch_size=30")
+    whole = script.popen("train", *settings, "hydra.run.dir=whole")
+    _, err = finish(whole)
+    assert whole.returncode == 0, err
+    last = script.folder / "run" / "checkpoints" / "last.ckpt"
+    _, err = ask_to_end(script, *settings, "hydra.run.dir=run", until=last.exists)
+    assert err.count("terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt") == 1
+    resumed = script.popen("train", "ckpt_path=run/checkpoints/last.ckpt")
+    _, err = finish(resumed)
+    assert resumed.returncode == 0, err
+    first, second = script.weights("whole"), script.weights("run")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("trainer.devices=2",),
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        ("hydra/launcher=submitit_local",),
+    ],
+)
+def test_a_sweep_in_several_processes_ends_with_all_of_them(script, how):
+    settings = ("-m", *TRAIN, "trainer.max_epochs=6", "seed=0,1", *how)
+    sweeps = script.folder / "outputs" / "sweeps"
+    _, err = ask_to_end(script, *settings, until=lambda: list(sweeps.glob("*/*/checkpoints/last.ckpt")))
+    assert err.strip().endswith("terminated; the same command goes on")
+    assert not list(sweeps.glob("*/*/failed.json"))
+    again = script.popen("train", *settings)
+    _, err = finish(again)
+    assert again.returncode == 0 and len(list(sweeps.glob("*/*/metrics.json"))) == 2, err

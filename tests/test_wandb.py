@@ -14,6 +14,7 @@ import wandb
 import yaml
 
 from tests.conftest import ROOT
+from tests.waiting import finish
 from tests.wandb_backend import KEY, Backend, closed_port, silent_server
 from twotower.types import UserError
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
@@ -354,7 +355,7 @@ def test_training_goes_on_when_the_server_dies(online, script, tmp_path):
     online.close()
     assert online.runs and process.poll() is None
     started = time.monotonic()
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process)
     assert process.returncode == 0, err
     assert "warning: W&B: not all was sent in time; wandb sync --include-online run/wandb/run-" in err
     assert script.metrics("run")["epochs"] == 12
