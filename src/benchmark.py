@@ -1,7 +1,11 @@
 """Step and evaluation time beside a bare PyTorch loop: python src/benchmark.py experiment=dat_paper data=movielens_1m."""
 
-from twotower.benchmark import benchmark
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.benchmark import benchmark
+    from twotower.cli import command
+
     command(benchmark, "benchmark")

@@ -1,7 +1,11 @@
 """Training from windows of mapped data beside training in memory: python src/benchmark_data.py."""
 
-from twotower.benchmark_data import benchmark_data
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.benchmark_data import benchmark_data
+    from twotower.cli import command
+
     command(benchmark_data, "benchmark_data")

@@ -1,7 +1,11 @@
 """Latency of a search among many items: python src/benchmark_index.py num_items=1000000."""
 
-from twotower.cli import command
-from twotower.export.latency import benchmark_index
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+    from twotower.export.latency import benchmark_index
+
     command(benchmark_index, "benchmark_index")

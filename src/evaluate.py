@@ -1,7 +1,11 @@
 """Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
 
-from twotower.cli import command
-from twotower.run import evaluate
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+    from twotower.run import evaluate
+
     command(evaluate, "evaluate")

@@ -1,7 +1,11 @@
 """Files that other systems read, from a checkpoint: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
 
-from twotower.cli import command
-from twotower.export.command import export
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+    from twotower.export.command import export
+
     command(export, "export")

@@ -1,7 +1,11 @@
 """Prepare data ahead of time and see what is in them: python src/prepare.py data=movielens_1m."""
 
-from twotower.cli import command
-from twotower.run import prepare
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+    from twotower.run import prepare
+
     command(prepare, "prepare")

@@ -236,3 +236,11 @@ def test_a_sweep_in_several_processes_ends_with_all_of_them(script, how):
     again = script.popen("train", *settings)
     _, err = finish(again)
     assert again.returncode == 0 and len(list(sweeps.glob("*/*/metrics.json"))) == 2, err
+
+
+def test_every_script_listens_before_it_imports():
+    for path in (ROOT / "src").glob("*.py"):
+        code = path.read_text()
+        assert "twotower import signals\n" in code and "import" not in code.split("signals.listen()")[0].split("signals\n")[1], (
+            path
+        )
