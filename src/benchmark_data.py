@@ -1,6 +1,10 @@
 """Training from windows of mapped data beside training in memory: python src/benchmark_data.py."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.benchmark_data.benchmark_data", "benchmark_data")

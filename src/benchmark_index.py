@@ -1,6 +1,10 @@
 """Latency of a search among many items: python src/benchmark_index.py num_items=1000000."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.export.latency.benchmark_index", "benchmark_index")

@@ -1,6 +1,10 @@
 """Item vectors of one or two runs on a plane: python src/embedding_map.py runs=[<before CAL>,<after CAL>]."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.embedding_map.embedding_map", "embedding_map")

@@ -1,6 +1,10 @@
 """Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.run.evaluate", "evaluate")

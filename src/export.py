@@ -1,6 +1,10 @@
 """Files that other systems read, from a checkpoint: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.export.command.export", "export")

@@ -1,6 +1,10 @@
 """Prepare data ahead of time and see what is in them: python src/prepare.py data=movielens_1m."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.run.prepare", "prepare")

@@ -1,6 +1,10 @@
 """Compare run folders: python src/report.py runs=outputs/sweeps/<sweep>."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.report.command.report", "report")

@@ -1,6 +1,10 @@
 """Train a model, test its best checkpoint: python src/train.py model=dat loss.lambda3=0."""
 
-from twotower.cli import command
+from twotower import signals
 
 if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+    from twotower.cli import command
+
     command("twotower.launch.train", "train")

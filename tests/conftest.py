@@ -78,12 +78,12 @@ def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
             raise ChildProcessError("a process ended without an answer; its traceback is above")
         time.sleep(0.01)
     for process in processes:
-        process.join(60)
+        process.join()
     return [found[rank] for rank in range(2)]
 
 
 def _join(worker, rank, rendezvous, queue):
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(minutes=30))
     queue.put((rank, worker(rank)))
     dist.barrier()
     dist.destroy_process_group()

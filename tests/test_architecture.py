@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "layers": {"layers", "sharding"},
     "metrics": {"metrics"},
     "retrieval": {"retrieval"},
-    "data": {"data", "figures"},
+    "data": {"data", "figures", "locks"},
     "models": {"layers", "sharding"},
     "losses": {"distributed", "losses"},
     "task": {"metrics", "retrieval", "sharding", "sharding_checkpoint"},
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "sharding_checkpoint": {"sharding"},
     "optimizers": {"distributed", "sharding"},
     "wandb_logger": {"records", "wandb_names"},
-    "wandb_names": set(),
+    "wandb_names": {"settings"},
     "results": set(),
     "settings": set(),
     "ranks": {"data", "records", "results", "settings"},
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "restoring_optimizer": {"checkpoints", "sharding", "state_kinds"},
     "restoring": {"checkpoints", "restoring_optimizer", "state_kinds"},
     "report": {"extras", "figures", "metrics", "ranks", "records", "report", "results", "settings"},
-    "cli": {"checkpoint_file", "checks", "environment"},
+    "cli": {"checkpoint_file", "checks", "environment", "signals"},
     "run": {
         "about",
         "callbacks",
@@ -62,6 +62,7 @@ MAY_IMPORT = {
         "saved_config",
         "settings",
         "sharding",
+        "stopping",
         "task",
         "wandb_logger",
     },
@@ -70,9 +71,9 @@ MAY_IMPORT = {
     "retriever": {"checkpoints", "cli", "data", "environment", "lookup", "retrieval", "run"},
     "recommend": {"checkpoints", "retriever", "saved_config"},
     "embedding_map": {"figures", "report", "retriever"},
-    "sweep": {"records"},
+    "sweep": {"locks", "records", "settings"},
     "sweep_tables": {"sweep"},
-    "launch": {"checkpoints", "cli", "results", "run", "sweep"},
+    "launch": {"checkpoints", "cli", "results", "run", "signals", "sweep"},
     "export": {
         "checkpoints",
         "checks",
@@ -102,6 +103,10 @@ MAY_IMPORT = {
     "foreign": {"signatures"},
     "roots": {"foreign", "signatures"},
     "checks": {"foreign", "roots", "signatures"},
+    "processes": set(),
+    "signals": set(),
+    "locks": {"processes"},
+    "stopping": {"callbacks", "processes", "signals"},
 }
 
 

@@ -11,6 +11,7 @@ from omegaconf import open_dict
 
 from tests.conftest import ROOT
 from tests.test_train import SMALL
+from tests.waiting import finish
 from twotower import peers
 from twotower.bare_loop import BareLoop
 from twotower.benchmark import OWN
@@ -33,7 +34,7 @@ def test_shards_take_half_the_memory(script):
         *("benchmark_sharding", "model=mf", "optimizer=rowwise_adagrad", "optimizer.min_rows=1", "model.dim=4"),
         *("rows=1001", "rounds=2", "steps=2", "output=o.json"),
     )
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process)
     assert process.returncode == 0, err
     record = json.loads((script.folder / "o.json").read_text())
     whole, shard = record["none"], record["row"]

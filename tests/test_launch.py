@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_train import SMALL
+from tests.waiting import cpu_seconds, finish, wait_until
 from twotower.sweep import exclusive
 
 SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")
@@ -57,6 +58,38 @@ def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     assert len(list(script.folder.glob("outputs/sweeps/loss.lambda3-synthetic.earlier/*/metrics.json"))) == 1
 
 
+def test_whatever_is_varied_separates_its_run(script):
+    """Settings of the data too; and sweeps of other fixed settings leave each other's finished runs in peace."""
+    one = ("-m", *SMALL, "model=popularity", "callbacks.diagnostics=null", "data.history_length=2,4")
+    for fixed in ((), ("data.batch_size=32",)):
+        run = script("train", *one, *fixed)
+        assert run.returncode == 0 and "2 runs in" in run.stdout and " 0 done" in run.stdout, run.stderr
+    for fixed in ((), ("data.batch_size=32",)):
+        assert script("train", *one, *fixed).stdout.count(": already done\n") == 2
+    records = [json.loads(path.read_text()) for path in script.folder.glob("outputs/sweeps/*/*/metrics.json")]
+    assert sorted(record["settings"]["data.history_length"] for record in records) == [2, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        "data/split=leave_last_out,random_ratio",
+        "data.group_shares=[0.5,0.8],[0.2,0.8]",
+        "model/history=gru,mean",
+        "loss/task=bce,bpr",
+        "data.reader.interactions='a b','a-b'",
+        "+trainer.gradient_clip_val=1,2",
+        "trainer.accelerator=cpu,auto",
+        "callbacks.speed.compile=true,false",
+        "logger=none,csv",
+    ],
+)
+def test_each_value_has_a_run_of_its_own(script, varied):
+    data = ("data=table", "data.reader.interactions=x.csv") if "interactions" in varied else ()
+    plan = script("train", "-m", *data, varied, "dry=true")
+    assert plan.returncode == 0 and "2 runs, 2 to run" in plan.stdout, plan.stderr
+
+
 def test_a_failure_is_forgotten_when_the_run_completes(script):
     clicks = script.folder / "clicks.csv"
     small = [text for text in SWEEP if "data.reader" not in text]
@@ -88,6 +121,7 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
             "variant=dat and variant=dat_amm are the same run",
         ),
         (("-m", "sweep=ablaton"), "sweep=ablaton: there is no such option (did you mean ablation?)"),
+        (("-m", "seed=0,1", "ckpt_path=a,b"), "ckpt_path cannot be varied: each run of a sweep goes on from its own last.ckpt"),
         (("-m", "variant=dat,dta"), "variant=dta: there is no such option"),
     ):
         run = script("train", *command)
@@ -153,29 +187,42 @@ def test_one_process_waits_for_another(script, tmp_path):
         line = next(line for line in other.stdout if "waiting" in line)
         assert "another process is at it" in line
         (folder / "hidden.json").rename(folder / "metrics.json")
-    out, err = other.communicate(timeout=600)
+    out, err = finish(other)
     assert other.returncode == 0 and f"{folder.name}: already done" in out, err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
-def test_killed_twice_ends_as_undisturbed(script, launcher):
-    settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4", "seed=0,1", "variant=two_tower,dat", *launcher)
+def test_killed_twenty_times_ends_as_undisturbed(script, launcher):
+    """SIGKILL and SIGTERM at any moment: no finished run is lost, none fails or is moved aside, and the end is the same."""
+    settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4", "seed=0,1,2", "variant=two_tower,dat", *launcher)
+    before = os.times()
     whole = script.popen("train", *settings)
-    started = time.monotonic()
-    out, err = whole.communicate(timeout=1200)
+    _, err = finish(whole)
     assert whole.returncode == 0, err
-    expected, seconds = records(script, "seed+variant-synthetic"), time.monotonic() - started
-    (script.folder / "outputs").rename(script.folder / "whole")
-    for _ in range(2):
-        killed = script.popen("train", *settings)
-        time.sleep(random.uniform(0.3, 0.9) * seconds)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+    after = os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    expected = records(script, "seed+variant-synthetic")
+    outputs = script.folder / "outputs"
+    outputs.rename(script.folder / "whole")
+    draw = random.Random(17)
+    finished: dict[Path, bytes] = {}
+    for _ in range(20):
+        process = script.popen("train", *settings)
+        moment, signum = draw.uniform(0, worked / 2), draw.choice([signal.SIGKILL, signal.SIGTERM])
+        while process.poll() is None and cpu_seconds(process.pid) < moment:
+            time.sleep(0.01)
+        process.send_signal(signum)
+        _, err = finish(process)
+        assert process.returncode in (0, -signum, 143), err
+        assert "Traceback" not in err and not list(outputs.glob("sweeps/*/*/failed.json")), err
+        assert all(path.read_bytes() == content for path, content in finished.items())
+        finished |= {path: path.read_bytes() for path in outputs.glob("sweeps/*/*/metrics.json")}
     end = script.popen("train", *settings)
-    out, err = end.communicate(timeout=1200)
+    _, err = finish(end)
     assert end.returncode == 0, err
     assert records(script, "seed+variant-synthetic") == expected
+    assert not list(outputs.glob("sweeps/*.earlier"))
 
 
 @pytest.mark.slow
@@ -183,7 +230,7 @@ def test_several_processes_each_do_their_job_alone(script):
     """A failing job in the middle, jobs of one and of two processes in turn: each result is that of the run by itself."""
     command = (*SWEEP, "trainer.devices=2,1", "loss.lambda3=0,-1,1")
     process = script.popen("train", *command)
-    out, err = process.communicate(timeout=1200)
+    out, err = finish(process)
     assert process.returncode == 1 and "2 of 6 runs did not finish" in err, err
     assert out.count("failed (") == 2 and out.count("loss.lambda3 must be a finite number >= 0, got -1") == 2
     name = "loss.lambda3+trainer.devices-synthetic"
@@ -196,7 +243,8 @@ def test_several_processes_each_do_their_job_alone(script):
             "loss.lambda3=1",
             f"hydra.run.dir=alone{devices}",
         )
-        assert alone.wait(timeout=1200) == 0
+        finish(alone)
+        assert alone.returncode == 0
         folder = named(script, name, f"devices-{devices}", "lambda3-1")
         found = json.loads((folder / "metrics.json").read_text())
         assert found["test"] == script.metrics(f"alone{devices}")["test"]
@@ -213,13 +261,11 @@ def test_a_run_whose_process_is_killed_fails_alone(script):
     command = ("-m", *SMALL, "trainer.max_epochs=30", "callbacks.early_stopping=null", "trainer.devices=2,1")
     process = script.popen("train", *command)
     next(line for line in process.stdout if "starts" in line)
-    victim = None
-    while victim is None:
-        victim = next((pid for pid in children(process.pid) for pid in children(pid)), None)  # rank 1
-        time.sleep(0.1)
-    time.sleep(3)
+    last = script.folder / "outputs" / "sweeps" / "trainer.devices-synthetic"
+    wait_until(lambda: list(last.glob("*/checkpoints/last.ckpt")), process)
+    victim = next(pid for pid in children(process.pid) for pid in children(pid))  # rank 1
     os.kill(victim, signal.SIGKILL)
-    out, err = process.communicate(timeout=1200)
+    out, err = finish(process)
     assert process.returncode == 1 and "1 of 2 runs did not finish" in err, err
     assert "1 failed (trainer.devices=2)" in out and "done" in out
 
@@ -235,7 +281,7 @@ def test_launchers_give_what_the_basic_one_gives(script, launcher):
     results = []
     for how in ((), (f"hydra/launcher={launcher}",)):
         process = script.popen("train", *command, *how, f"paths.output_dir={script.folder}/outputs{len(how)}")
-        out, err = process.communicate(timeout=1200)
+        out, err = finish(process)
         assert process.returncode == 1 and "2 of 4 runs did not finish" in err, err
         paths = sorted((script.folder / f"outputs{len(how)}").glob("sweeps/*/*/metrics.json"))
         results.append({path.parent.name: json.loads(path.read_text())["test"] for path in paths})

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
+from tests.waiting import finish
 
 COMMON = (*SMALL, "trainer.precision=64-true", "trainer.max_epochs=2", "data.reader.num_users=149")  # a last batch of 29 is odd
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
@@ -28,7 +29,7 @@ def test_two_processes_are_one(script, settings):
     for devices, batch in ((1, 60), (2, 30)):
         size = (f"trainer.devices={devices}", f"data.batch_size={batch}", f"hydra.run.dir=run{devices}")
         process = script.popen("train", *COMMON, *settings, *size)
-        _, err = process.communicate(timeout=300)
+        _, err = finish(process)
         assert process.returncode == 0, err
     one, two = (torch.load(script.folder / f"run{n}/checkpoints/last.ckpt", weights_only=True) for n in (1, 2))
     assert one["global_step"] == two["global_step"] > 10

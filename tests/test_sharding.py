@@ -11,6 +11,7 @@ from torch import nn
 from tests.conftest import in_two_processes
 from tests.models.test_models import MODELS, build
 from tests.test_train import SMALL
+from tests.waiting import finish
 from twotower import sharding
 from twotower.data.loader import EvalLoader
 from twotower.layers.embedding_table import EmbeddingTable, table
@@ -231,7 +232,7 @@ def train(script, run, *settings):
 
 def last_of(script, run, *command):
     process = script.popen(*command)
-    _, err = process.communicate(timeout=300)
+    _, err = finish(process)
     assert process.returncode == 0, err
     return torch.load(script.folder / run / "checkpoints/last.ckpt", weights_only=True)
 

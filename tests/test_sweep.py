@@ -10,7 +10,19 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from tests.test_configs import compose_train
-from twotower.sweep import Run, estimate_seconds, fingerprint, refuse_twins, run_name, set_aside, status, sweep_name
+from twotower.settings import WITHOUT_EFFECT
+from twotower.sweep import (
+    Run,
+    estimate_seconds,
+    find_folder,
+    fingerprint,
+    refuse_axes,
+    refuse_twins,
+    run_name,
+    set_aside,
+    status,
+    sweep_name,
+)
 from twotower.types import UserError
 
 VARIANTS = sorted(path.stem for path in (ROOT / "conf" / "variant").glob("*.yaml"))
@@ -39,7 +51,33 @@ def test_what_a_plain_name_cannot_tell_apart_has_a_hash():
     assert all(len(name) < 140 and "/" not in name and "=" not in name and "," not in name for name in names)
 
 
-keys = st.sampled_from(["seed", "loss.lambda3", "model", "model/history", "data.group_shares"])
+def test_whatever_is_varied_names_its_run():
+    for key in ("data.history_length", "data.reader.interactions", "data.split.min_history", "data"):
+        assert run_name([f"{key}=2"], ["data"], [key]) != run_name([f"{key}=4"], ["data"], [key]), key
+    assert run_name(["data.batch_size=64", "seed=0"], ["data"], ["seed"]) == "data.batch_size-64+seed-0"  # fixed ones too
+    assert run_name(["data/split=temporal", "data=table"], ["data"]) != run_name(["data=table"], ["data"])
+    long = [f"data.reader.interactions={'x' * 150}", "seed=0"]
+    assert run_name(long, ["data"], ["seed"]).startswith("seed-0@")
+    assert run_name(["logger=none"]) == "default"
+    assert run_name(["logger=none"], varied=["logger"]) == "logger-none"
+
+
+def test_what_a_sweep_cannot_vary_is_refused():
+    refuse_axes(["seed", "logger", "trainer.accelerator"])
+    for key in ("ckpt_path", "dry", "sweep"):
+        with pytest.raises(UserError, match=f"^{key} cannot be varied: "):
+            refuse_axes([key])
+
+
+def test_another_folder_of_raw_files_is_other_data():
+    config = compose_train()
+    assert "data_dir" not in str(WITHOUT_EFFECT)
+    other = compose_train("paths.data_dir=elsewhere")
+    assert fingerprint(config) != fingerprint(other)
+    assert run_name(["paths.data_dir=a"]) != run_name(["paths.data_dir=b"]) != "default"
+
+
+keys = st.sampled_from(["seed", "loss.lambda3", "model", "model/history", "data.group_shares", "data/split"])
 values = st.text("ab01.,+-=/[]' ", min_size=1, max_size=6)
 
 
@@ -105,6 +143,23 @@ def test_twins_are_refused(tmp_path):
     refuse_twins([one, run(tmp_path / "c", "g", "seed=1")])
     with pytest.raises(UserError, match=r"^variant=dat and variant=dat_amm are the same run"):
         refuse_twins([one, other])
+    idle = [run(tmp_path / name, "f", f"callbacks.progress={name}") for name in "ab"]
+    refuse_twins(idle)  # of one result, but the sweep asks for both
+
+
+def test_a_run_with_an_older_name_is_found(tmp_path):
+    """Names once held nothing of data.*, where data was not varied."""
+    overrides = ["data.batch_size=64", "data=table", "seed=0"]
+    new = tmp_path / "data.batch_size-64+seed-0"
+    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
+    old = tmp_path / "seed-0"
+    old.mkdir()
+    (old / ".fingerprint").write_text("f")
+    (old / "metrics.json").touch()
+    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == old
+    assert find_folder(tmp_path, overrides, "g", ["data"], ["seed"]) == new
+    new.mkdir()
+    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
 
 
 def test_an_estimate_prefers_the_same_overrides_and_ignores_the_seed(tmp_path):

@@ -3,10 +3,11 @@
 import csv
 import json
 import signal
-import time
 
 import pytest
 import torch
+
+from tests.waiting import finish, wait_until
 
 SMALL = (
     "data.reader.num_users=150",
@@ -67,10 +68,7 @@ def test_killed_and_resumed_equals_undisturbed(script):
     assert whole.returncode == 0, whole.stderr
     killed = script.popen("train", *settings, "hydra.run.dir=killed")
     last = script.folder / "killed" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
-    while not (last.exists() and step_of(last) > 25) and killed.poll() is None:  # an epoch has about 20 steps
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: last.exists() and step_of(last) > 25, killed)  # an epoch has about 20 steps
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL, "the run ended before it was killed"
@@ -147,7 +145,7 @@ def test_two_processes(script):
     process = script.popen(
         "train", *SMALL, "trainer.devices=2", "data.batch_size=32", "trainer.max_epochs=1", "hydra.run.dir=run"
     )
-    out, err = process.communicate(timeout=200)
+    out, err = finish(process)
     assert process.returncode == 0, err
     assert out.count("dat on synthetic") == 1
     one = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "trainer.devices=1", "output=one.json")
@@ -236,7 +234,7 @@ def test_a_missing_setting_is_named(script, script_name, message):
 
 def test_a_real_process_ends_with_exit_code_1(script):
     process = script.popen("train", "loss.lamda3=0")
-    assert process.communicate(timeout=100)[1] == "error: loss.lamda3 is no setting (did you mean loss.lambda3?)\n"
+    assert finish(process)[1] == "error: loss.lamda3 is no setting (did you mean loss.lambda3?)\n"
     assert process.returncode == 1
 
 
@@ -262,7 +260,7 @@ def test_bad_raw_files_and_a_corrupt_cache_are_one_line(script):
 @pytest.mark.slow
 def test_parameters_that_nothing_trains_name_the_cure_for_several_processes(script):
     process = script.popen("train", *SMALL, "trainer.devices=2", "model.augment_gradient=mimic", "loss.lambda1=0")
-    _, err = process.communicate(timeout=300)
+    _, err = finish(process)
     assert process.returncode == 1
     assert "set trainer.strategy=ddp_find_unused_parameters_true" in err
     assert "Traceback" not in err  # of the second process neither

@@ -14,10 +14,11 @@ import wandb
 import yaml
 
 from tests.conftest import ROOT
+from tests.waiting import finish
 from tests.wandb_backend import KEY, Backend, closed_port, silent_server
 from twotower.types import UserError
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
-from twotower.wandb_names import flatten
+from twotower.wandb_names import flatten, variant
 
 WORLD = {"num_users": 60, "num_items": 40, "num_categories": 3, "num_clusters": 6, "interactions_per_user": 8}
 TINY = [
@@ -269,8 +270,9 @@ def test_names_say_what_is_computed(home, tmp_path):
     overrides = ["model=dat", "loss.lambda3=0", "+trainer.limit_val_batches=1", "seed=1", "data.reader.items=/home/me/items.csv"]
     with closing_wandb():
         started.begin({"model": "dat", "data": "table"}, [*overrides, "~callbacks.progress"], {"seed": 1}, resumed=False)
-        assert wandb.run.name == "dat table lambda3=0 items=items.csv seed=1"
-        assert (wandb.run.group, wandb.run.tags) == ("dat table lambda3=0 items=items.csv", ("dat", "table", "paper"))
+        named = "dat table lambda3=0 limit_val_batches=1 items=items.csv@d741"  # a hash of the folder
+        assert wandb.run.name == f"{named} seed=1"
+        assert (wandb.run.group, wandb.run.tags) == (named, ("dat", "table", "paper"))
 
 
 @pytest.fixture
@@ -353,8 +355,30 @@ def test_training_goes_on_when_the_server_dies(online, script, tmp_path):
     online.close()
     assert online.runs and process.poll() is None
     started = time.monotonic()
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process)
     assert process.returncode == 0, err
     assert "warning: W&B: not all was sent in time; wandb sync --include-online run/wandb/run-" in err
     assert script.metrics("run")["epochs"] == 12
     assert time.monotonic() - started < 90
+
+
+def test_two_variants_never_share_a_name():
+    """W&B averages over the runs of a group: those of two variants would be taken for seeds of one."""
+    choices = {"model": "dat", "data": "table"}
+    variants = [
+        ["data.history_length=2"],
+        ["data.history_length=4"],
+        ["data/split=temporal"],
+        ["trainer.precision=bf16-mixed"],
+        ["callbacks.early_stopping.patience=1"],
+        ["callbacks.speed.compile=true"],
+        ["~callbacks.early_stopping"],
+        ["data.reader.interactions=a/clicks.csv"],
+        ["data.reader.interactions=b/clicks.csv"],
+        [f"model.history={'x' * 150}"],
+        [f"model.history={'x' * 149}y"],
+    ]
+    names = [variant(choices, given) for given in variants]
+    assert len(set(names)) == len(names) and all(len(name) <= 112 for name in names), names
+    seeds = [variant(choices, [f"seed={seed}", "logger=wandb", "paths.output_dir=x"]) for seed in (0, 1)]
+    assert seeds == ["dat table"] * 2

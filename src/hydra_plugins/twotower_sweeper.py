@@ -1,10 +1,12 @@
 """A sweep that goes on where it stopped. Hydra looks for plugins in this namespace alone, and imports them at every start."""
 
 import os
+import signal
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,7 +27,10 @@ class ResumableSweeper(BasicSweeper):
 
         swept = {o.key_or_group: str(o.input_line).split("=", 1)[1] for o in self._parse(config) if o.is_sweep_override()}
         known = config.hydra.overrides.hydra
-        if not any(text.startswith("hydra.sweep.dir=") for text in known):
+        self._elsewhere = ["data"]  # keys that the folder's name tells
+        if any(text.startswith("hydra.sweep.dir=") for text in known):
+            self._elsewhere = []
+        else:
             choices = config.hydra.runtime.choices
             name = sweep_name(choices.get("sweep"), swept, choices["data"])
             with open_dict(config.hydra):
@@ -60,13 +65,16 @@ class ResumableSweeper(BasicSweeper):
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
         from twotower.checks import check_config
-        from twotower.sweep import Run, fingerprint, run_name
+        from twotower.settings import key_of
+        from twotower.sweep import Run, find_folder, fingerprint, refuse_axes
 
         assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        overrides = [o for o in self._parse(self.config) if o.key_or_group != "dry"]
+        overrides = self._parse(self.config)
+        varied = [key_of(o.key_or_group) for o in overrides if o.is_sweep_override()]
+        refuse_axes(varied)
+        overrides = [o for o in overrides if o.key_or_group != "dry"]
         folder = Path(self.config.hydra.sweep.dir)
-        elsewhere = ("data",) if all(o.key_or_group != "data" or not o.is_sweep_override() for o in overrides) else ()
         runs = []
         for job in chain(*self.split_arguments(overrides, None)):
             config = loader.load_sweep_config(self.config, list(job))
@@ -74,32 +82,56 @@ class ResumableSweeper(BasicSweeper):
             with open_dict(config):
                 config.pop("hydra")
             check_config(config)
-            place = folder / run_name(job, elsewhere)
-            runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
+            mark = fingerprint(config)
+            place = find_folder(folder, job, mark, self._elsewhere, varied)
+            runs.append(Run(list(job), place, mark, choices["model"], choices["data"]))
         return runs
 
     def _run(self, runs: list[Any]) -> None:
-        from twotower.cli import explain
+        from twotower import signals
         from twotower.sweep import exclusive, quoted, set_aside
+        from twotower.sweep_tables import print_start
 
         assert self.config is not None and self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        print_start(runs)
         for run in runs:
             if run.status == "done":
                 print(f"{run.folder.name}: already done", flush=True)
             elif run.status == "changed":
                 with exclusive(run.folder):
-                    print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
+                    if run.status == "changed":  # still, once the lock is ours
+                        print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
         source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
         os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]
+        with signals.running():
+            self._launch(todo)
+
+    def _launch(self, todo: list[list[str]]) -> None:
+        """Hand the runs to the launcher. A signal ends its processes, which save what they have."""
+        from twotower import processes, signals
+        from twotower.cli import explain
+
+        assert self.launcher is not None
+        signals.on_stop(hint=lambda: "the same command goes on")
+        apart = not isinstance(self.launcher, BasicLauncher)  # are runs in processes of the launcher's?
+        if apart:
+            signals.defer(lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM))
+        size = self.max_batch_size or len(todo) or 1
         try:
-            for start in range(0, len(todo), self.max_batch_size or len(todo) or 1):
-                self.launcher.launch(todo[start : start + (self.max_batch_size or len(todo))], initial_job_idx=start)
+            for start in range(0, len(todo), size):
+                self.launcher.launch(todo[start : start + size], initial_job_idx=start)
         except Exception as error:  # a launcher's process died: what it did is in the folders
-            print(f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}", flush=True)
+            if not signals.asked():
+                print(f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}", flush=True)
+        finally:
+            signals.defer(None)
+            if apart and signals.asked():
+                processes.end(processes.descendants(os.getpid()))
+        signals.raise_if_asked()
 
     def _raise_if_unfinished(self, runs: list[Any]) -> None:
         from twotower.types import UserError

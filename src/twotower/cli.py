@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from rich.console import Console
 from rich.markup import escape
 
+from twotower import signals
 from twotower.checkpoint_file import checkpoint_file
 from twotower.checks import CONF, check_config, suggest
 from twotower.environment import read_env_file
@@ -37,8 +39,9 @@ def command(function: str, config_name: str) -> None:
     Its module is imported once the config is composed: torch and Lightning take seconds, which ``--help`` and a typo need not.
 
     What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
-    Anything else is a bug of ours and keeps its traceback.
+    Anything else is a bug of ours and keeps its traceback. SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
     """
+    signals.listen()
     given = os.environ.get(DEBUG, "")
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
     _quiet()
@@ -50,7 +53,9 @@ def command(function: str, config_name: str) -> None:
         try:
             check_config(config)
             module, _, name = function.rpartition(".")
-            return getattr(importlib.import_module(module), name)(config)
+            called = getattr(importlib.import_module(module), name)
+            with signals.running():
+                return called(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -66,14 +71,19 @@ def command(function: str, config_name: str) -> None:
         if failures:
             raise failures[0]
     except Exception as error:
+        if signum := signals.asked():  # such as a process whose partner has stopped before it
+            sys.exit(signals.finish(signum))
         line = explain(error)
         if given == "1" or line is None:
             raise
         _fail(line)
-    except KeyboardInterrupt:
-        _fail("interrupted")
+    except signals.Stopped as stop:
+        sys.exit(signals.finish(stop.signum))
+    except KeyboardInterrupt:  # Polars has its own handler while it works
+        sys.exit(signals.finish(signal.SIGINT))
     finally:
         os.environ[DEBUG] = given
+        signals.give_back()
 
 
 def run_dir(ckpt_path: object, default: str) -> str:

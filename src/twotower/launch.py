@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from twotower import results, run
+from twotower import results, run, signals
 from twotower.checkpoints import load_checkpoint
 from twotower.cli import DEBUG, explain
 from twotower.sweep import MARK, exclusive, fingerprint, quoted, read_record, status
@@ -53,6 +53,7 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
     try:
         found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
     except Exception as error:
+        signals.raise_if_asked()  # a process that was asked to end has not failed
         _record_failure(folder, error)
         raise UserError(_line(error)) from None  # travels between processes, which not every exception does
     finally:
@@ -119,12 +120,17 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
     said = ""
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
-        for line in process.stderr or ():
-            if line.startswith("error: "):  # of each of its processes; told once at the end
-                said = line.strip()
-            else:
-                sys.stderr.write(line)
-                said = said if said.startswith("error: ") else line.strip() or said
+        try:
+            for line in process.stderr or ():
+                if line.startswith("error: "):  # of each of its processes; told once at the end
+                    said = line.strip()
+                else:
+                    sys.stderr.write(line)
+                    said = said if said.startswith("error: ") else line.strip() or said
+        except BaseException:  # it saves what it has before it ends
+            process.terminate()
+            process.communicate()
+            raise
     if process.returncode < 0:
         raise ChildProcessError(
             f"the run's process was ended by {signal.Signals(-process.returncode).name}; last words: {said or 'none'}"

@@ -25,6 +25,7 @@ from twotower.models.oracle import Oracle
 from twotower.restoring import CheckedConnector, naming
 from twotower.saved_config import FIXED
 from twotower.sharding import built_for, shard_of
+from twotower.stopping import prepare_to_stop
 from twotower.task import RetrievalTask
 from twotower.types import UserError, check_number
 from twotower.wandb_logger import RunWandbLogger, closing_wandb
@@ -48,6 +49,7 @@ def train(config: DictConfig) -> dict[str, float]:
     logger = _logger(plain, about)
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
+        prepare_to_stop(trainer, run_dir)
         data, task = build(plain, about, trainer)
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
@@ -119,6 +121,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     saved = restore_config(about, saved_config.resolved(config)[0])
     with naming(config.ckpt_path):
         trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+    prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
     if config.clicks is not None:
         check_number("clicks", config.clicks, 0)

@@ -1,7 +1,7 @@
 """Which settings make a run what it is: two runs that agree in all of them differ by their seed alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
@@ -22,6 +22,18 @@ MACHINE = (  # how and where it ran, and what it showed
     "callbacks.speed",
     "callbacks.throughput",
     "callbacks.diagnostics",
+)
+WITHOUT_EFFECT = (  # on a result: a run that differs in these alone need not be run again
+    "paths.cache_dir",
+    "paths.output_dir",
+    "paths.run_dir",
+    "logger",
+    "ckpt_path",
+    "dry",
+    "sweep",
+    "callbacks.progress",
+    "model.sharding",
+    "trainer.enable_progress_bar",
 )
 PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings that say where, whatever they belong to
 
@@ -47,6 +59,16 @@ def flat(config: dict[str, Any], num_processes: int | None = None, repeats: Sequ
 def is_setting(key: str) -> bool:
     """Does the setting called ``key`` make a run another experiment?"""
     return key.split(".")[0] in ROOTS and not key.startswith(MACHINE) and key.split(".")[-1] not in PATHS
+
+
+def key_of(override: str) -> str:
+    """The key of an override as a dotted name: ``model.history`` of ``model/history=gru``."""
+    return override.split("=", 1)[0].lstrip("+~").replace("/", ".").split("@")[0]
+
+
+def is_within(key: str, roots: Iterable[str]) -> bool:
+    """Is the setting called ``key`` one of ``roots``, or a part of one?"""
+    return any(key == root or key.startswith(f"{root}.") for root in roots)
 
 
 def processes(trainer: dict[str, Any]) -> int | None:

@@ -1,33 +1,29 @@
 """What a sweep consists of: the name, folder and state of each run, told without training anything."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from twotower import locks
 from twotower.records import fitting, read_json
+from twotower.settings import WITHOUT_EFFECT, is_within, key_of
 from twotower.types import UserError
 
+DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
 MARK = ".fingerprint"  # in a run's folder: which config it belongs to
 STARTED = ("metrics.json", "failed.json", "checkpoints/last.ckpt")
-WITHOUT_EFFECT = (  # on a run's result: neither in its folder's name nor in its fingerprint
-    "paths",
-    "logger",
-    "ckpt_path",
-    "dry",
-    "sweep",
-    "callbacks.progress",
-    "model.sharding",
-    "trainer.enable_progress_bar",
-)
+NO_AXIS = {  # settings that cannot be varied
+    "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
+    "dry": "dry=true shows the whole sweep: give it one value",
+    "sweep": "one command runs one sweep: give sweep one value",
+}
 LONGEST_NAME = 120
 
 
@@ -58,6 +54,12 @@ class Run(NamedTuple):
         """Value by key."""
         return dict(override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override)
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
+        idle = (override for override in self.overrides if is_within(key_of(override), WITHOUT_EFFECT))
+        return (self.fingerprint, *sorted(idle))
+
 
 def fingerprint(config: DictConfig) -> str:
     """Names the settings that decide a run's result: equal for equal settings, whatever wrote them."""
@@ -68,6 +70,8 @@ def fingerprint(config: DictConfig) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
+    if str(plain.get("paths", {}).get("data_dir", DATA_DIR)).startswith(DATA_DIR):
+        plain.pop("paths", None)  # the machine's own; another folder that is asked for holds other data
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -84,18 +88,49 @@ def status(folder: Path, expected: str) -> str:
     return "failed" if "failed.json" in started else "resume"
 
 
-def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()) -> str:
     """A folder's name: ``seed-0+variant-dat`` of ``seed=0`` and ``variant=dat``, which a later override can hold unquoted.
 
     Args:
         overrides: of one run.
         elsewhere: keys that the sweep's folder tells already.
+        varied: keys that the sweep varies: they are in the name, whatever they are.
 
     Returns:
-        The same name for the same overrides in any order. What such a name cannot tell apart ends in a hash.
+        The same name for the same overrides in any order. What such a name cannot tell apart ends
+        in a hash, of all overrides; a long name tells what is varied alone.
     """
-    kept = sorted(override for override in overrides if not _is_within(_key(override), (*WITHOUT_EFFECT, *elsewhere)))
-    return _file_name("+".join(kept).replace("=", "-"), "\n".join(kept), plain=not any("+" in text for text in kept))
+    left_out = {*elsewhere, "sweep", "dry", "ckpt_path"}
+    kept = []
+    for override in sorted(overrides):
+        key = key_of(override)
+        if key in varied or not (key in left_out or is_within(key, WITHOUT_EFFECT)):
+            kept.append(override)
+    exact = "\n".join(kept)
+    plain = not any("+" in override for override in kept)
+    name = _file_name(_joined(kept), exact, plain)
+    if len(name) <= LONGEST_NAME:
+        return name
+    telling = [override for override in kept if key_of(override) in varied]
+    return _file_name(_joined(telling or kept), exact, plain=False)
+
+
+def find_folder(sweep: Path, overrides: list[str], mark: str, elsewhere: list[str], varied: list[str]) -> Path:
+    """Where a run's results are or will be.
+
+    Args:
+        sweep: the sweep's folder.
+        overrides: of the run.
+        mark: its fingerprint.
+        elsewhere: see :func:`run_name`.
+        varied: see :func:`run_name`.
+    """
+    folder = sweep / run_name(overrides, elsewhere, varied)
+    untold = [text for text in overrides if "data" in varied or not is_within(key_of(text), ["data"])]
+    older = sweep / run_name(untold, elsewhere, varied)  # names once held nothing of a fixed data.*
+    if older != folder and not folder.exists() and status(older, mark) not in ("new", "changed"):
+        return older
+    return folder
 
 
 def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
@@ -106,10 +141,22 @@ def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
         swept: keys with several values, and these.
         data: name of the option ``data=``, unless it is swept.
     """
-    what = sweep or "+".join(sorted(_key(key) for key in swept)) or "single"
+    what = sweep or "+".join(sorted(key_of(key) for key in swept)) or "single"
     if "data" in swept:
         data = swept["data"].replace(",", "+")
-    return _file_name(f"{what}-{data}", what + data, plain=True)
+    name = f"{what}-{data}"
+    return _file_name(name, name, plain=True)
+
+
+def refuse_axes(varied: Iterable[str]) -> None:
+    """Refuse to vary what says how the whole sweep runs.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key in varied:
+        if key in NO_AXIS:
+            raise UserError(f"{key} cannot be varied: {NO_AXIS[key]}")
 
 
 def refuse_twins(runs: list[Run]) -> None:
@@ -118,9 +165,9 @@ def refuse_twins(runs: list[Run]) -> None:
     Raises:
         UserError: naming both.
     """
-    seen: dict[str, Run] = {}
+    seen: dict[tuple[str, ...], Run] = {}
     for run in runs:
-        twin = seen.setdefault(run.fingerprint, run)
+        twin = seen.setdefault(run.identity, run)
         if twin is not run:
             one, other = (" ".join(o for o in r.overrides if o not in s.overrides) for r, s in ((twin, run), (run, twin)))
             raise UserError(
@@ -128,25 +175,10 @@ def refuse_twins(runs: list[Run]) -> None:
             )
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[int]:
-    """Hold the lock of a run's folder; wait for a process that holds it. The system frees it when its holder dies.
-
-    Yields:
-        The open file, which a child process may inherit: then the lock is held until both have ended.
-    """
-    path = folder.parent / ".locks" / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder.name}: another process is at it; waiting for its end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-    finally:
-        os.close(lock)
+def exclusive(folder: Path) -> AbstractContextManager[int]:
+    """Hold the lock of a run's folder, see :func:`twotower.locks.alone`."""
+    waits = f"{folder.name}: another process is at it; waiting for its end"
+    return locks.alone(folder.parent / ".locks" / folder.name, waits, lambda line: print(line, flush=True))
 
 
 def quoted(text: str | Path) -> str:
@@ -189,15 +221,11 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
 
 
 def _kind(overrides: Iterable[str]) -> frozenset[str]:
-    return frozenset(override for override in overrides if not _is_within(_key(override), (*WITHOUT_EFFECT, "seed")))
+    return frozenset(override for override in overrides if not is_within(key_of(override), (*WITHOUT_EFFECT, "seed")))
 
 
-def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~").replace("/", ".").split("@")[0]
-
-
-def _is_within(key: str, roots: Iterable[str]) -> bool:
-    return any(key == root or key.startswith(f"{root}.") for root in roots)
+def _joined(overrides: list[str]) -> str:
+    return "+".join(overrides).replace("=", "-")
 
 
 def _file_name(text: str, exact: str, plain: bool) -> str:

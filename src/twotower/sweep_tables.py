@@ -6,10 +6,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from twotower.sweep import WITHOUT_EFFECT, Run, estimate_seconds, read_record
+from twotower.sweep import Run, estimate_seconds, read_record
 from twotower.wording import printable
 
 STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yellow", "new": "", "unfinished": "yellow"}
+
+
+def print_start(runs: list[Run]) -> None:
+    """Where the runs go, and how many of them are done."""
+    done = sum(run.status == "done" for run in runs)
+    print(f"{_counted(runs)} in {_shown(runs[0].folder.parent)}, {done} done", flush=True)
 
 
 def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
@@ -25,7 +31,7 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     todo = [guess for run, guess in zip(runs, seconds, strict=True) if run.status != "done"]
     console = Console(highlight=False, soft_wrap=True)
     Console().print(table)
-    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(todo)} to run, in {runs[0].folder.parent}")
+    console.print(f"{_counted(runs)}, {len(todo)} to run, in {runs[0].folder.parent}")
     known = [guess for guess in todo if guess is not None]
     if known:
         total = sum(known) / len(known) * len(todo)
@@ -58,6 +64,10 @@ def print_outcome(runs: list[Run], metric: str) -> None:
         console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
 
 
+def _counted(runs: list[Run]) -> str:
+    return f"{len(runs)} run{'s' * (len(runs) > 1)}"
+
+
 def _why(run: Run) -> str:
     return printable(read_record(run.folder / "failed.json").get("error", "failed.json is damaged"))
 
@@ -73,7 +83,7 @@ def _table(runs: list[Run], keys: list[str]) -> Table:
 
 def _varied(runs: list[Run]) -> list[str]:
     """Keys whose value differs between runs; the seed last."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in WITHOUT_EFFECT)
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
     varied = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
     return sorted(varied, key=lambda key: key == "seed")
 

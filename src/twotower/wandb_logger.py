@@ -24,7 +24,6 @@ REFUSED = re.compile(r"returned error (40[0134]\b.*)")
 PLAUSIBLE = re.compile(r"[\w.-]{40,}")
 RUN_ID = re.compile(r"[\w-]{1,128}")
 INTERRUPTED = 255  # W&B shows such a run as killed
-NAME_LIMIT = 128
 MAX_ID = 1000  # bytes
 
 
@@ -76,9 +75,9 @@ class RunWandbLogger(WandbLogger):
         Raises:
             UserError: if W&B refuses the key or the project.
         """
-        group = variant(choices, overrides)[:NAME_LIMIT]
+        group = variant(choices, overrides)
         self._wandb_init["group"] = self._wandb_init["group"] or group
-        self._wandb_init["name"] = self._wandb_init["name"] or f"{group[: NAME_LIMIT - 16]} seed={settings['seed']}"
+        self._wandb_init["name"] = self._wandb_init["name"] or f"{group} seed={settings['seed']}"
         self._wandb_init["tags"] = [choices["model"], choices["data"], *self._wandb_init["tags"]]
         self._wandb_init["config"] = flatten(choices, settings)
         record = Path(self._wandb_init["dir"]) / "wandb" / "run_id"

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import make_data
+from tests.waiting import wait_until
 from twotower.data import store
 from twotower.data.synthetic import Synthetic
 from twotower.types import UserError
@@ -76,19 +76,12 @@ def test_a_cache_in_a_read_only_folder_is_used(tmp_path):
     assert not list((tmp_path / "cache").glob("*.lock"))  # neither lock nor temporary file was tried
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
-
-
 @pytest.mark.slow
 def test_killed_during_preparation(script):
     cache = script.folder / "cache"
     settings = ("data.reader.num_users=60000", "debug=smoke")
     process = script.popen("train", *settings)
-    wait_for(lambda: list(cache.glob(".synthetic-*")))  # it writes now
+    wait_until(lambda: list(cache.glob(".synthetic-*")), process)  # it writes now
     process.kill()
     process.wait()
     assert not [path for path in cache.glob("synthetic-*") if path.is_dir()] and list(cache.glob(".synthetic-*"))

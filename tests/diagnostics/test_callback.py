@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.test_configs import compose_train
 from tests.test_train import SMALL
+from tests.waiting import finish
 from twotower.diagnostics.callback import _key
 from twotower.types import UserError
 
@@ -111,7 +112,7 @@ def test_diagnostics_that_cannot_measure_say_so_once_and_stop(monkeypatch, capsy
 @pytest.mark.slow
 def test_two_processes(script):
     process = script.popen("train", *WITH, "trainer.devices=2", "loss.alignment.momentum=0.9", "hydra.run.dir=run")
-    _, err = process.communicate(timeout=300)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert len(plots(script, "run")) == 4
     rows = columns(script, "run")

@@ -129,7 +129,7 @@ class RetrievalDataModule(pl.LightningDataModule):
                 self._prepare(folder)
         return folder
 
-    def alone(self, folder: Path) -> AbstractContextManager[None]:
+    def alone(self, folder: Path) -> AbstractContextManager[int]:
         """Inside, no other process prepares ``folder``."""
         return waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {self.reader.name}: waiting for it")
 

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from twotower import locks
 
 ByteBar = Callable[[int, int | None], None]
 
@@ -75,16 +76,7 @@ def byte_bar(what: str) -> Iterator[ByteBar]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-@contextmanager
-def waiting_lock(path: Path, message: str) -> Iterator[None]:
-    """One process at a time; says ``message`` where it has to wait."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        Console(stderr=True, highlight=False).print(message, markup=False)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def waiting_lock(path: Path, message: str) -> AbstractContextManager[int]:
+    """One process at a time; where it has to wait it says ``message``, and for whom, see :func:`twotower.locks.alone`."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    return locks.alone(path, message, lambda line: console.print(line, markup=False))

@@ -1,0 +1,123 @@
+"""Locks between processes, which say who holds what one waits for."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from twotower import processes
+from twotower.wording import printable
+
+PAUSE_S = 0.1  # between two attempts
+REMIND_S = 60.0  # between two messages
+LONGEST_COMMAND = 120
+
+
+@contextmanager
+def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Hold the lock file ``path``, and wait for a process that holds it.
+
+    The system frees the lock when its holder ends, however it ends; the file stays. While it is
+    held it says by which process, so that the others can tell whom they wait for. On NFS it works
+    across machines.
+
+    Args:
+        path: of the lock file; its folder is made.
+        waits: what is waited for, such as ``another process is preparing globo: waiting for it``.
+        say: is given ``waits`` with the holder, at once and every minute.
+
+    Yields:
+        The open file, which a child process may inherit: then the lock is held until both have ended.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        _wait(lock, path, waits, say)
+        _sign(lock)
+        try:
+            yield lock
+        finally:
+            _write(lock, "")
+    finally:
+        os.close(lock)
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock file ``path``, and what can be done about it: a clause for a message."""
+    try:
+        record = json.loads(path.read_text())
+        pid, host, since = int(record["pid"]), str(record["host"]), str(record["since"])
+        command = printable(str(record["command"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"an unknown process holds {path}"
+    who = f"process {pid} on {printable(host)} (since {printable(since)}: {command}) holds {path}"
+    if host != socket.gethostname():
+        return who
+    state = processes.state(pid)
+    if state == "gone":  # a process that it has started goes on
+        others = _holding(path)
+        if not others:
+            return who
+        pid = others[0]
+        state = processes.state(pid)
+        who = f"process {pid} on {host} (started by {command}) holds {path}"
+    if state == "stopped":
+        return f"{who}; it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
+    return f"{who}; kill {pid} ends it"
+
+
+def _wait(lock: int, path: Path, waits: str, say: Callable[[str], None]) -> None:
+    said = -REMIND_S
+    while not _try(lock):
+        if time.monotonic() - said >= REMIND_S:
+            said = time.monotonic()
+            say(f"{waits}; {holder(path)}")
+        time.sleep(PAUSE_S)
+
+
+def _try(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _sign(lock: int) -> None:
+    record = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join([Path(sys.executable).name, *sys.argv])[:LONGEST_COMMAND],
+    }
+    _write(lock, json.dumps(record))
+
+
+def _write(lock: int, text: str) -> None:
+    with suppress(OSError):  # on a full disk the lock holds without a name
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text.encode(), 0)
+
+
+def _holding(path: Path) -> list[int]:
+    """Processes of this machine that have ``path`` open and locked, as far as the system tells."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            same = file.readlink() == path.absolute()
+            if same and "FLOCK" in (file.parents[1] / "fdinfo" / file.name).read_text():
+                found.append(int(file.parts[2]))
+        except OSError:  # another user's, or it has ended
+            continue
+    return found
