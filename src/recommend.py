@@ -1,7 +1,11 @@
 """Ask a trained model: python src/recommend.py ckpt_path=<run folder>/checkpoints/best.ckpt user_id=42 k=10."""
 
+import sys
+
 from twotower.cli import command
+from twotower.raw_ids import quote_ids
 from twotower.recommend import recommend
 
 if __name__ == "__main__":
+    sys.argv[1:] = quote_ids(sys.argv[1:])
     command(recommend, "recommend")

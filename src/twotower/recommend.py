@@ -85,14 +85,19 @@ def _question(config: DictConfig) -> tuple[str, Any]:
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, (int, str)) or isinstance(one, bool):
             raise UserError(f"{name}={one} is no id but a number or a switch: put the id into quotes, {name}='\"…\"'")
+        if one == "":
+            raise UserError(f"{name} holds an empty id")
     return name, value
 
 
 def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answer:
-    question = {"user_id": user_id, "known": model.users.find(user_id) is not None}
-    if not question["known"]:
+    row = model.users.find(user_id)
+    question = {"user_id": user_id if row is None else model.users.raw[row], "known": row is not None}
+    if row is None:
         found = model.recommend_history([], config.k, config.seen)
-        note = f"there is no user {user_id} in these data; this is what anybody gets of whom nothing is known: {_policy(model)}"
+        why = model.users.why_not(user_id)
+        reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
+        note = f"{reason}; this is what anybody gets of whom nothing is known: {_policy(model)}"
         return Answer(question, "for a user of whom nothing is known", [note], model.catalogue.clear(), found)
     notes = []
     if not model.trained(user_id):
@@ -112,7 +117,8 @@ def _for_history(model: Retriever, history: list[int | str], config: DictConfig)
         notes.append("this model does not read histories: every new user gets this list, but for what is left out as seen")
     items = model.newcomer(history).items.flip(0)[:NUM_SHOWN]
     found = model.recommend_history(history, config.k, config.seen)
-    return Answer({"history": history, "known": False}, "for a new user", notes, model.catalogue[items.numpy()], found)
+    ids = [model.items.raw[model.items.row(item)] for item in history]
+    return Answer({"history": ids, "known": False}, "for a new user", notes, model.catalogue[items.numpy()], found)
 
 
 def _for_item(model: Retriever, item_id: int | str, config: DictConfig) -> Answer:
@@ -120,7 +126,7 @@ def _for_item(model: Retriever, item_id: int | str, config: DictConfig) -> Answe
     notes = [f"training never saw this item: {_policy(model)}; its features are its own"] if model.catalogue["cold"][row] else []
     called = model.catalogue["title"][row]
     title = f"nearest to item {item_id}{f' ({called})' if called else ''}, by the cosine of item vectors"
-    return Answer({"item_id": item_id, "known": True}, title, notes, None, model.similar(item_id, config.k))
+    return Answer({"item_id": model.items.raw[row], "known": True}, title, notes, None, model.similar(item_id, config.k))
 
 
 def _policy(model: Retriever) -> str:

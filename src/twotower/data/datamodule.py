@@ -145,7 +145,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             store.save(
                 folder, prepared, {"sources": sources, "seconds": time.perf_counter() - started, "stages": dict(stage.seconds)}
             )
-        for remark in frames.remarks:
+        for remark in prepared.meta["remarks"]:
             Console(stderr=True, highlight=False).print(remark, style="yellow", markup=False)
 
     def _sources(self) -> dict[str, list[int]]:

@@ -16,8 +16,9 @@ import polars as pl
 from twotower.data.prepare import Prepared
 from twotower.types import UserError
 
-VERSION = 4  # raise it when files are added or change their meaning
+VERSION = 5  # raise it when files are added or change their meaning
 ENCODING = "encoding."  # begins the names of files that say how a feature was encoded
+UNSEEN = ("remarks", "without_interactions")  # of meta.json: for people alone
 BLOCK = 1 << 24
 SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
 
@@ -148,10 +149,13 @@ def checksum(path: Path) -> int:
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
+    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken.
+
+    What models do not see, remarks and counts of what was left out, is not part of it.
+    """
     arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
     ids = _id_checksums(prepared.tables)
-    meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
+    meta = {name: value for name, value in prepared.meta.items() if name not in UNSEEN}
     return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -162,7 +166,7 @@ def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
-    return [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(tables.items())]
+    return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
