@@ -90,8 +90,9 @@ def _settings(config: DictConfig, size: int) -> Any:
         "history": config.data.history_length > 0,
     }
     data = build_part(settings, "data")
-    if not data.folder.exists():
-        data.reader.write(data.folder)
+    with data.preparation.alone():
+        if not data.folder.exists():
+            data.reader.write(data.folder)
     return OmegaConf.to_container(settings, resolve=True)
 
 
