@@ -341,7 +341,8 @@ AS_NOBODY = """
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from twotower.data.table_files import TextFormat, open_source
+from twotower.data.table_files import open_source
+from twotower.data.table_text import TextFormat
 
 if os.getuid() == 0:
     os.setuid(65534)

@@ -10,9 +10,10 @@ from twotower.data.frames import Frames
 from twotower.data.table_clicks import Wishes, item_categories, makes_sense, read_clicks
 from twotower.data.table_columns import INTERACTIONS, ITEMS, USERS, choose
 from twotower.data.table_features import Side, read_side
-from twotower.data.table_files import Source, TextFormat, open_source
+from twotower.data.table_files import Source, open_source
 from twotower.data.table_paths import find, matches
 from twotower.data.table_report import coverage, report
+from twotower.data.table_text import TextFormat
 from twotower.data.table_values import holds_whole
 from twotower.types import FeatureKind, UserError, check_choice
 

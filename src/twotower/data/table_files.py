@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
-from twotower.data.parse import FIELD, open_csv
+from twotower.data.parse import open_csv
+from twotower.data.shards import Shard, align
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
+from twotower.data.table_text import UNSEEN, TextFormat, find_layout, scan
 from twotower.types import UserError
 
 COMPRESSED = (".gz", ".zst", ".xz")
@@ -16,32 +18,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t"
 TYPED = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow"}
 LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
-UNSEEN = FIELD.decode()  # no text holds it
-
-
-class TextFormat(NamedTuple):
-    """What CSV and its relatives leave open.
-
-    Attributes:
-        separator: between fields; None takes the one of the header line.
-        header: names of the columns of files without a header line; None reads them from the first line.
-        quote: around fields that hold separators; None for files in which quotation marks are ordinary characters.
-        missing: fields that stand for nothing, besides the empty one.
-    """
-
-    separator: str | None
-    header: list[str] | None
-    quote: str | None
-    missing: list[str]
-
-
-class Shard(NamedTuple):
-    """One file. ``first_line`` is the line of its first row, 0 where it has no lines."""
-
-    path: Path
-    frame: pl.LazyFrame
-    schema: dict[str, pl.DataType]
-    first_line: int
 
 
 class Source:
@@ -60,8 +36,9 @@ class Source:
         self.schema = shards[0].schema
         self.path = shards[0].path
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
-        self.is_text = _format(self.path) == "text"
-        self.has_types = _format(self.path) in TYPED.values()
+        kinds = [_format(shard.path) for shard in shards]
+        self.is_text = "text" in kinds
+        self.has_types = all(kind in TYPED.values() for kind in kinds)
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
@@ -104,9 +81,7 @@ class Source:
         try:
             return rows.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise broken(
-                shard.path, _format(shard.path), error, _separator(shard.path, self.text_format), len(shard.schema)
-            ) from error
+            raise broken(shard.path, _format(shard.path), error, shard.separator, len(shard.schema)) from error
 
 
 def not_blank(source: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -128,26 +103,23 @@ def open_source(setting: str, paths: list[Path], text_format: TextFormat, stack:
         UserError: for files that cannot be opened, and shards with different columns.
     """
     shards = [_open(path, text_format, stack, json_as_text) for path in paths]
-    first = shards[0]
-    for shard in shards[1:]:
-        if different := set(first.schema) ^ set(shard.schema):
-            names = ", ".join(sorted(clip(name, 40) for name in different)[:5])
-            raise UserError(
-                f"{first.path} and {shard.path} have different columns (not in both: {names}): give {setting} files of one kind"
-            )
-    return Source(setting, shards, text_format)
+    return Source(setting, align(shards, setting), text_format)
 
 
 def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: bool) -> Shard:
     kind = _format(path)
-    separator = _separator(path, text_format)
+    separator = text_format.separator or SEPARATORS.get(_suffix(path), ",")
+    first_line = 1
     try:
         with path.open("rb") as file:
             start = file.read(4096)
         refuse_wrong_content(path, kind, start)
         unpacked = stack.enter_context(open_csv(path))
         if kind == "text":
-            frame = _scan_text(unpacked, separator, text_format)
+            layout = find_layout(unpacked, text_format, separator)
+            separator = layout.separator
+            first_line = layout.num_before + (1 if text_format.header else 2)
+            frame = scan(unpacked, layout, text_format)
         elif kind == "JSON lines":
             frame = pl.scan_ndjson(unpacked, infer_schema_length=HEAD_ROWS if json_as_text else None)
             if json_as_text:
@@ -157,37 +129,7 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
         schema = dict(frame.collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise broken(path, kind, error, separator, None) from error
-    first_line = {"text": 1 if text_format.header else 2, "JSON lines": 1}.get(kind, 0)
-    return Shard(path, frame, schema, first_line)
-
-
-def _scan_text(path: Path, separator: str, text_format: TextFormat) -> pl.LazyFrame:
-    """Every field as the text that it is, so that no id loses a leading zero; padding around fields is removed."""
-    separator = separator if text_format.separator else _sniff(path, separator)
-    frame = pl.scan_csv(
-        path,
-        separator=separator,
-        has_header=text_format.header is None,
-        new_columns=text_format.header,
-        quote_char=text_format.quote,
-        null_values=["", *text_format.missing],
-        infer_schema=False,
-        glob=False,
-    )
-    names = frame.collect_schema().names()
-    if any(name != name.strip() for name in names):
-        frame = frame.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
-    return frame
-
-
-def _sniff(path: Path, usual: str) -> str:
-    """The separator of the header line: the usual one if it is there, else the most frequent of the others."""
-    lines = pl.scan_csv(
-        path, has_header=False, separator=UNSEEN, quote_char=None, infer_schema=False, encoding="utf8-lossy", glob=False
-    )
-    header = lines.head(1).collect().item() or ""
-    best = max((",", "\t", ";", "|"), key=header.count)
-    return usual if usual in header or best not in header else best
+    return Shard(path, frame, schema, 0 if kind in TYPED.values() else first_line, separator)
 
 
 def _format(path: Path) -> str:
@@ -207,7 +149,3 @@ def _format(path: Path) -> str:
 def _suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return ([suffix for suffix in suffixes if suffix not in COMPRESSED] or [""])[-1]
-
-
-def _separator(path: Path, text_format: TextFormat) -> str:
-    return text_format.separator or SEPARATORS.get(_suffix(path), ",")
