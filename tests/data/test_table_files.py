@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import os
 from datetime import date, datetime, timezone
 
@@ -160,3 +161,49 @@ def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
     with pytest.raises(UserError, match=r"a\.csv is no ordinary file"):
         reader(interactions="a.csv").read(tmp_path)
+
+
+# JSON lines
+
+LINES = [f'{{"user_id":{user},"item_id":{item},"timestamp":{time},"rating":2.5}}' for user, item, time in EXPECTED]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(LINES),
+        "\ufeff" + "\n".join(LINES) + "\n",
+        "\r".join(LINES) + "\r",
+        "\r\n\r\n".join(LINES),
+        "\x1e" + "\n\x1e".join(LINES),
+        ",\n".join(LINES),
+        "\n".join(LINES).replace('"rating":2.5', '"rating":NaN', 1).replace('"rating":2.5', '"rating": -Infinity', 1),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_lines_as_programs_write_them(tmp_path, content, packed):
+    data = gzip.compress(content.encode()) if packed else content
+    frames = read(tmp_path, data, "a.jsonl.gz" if packed else "a.jsonl")
+    assert rows(frames) == EXPECTED
+    value = frames.interactions["value"].to_list()
+    assert value == ([None, None, 2.5] if "NaN" in content else [2.5] * 3)
+
+
+def test_words_in_texts_are_not_mended(tmp_path):
+    (tmp_path / "clicks.csv").write_text(CLICKS)
+    titles = ['a "NaN", b', "[Infinity]: NaN,", "{" * 60]
+    table = [json.dumps({"item": item, "title": title, "size": float("nan")}) for item, title in enumerate(titles, start=10)]
+    (tmp_path / "items.jsonl").write_text("\n".join(table))
+    items = reader(interactions="clicks.csv", items="items.jsonl").read(tmp_path).items
+    assert items["title"].to_list() == titles
+
+
+@pytest.mark.parametrize("nested", ["[" * 60 + "]" * 60, '{"a":' * 500 + "1" + "}" * 500, "[" * 100_000, '[[],{"a":' * 100_000])
+@pytest.mark.parametrize("name", ["interactions", "items"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_deep_nesting_is_refused_by_line(tmp_path, nested, name, packed):
+    (tmp_path / "clicks.csv").write_text(CLICKS)
+    content = LINES[0] + "\n\n" + LINES[1].replace("2.5", nested)
+    (tmp_path / f"a.jsonl{'.gz' * packed}").write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    with pytest.raises(UserError, match=r"a\.jsonl\S* line 3 holds lists or objects nested more than 50 deep: remove"):
+        reader(**{"interactions": "clicks.csv", name: f"a.jsonl{'.gz' * packed}"}).read(tmp_path)

@@ -106,8 +106,8 @@ def _bad_json(file: IO[bytes], separator: str, width: int | None) -> str | None:
             return "is one list: write one object per line, jq -c '.[]' OLD > NEW.jsonl"
         try:
             value = json.loads(line) if line.strip() else {}
-        except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deep"
             return f"line {number:,} is no JSON ({reason}): {clip(line.decode(errors='replace'), 40)!r}; mend or remove it"
         if not isinstance(value, dict):
             return f"line {number:,} is no JSON object: mend or remove it"

@@ -10,6 +10,7 @@ import polars as pl
 from twotower.data.parse import open_csv
 from twotower.data.shards import Shard, align
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
+from twotower.data.table_json import readable
 from twotower.data.table_text import UNSEEN, TextFormat, find_layout, scan
 from twotower.types import UserError
 
@@ -121,6 +122,7 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
             first_line = layout.num_before + (1 if text_format.header else 2)
             frame = scan(unpacked, layout, text_format)
         elif kind == "JSON lines":
+            unpacked = readable(unpacked, path, stack)
             frame = pl.scan_ndjson(unpacked, infer_schema_length=HEAD_ROWS if json_as_text else None)
             if json_as_text:
                 frame = pl.scan_ndjson(unpacked, schema=dict.fromkeys(frame.collect_schema(), pl.String))

@@ -54,10 +54,8 @@ def find_layout(path: Path, text_format: TextFormat, usual: str) -> Layout:
         text_format: what is known of it.
         usual: the separator that the name of the file suggests.
     """
-    lines = _first_lines(path, "\n")
-    line_end = "\n"
-    if lines and "\r" in lines[0].rstrip("\r"):  # one line with all of the file: ends of an old Mac
-        lines, line_end = _first_lines(path, "\r"), "\r"
+    line_end = line_end_of(path)
+    lines = _first_lines(path, line_end)
     lines = [line.lstrip("\ufeff").rstrip("\r") for line in lines]
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
     first = 1 if stated else 0
@@ -96,7 +94,13 @@ def scan(path: Path, layout: Layout, text_format: TextFormat) -> pl.LazyFrame:
     return frame
 
 
-def _first_lines(path: Path, line_end: str) -> list[str]:
+def line_end_of(path: Path) -> str:
+    """The last character of the line ends: a carriage return in files of an old Mac, whose first line would be all of them."""
+    lines = _first_lines(path, "\n", 1)
+    return "\r" if lines and "\r" in lines[0].rstrip("\r") else "\n"
+
+
+def _first_lines(path: Path, line_end: str, num: int = MAX_PREAMBLE) -> list[str]:
     lines = pl.scan_csv(
         path,
         has_header=False,
@@ -108,7 +112,7 @@ def _first_lines(path: Path, line_end: str) -> list[str]:
         encoding="utf8-lossy",
         glob=False,
     )
-    return lines.head(MAX_PREAMBLE).collect()["line"].fill_null("").to_list()
+    return lines.head(num).collect()["line"].fill_null("").to_list()
 
 
 def _separator_of(line: str, usual: str) -> str:
