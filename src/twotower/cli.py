@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -186,5 +186,5 @@ def _quiet() -> None:
 
 
 def _fail(line: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(line)}")
+    PlainConsole(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {line}"))
     sys.exit(1)

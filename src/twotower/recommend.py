@@ -1,6 +1,7 @@
 """One question to a trained model, answered as a table or as JSON: what ``src/recommend.py`` does."""
 
 import json
+import re
 import sys
 from contextlib import redirect_stdout
 from typing import Any, NamedTuple
@@ -8,14 +9,16 @@ from typing import Any, NamedTuple
 import polars as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.retriever import Retriever, from_checkpoint
+from twotower.terminal import PlainConsole
 from twotower.types import UserError, check_choice
+from twotower.wording import printable
 
 ASKED = ("user_id", "item_id", "history")
+UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")  # JSON escapes those below a blank itself
 NUM_SHOWN = 10  # of a user's last items
 POLICIES = {
     "mean": "the mean of all trained ids",
@@ -144,14 +147,16 @@ def _print_json(model: Retriever, answer: Answer) -> None:
         "history": history,
         "found": answer.found.to_dicts(),
     }
-    print(json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False, indent=1))
+    text = json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False, indent=1)
+    # what a terminal would obey is written as JSON's escapes, so that the text stays what it is
+    print(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _print_tables(model: Retriever, answer: Answer) -> None:
-    console = Console(highlight=False)
-    console.print(model.name, style="bold", markup=False)
+    console = PlainConsole()
+    console.print(model.name, style="bold")
     for note in answer.notes:
-        console.print(note, style="yellow", markup=False)
+        console.print(note, style="yellow")
     if answer.history is not None and len(answer.history):
         _print_table(console, "last items, the latest first", answer.history.drop("cold"))
     _print_table(console, answer.title, answer.found)
@@ -161,7 +166,7 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
 
 def _print_table(console: Console, title: str, rows: pl.DataFrame) -> None:
     """Columns that hold nothing are left out."""
-    console.print(f"\n{title}", style="bold", markup=False)
+    console.print(f"\n{title}", style="bold")
     table = Table(pad_edge=False)
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
@@ -177,4 +182,4 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "seen":
         return "seen" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from twotower import files
+from twotower.terminal import PlainConsole
 
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
@@ -40,7 +40,7 @@ def print_table(record: dict[str, Any], where: Path) -> None:
             found = dict(zip(names, values, strict=True))
             cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
         table.add_row(metric, *cells)
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:

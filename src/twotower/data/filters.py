@@ -122,7 +122,10 @@ def filter_interactions(coded: pl.DataFrame, filters: Filters) -> tuple[pl.DataF
     kept = coded
     if filters.min_value is not None:
         if "value" not in coded.columns:
-            raise UserError(f"data.min_value={filters.min_value} needs ratings, and these data have none: set it to null")
+            raise UserError(
+                f"data.min_value={filters.min_value} needs ratings, and no column was recognised as one: of a table of your own, "
+                "name it, data.reader.columns.value=<column>; else set data.min_value=null"
+            )
         kept = kept.filter(pl.col("value") >= filters.min_value)
         dropped[f"rated below {filters.min_value:g}"] = len(coded) - len(kept)
     if not _is_sorted(kept):

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from twotower.data import store
 from twotower.data.frames import Reader, WithoutFiles
 from twotower.data.prepare import Options, Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
 from twotower.files import recover_folder
+from twotower.terminal import PlainConsole
 from twotower.wording import printable
 
 STAGES = ("reading", "checking", "ids", "filters", "split", "features", "writing")
@@ -124,4 +123,4 @@ class Preparation:
 def _tell(text: str, soft_wrap: bool = False) -> None:
     """On standard error; a remark may have several lines."""
     lines = "\n".join(map(printable, text.split("\n")))
-    Console(stderr=True, highlight=False).print(lines, style="yellow", markup=False, soft_wrap=soft_wrap)
+    PlainConsole(stderr=True).print(lines, style="yellow", soft_wrap=soft_wrap)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from twotower.terminal import PlainConsole
 
 ByteBar = Callable[[int, int | None], None]
 
@@ -32,8 +33,14 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
         self._current = ""
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=PlainConsole(stderr=True), transient=True)
         self._task = self._progress.add_task(f"preparing {what}", total=len(stages))
 
     def __enter__(self) -> "Stages":
@@ -62,7 +69,7 @@ class Stages:
 @contextmanager
 def byte_bar(what: str) -> Iterator[ByteBar]:
     """A bar on standard error where that is a terminal; call it with the bytes done and the total, None where unknown."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -82,7 +89,7 @@ def waiting_lock(path: Path, message: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        Console(stderr=True, highlight=False).print(message, markup=False)
+        PlainConsole(stderr=True).print(message)
         lock.acquire()
     try:
         yield

@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from twotower.data.card.console import show
 from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
 
@@ -45,11 +44,11 @@ def describe(data: RetrievalDataModule, name: str, force: bool, output: str | No
     picture = io.BytesIO()
     draw(figures, card.curves, prepared.meta["times"]).savefig(picture, format="png")
     files = {"card.json": json.dumps(figures, indent=1).encode() + b"\n", "card.png": picture.getvalue()}
-    console = Console(highlight=False)
+    console = PlainConsole()
     show(figures, console)
     console.print("\nprepared data, there already:" if was_there else "\nprepared data:", style="bold")
     for path in [folder, *_write(files, folder, output)]:
-        console.print(str(path), markup=False, soft_wrap=True)
+        console.print(str(path), soft_wrap=True)
     return figures
 
 
