@@ -78,7 +78,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
         self.options.check()
         rows.check_mask_seen(mask_seen)
-        self.preparation = Preparation(reader, self.options, Path(data_dir), Path(cache_dir))
+        self.data_dir = Path(data_dir)
+        self.preparation = Preparation(reader, self.options, self.data_dir, Path(cache_dir))
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window
