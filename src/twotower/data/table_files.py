@@ -61,7 +61,7 @@ class Source:
         self.path = shards[0].path
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
         self.is_text = _format(self.path) == "text"
-        self.has_types = _format(self.path) in TYPED.values()
+        self.is_json = _format(self.path) == "JSON lines"
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
