@@ -1,6 +1,7 @@
 """The user's table of interactions: compact columns, and each surprise named with its line."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import NamedTuple
 
 import polars as pl
@@ -17,6 +18,7 @@ from twotower.data.table_values import (
     compact,
     id_readings,
     is_made_decimal,
+    made_whole,
     numbers,
 )
 from twotower.types import UserError
@@ -26,6 +28,7 @@ PARTS |= {"test": 2, "testing": 2, "2": 2}
 LOST = "_lost"  # ends the names of columns that mark the values which parsing would lose
 INCOMPLETE = "rows without user, item or time"
 MAX_BEHAVIOURS = 255
+LONG = 17  # digits that tell all floats apart
 
 
 class Wishes(NamedTuple):
@@ -110,6 +113,8 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     unit = wishes.time_unit or "order"
     if told:
         clock = next(clock for clock in told if clock.reading is chosen["time"])
+        if frame["time"].dtype.is_float():
+            _refuse_ties(source, roles["time"], clock.reading)
         times, unit = coarsen(frame["time"], clock)
         frame = frame.with_columns(time=times)
     else:
@@ -148,7 +153,7 @@ def item_categories(source: Source, roles: dict[str, str], item: Reading, id_typ
 
     pairs = source.collect(count)
     if is_made_decimal(pairs["category"]):
-        pairs = pairs.with_columns(pl.col("category").str.strip_suffix(".0"))
+        pairs = pairs.with_columns(made_whole(pl.col("category")))
     return most_frequent(pairs.group_by("item", "category").agg(num=pl.col("len").sum()))
 
 
@@ -169,7 +174,7 @@ def _readings(
     readings = {}
     for side in ("user", "item"):
         column = known(source, roles[side])
-        readings[side] = id_readings(column, whole_elsewhere[side], source.is_json)
+        readings[side] = id_readings(column, whole_elsewhere[side])
     if told:
         readings["time"] = [clock.reading for clock in told]
     raw = {role: pl.col(column) for role, column in roles.items()}
@@ -229,6 +234,8 @@ def _keep_behaviours(
         )
     counts = frame["behaviour"].value_counts(sort=True).drop_nulls()
     names = counts["behaviour"].cast(pl.String).to_list()
+    if wanted is None and not names:
+        return frame.drop("behaviour"), (), []
     if wanted is None:
         shares = ", ".join(f"{name} {count / len(frame):.1%}" for name, count in zip(names[:6], counts["count"], strict=False))
         said = [
@@ -237,7 +244,7 @@ def _keep_behaviours(
         ]
         return frame.drop("behaviour"), (), said if len(names) > 1 else []
     if unknown := [name for name in wanted if name not in names]:
-        listed = ", ".join(clip(name, 30) for name in names[:8])
+        listed = ", ".join(clip(name, 30) for name in names[:8]) or "none"
         raise UserError(
             f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} {unknown[0]}; there are {listed}"
         )
@@ -261,6 +268,25 @@ def _refuse_lost_values(source: Source, column: str, role: str, lost: pl.Series,
         "part": f"none of train, val and test: mend it, or {other}",
     }
     raise UserError(f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is {cure[role]}")
+
+
+def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
+    """Refuse different times that one number stands for, because they have more digits than it holds."""
+    if source.schema[column] != pl.String:
+        return
+    is_long = pl.col(column).str.len_chars() > LONG
+    if source.collect(lambda rows: rows.select(column).filter(is_long).head(1)).is_empty():
+        return
+    pairs = source.collect(lambda rows: rows.select(text=column, number=reading.values).unique()).unique()
+    equal = pairs.drop_nulls().group_by("number").agg("text").filter(pl.col("text").list.len() > 1)
+    for texts in equal["text"].to_list():
+        values = {Decimal(text.replace(",", ".")): text for text in texts}
+        if len(values) > 1:
+            one, two = list(values.values())[:2]
+            raise UserError(
+                f"{source.path} column {column}: {clip(one, 40)!r} and {clip(two, 40)!r} have more digits than can be told "
+                "apart: write them as whole numbers of a smaller unit, or set data.reader.columns.time to another column"
+            )
 
 
 def _refuse_gap(source: Source, passing: Callable[[pl.LazyFrame], pl.LazyFrame], role: str, values: pl.Series) -> None:

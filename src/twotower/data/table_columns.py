@@ -73,7 +73,7 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
         suitable = [name for name in found if _suits(role, source.schema[name])]
         if suitable:
             chosen[role] = suitable[0]
-        elif role in needed and found:
+        elif found and role in (*needed, "time"):  # else the order would silently be that of the file
             _refuse_type(source, role, found[0])
         elif role in needed:
             near = _nearest(role, names) or _nearest(f"{role}_id", names)
@@ -91,7 +91,7 @@ def describe(dtype: pl.DataType) -> str:
     """What a column of a type that is not text, number or date holds, for people."""
     found = next((words for kind, words in HOLDS.items() if dtype == kind), "values of an unknown type")
     if isinstance(dtype, pl.List) and dtype.inner.is_float():
-        found = "vectors of numbers"
+        found = "vectors"
     return f"{found} ({dtype.base_type().__name__.lower()})"
 
 
@@ -110,9 +110,9 @@ def _refuse_type(source: Source, role: str, name: str) -> None:
     if _suits(role, dtype):
         return
     cure = f"set {setting_of(source)}.{role} to another column"
-    if isinstance(dtype, pl.List) and role != "time":
+    if isinstance(dtype, pl.List) and role in ("user", "item"):
         cure += f", or write one row per {role}"
-    elif dtype.is_nested():
+    elif dtype.is_nested() and not isinstance(dtype, pl.List):
         cure += ", or write the field that is meant as a column of its own"
     elif dtype == pl.Binary:
         cure += ", or write it as text"

@@ -18,6 +18,7 @@ from twotower.data.table_values import (
     id_readings,
     is_list_of_labels,
     is_made_decimal,
+    made_whole,
     numbers,
 )
 from twotower.types import FeatureKind, UserError
@@ -96,8 +97,8 @@ def read_side(
         column = column_of(table[name], declared.get(name), list_separator, is_category=name == roles.get("category"))
         if column.kind is None and name in declared:
             raise UserError(
-                f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} is "
-                f"{column.meaning}; take it out of that setting, or change the column"
+                f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} holds "
+                f"{describe(table[name].dtype)}: take it out of that setting, or change the column"
             )
         if name == roles.get("category"):
             columns |= _category(table[name], column)
@@ -120,7 +121,7 @@ def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: s
     """What a column is: declared, or judged by all of its values."""
     raw, dtype = pl.col(column.name), column.dtype
     values = column.drop_nulls()
-    if is_list_of_labels(dtype):
+    if is_list_of_labels(dtype) and declared in (None, "multi"):
         return Column("multi", raw.cast(pl.List(pl.String)), "list feature")
     if not has_text(dtype) and dtype != pl.Duration:
         return Column(None, raw, f"left out: {describe(dtype)}")
@@ -166,7 +167,7 @@ def _label(raw: pl.Expr, values: pl.Series) -> pl.Expr:
     if isinstance(values.dtype, pl.Duration):
         return as_text(raw.dt.total_seconds(fractional=True), pl.Float64())
     text = as_text(raw, values.dtype)
-    return text.str.strip_suffix(".0") if is_made_decimal(values) else text
+    return made_whole(text) if is_made_decimal(values) else text
 
 
 def _parts(text: pl.Expr, list_separator: str | None) -> pl.Expr:
@@ -243,7 +244,7 @@ def _ids(source: Source, table: pl.DataFrame, column: str) -> pl.Series:
     if missing.any():
         where, _ = source.locate(partial(not_blank, source), missing.arg_max() or 0)
         raise UserError(f"{where} has no {column} ({missing.sum():,} in all): fill or remove such rows")
-    for reading in id_readings(table[column], True, source.is_json):
+    for reading in id_readings(table[column], True):
         ids, lost = table.select(ids=reading.values, lost=reading.lost)
         if not lost.any():
             return ids

@@ -151,7 +151,9 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
         elif kind == "JSON lines":
             frame = pl.scan_ndjson(unpacked, infer_schema_length=HEAD_ROWS if json_as_text else None)
             if json_as_text:
-                frame = pl.scan_ndjson(unpacked, schema=dict.fromkeys(frame.collect_schema(), pl.String))
+                inferred = frame.collect_schema()
+                schema = {name: dtype if _is_deep(dtype) else pl.String() for name, dtype in inferred.items()}
+                frame = pl.scan_ndjson(unpacked, schema=schema)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
         schema = dict(frame.collect_schema())
@@ -159,6 +161,11 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
         raise broken(path, kind, error, separator, None) from error
     first_line = {"text": 1 if text_format.header else 2, "JSON lines": 1}.get(kind, 0)
     return Shard(path, frame, schema, first_line)
+
+
+def _is_deep(dtype: pl.DataType) -> bool:
+    """Lists of lists or objects, which cannot be read as text."""
+    return isinstance(dtype, pl.List) and isinstance(dtype.inner, (pl.List, pl.Struct))
 
 
 def _scan_text(path: Path, separator: str, text_format: TextFormat) -> pl.LazyFrame:

@@ -1,16 +1,24 @@
 """Columns of every format as plain values: text without padding, and one form of what is missing."""
 
+import ast
 import json
 import re
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 
-from twotower.data.table_files import HEAD_ROWS, Shard, Source, not_blank
+from twotower.data.table_files import HEAD_ROWS, Shard, Source
 from twotower.data.table_values import as_text, has_text
+from twotower.types import UserError
 
+SAMPLE = 100  # values that tell what text and binary data stand for
+MAX_LITERAL = 10_000  # longer text is no list of labels
 UUID_BYTES = 16
 UUID_PARTS = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # start and length in 32 hexadecimal digits
+VECTOR = re.compile(r"\[[-+.,\deE\s]*\d\.[-+.,\deE\s]*\]")  # as JSON, Python and NumPy write one
+QUOTED = r""""[^"]*"|'[^']*'|[^\s,'"\[\]]+"""  # an element of a Python list
+TEXT_KINDS = ("list", "python list", "vector", "object")
+WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 
 
 def plain(source: Source, missing: list[str]) -> Source:
@@ -18,17 +26,18 @@ def plain(source: Source, missing: list[str]) -> Source:
 
     Null, NaN, empty text, blanks and the words of ``missing`` become null, also in lists. Blanks
     around text are removed. Categories and enumerations become text, arrays lists, and binary
-    data that hold text or UUIDs become that text. In JSON lines, whose values are read as text,
-    lists become lists again, and objects structs, which no role takes for text.
+    data that hold text or UUIDs that text. Text that holds lists or objects, as JSON lines and
+    the CSV files of pandas have them, becomes lists or structs, so that it is not taken for text.
+    Columns that differ in type between shards get one type.
 
     Args:
         source: a table as its files give it.
         missing: words that stand for a missing value, whatever the type of the column.
     """
     words = [str(word).strip() for word in missing]
-    special = {name: _special(source, name) for name in source.schema}
+    special = _special(source)
     shards = [_plain_shard(shard, words, special) for shard in source.shards]
-    return Source(source.setting, shards, source.text_format)
+    return Source(source.setting, _alike(shards), source.text_format)
 
 
 def known(source: Source, column: str) -> pl.Series:
@@ -39,11 +48,17 @@ def known(source: Source, column: str) -> pl.Series:
     return source.collect(lambda rows: rows.select(column).drop_nulls().head(HEAD_ROWS))[column]
 
 
-def _plain_shard(shard: Shard, words: list[str], special: dict[str, str | None]) -> Shard:
+def _plain_shard(shard: Shard, words: list[str], special: dict[str, str]) -> Shard:
     columns = []
     for name, dtype in shard.schema.items():
-        column, dtype = _decoded(pl.col(name), dtype, special[name])
+        column = pl.col(name)
+        if dtype in (pl.String, pl.Binary) and name in special:
+            column, dtype = _decoded(column, special[name])
         columns.append(_plain(column, dtype, words).alias(name))
+    return _with(shard, columns)
+
+
+def _with(shard: Shard, columns: list[pl.Expr]) -> Shard:
     frame = shard.frame.with_columns(columns)
     return shard._replace(frame=frame, schema=dict(frame.collect_schema()))
 
@@ -69,7 +84,7 @@ def _plain(column: pl.Expr, dtype: pl.DataType, words: list[str]) -> pl.Expr:
     return column
 
 
-def _decoded(column: pl.Expr, dtype: pl.DataType, special: str | None) -> tuple[pl.Expr, pl.DataType]:
+def _decoded(column: pl.Expr, special: str) -> tuple[pl.Expr, pl.DataType]:
     """A column that holds more than its type says, see :func:`_special`."""
     if special == "text":
         return column.cast(pl.String), pl.String()
@@ -77,31 +92,50 @@ def _decoded(column: pl.Expr, dtype: pl.DataType, special: str | None) -> tuple[
         digits = column.bin.encode("hex")
         parts = [digits.str.slice(start, length) for start, length in UUID_PARTS]
         return pl.concat_str(parts, separator="-"), pl.String()
-    if special == "list":
-        lists = pl.when(column.str.starts_with("[")).then(column)
-        single = pl.when(column.is_not_null()).then(pl.concat_list(column))
-        several = lists.str.json_decode(pl.List(pl.String))
-        return pl.coalesce(several, single), pl.List(pl.String)
     if special == "object":
-        return pl.struct(column), pl.Struct({"object": pl.String})
-    return column, dtype
+        return pl.struct(column), pl.Struct({"text": pl.String})
+    labels = pl.List(pl.String())
+    is_list = column.str.starts_with("[")
+    single = pl.when(column.is_not_null()).then(pl.concat_list(column))
+    if special == "vector":
+        return pl.when(is_list).then(single).cast(pl.List(pl.Float64), strict=False), pl.List(pl.Float64())
+    if special == "list":
+        several = pl.when(is_list).then(column).str.json_decode(labels)
+    else:
+        elements = column.str.extract_all(QUOTED)
+        several = pl.when(is_list).then(elements.list.eval(pl.element().str.strip_chars("'\"")))
+    return pl.coalesce(several, single), labels
 
 
-def _special(source: Source, name: str) -> str | None:
-    """``text`` or ``uuid`` for such binary data, ``list`` or ``object`` for such JSON."""
-    dtype = source.schema[name]
-    if dtype != pl.Binary and not (source.is_json and dtype == pl.String):
-        return None
-    rows = source.collect(lambda rows: not_blank(source, rows).select(name).drop_nulls().head(100))
-    values = rows[name].to_list()
-    if not values:
-        return None
-    if dtype == pl.Binary:
-        if all(_is_text(value) for value in values):
-            return "text"
-        return "uuid" if all(len(value) == UUID_BYTES for value in values) else None
-    kinds = [_json_kind(value) for value in values]
-    return max(("list", "object", None), key=kinds.count)
+def _special(source: Source) -> dict[str, str]:
+    """Columns of which most of the first values say more than their type.
+
+    Binary data may be ``text`` or ``uuid``. Text may hold a JSON ``list``, a ``python list``, a
+    ``vector`` of numbers, or an ``object``, which stands for everything that is nested deeper.
+    """
+    kinds: dict[str, str] = {}
+    try:
+        head = source.head()
+    except UserError:  # whoever reads the table says it, once its columns are known
+        return kinds
+    for name, dtype in head.schema.items():
+        values = head[name].drop_nulls().head(SAMPLE).to_list() if dtype in (pl.Binary, pl.String) else []
+        if not values:
+            continue
+        if dtype == pl.Binary:
+            kind = _kind_of_bytes(values)
+        else:
+            found = [_kind_of_text(value.strip()) for value in values]
+            kind = next((kind for kind in TEXT_KINDS if 2 * found.count(kind) > len(found)), None)
+        if kind is not None:
+            kinds[name] = kind
+    return kinds
+
+
+def _kind_of_bytes(values: list[bytes]) -> str | None:
+    if all(_is_text(value) for value in values):
+        return "text"
+    return "uuid" if all(len(value) == UUID_BYTES for value in values) else None
 
 
 def _is_text(value: bytes) -> bool:
@@ -111,11 +145,46 @@ def _is_text(value: bytes) -> bool:
         return False
 
 
-def _json_kind(text: str) -> str | None:
-    if not text.startswith(("[", "{")):
+def _kind_of_text(text: str) -> str | None:
+    if not text.startswith(("[", "{")) or not text.endswith(("]", "}")):
         return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return "list" if isinstance(value, list) else "object"
+    if VECTOR.fullmatch(text):
+        return "vector"
+    for kind, parse in (("list", json.loads), ("python list", ast.literal_eval)):
+        try:
+            value: Any = parse(text[:MAX_LITERAL])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and not any(isinstance(element, (list, dict, tuple)) for element in value):
+            return kind
+        return "object"
+    return None
+
+
+def _alike(shards: list[Shard]) -> list[Shard]:
+    """Shards whose columns have the same types."""
+    changed: list[list[pl.Expr]] = [[] for _ in shards]
+    for name in shards[0].schema:
+        dtypes = [shard.schema[name] for shard in shards]
+        if len(set(dtypes)) > 1:
+            for columns, dtype in zip(changed, dtypes, strict=True):
+                columns.append(_as_common(pl.col(name), dtype, dtypes).alias(name))
+    return [_with(shard, columns) if columns else shard for shard, columns in zip(shards, changed, strict=True)]
+
+
+def _as_common(column: pl.Expr, dtype: pl.DataType, dtypes: list[pl.DataType]) -> pl.Expr:
+    """A column in the type that all of ``dtypes`` can have without a loss: in doubt text."""
+    some = [other for other in dtypes if other != pl.Null]
+    if len(set(some)) == 1:
+        return column.cast(some[0])
+    if all(other.is_integer() and other not in WIDE for other in some):
+        return column.cast(pl.Int64)
+    if all(isinstance(other, (pl.Date, pl.Datetime)) for other in some):
+        if isinstance(dtype, pl.Datetime) and dtype.time_zone:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        units = [other.time_unit if isinstance(other, pl.Datetime) else "ms" for other in some]
+        finest = next(unit for unit in ("ns", "us", "ms") if unit in units)
+        return column.cast(pl.Datetime(finest))
+    if isinstance(dtype, pl.List) and all(isinstance(other, pl.List) for other in some):
+        return column.cast(pl.List(pl.String))
+    return as_text(column, dtype) if has_text(dtype) else column

@@ -83,6 +83,7 @@ def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: st
     if time_format or (unit is None and dtype == pl.String and not _mostly_numbers(values)):
         return _dates(path, values, time_format)
     found = values.cast(pl.Float64, strict=False).drop_nulls()
+    found = found.filter(found.is_finite())
     if unit is None and len(found) == len(values) and _are_compact_dates(values):
         return _dates(path, values.cast(pl.String), "%Y%m%d")
     return _counts(raw, dtype, unit or _unit(found))

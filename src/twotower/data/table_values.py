@@ -9,7 +9,11 @@ MANTISSA: dict[type[pl.DataType], int] = {
     pl.Float32: 24,
     pl.Float64: 53,
 }  # bits: whole numbers beyond them lose digits
-NESTED_JSON = r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\])$'
+NO_ID = (
+    r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\]'  # JSON
+    r"|[+-]?\d(\.\d+)?[eE]\+\d+)$"  # what spreadsheets make of long numbers: digits are lost
+)
+MADE_DECIMAL = r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
 GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # 1,234 may be a thousand or a little more than one
 
 
@@ -59,29 +63,27 @@ def as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return text
 
 
-def id_readings(column: pl.Series, may_be_whole: bool, is_json: bool) -> list[Reading]:
+def id_readings(column: pl.Series, may_be_whole: bool) -> list[Reading]:
     """How ids can be read: as whole numbers if all of them are, else as the text that they are.
 
     Args:
         column: values that are known, by which the readings are chosen.
         may_be_whole: no other table has ids of this side that are not whole numbers.
-        is_json: text may be a nested value, which is no id.
     """
     raw, dtype = pl.col(column.name), column.dtype
     text = as_text(raw, dtype)
     lost = pl.lit(False)
     if dtype.is_float():
         lost = (raw.abs() >= 2 ** MANTISSA[type(dtype)]).fill_null(False)
-    elif is_json and dtype == pl.String:
-        lost = raw.str.contains(NESTED_JSON).fill_null(False)
+    elif dtype == pl.String:
+        lost = raw.str.contains(NO_ID).fill_null(False)
     readings = []
     if is_made_decimal(column):
-        stem = text.str.strip_suffix(".0")
-        has_none = lost | ~raw.str.ends_with(".0").fill_null(True)
-        meaning = "whole numbers that were written with .0"
+        other = lost | ~raw.str.contains(MADE_DECIMAL).fill_null(True)
+        meaning = "whole numbers, written as 5.0"
         if may_be_whole:
-            readings.append(_whole(stem, has_none, meaning))
-        readings.append(Reading(stem, has_none, meaning))
+            readings.append(_whole(made_whole(text), other, meaning))
+        readings.append(Reading(made_whole(text), other, meaning))
     if may_be_whole and (dtype.is_numeric() or dtype == pl.String):
         readings.append(_whole(text, lost))
     return [*readings, Reading(text, lost)]
@@ -94,8 +96,13 @@ def _whole(text: pl.Expr, lost: pl.Expr, meaning: str = "") -> Reading:
 
 
 def is_made_decimal(values: pl.Series) -> bool:
-    """Is all text ``5.0``, as pandas writes whole numbers of a column with gaps?"""
-    return values.dtype == pl.String and len(values) > 0 and bool(values.str.contains(r"^-?\d+\.0$").all())
+    """Is all text ``5.0`` or ``5.00``, whole numbers that their writer took for decimal ones?"""
+    return values.dtype == pl.String and len(values) > 0 and bool(values.str.contains(MADE_DECIMAL).all())
+
+
+def made_whole(text: pl.Expr) -> pl.Expr:
+    """``5`` of ``5.0``; see :func:`is_made_decimal`."""
+    return text.str.replace(r"\.0+$", "")
 
 
 def compact(ids: pl.Series) -> pl.Series:
