@@ -173,7 +173,7 @@ def _label(raw: pl.Expr, values: pl.Series) -> pl.Expr:
 def _parts(text: pl.Expr, list_separator: str | None) -> pl.Expr:
     if list_separator is None:
         return pl.concat_list(text).list.drop_nulls()
-    parts = text.str.split(list_separator).list.eval(pl.element().str.strip_chars())
+    parts = text.str.split(list_separator).list.agg(pl.element().str.strip_chars())
     return parts.list.filter(pl.element() != "")
 
 

@@ -177,7 +177,6 @@ def _scan_text(path: Path, separator: str, text_format: TextFormat) -> pl.LazyFr
         has_header=text_format.header is None,
         new_columns=text_format.header,
         quote_char=text_format.quote,
-        null_values=["", *text_format.missing],
         infer_schema=False,
         glob=False,
     )

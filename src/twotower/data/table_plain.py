@@ -72,7 +72,7 @@ def _plain(column: pl.Expr, dtype: pl.DataType, words: list[str]) -> pl.Expr:
         return _plain(column.arr.to_list(), pl.List(dtype.inner), words)
     if isinstance(dtype, pl.List) and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
         inner = cast(pl.DataType, dtype.inner)
-        return column.list.eval(_plain(pl.element(), inner, words).drop_nulls())
+        return column.list.agg(_plain(pl.element(), inner, words).drop_nulls())
     if dtype == pl.String:
         text = column.str.strip_chars()
         return pl.when(~text.is_in(["", *words])).then(text)
@@ -103,7 +103,7 @@ def _decoded(column: pl.Expr, special: str) -> tuple[pl.Expr, pl.DataType]:
         several = pl.when(is_list).then(column).str.json_decode(labels)
     else:
         elements = column.str.extract_all(QUOTED)
-        several = pl.when(is_list).then(elements.list.eval(pl.element().str.strip_chars("'\"")))
+        several = pl.when(is_list).then(elements.list.agg(pl.element().str.strip_chars("'\"")))
     return pl.coalesce(several, single), labels
 
 

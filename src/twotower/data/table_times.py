@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from twotower.data.frames import TimeUnit
-from twotower.data.table_values import Reading, with_point
+from twotower.data.table_values import Reading, as_text, with_point
 from twotower.types import UserError
 
 FORMATS = (
@@ -33,9 +33,9 @@ NAMES = {
     "us": "microseconds since 1970",
     "ns": "nanoseconds since 1970",
 }
-DIGITS = {"s": 9, "ms": 6, "us": 3}  # after the point, down to nanoseconds
+DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # after the point, down to nanoseconds
 FINER: dict[TimeUnit, TimeUnit] = {"s": "ms", "ms": "us", "us": "ns"}
-LAST_US = 2**63 // 1000  # in nanoseconds, later times do not fit into 64 bits
+LAST_NS = 2**63 - 1  # the last time that fits into 64 bits
 
 
 class Clock(NamedTuple):
@@ -43,7 +43,7 @@ class Clock(NamedTuple):
 
     Attributes:
         unit: of the numbers that ``reading`` gives.
-        reading: to ``Int64``, or to ``Float64`` for counts with fractions.
+        reading: to ``Int64``, or to ``Float64`` for counts.
         coarsest: unit to which :func:`coarsen` may go where nothing is lost.
     """
 
@@ -90,8 +90,10 @@ def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: st
 
 
 def coarsen(times: pl.Series, clock: Clock) -> tuple[pl.Series, TimeUnit]:
-    """The times in the coarsest unit that loses nothing."""
+    """The times in the coarsest unit that loses nothing, and counts as whole numbers if all are."""
     unit = clock.unit
+    if times.dtype.is_float():
+        return (times if (times % 1 != 0).any() else times.cast(pl.Int64)), unit
     while unit != clock.coarsest and not (times % 1000 != 0).any():
         times, unit = times // 1000, next(name for name, finer in FINER.items() if finer == unit)
     return times, unit
@@ -106,25 +108,19 @@ def looks_like_dates(values: pl.Series) -> pl.Expr | None:
 
 
 def _counts(raw: pl.Expr, dtype: pl.DataType, unit: TimeUnit) -> list[Clock]:
-    """Whole numbers; where some have fractions, a finer unit, or fractions for counts without one."""
+    """Whole numbers; where some are written otherwise, nanoseconds, or floats for counts without a unit."""
     meaning = NAMES.get(unit, "a count, no clock time")
-    number = raw.cast(pl.Float64, strict=False)
-    number = pl.when(number.is_finite()).then(number)
     whole = raw.cast(pl.Int64, strict=False)
-    if dtype.is_decimal():
+    if dtype.is_float() or dtype.is_decimal():
         whole = pl.when(whole.cast(dtype) == raw).then(whole)
-    elif not dtype.is_integer():
-        rounded = pl.when(number % 1 == 0).then(number.cast(pl.Int64, strict=False))
-        whole = rounded
-    if dtype == pl.String:
-        rounded = pl.when(_in_powers(raw)).then(rounded)  # others are read digit by digit
-        whole = pl.coalesce(raw.str.strip_suffix(".0").cast(pl.Int64, strict=False), rounded)
     compact = Clock(unit, _reading(whole, raw, meaning), unit)
-    if dtype.is_integer() or unit == "ns":
+    if dtype.is_integer():
         return [compact]
     if unit in DIGITS:
         exact = _nanoseconds(raw, dtype, DIGITS[unit])
-        return [compact, Clock("ns", _reading(exact, raw, f"{meaning}, with fractions"), FINER[unit])]
+        return [compact, Clock("ns", _reading(exact, raw, meaning), unit)]
+    number = raw.cast(pl.Float64, strict=False)
+    number = pl.when(number.is_finite()).then(number)
     return [compact, Clock(unit, _reading(number, raw, meaning), unit)]
 
 
@@ -136,18 +132,14 @@ def _nanoseconds(raw: pl.Expr, dtype: pl.DataType, digits: int) -> pl.Expr:
     """Digit by digit, because floats do not hold nanoseconds since 1970; null for more digits than those."""
     text = raw.cast(pl.String)
     if dtype == pl.String:
-        spelt_out = raw.cast(pl.Float64, strict=False).cast(pl.String)
-        text = pl.when(_in_powers(raw)).then(spelt_out).otherwise(text)
+        in_powers = text.str.contains("e", literal=True) | text.str.contains("E", literal=True)
+        text = pl.when(in_powers).then(as_text(raw.cast(pl.Float64, strict=False), pl.Float64())).otherwise(text)
     whole = text.str.extract(rf"^([+-]?\d+)(?:\.\d{{0,{digits}}}0*)?$").cast(pl.Int64, strict=False)
-    fraction = text.str.extract(rf"\.(\d{{1,{digits}}})").fill_null("").str.pad_end(digits, "0").cast(pl.Int64)
+    fraction = text.str.extract(rf"\.(\d{{0,{digits}}})").fill_null("").str.pad_end(digits, "0")
     sign = pl.when(text.str.starts_with("-")).then(-1).otherwise(1)
-    fits = whole.abs() < LAST_US // 10 ** (digits - 3)
-    return pl.when(fits).then(whole * 10**digits + sign * fraction)
-
-
-def _in_powers(raw: pl.Expr) -> pl.Expr:
-    """``1.6e9``, whose digits are not all there to be read."""
-    return raw.str.contains("e", literal=True) | raw.str.contains("E", literal=True)
+    fits = whole.abs() < LAST_NS // 10**digits
+    rest = fraction.cast(pl.Int64, strict=False).fill_null(0)
+    return pl.when(fits).then(whole * 10**digits + sign * rest)
 
 
 def _dates(path: Path, values: pl.Series, stated: str | None) -> list[Clock]:
@@ -166,7 +158,7 @@ def _dates(path: Path, values: pl.Series, stated: str | None) -> list[Clock]:
         times = text.str.to_datetime(time_format, time_unit=unit, strict=False).dt.epoch(unit)  # type: ignore[arg-type]
         if unit == "ns":
             rough = text.str.to_datetime(time_format, time_unit="us", strict=False).dt.epoch("us")
-            times = pl.when(rough.abs() < LAST_US).then(times)
+            times = pl.when(rough.abs() < LAST_NS // 1000).then(times)
         cut = text.str.contains(rf"[.,]\d{{{digits}}}\d*[1-9]")
         return _reading(pl.when(~cut).then(times), raw, meaning)
 

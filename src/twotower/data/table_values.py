@@ -84,7 +84,9 @@ def id_readings(column: pl.Series, may_be_whole: bool) -> list[Reading]:
         if may_be_whole:
             readings.append(_whole(made_whole(text), other, meaning))
         readings.append(Reading(made_whole(text), other, meaning))
-    if may_be_whole and (dtype.is_numeric() or dtype == pl.String):
+    if may_be_whole and dtype == pl.String:
+        readings.append(_whole(text, pl.lit(False)))  # what is no id is no whole number
+    elif may_be_whole and dtype.is_numeric():
         readings.append(_whole(text, lost))
     return [*readings, Reading(text, lost)]
 
