@@ -264,7 +264,7 @@ def _refuse_lost_values(source: Source, column: str, role: str, lost: pl.Series,
         "user": f"no id that can be kept: write ids as whole numbers or text, or {other}",
         "item": f"no id that can be kept: write ids as whole numbers or text, or {other}",
         "time": f"no time like the first rows' ({times}): mend it, or drop such rows, data.reader.drop_incomplete=true",
-        "value": f"no number: mend it, or {other}",
+        "value": f"no number: mend it, add it to data.reader.missing, or {other}",
         "part": f"none of train, val and test: mend it, or {other}",
     }
     raise UserError(f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is {cure[role]}")

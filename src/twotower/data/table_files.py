@@ -61,7 +61,7 @@ class Source:
         self.path = shards[0].path
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
         self.is_text = _format(self.path) == "text"
-        self.is_json = _format(self.path) == "JSON lines"
+        self._head: pl.DataFrame | None = None
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
@@ -77,15 +77,18 @@ class Source:
             raise UserError(f"{self.path}: its shards do not fit together: {clip(str(error))}") from error
 
     def head(self) -> pl.DataFrame:
-        """The first rows of the first shard that has any.
+        """The first rows of the first shard that has any, read once.
 
         Raises:
             UserError: if there are no rows at all.
         """
-        for shard in self.shards:
+        for shard in self.shards if self._head is None else ():
             head = self._collect_one(shard, shard.frame.head(HEAD_ROWS))
             if len(head):
-                return head
+                self._head = head
+                break
+        if self._head is not None:
+            return self._head
         raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
 
     def locate(self, kept: Callable[[pl.LazyFrame], pl.LazyFrame], row: int, column: str | None = None) -> tuple[str, Any]:
