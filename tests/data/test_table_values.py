@@ -169,6 +169,9 @@ def test_shards_that_store_the_same_ids_differently(tmp_path):
         (("0.4338", "0.4791", "0.1014"), "step", [0.4338, 0.4791, 0.1014]),
         (("45413.25", "45413.75"), "step", [45413.25, 45413.75]),  # days of a spreadsheet
         (("3", "3.5"), "step", [3.0, 3.5]),
+        (("3", "4.00"), "step", [3, 4]),
+        (("1.700000000500000000e+09", "1.7e9"), "ms", [1700000000500, 1700000000000]),
+        (("4.338000000000000078e-01", "4.791000000000000148e-01"), "step", [0.4338, 0.4791]),
         (("1600000000.123456", "1600000000"), "us", [1600000000123456, 1600000000000000]),
         (("1600000000.123456789", "1600000000.123456788"), "ns", [1600000000123456789, 1600000000123456788]),
         (("1600000000000.5", "1600000000000"), "us", [1600000000000500, 1600000000000000]),
@@ -314,6 +317,14 @@ def test_a_category_of_items_that_is_nested_is_none(tmp_path):
     assert "left out: nested values" in frames.remarks[0]
     with pytest.raises(UserError, match="column category holds nested values"):
         items(tmp_path, {"item_columns__category": "category"}, category=values)
+
+
+def test_a_nested_value_among_categories_is_refused(tmp_path):
+    for nested in ('{"a": 1}', '["a"]'):
+        with pytest.raises(UserError, match=r"items.parquet row 2: category .* is no category"):
+            items(tmp_path, category=["a", nested])
+        with pytest.raises(UserError, match=r"clicks.parquet column category: .* is no category"):
+            clicks(tmp_path, category=["a", nested])
 
 
 def test_titles_that_are_lists(tmp_path):

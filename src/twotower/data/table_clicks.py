@@ -11,8 +11,10 @@ from twotower.data.frames import TimeUnit
 from twotower.data.table_errors import clip
 from twotower.data.table_files import Source, not_blank
 from twotower.data.table_plain import known
+from twotower.data.table_readings import LOST, num_missing_of, read
 from twotower.data.table_times import Clock, clocks, coarsen
 from twotower.data.table_values import (
+    NESTED,
     Reading,
     as_text,
     compact,
@@ -25,7 +27,6 @@ from twotower.types import UserError
 
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}
-LOST = "_lost"  # ends the names of columns that mark the values which parsing would lose
 INCOMPLETE = "rows without user, item or time"
 MAX_BEHAVIOURS = 255
 LONG = 17  # digits that tell all floats apart
@@ -80,8 +81,8 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     if "time" in roles:
         told = clocks(source.path, known(source, roles["time"]), wishes.time_unit, wishes.time_format)
     readings = _readings(source, roles, told, whole_elsewhere)
-    frame, chosen = _read(source, readings)
-    num_missing = {role: _num_missing(frame, role) for role in roles if role in frame}
+    frame, chosen = read(source, readings)
+    num_missing = {role: num_missing_of(frame, role) for role in roles if role in frame}
     meaning = {role: _meaning(chosen[role], num) for role, num in num_missing.items()}
     for role in readings:
         if not (role == "time" and wishes.drop_incomplete):
@@ -152,6 +153,12 @@ def item_categories(source: Source, roles: dict[str, str], item: Reading, id_typ
         return pairs.drop_nulls().group_by("item", "category").len()
 
     pairs = source.collect(count)
+    nested = pairs["category"].filter(pairs["category"].str.contains(NESTED))
+    if len(nested):
+        raise UserError(
+            f"{source.path} column {name}: {clip(nested[0], 40)!r} is no category: mend it, or set "
+            "data.reader.columns.category to another column"
+        )
     if is_made_decimal(pairs["category"]):
         pairs = pairs.with_columns(made_whole(pl.col("category")))
     return most_frequent(pairs.group_by("item", "category").agg(num=pl.col("len").sum()))
@@ -189,34 +196,6 @@ def _readings(
         part = name.replace_strict(PARTS, default=None, return_dtype=pl.Int8)
         readings["part"] = [Reading(part, part.is_null())]
     return readings
-
-
-def _read(source: Source, readings: dict[str, list[Reading]]) -> tuple[pl.DataFrame, dict[str, Reading]]:
-    """All columns in one pass, each in the first of its readings that loses the fewest values.
-
-    Nearly always it is the first one; two passes more are needed where it loses any.
-    """
-    chosen = {role: several[0] for role, several in readings.items()}
-    frame = _collect(source, chosen)
-    doubtful = [role for role, several in readings.items() if len(several) > 1 and frame[f"{role}{LOST}"].any()]
-    if not doubtful:
-        return frame, chosen
-    lost = {f"{role}{place}": reading.lost.sum() for role in doubtful for place, reading in enumerate(readings[role])}
-    counts = source.collect(lambda rows: not_blank(source, rows).select(**lost)).sum()
-    for role in doubtful:
-        several = readings[role]
-        chosen[role] = several[min(range(len(several)), key=lambda place: counts[f"{role}{place}"][0])]  # noqa: B023
-    return _collect(source, chosen), chosen
-
-
-def _collect(source: Source, chosen: dict[str, Reading]) -> pl.DataFrame:
-    columns = {role: reading.values for role, reading in chosen.items()}
-    columns |= {f"{role}{LOST}": reading.lost for role, reading in chosen.items()}
-    return source.collect(lambda rows: not_blank(source, rows).select(**columns))
-
-
-def _num_missing(frame: pl.DataFrame, role: str) -> int:
-    return int((frame[role].is_null() & ~frame[f"{role}{LOST}"]).sum())
 
 
 def _meaning(reading: Reading, num_missing: int) -> str:

@@ -13,6 +13,7 @@ from twotower.data.table_errors import clip
 from twotower.data.table_files import Source, not_blank
 from twotower.data.table_times import looks_like_dates
 from twotower.data.table_values import (
+    NESTED,
     as_text,
     has_text,
     id_readings,
@@ -101,6 +102,7 @@ def read_side(
                 f"{describe(table[name].dtype)}: take it out of that setting, or change the column"
             )
         if name == roles.get("category"):
+            _refuse_nested(source, table, name)
             columns |= _category(table[name], column)
             kinds["categories" if column.kind == "multi" else "category"] = column.kind or "categorical"
             meaning = "category" + (", the most frequent of a list" if column.kind == "multi" else "")
@@ -253,6 +255,18 @@ def _ids(source: Source, table: pl.DataFrame, column: str) -> pl.Series:
         f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is no id that can be kept: "
         "write ids as whole numbers or text"
     )
+
+
+def _refuse_nested(source: Source, table: pl.DataFrame, name: str) -> None:
+    if table[name].dtype != pl.String:
+        return
+    nested = table[name].str.contains(NESTED).fill_null(False)
+    if nested.any():
+        where, value = source.locate(partial(not_blank, source), nested.arg_max() or 0, name)
+        raise UserError(
+            f"{where}: {name} {clip(value, 40)!r} ({nested.sum():,} in all) is no category: mend it, or set "
+            "data.reader.item_columns.category to another column"
+        )
 
 
 def _refuse_bad_values(source: Source, table: pl.DataFrame, name: str, column: Column) -> None:

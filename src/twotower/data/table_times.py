@@ -35,6 +35,7 @@ NAMES = {
 }
 DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # after the point, down to nanoseconds
 FINER: dict[TimeUnit, TimeUnit] = {"s": "ms", "ms": "us", "us": "ns"}
+EXACT = 2**53  # floats hold every whole number up to this one
 LAST_NS = 2**63 - 1  # the last time that fits into 64 bits
 
 
@@ -93,7 +94,8 @@ def coarsen(times: pl.Series, clock: Clock) -> tuple[pl.Series, TimeUnit]:
     """The times in the coarsest unit that loses nothing, and counts as whole numbers if all are."""
     unit = clock.unit
     if times.dtype.is_float():
-        return (times if (times % 1 != 0).any() else times.cast(pl.Int64)), unit
+        are_whole = not ((times % 1 != 0) | (times.abs() > EXACT)).any()
+        return (times.cast(pl.Int64) if are_whole else times), unit
     while unit != clock.coarsest and not (times % 1000 != 0).any():
         times, unit = times // 1000, next(name for name, finer in FINER.items() if finer == unit)
     return times, unit

@@ -9,10 +9,8 @@ MANTISSA: dict[type[pl.DataType], int] = {
     pl.Float32: 24,
     pl.Float64: 53,
 }  # bits: whole numbers beyond them lose digits
-NO_ID = (
-    r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\]'  # JSON
-    r"|[+-]?\d(\.\d+)?[eE]\+\d+)$"  # what spreadsheets make of long numbers: digits are lost
-)
+NESTED = r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\])$'  # JSON that stands for more than one value
+NO_ID = NESTED + r"|^[+-]?\d(\.\d+)?[eE]\+\d+$"  # and what spreadsheets make of long numbers: digits are lost
 MADE_DECIMAL = r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
 GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # 1,234 may be a thousand or a little more than one
 
