@@ -245,14 +245,15 @@ def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
     """First and last time of each part, and how the parts lie on the axis of time; empty where there is no clock."""
     if unit == "order":
         return {}
-    edges = np.linspace(moments.min(), max(moments.max(), moments.min() + 1), NUM_BINS + 1)
+    first, last = moments.min(), moments.max()
+    edges = np.linspace(first, last if last > first else first + 1, NUM_BINS + 1)
     parts = {}
     for name, value in PARTS.items():
         own = moments[part == value]
         if len(own):
             parts[name] = {
-                "first": int(own.min()),
-                "last": int(own.max()),
+                "first": own.min().item(),
+                "last": own.max().item(),
                 "histogram": np.histogram(own, edges)[0].tolist(),
             }
     return {"unit": unit, "edges": edges.tolist(), "parts": parts}

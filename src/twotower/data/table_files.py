@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from twotower.data.parse import open_csv
-from twotower.data.shards import Shard, align
+from twotower.data.shards import Shard, same_columns
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
 from twotower.data.table_json import readable
 from twotower.data.table_text import UNSEEN, TextFormat, find_layout, scan
@@ -39,7 +39,7 @@ class Source:
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
         kinds = [_format(shard.path) for shard in shards]
         self.is_text = "text" in kinds
-        self.has_types = all(kind in TYPED.values() for kind in kinds)
+        self._head: pl.DataFrame | None = None
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
@@ -52,18 +52,22 @@ class Source:
         except (pl.exceptions.PolarsError, OSError) as error:
             for shard in self.shards:
                 self._collect_one(shard, rows(shard.frame))
-            raise UserError(f"{self.path}: its shards do not fit together: {clip(str(error))}") from error
+            clash = self._clash() or f"its shards do not fit together: {clip(str(error))}"
+            raise UserError(f"{self.path}: {clash}") from error
 
     def head(self) -> pl.DataFrame:
-        """The first rows of the first shard that has any.
+        """The first rows of the first shard that has any, read once.
 
         Raises:
             UserError: if there are no rows at all.
         """
-        for shard in self.shards:
+        for shard in self.shards if self._head is None else ():
             head = self._collect_one(shard, shard.frame.head(HEAD_ROWS))
             if len(head):
-                return head
+                self._head = head
+                break
+        if self._head is not None:
+            return self._head
         raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
 
     def locate(self, kept: Callable[[pl.LazyFrame], pl.LazyFrame], row: int, column: str | None = None) -> tuple[str, Any]:
@@ -77,6 +81,15 @@ class Source:
                 return f"{shard.path} {place}", value
             row -= len(numbers)
         return str(self.path), None
+
+    def _clash(self) -> str | None:
+        """The first column that has other types in other shards."""
+        for name, dtype in self.schema.items():
+            for shard in self.shards:
+                if shard.schema[name] != dtype:
+                    other = shard.schema[name]
+                    return f"the column {clip(name, 40)} is {dtype} here and {other} in {shard.path}: write it alike in all"
+        return None
 
     def _collect_one(self, shard: Shard, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
@@ -104,7 +117,8 @@ def open_source(setting: str, paths: list[Path], text_format: TextFormat, stack:
         UserError: for files that cannot be opened, and shards with different columns.
     """
     shards = [_open(path, text_format, stack, json_as_text) for path in paths]
-    return Source(setting, align(shards, setting), text_format)
+    is_json = all(_format(path) == "JSON lines" for path in paths)
+    return Source(setting, same_columns(shards, setting, absent_is_null=is_json), text_format)
 
 
 def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: bool) -> Shard:
@@ -125,13 +139,20 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
             unpacked = readable(unpacked, path, stack)
             frame = pl.scan_ndjson(unpacked, infer_schema_length=HEAD_ROWS if json_as_text else None)
             if json_as_text:
-                frame = pl.scan_ndjson(unpacked, schema=dict.fromkeys(frame.collect_schema(), pl.String))
+                inferred = frame.collect_schema()
+                schema = {name: dtype if _is_deep(dtype) else pl.String() for name, dtype in inferred.items()}
+                frame = pl.scan_ndjson(unpacked, schema=schema)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
         schema = dict(frame.collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise broken(path, kind, error, separator, None) from error
     return Shard(path, frame, schema, 0 if kind in TYPED.values() else first_line, separator)
+
+
+def _is_deep(dtype: pl.DataType) -> bool:
+    """Lists of lists or objects, which cannot be read as text."""
+    return isinstance(dtype, pl.List) and isinstance(dtype.inner, (pl.List, pl.Struct))
 
 
 def _format(path: Path) -> str:

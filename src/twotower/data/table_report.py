@@ -5,9 +5,11 @@ import io
 import polars as pl
 from rich.table import Table as RichTable
 
+from twotower.data.table_columns import describe
 from twotower.data.table_errors import clip
 from twotower.data.table_features import Side, examples
 from twotower.data.table_files import Source
+from twotower.data.table_values import has_text
 from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
@@ -36,9 +38,10 @@ def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[s
     head = source.head()
     names = {column: role for role, column in roles.items()}
     table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
-    for column in source.schema:
+    for column, dtype in source.schema.items():
         role = names.get(column, "")
-        taken = ", ".join(filter(None, (MEANINGS.get(role, "not used"), meaning.get(role))))
+        unused = "not used" if has_text(dtype) else f"not used: {describe(dtype)}"
+        taken = ", ".join(filter(None, (MEANINGS.get(role, unused), meaning.get(role))))
         table.add_row(f"  {clip(column, 30)}", taken, examples(head[column]))
     for other, side in sides.items():
         table.add_section()

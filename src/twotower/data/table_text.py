@@ -75,7 +75,7 @@ def find_layout(path: Path, text_format: TextFormat, usual: str) -> Layout:
 
 
 def scan(path: Path, layout: Layout, text_format: TextFormat) -> pl.LazyFrame:
-    """Every field as the text that it is, so that no id loses a leading zero; padding around fields is removed."""
+    """Every field as the text that it is, so that no id loses a leading zero."""
     frame = pl.scan_csv(
         path,
         separator=layout.separator,
@@ -84,13 +84,12 @@ def scan(path: Path, layout: Layout, text_format: TextFormat) -> pl.LazyFrame:
         has_header=text_format.header is None,
         new_columns=text_format.header,
         quote_char=text_format.quote,
-        null_values=["", *text_format.missing],
         infer_schema=False,
         glob=False,
     )
     names = frame.collect_schema().names()
     if any(name != name.strip() for name in names):
-        frame = frame.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
+        frame = frame.rename({name: name.strip() for name in names})
     return frame
 
 
