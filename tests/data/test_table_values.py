@@ -165,7 +165,7 @@ def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
     for paths in (["one.parquet", "other.parquet"], ["other.parquet", "one.parquet"]):
         for path, values in (("one.parquet", one), ("other.parquet", other)):
             pl.DataFrame({"user": [1], "item": [2], "x": values}).write_parquet(tmp_path / path)
-        with pytest.raises(UserError, match=r"e.*\.parquet and .*\.parquet: the column x is .* in one and .* in the other"):
+        with pytest.raises(UserError, match=r"\.parquet: the column x is .* here and .* in .*\.parquet: write it alike"):
             reader(interactions=paths).read(tmp_path)
 
 

@@ -187,8 +187,8 @@ def _refuse_unlike(shards: list[Shard], name: str) -> None:
         both_lists = is_list_of_labels(one) and is_list_of_labels(other)
         if one != other and other != pl.Null and not both_text and not both_lists:
             raise UserError(
-                f"{first.path} and {shard.path}: the column {clip(name, 40)} is {one} in one and {other} in the other: "
-                "write it alike in all shards"
+                f"{first.path}: the column {clip(name, 40)} is {one} here and {other} in {shard.path}: write it alike "
+                "in all shards"
             )
 
 
