@@ -160,6 +160,15 @@ def test_shards_that_store_the_same_ids_differently(tmp_path):
         assert frames.interactions["value"].to_list() == expected
 
 
+@pytest.mark.parametrize(("one", "other"), [([["a"]], ["a"]), ([{"a": 1}], ["a"]), ([[0.5]], [["a"]])])
+def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
+    for paths in (["one.parquet", "other.parquet"], ["other.parquet", "one.parquet"]):
+        for path, values in (("one.parquet", one), ("other.parquet", other)):
+            pl.DataFrame({"user": [1], "item": [2], "x": values}).write_parquet(tmp_path / path)
+        with pytest.raises(UserError, match=r"\.parquet: the column x is .* here and .* in .*\.parquet: write it alike"):
+            reader(interactions=paths).read(tmp_path)
+
+
 # Times
 
 

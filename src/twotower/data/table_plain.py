@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import polars as pl
 
+from twotower.data.table_errors import clip
 from twotower.data.table_files import HEAD_ROWS, Shard, Source
-from twotower.data.table_values import as_text, has_text
+from twotower.data.table_values import as_text, has_text, is_list_of_labels
 from twotower.types import UserError
 
 SAMPLE = 100  # values that tell what text and binary data stand for
@@ -162,14 +163,33 @@ def _kind_of_text(text: str) -> str | None:
 
 
 def _alike(shards: list[Shard]) -> list[Shard]:
-    """Shards whose columns have the same types."""
+    """Shards whose columns have the same types.
+
+    Raises:
+        UserError: for a column of which one shard holds lists, say, and another text.
+    """
     changed: list[list[pl.Expr]] = [[] for _ in shards]
     for name in shards[0].schema:
         dtypes = [shard.schema[name] for shard in shards]
-        if len(set(dtypes)) > 1:
-            for columns, dtype in zip(changed, dtypes, strict=True):
-                columns.append(_as_common(pl.col(name), dtype, dtypes).alias(name))
+        if len(set(dtypes)) == 1:
+            continue
+        _refuse_unlike(shards, name)
+        for columns, dtype in zip(changed, dtypes, strict=True):
+            columns.append(_as_common(pl.col(name), dtype, dtypes).alias(name))
     return [_with(shard, columns) if columns else shard for shard, columns in zip(shards, changed, strict=True)]
+
+
+def _refuse_unlike(shards: list[Shard], name: str) -> None:
+    first = next(shard for shard in shards if shard.schema[name] != pl.Null)
+    for shard in shards:
+        one, other = first.schema[name], shard.schema[name]
+        both_text = has_text(one) and has_text(other)
+        both_lists = is_list_of_labels(one) and is_list_of_labels(other)
+        if one != other and other != pl.Null and not both_text and not both_lists:
+            raise UserError(
+                f"{first.path}: the column {clip(name, 40)} is {one} here and {other} in {shard.path}: write it alike "
+                "in all shards"
+            )
 
 
 def _as_common(column: pl.Expr, dtype: pl.DataType, dtypes: list[pl.DataType]) -> pl.Expr:
@@ -185,6 +205,6 @@ def _as_common(column: pl.Expr, dtype: pl.DataType, dtypes: list[pl.DataType]) -
         units = [other.time_unit if isinstance(other, pl.Datetime) else "ms" for other in some]
         finest = next(unit for unit in ("ns", "us", "ms") if unit in units)
         return column.cast(pl.Datetime(finest))
-    if isinstance(dtype, pl.List) and all(isinstance(other, pl.List) for other in some):
+    if isinstance(dtype, pl.List) or any(isinstance(other, pl.List) for other in some):
         return column.cast(pl.List(pl.String))
-    return as_text(column, dtype) if has_text(dtype) else column
+    return as_text(column, dtype)
