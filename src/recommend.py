@@ -1,10 +1,14 @@
 """Ask a trained model: python src/recommend.py ckpt_path=<run folder>/checkpoints/best.ckpt user_id=42 k=10."""
 
+import sys
+
 from twotower import signals
 
 if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
     from twotower.cli import command
+    from twotower.raw_ids import quote_ids
 
+    sys.argv[1:] = quote_ids(sys.argv[1:])
     command("twotower.recommend.recommend", "recommend")

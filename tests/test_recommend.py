@@ -63,7 +63,7 @@ def test_answers_of_a_trained_run(script, monkeypatch):
         ("user_id=1 k=0", "k must be greater than or equal to 1, got 0"),
         ("user_id=[1]", "give one id"),
         ("history=3", "give a list, history=[1,2,3]"),
-        ("user_id=1e5", "put the id into quotes"),
+        ("user_id=", "user_id holds an empty id"),
         ("user_id=1 format=xml", "format"),
         ("user_id=1 usr=2", "usr"),
         ("user_id=1", "there is no such file"),

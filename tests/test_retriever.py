@@ -1,5 +1,6 @@
 """Recommendations are what the evaluation ranked; new users and items follow the stated policy."""
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -112,6 +113,9 @@ def test_values_by_hand():
     }
     with pytest.raises(UserError, match="features: colour is none of this data set's; there are tags, year, price"):
         from_values("item", features, {"colour": 1}, encodings)
+    assert from_values("item", features, {"price": np.int64(3)}, encodings)["price"].equal(
+        from_values("item", features, {"price": 3}, encodings)["price"]
+    )
     with pytest.raises(UserError, match=r"features\.price must be a number"):
         from_values("item", features, {"price": "10"}, encodings)
 
@@ -138,9 +142,44 @@ def test_ids_by_hand():
         strings.row("B00A2")
 
 
+def test_numbers_of_numpy_and_torch_are_ids():
+    numbers, strings = Lookup(pl.Series([7, 20]), "item"), Lookup(pl.Series(["7", "8.0", "x"]), "item")
+    for value in (20, 20.0, np.int64(20), np.uint8(20), np.float32(20), np.str_("20"), np.array(20), torch.tensor(20)):
+        assert numbers.find(value) == 1
+    for value in (7, 7.0, np.int32(7), np.float64(7), np.str_("7"), torch.tensor(7)):
+        assert strings.find(value) == 0
+    assert strings.find(8.0) == 1 and strings.find(np.str_("x")) == 2
+    for value in (np.float64(20.5), np.float64("nan"), np.inf, None, "²", "٢٠", "2_0", b"20"):
+        assert numbers.find(value) is None
+    with pytest.raises(UserError, match=r"item_id=20\.5: there is no such item"):
+        numbers.row(np.float64(20.5))
+
+
+def test_numpy_numbers_in_every_question(data):
+    model = make_retriever(data)
+    user, items = model.users.raw[3], model.items.raw[:3].to_numpy()
+    assert model.recommend(np.int64(user), np.int32(5)).equals(model.recommend(user, 5))
+    assert model.recommend(np.float64(user), np.int64(5), np.bool_(True)).equals(model.recommend(user, 5, True))
+    assert model.recommend_history(items, np.int8(5)).equals(model.recommend_history(items.tolist(), 5))
+    assert torch.equal(model.user_vector(history=items), model.user_vector(history=items.tolist()))
+    assert model.similar(items[0], np.int64(5)).equals(model.similar(int(items[0]), 5))
+    assert model.history(np.int64(user), np.int64(2)).equals(model.history(user, 2))
+
+
+def test_why_an_id_is_not_there():
+    rest = pl.DataFrame({"item": [8, 9], "clicked": [False, True]})
+    lookup = Lookup(pl.Series([7]), "item", rest=rest)
+    with pytest.raises(UserError, match="^item_id=8: the table of items has it, but no interaction does"):
+        lookup.row("8")
+    with pytest.raises(UserError, match="^item_id=9: the filters and the split of these data keep none of its interactions"):
+        lookup.row(np.int64(9))
+    with pytest.raises(UserError, match="^item_id=10: there is no such item"):
+        lookup.row(10)
+
+
 def test_bad_questions(data):
     model = make_retriever(data)
-    for k in (0, 41, True, 1.5):
+    for k in (0, 41, True, 1.5, np.int64(41), np.bool_(True), "5", None):
         with pytest.raises(UserError, match="give a whole number from 1 to 40"):
             model.recommend(model.users.raw[0], k)
     with pytest.raises(UserError, match="item_id=999: there is no such item"):

@@ -10,13 +10,13 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 from rich.table import Table
 
 from twotower import peers, results
 from twotower.bare_loop import BareLoop
 from twotower.callbacks import compiled
 from twotower.run import build, build_part, seed_everything
+from twotower.terminal import PlainConsole
 from twotower.types import check_number
 
 WARM_UP = 20
@@ -168,4 +168,4 @@ def _print(record: dict[str, Any]) -> None:
         f"preparation of the data, once: {record['preparation_seconds'] or 0:.1f} s; "
         f"peak memory {record['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
-    Console().print(table)
+    PlainConsole().print(table)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from twotower import results
 from twotower.benchmark import now
 from twotower.run import build, build_part, seed_everything
+from twotower.terminal import PlainConsole
 from twotower.types import TrainIndex, UserError
 
 OWN = ("sizes", "num_items", "rounds", "steps", "output")
@@ -90,8 +90,9 @@ def _settings(config: DictConfig, size: int) -> Any:
         "history": config.data.history_length > 0,
     }
     data = build_part(settings, "data")
-    if not data.folder.exists():
-        data.reader.write(data.folder)
+    with data.preparation.alone():
+        if not data.folder.exists():
+            data.reader.write(data.folder)
     return OmegaConf.to_container(settings, resolve=True)
 
 
@@ -234,4 +235,4 @@ def _print(record: dict[str, Any]) -> None:
                 *(f"{own[name] / 2**20:,.0f}" for name in ("anonymous", "expected", "resident")),
             )
     table.caption = "medians of rounds in turn over all; peak memory of each process; the formula starts from the smallest"
-    Console().print(table)
+    PlainConsole().print(table)

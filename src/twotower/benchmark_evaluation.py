@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
@@ -21,6 +20,7 @@ from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
 from twotower.run import build, seed_everything
+from twotower.terminal import PlainConsole
 from twotower.types import EvalBatch
 
 K = 10
@@ -104,4 +104,4 @@ def _print(record: dict[str, Any]) -> None:
     for name, values in record["values"].items():
         table.add_row(name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values()))
     table.caption = f"torchmetrics / ours: {record['ratio']:.0f}"
-    Console().print(table)
+    PlainConsole().print(table)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from twotower import results
@@ -14,6 +13,7 @@ from twotower.benchmark import now
 from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.exact import target_ranks
 from twotower.retrieval.forecast import Forecast, duration
+from twotower.terminal import PlainConsole
 from twotower.types import check_number
 
 K = 10
@@ -78,4 +78,4 @@ def _print(record: dict[str, Any]) -> None:
     table.add_row("users per second", "", f"{record['users_per_second']:,.1f}")
     for users, seconds in record["extrapolated_seconds"].items():
         table.add_row(f"extrapolated to {users:,} users", "", duration(seconds))
-    Console().print(table)
+    PlainConsole().print(table)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
@@ -18,6 +17,7 @@ from twotower import results
 from twotower.benchmark_tables import Stepper
 from twotower.run import seed_everything
 from twotower.sharding import SHARDING, built_for, shard_of
+from twotower.terminal import PlainConsole
 from twotower.types import check_number
 
 
@@ -104,4 +104,4 @@ def _print(record: dict[str, Any]) -> None:
         sizes = (f"{figures[f'{part}_bytes'] / 2**20:.1f}" for part in ("parameter", "optimizer"))
         table.add_row(sharding, f"{figures['step_ms']:.2f}", *sizes)
     table.caption = f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
-    Console().print(table)
+    PlainConsole().print(table)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from twotower import results
 from twotower.benchmark import now
 from twotower.run import build_part, seed_everything
+from twotower.terminal import PlainConsole
 from twotower.types import Batch, Feature, Schema, check_number
 
 WARM_UP = 3
@@ -110,4 +110,4 @@ def _print(record: dict[str, Any], smallest: int) -> None:
     for rows, value in record["step_ms"].items():
         table.add_row(f"{rows:,}", f"{value:.2f}", f"{record['ratio'][rows]:.2f}")
     table.caption = f"medians of rounds in turn; peak memory {record['peak_memory_bytes'] / 2**30:.1f} GiB"
-    Console().print(table)
+    PlainConsole().print(table)

@@ -20,15 +20,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from twotower import signals
 from twotower.checkpoint_file import checkpoint_file
 from twotower.checks import CONF, check_config, suggest
 from twotower.environment import read_env_file
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
-from twotower.wording import printable
 
 DEBUG = "HYDRA_FULL_ERROR"
 
@@ -219,5 +218,5 @@ def _quiet() -> None:
 
 
 def _fail(line: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(printable(line))}")
+    PlainConsole(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {line}"))
     sys.exit(1)

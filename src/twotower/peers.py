@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "peers"
@@ -43,7 +43,7 @@ def started(pythons: dict[str, str], data: Any, config: DictConfig, steps: int) 
             )
     present = {name: python for name, python in pythons.items() if Path(python).exists()}
     for name in pythons.keys() - present.keys():
-        Console(stderr=True).print(
+        PlainConsole(stderr=True).print(
             f"{name} is left out: there is no {pythons[name]} (docs/performance.md says how to install it)"
         )
     with ExitStack() as opened:

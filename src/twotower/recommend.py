@@ -1,6 +1,7 @@
 """One question to a trained model, answered as a table or as JSON: what ``src/recommend.py`` does."""
 
 import json
+import re
 import sys
 from contextlib import redirect_stdout
 from typing import Any, NamedTuple
@@ -8,15 +9,17 @@ from typing import Any, NamedTuple
 import polars as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.retriever import Retriever, from_checkpoint
 from twotower.saved_config import resolved
+from twotower.terminal import PlainConsole
 from twotower.types import UserError, check_choice
+from twotower.wording import printable
 
 ASKED = ("user_id", "item_id", "history")
+UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")  # JSON escapes those below a blank itself
 NUM_SHOWN = 10  # of a user's last items
 POLICIES = {
     "mean": "the mean of all trained ids",
@@ -87,14 +90,19 @@ def _question(config: DictConfig) -> tuple[str, Any]:
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, (int, str)) or isinstance(one, bool):
             raise UserError(f"{name}={one} is no id but a number or a switch: put the id into quotes, {name}='\"…\"'")
+        if one == "":
+            raise UserError(f"{name} holds an empty id")
     return name, value
 
 
 def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answer:
-    question = {"user_id": user_id, "known": model.users.find(user_id) is not None}
-    if not question["known"]:
+    row = model.users.find(user_id)
+    question = {"user_id": user_id if row is None else model.users.raw[row], "known": row is not None}
+    if row is None:
         found = model.recommend_history([], config.k, config.seen)
-        note = f"there is no user {user_id} in these data; this is what anybody gets of whom nothing is known: {_policy(model)}"
+        why = model.users.why_not(user_id)
+        reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
+        note = f"{reason}; this is what anybody gets of whom nothing is known: {_policy(model)}"
         return Answer(question, "for a user of whom nothing is known", [note], model.catalogue.clear(), found)
     notes = []
     if not model.trained(user_id):
@@ -114,7 +122,8 @@ def _for_history(model: Retriever, history: list[int | str], config: DictConfig)
         notes.append("this model does not read histories: every new user gets this list, but for what is left out as seen")
     items = model.newcomer(history).items.flip(0)[:NUM_SHOWN]
     found = model.recommend_history(history, config.k, config.seen)
-    return Answer({"history": history, "known": False}, "for a new user", notes, model.catalogue[items.numpy()], found)
+    ids = [model.items.raw[model.items.row(item)] for item in history]
+    return Answer({"history": ids, "known": False}, "for a new user", notes, model.catalogue[items.numpy()], found)
 
 
 def _for_item(model: Retriever, item_id: int | str, config: DictConfig) -> Answer:
@@ -122,7 +131,7 @@ def _for_item(model: Retriever, item_id: int | str, config: DictConfig) -> Answe
     notes = [f"training never saw this item: {_policy(model)}; its features are its own"] if model.catalogue["cold"][row] else []
     called = model.catalogue["title"][row]
     title = f"nearest to item {item_id}{f' ({called})' if called else ''}, by the cosine of item vectors"
-    return Answer({"item_id": item_id, "known": True}, title, notes, None, model.similar(item_id, config.k))
+    return Answer({"item_id": model.items.raw[row], "known": True}, title, notes, None, model.similar(item_id, config.k))
 
 
 def _policy(model: Retriever) -> str:
@@ -140,14 +149,16 @@ def _print_json(model: Retriever, answer: Answer) -> None:
         "history": history,
         "found": answer.found.to_dicts(),
     }
-    print(json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False, indent=1))
+    text = json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False, indent=1)
+    # what a terminal would obey is written as JSON's escapes, so that the text stays what it is
+    print(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _print_tables(model: Retriever, answer: Answer) -> None:
-    console = Console(highlight=False)
-    console.print(model.name, style="bold", markup=False)
+    console = PlainConsole()
+    console.print(model.name, style="bold")
     for note in answer.notes:
-        console.print(note, style="yellow", markup=False)
+        console.print(note, style="yellow")
     if answer.history is not None and len(answer.history):
         _print_table(console, "last items, the latest first", answer.history.drop("cold"))
     _print_table(console, answer.title, answer.found)
@@ -157,7 +168,7 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
 
 def _print_table(console: Console, title: str, rows: pl.DataFrame) -> None:
     """Columns that hold nothing are left out."""
-    console.print(f"\n{title}", style="bold", markup=False)
+    console.print(f"\n{title}", style="bold")
     table = Table(pad_edge=False)
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
@@ -173,4 +184,4 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "seen":
         return "seen" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from twotower import files
+from twotower.terminal import PlainConsole
 from twotower.wording import printable
 
 PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
@@ -41,7 +41,7 @@ def print_table(record: dict[str, Any], where: Path) -> None:
             found = dict(zip(names, values, strict=True))
             cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
         table.add_row(metric, *cells)
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from twotower.checkpoints import load_checkpoint, own_config
 from twotower.checks import CONF
+from twotower.data.left_out import PREFIX
 from twotower.data.newcomers import from_values
 from twotower.data.rows import hidden
 from twotower.environment import read_env_file
-from twotower.lookup import Lookup
+from twotower.lookup import Lookup, plain
 from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
 from twotower.retrieval.exact import top_k
 from twotower.run import rebuild
@@ -61,8 +62,9 @@ class Retriever:
         weights = [f"λ{place} = {loss[f'lambda{place}']:g}" for place in (1, 2, 3) if f"lambda{place}" in loss]
         self.title = ", ".join([about["choices"].get("variant") or about["choices"]["model"], *weights])
         self.cold_ids: str | None = about["config"]["model"].get("cold_ids")
-        self.users = Lookup(data.ids["user"]["user"], "user")
-        self.items = Lookup(data.ids["item"]["item"], "item", data.ids["item"].to_dict().get("title"))
+        self.users = Lookup(data.ids["user"]["user"], "user", rest=data.ids.get(f"{PREFIX}user"))
+        titles = data.ids["item"].to_dict().get("title")
+        self.items = Lookup(data.ids["item"]["item"], "item", titles, data.ids.get(f"{PREFIX}item"))
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:
@@ -120,7 +122,9 @@ class Retriever:
         """
         if (user_id is None) == (history is None):
             raise UserError("user_vector takes user_id, or the history of a new user")
-        person = self.person(user_id, before) if user_id is not None else self.newcomer(history or [], features)
+        person = (
+            self.person(user_id, before) if user_id is not None else self.newcomer([] if history is None else history, features)
+        )
         return self._vector(person)[0]
 
     def recommend(self, user_id: RawId, k: int = 10, seen: bool | None = None, before: Part | None = None) -> pl.DataFrame:
@@ -224,7 +228,7 @@ class Retriever:
             return encode_users(self.model, person.features)  # (1, dim), or (1, num_interests, dim)
 
     def _best(self, person: Person, k: int, seen: bool | None) -> pl.DataFrame:
-        self._check_k(k, len(self.item_vectors))
+        k = _whole_k(k, len(self.item_vectors))
         mask_seen = self.data.mask_seen if seen is None else not seen
         pairs = hidden(torch.zeros_like(person.items), person.items, person.targets[None], mask_seen)
         score, index = top_k(self._vector(person), self.item_vectors, *pairs, k)
@@ -233,7 +237,7 @@ class Retriever:
         )
 
     def _nearest(self, vector: Tensor, k: int, hidden: Tensor) -> pl.DataFrame:
-        self._check_k(k, len(self.item_vectors) - len(hidden))
+        k = _whole_k(k, len(self.item_vectors) - len(hidden))
         unit = F.normalize(self.item_vectors, dim=1)
         score, index = top_k(F.normalize(vector[None], dim=1), unit, torch.zeros_like(hidden), hidden, k)
         return self._answer(score[0], index[0])
@@ -243,10 +247,13 @@ class Retriever:
         rows = self.catalogue[index[there].numpy()].drop("cold")
         return rows.select(pl.int_range(1, pl.len() + 1).alias("rank"), pl.all(), score=pl.Series(score[there].numpy()))
 
-    @staticmethod
-    def _check_k(k: int, most: int) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
-            raise UserError(f"k={k}: give a whole number from 1 to {most:,}, the items that there are")
+
+def _whole_k(k: int, most: int) -> int:
+    """Python's own of a whole number of numpy or torch too."""
+    whole = plain(k)
+    if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= most:
+        raise UserError(f"k={k}: give a whole number from 1 to {most:,}, the items that there are")
+    return whole
 
 
 def load(path: str | Path, data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Retriever:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from twotower.sweep import Run, estimate_seconds, read_record
+from twotower.terminal import PlainConsole
 from twotower.wording import printable
 
 STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yellow", "new": "", "unfinished": "yellow"}
@@ -29,8 +29,8 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
         about = "" if run.status == "done" else "?" if guess is None else _duration(guess)
         table.add_row(str(number), *_values(run, keys), _styled(run.status), about)
     todo = [guess for run, guess in zip(runs, seconds, strict=True) if run.status != "done"]
-    console = Console(highlight=False, soft_wrap=True)
-    Console().print(table)
+    console = PlainConsole(soft_wrap=True)
+    PlainConsole().print(table)
     console.print(f"{_counted(runs)}, {len(todo)} to run, in {runs[0].folder.parent}")
     known = [guess for guess in todo if guess is not None]
     if known:
@@ -54,12 +54,12 @@ def print_outcome(runs: list[Run], metric: str) -> None:
         seconds = f"{record['wall_seconds']:.0f}" if "wall_seconds" in record else ""
         state = run.status if run.status in ("done", "failed") else "unfinished"
         table.add_row(str(number), *_values(run, keys), *cells, _styled(state), seconds)
-    console = Console(highlight=False, soft_wrap=True)
-    Console().print(table)
+    console = PlainConsole(soft_wrap=True)
+    PlainConsole().print(table)
     for number, run in enumerate(runs, 1):
         if run.status == "failed":
             what = " ".join(f"{key}={run.settings.get(key)}" for key in keys)
-            console.print(f"[red]{number} failed[/] ({escape(what)}): {escape(_why(run))}")
+            console.print(Text.assemble((f"{number} failed", "red"), f" ({what}): {_why(run)}"))
     if any(run.status == "done" for run in runs):
         console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
 
@@ -90,12 +90,11 @@ def _varied(runs: list[Run]) -> list[str]:
 
 def _values(run: Run, keys: list[str]) -> list[str]:
     settings = run.settings
-    return [escape(settings.get(key, "")) for key in keys]
+    return [settings.get(key, "") for key in keys]
 
 
-def _styled(state: str) -> str:
-    style = STYLES[state]
-    return f"[{style}]{state}[/]" if style else state
+def _styled(state: str) -> Text:
+    return Text(state, style=STYLES[state] or "")
 
 
 def _shown(folder: Path) -> Path:

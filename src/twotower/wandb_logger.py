@@ -12,10 +12,10 @@ import requests
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from twotower.records import read_bytes
+from twotower.terminal import PlainConsole
 from twotower.types import UserError, check_number
 from twotower.wandb_names import flatten, variant
 
@@ -266,5 +266,6 @@ def _line(error: Exception) -> str:
 
 
 def _say(line: str, warning: bool = False) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"{'[bold yellow]warning:[/] ' if warning else ''}{escape(line)}")
+    console = PlainConsole(stderr=True, soft_wrap=True)
+    mark = Text("warning: ", style="bold yellow") if warning else Text("")
+    console.print(Text.assemble(mark, line))

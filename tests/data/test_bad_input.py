@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.conftest import ROOT, make_data
 from twotower.data.splits import Given, Temporal
 from twotower.data.table import Table
+from twotower.data.table_errors import broken
 from twotower.types import UserError
 
 HEADER = "user_id,item_id,timestamp"
@@ -341,7 +342,8 @@ AS_NOBODY = """
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from twotower.data.table_files import TextFormat, open_source
+from twotower.data.table_files import open_source
+from twotower.data.table_text import TextFormat
 
 if os.getuid() == 0:
     os.setuid(65534)
@@ -360,3 +362,10 @@ def test_a_file_that_may_not_be_read(tmp_path):
     run = subprocess.run(command, cwd=tmp_path / "open", env=env, capture_output=True, text=True)
     line = "clicks.csv may not be read: give yourself the right, chmod u+r clicks.csv"
     assert run.stderr.splitlines()[-1].endswith(f"UserError: {line}"), run.stderr
+
+
+def test_a_sound_file_is_not_blamed(tmp_path):
+    frame().write_parquet(tmp_path / "clicks.parquet")
+    error = pl.exceptions.InvalidOperationError("cannot cast List type")
+    said = str(broken(tmp_path / "clicks.parquet", "Parquet", error, ",", 3))
+    assert "is sound Parquet, but a column holds what cannot be used" in said and "write it again" not in said

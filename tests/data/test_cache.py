@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_data
+from tests.conftest import ROOT, make_data
 from tests.waiting import wait_until
 from twotower.data import store
 from twotower.data.synthetic import Synthetic
@@ -138,13 +139,84 @@ def test_fingerprint_is_of_the_content(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["meta.json", "interactions.item.npy", "item.parquet"])
-def test_a_damaged_cache_is_named(tmp_path, name):
-    module = make_data(tmp_path)
+@pytest.mark.parametrize("damage", ["cut", "missing", "nested"])
+def test_a_damaged_cache_is_prepared_again(tmp_path, capsys, name, damage):
+    log = tmp_path / "log"
+    module = make_data(tmp_path, Counted(log))
     module.setup()
-    content = (module.folder / name).read_bytes()
-    (module.folder / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"the prepared data in .* are damaged .*delete that folder and run again"):
-        make_data(tmp_path).setup()
+    whole = (module.folder / name).read_bytes()
+    if damage == "missing":
+        (module.folder / name).unlink()
+    else:
+        content = whole[: len(whole) // 2] if damage == "cut" else b"[" * 100_000
+        (module.folder / name).write_bytes(content)
+    capsys.readouterr()
+    again = make_data(tmp_path, Counted(log))
+    again.setup()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the prepared data in {module.folder} are damaged" in said and said.count("they are prepared again") == 1
+    assert again.fingerprint == module.fingerprint and log.read_text() == "read\n" * 2
+
+
+class Filed(Counted):
+    """Has a raw file, or had one."""
+
+    def sources(self, data_dir):
+        return [data_dir / "raw.csv"]
+
+
+class Gone(Filed):
+    """The raw file cannot be read any more."""
+
+    def read(self, data_dir):
+        raise AssertionError("it was read")
+
+
+class NotMadeUp:
+    """A reader as it is, which is not known to make its data up."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __getattr__(self, name):
+        return getattr(self.reader, name)
+
+
+def test_a_damaged_cache_without_raw_files_is_named(tmp_path):
+    reader = NotMadeUp(Filed(tmp_path / "log"))
+    module = make_data(tmp_path, reader)
+    module.setup()
+    (module.folder / "item.parquet").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"the prepared data in .* are damaged .*: delete that folder and run again"):
+            make_data(tmp_path, reader).setup()
+    (module.folder / "meta.json").write_text("{}")
+    with pytest.raises(UserError, match=r"are damaged .*: delete that folder and run again"):
+        make_data(tmp_path, reader).setup()
+
+
+def test_preparing_anew_keeps_the_old_data_until_the_new_are_there(tmp_path):
+    module = make_data(tmp_path, Counted(tmp_path / "log"))
+    module.setup()
+    gone = make_data(tmp_path, Gone(tmp_path / "log"))
+    assert gone.folder == module.folder
+    with pytest.raises(AssertionError, match="it was read"):
+        gone.preparation.run(force=True)
+    gone.setup()
+    assert gone.fingerprint == module.fingerprint
+
+
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 20])
+def test_killed_at_every_write_while_a_cache_is_replaced(tmp_path, step):
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.data.kill_preparation", str(tmp_path), str(step)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "PYTHONPATH": "src"},
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(run.stdout.split()[1]) >= (90 if step == 1 else 4), run.stdout
 
 
 def test_meta_is_plain_json(tmp_path):

@@ -191,7 +191,7 @@ def test_the_split_is_known_whatever_the_features(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta"])
-def test_a_damaged_cache_names_its_folder(tmp_path, damage):
+def test_a_damaged_cache_is_found_and_named(tmp_path, capsys, damage):
     make_data(tmp_path).setup()
     folder = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     file = folder / "interactions.item.npy"
@@ -205,8 +205,10 @@ def test_a_damaged_cache_names_its_folder(tmp_path, damage):
         file.unlink()
     else:
         (folder / "meta.json").write_text(json.dumps({}))
-    with pytest.raises(UserError, match=rf"{folder.name}.*delete"):
-        make_data(tmp_path).setup()
+    with pytest.raises(store.DamagedError, match=rf"{folder.name}.*delete"):
+        store.load(folder)
+    make_data(tmp_path).setup()
+    assert f"{folder} are damaged" in capsys.readouterr().err
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):

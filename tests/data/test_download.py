@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.waiting import wait_until
-from twotower.data import transfer
+from twotower.data import download, transfer
 from twotower.data.download import Archive, SingleFile
 from twotower.types import UserError
 
@@ -383,6 +383,32 @@ def test_an_archive_is_unpacked_beside_what_is_there(server, tmp_path):
     assert (data_dir / "a" / "one.dat").read_text() == "mine"  # what the user put there stays
     assert (data_dir / "a" / "b" / "two.dat").read_text() == "2"
     assert {path.name for path in data_dir.iterdir()} == {"a", ".a.lock"}
+
+
+def test_a_download_lives_until_its_files_are_there(server, tmp_path, monkeypatch):
+    server.content = make_zip(tmp_path / "official", {"a/one.dat": "1"})
+    archive = Archive(server.url, checksum_of(server.content), "a", ["one.dat"])
+    data_dir = tmp_path / "data"
+    real = download.merge
+
+    def killed(when):
+        def merge(*paths):
+            if when == "after":
+                real(*paths)
+            raise KeyboardInterrupt
+
+        return merge
+
+    for when in ("before", "after"):
+        monkeypatch.setattr(download, "merge", killed(when))
+        with pytest.raises(KeyboardInterrupt):
+            archive.fetch(data_dir)
+        assert (data_dir / ".a.download").read_bytes() == server.content
+        assert (data_dir / "a").exists() == (when == "after")
+    monkeypatch.setattr(download, "merge", real)
+    archive.fetch(data_dir)
+    assert files_in(data_dir) == ["one.dat"]
+    assert [path.name for path in data_dir.iterdir() if path.is_dir()] == ["a"]
 
 
 def test_an_archive_brought_by_hand_is_used(tmp_path):

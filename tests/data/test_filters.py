@@ -35,6 +35,18 @@ def test_threshold_keeps_values_from_it_on():
     assert kept(rows, ALL._replace(min_value=4)) == ([(1, 2), (1, 3)], {"rated below 4": 1})
 
 
+def test_what_is_not_rated_passes_no_threshold():
+    rows = [(1, 1, 1, 3.0), (1, 2, 2, float("nan")), (1, 3, 3, 5.0), (1, 4, 4, None)]
+    assert kept(rows, ALL._replace(min_value=4)) == ([(1, 3)], {"without a rating": 2, "rated below 4": 1})
+
+
+@pytest.mark.parametrize("gap", ["", "  "])
+def test_an_id_of_blanks_is_missing_whatever_the_reader(gap):
+    frames = make_frames([("a", 1, 1, 1.0), (gap, 2, 2, 1.0)])
+    with pytest.raises(UserError, match="1 interactions have no user, the first is row 1"):
+        check_interactions(frames)
+
+
 @pytest.mark.parametrize(
     ("duplicates", "expected"),
     [
@@ -64,7 +76,9 @@ def test_nothing_left_names_the_settings():
 
 
 def test_a_threshold_needs_ratings():
-    with pytest.raises(UserError, match=r"data.min_value=4 needs ratings.*set it to null"):
+    with pytest.raises(
+        UserError, match=r"data.min_value=4 needs ratings.*data.reader.columns.value=<column>; else set data.min_value=null"
+    ):
         kept([(1, 1, 1)], ALL._replace(min_value=4), ("user", "item", "time"))
 
 

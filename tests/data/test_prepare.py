@@ -46,6 +46,20 @@ def test_features_by_hand():
     assert tables["item"]["item"].to_list() == [10, 20, 30, 40] and tables["user"]["user"].to_list() == [1, 2]
 
 
+def test_what_is_left_out_is_counted_and_kept_by_name():
+    rows = [(user, item, item, 1.0) for user in (1, 2) for item in (10, 20, 30)] + [(3, 40, 1, 1.0)]
+    items = {"item": [10, 20, 30, 40, 50, 60, None], "category": ["a"] * 7}
+    options = KEEP_ALL._replace(filters=Filters(None, "first", 2))
+    prepared = prepare(make_frames(rows, {"user": [1, 2, 3]}, items), options)
+    assert prepared.tables["left_out_item"].rows() == [(40, True), (50, False), (60, False)]  # 40 has one click, k_core wants two
+    assert prepared.tables["left_out_user"].rows() == [(3, True)]
+    assert prepared.meta["without_interactions"] == {"users": 0, "items": 2}
+    assert prepared.meta["remarks"] == [
+        "2 of 6 items of the table of items have no interaction: they are left out, so the model does not know them and never "
+        "recommends them"
+    ]
+
+
 def test_groups_follow_the_training_share():
     # training interactions by category: a 5, b 3, c 2: a starts at 0 (head), b at .5 (middle), c at .8 (tail)
     rows = [(u, u, 0, 1.0) for u in range(10)]

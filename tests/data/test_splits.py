@@ -36,6 +36,17 @@ def test_temporal_quantiles_and_dates():
     assert part.tolist() == [TRAIN, VAL, VAL, TEST]
 
 
+def test_temporal_borders_are_exact():
+    fractions = rows([0] * 4, [0.25, 1.5, 1.75, 2.5], "step")
+    assert Temporal(1.75, 2.5, 0)(fractions).tolist() == [TRAIN, TRAIN, VAL, TEST]
+    assert Temporal(0.5, 0.9, 0)(fractions).tolist() == [TRAIN, TRAIN, VAL, TEST]  # quantiles .5 and .9 from above
+    whole = rows([0] * 4, [1, 2, 3, 4])
+    assert Temporal(1.5, 3.5, 0)(whole).tolist() == [TRAIN, VAL, VAL, TEST]
+    first = 1_600_000_000_000_000_001  # nanoseconds, which floats do not tell apart
+    nanoseconds = rows([0] * 4, [first, first + 1, first + 2, first + 3], "ns")
+    assert Temporal(0.5, 0.9, 0)(nanoseconds).tolist() == [TRAIN, TRAIN, VAL, TEST]
+
+
 @pytest.mark.parametrize(
     ("split", "unit", "message"),
     [

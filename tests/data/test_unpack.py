@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from twotower.data import bombs
 from twotower.data import unpack as module
 from twotower.data.unpack import UnpackError, check_whole, unpack
 
@@ -102,14 +103,14 @@ def test_a_name_that_comes_twice(tmp_path, names):
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_a_bomb_is_refused_by_its_headers(tmp_path, monkeypatch, make):
-    monkeypatch.setattr(module, "FREE_BYTES", 0)
+    monkeypatch.setattr(bombs, "FREE_BYTES", 0)
     monkeypatch.setattr(module.Meter, "blocks", None)  # not a byte is unpacked
     refused(make(tmp_path / "a", {"beside": bytes(50_000)}), r"unpacks to more than [\d,]+ bytes")
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch, make):
-    monkeypatch.setattr(module, "MAX_BYTES", 40_000)
+    monkeypatch.setattr(bombs, "MAX_BYTES", 40_000)
     refused(make(tmp_path / "a", {f"a/{number}": bytes(10_000) for number in range(5)}), "unpacks to more than 40,000 bytes")
 
 
@@ -119,8 +120,8 @@ def test_the_ratio_is_free_below_a_size(tmp_path):
 
 def test_a_zip_that_lies_about_its_size(tmp_path, monkeypatch):
     """Both headers say 5 bytes, and 50,000 come: whatever zipfile makes of it, no more than the limit is written."""
-    monkeypatch.setattr(module, "FREE_BYTES", 100)
-    monkeypatch.setattr(module, "MAX_RATIO", 0)
+    monkeypatch.setattr(bombs, "FREE_BYTES", 100)
+    monkeypatch.setattr(bombs, "MAX_RATIO", 0)
     archive = make_zip(tmp_path / "a", {"a/zeros": bytes(50_000)})
     content = archive.read_bytes()
     assert content.count(struct.pack("<L", 50_000)) == 2
@@ -130,8 +131,8 @@ def test_a_zip_that_lies_about_its_size(tmp_path, monkeypatch):
 
 def test_actual_bytes_are_counted(tmp_path, monkeypatch):
     """As if zipfile believed no header."""
-    monkeypatch.setattr(module, "FREE_BYTES", 100)
-    monkeypatch.setattr(module, "MAX_RATIO", 0)
+    monkeypatch.setattr(bombs, "FREE_BYTES", 100)
+    monkeypatch.setattr(bombs, "MAX_RATIO", 0)
     lying = module.Member("a/one.dat", "file", 5, lambda: io.BytesIO(bytes(101)))
     monkeypatch.setattr(module, "_of_zip", lambda content, info: lying)
     refused(make_zip(tmp_path / "a", {"a/one.dat": b"12345"}), "unpacks to more than 100 bytes")

@@ -1,25 +1,21 @@
 """The LightningDataModule of every data set: prepares once, yields indices, builds batches on the device."""
 
-import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from twotower.data import rows, sampling, store
+from twotower.data import rows, sampling
 from twotower.data.distinct import distinct_items
 from twotower.data.filters import Filters
 from twotower.data.frames import Reader
 from twotower.data.loader import EvalLoader, TrainLoader
 from twotower.data.newcomers import new_users
-from twotower.data.prepare import GROUPS, Options, prepare
-from twotower.data.progress import Stages, waiting_lock
+from twotower.data.preparation import Preparation
+from twotower.data.prepare import GROUPS, Options
 from twotower.data.sampling import Positives
 from twotower.data.splits import Split
 from twotower.data.train_pairs import MappedPairs, TrainPairs
@@ -75,8 +71,6 @@ class RetrievalDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.reader = reader
-        self.data_dir = Path(data_dir)
-        self.cache_dir = Path(cache_dir)
         self.batch_size = batch_size
         self.positives = positives
         self.eval_batch_size = eval_batch_size
@@ -84,6 +78,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
         self.options.check()
         rows.check_mask_seen(mask_seen)
+        self.data_dir = Path(data_dir)
+        self.preparation = Preparation(reader, self.options, self.data_dir, Path(cache_dir))
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window
@@ -100,11 +96,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Load the prepared data, preparing them first where they are missing or the raw files have changed.
 
         Raises:
-            UserError: for missing or malformed raw files and a damaged cache.
+            UserError: for missing or malformed raw files, and a damaged cache whose raw files are not there.
         """
         if self.tables:
             return
-        prepared = store.load(self.prepare_data_once())
+        prepared = self.preparation.load()
         self.meta = prepared.meta
         self.ids, self.encodings = prepared.tables, prepared.encodings
         self.schema = Schema.from_plain(prepared.meta["schema"])._replace(num_behaviours=len(prepared.meta["behaviours"]))
@@ -115,43 +111,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     @property
     def folder(self) -> Path:
         """Where the prepared data of these options are, or will be."""
-        return store.cache_folder(self.cache_dir, self.reader.name, {**self.options.plain(), **self.reader.options()})
-
-    def prepare_data_once(self) -> Path:
-        """Folder of the prepared data. Whatever the number of processes, one prepares and the others wait for it."""
-        folder = self.folder
-        if store.is_current(folder, self._sources):
-            return folder
-        with ExitStack() as held:
-            with store.writable(self.cache_dir):
-                held.enter_context(self.alone(folder))
-            if not store.is_current(folder, self._sources):
-                self._prepare(folder)
-        return folder
-
-    def alone(self, folder: Path) -> AbstractContextManager[int]:
-        """Inside, no other process prepares ``folder``."""
-        return waiting_lock(Path(f"{folder}.lock"), f"another process is preparing {self.reader.name}: waiting for it")
-
-    def _prepare(self, folder: Path) -> None:
-        self.reader.fetch(self.data_dir)
-        started = time.perf_counter()
-        with Stages(self.reader.name, ("reading", "checking", "ids", "filters", "split", "features", "writing")) as stage:
-            stage("reading")
-            sources = self._sources()
-            frames = self.reader.read(self.data_dir)
-            prepared = prepare(frames, self.options, stage)
-            stage("writing")
-            store.save(
-                folder, prepared, {"sources": sources, "seconds": time.perf_counter() - started, "stages": dict(stage.seconds)}
-            )
-        for remark in frames.remarks:
-            Console(stderr=True, highlight=False).print(remark, style="yellow", markup=False)
-
-    def _sources(self) -> dict[str, list[int]]:
-        """Size and time of each raw file that is there."""
-        found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
-        return {os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+        return self.preparation.folder
 
     # Loaders
 

@@ -1,6 +1,8 @@
 """Official files: fetched once, by one process, verified, unpacked without leaving their folder."""
 
 import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,17 +44,20 @@ class Archive(NamedTuple):
             UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
         """
         paths = self.paths(data_dir)
-        if _complete(paths):
+        partial = Partial(data_dir / f".{self.top}.download")
+        left = partial.path.exists() and os.access(data_dir, os.W_OK)  # by a process killed after it unpacked
+        if _complete(paths) and not left:
             return
         brought = data_dir / _name(self.url)
         cure = f"fetch it by hand to {brought}, or unpack it so that {paths[0]} exists, or set paths.data_dir"
         with _alone(data_dir / f".{self.top}", _name(self.url), cure):
             if _complete(paths):
-                return
-            if brought.is_file():
+                partial.discard()
+                shutil.rmtree(_unpacked_beside(data_dir, self.top), ignore_errors=True)
+            elif brought.is_file():
                 self._use(brought, data_dir)
             else:
-                self._download(data_dir, cure)
+                self._download(data_dir, partial, cure)
 
     def _use(self, brought: Path, data_dir: Path) -> None:
         """Unpack what the user has put there, and leave it there."""
@@ -63,15 +68,14 @@ class Archive(NamedTuple):
         except UnpackError as error:
             raise UserError(f"{brought} {error}: delete it, or fetch {self.url} again") from error
 
-    def _download(self, data_dir: Path, cure: str) -> None:
-        partial = Partial(data_dir / f".{self.top}.download")
+    def _download(self, data_dir: Path, partial: Partial, cure: str) -> None:
         with _received(self.url, self.checksum, partial, _name(self.url), cure):
             unpacked = self._unpacked(partial.path, data_dir)
-        partial.discard()
         merge(unpacked, data_dir / self.top)
+        partial.discard()  # last: a process killed before has the download still
 
     def _unpacked(self, archive: Path, data_dir: Path) -> Path:
-        folder = data_dir / f".{self.top}.unpacked"
+        folder = _unpacked_beside(data_dir, self.top)
         unpack(archive, folder, self.top, self.files)
         return folder
 
@@ -115,6 +119,10 @@ class SingleFile(NamedTuple):
 
 def _complete(paths: list[Path]) -> bool:
     return all(path.exists() for path in paths)
+
+
+def _unpacked_beside(data_dir: Path, top: str) -> Path:
+    return data_dir / f".{top}.unpacked"
 
 
 def _name(url: str) -> str:

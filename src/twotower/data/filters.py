@@ -52,14 +52,17 @@ def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> No
         where: says where a row of the interactions stands, for readers that know file and line.
 
     Raises:
-        UserError: for missing or overlong ids, missing times, and times in the future.
+        UserError: for missing, blank or overlong ids, missing times, and times in the future.
     """
     interactions = frames.interactions
     if interactions.is_empty():
         raise UserError("the data hold no interactions")
     for column in ("user", "item", "time"):
-        if num_nulls := interactions[column].null_count():
-            place = where(interactions[column].is_null().arg_max() or 0)
+        missing = interactions[column].is_null()
+        if interactions[column].dtype == pl.String:
+            missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
+        if num_nulls := missing.sum():
+            place = where(missing.arg_max() or 0)
             raise UserError(f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them")
     for column in ("user", "item"):
         ids = interactions[column]
@@ -96,7 +99,7 @@ def _is_plausible(value: int, unit: str) -> bool:
     return EARLIEST_S <= value / UNITS_PER_SECOND[unit] <= time.time() + DAY_S
 
 
-def moment(value: int, unit: str) -> str:
+def moment(value: float, unit: str) -> str:
     """A time as a date, or as the number that it is."""
     try:
         seconds = value / UNITS_PER_SECOND[unit]
@@ -122,9 +125,15 @@ def filter_interactions(coded: pl.DataFrame, filters: Filters) -> tuple[pl.DataF
     kept = coded
     if filters.min_value is not None:
         if "value" not in coded.columns:
-            raise UserError(f"data.min_value={filters.min_value} needs ratings, and these data have none: set it to null")
+            raise UserError(
+                f"data.min_value={filters.min_value} needs ratings, and no column was recognised as one: of a table of your own, "
+                "name it, data.reader.columns.value=<column>; else set data.min_value=null"
+            )
+        kept = kept.filter(pl.col("value").is_not_null() & pl.col("value").is_not_nan())
+        dropped["without a rating"] = len(coded) - len(kept)
+        rated = len(kept)
         kept = kept.filter(pl.col("value") >= filters.min_value)
-        dropped[f"rated below {filters.min_value:g}"] = len(coded) - len(kept)
+        dropped[f"rated below {filters.min_value:g}"] = rated - len(kept)
     if not _is_sorted(kept):
         kept = kept.sort("user", "time", maintain_order=True)
     if filters.duplicates != "all":

@@ -14,9 +14,10 @@ class Frames(NamedTuple):
     """Raw data.
 
     Attributes:
-        interactions: ``user``, ``item`` (integers or strings), ``time`` (integer), in file order, which breaks ties of time;
-            where the files have them also ``value`` (a rating), ``behaviour`` (index into ``behaviours``) and ``part`` (of
-            a given split: 0 training, 1 validation, 2 test).
+        interactions: ``user``, ``item`` (integers or strings), ``time`` (integers, or floats for
+            counts with fractions), in file order, which breaks ties of time; where the files have
+            them also ``value`` (a rating), ``behaviour`` (index into ``behaviours``) and ``part``
+            (of a given split: 0 training, 1 validation, 2 test).
         users: ``user`` and one column per user feature.
         items: ``item``, ``category`` (one primary category or null), and one column per item feature.
         user_features: kind of each feature column of ``users``; ``multi`` columns hold lists.

@@ -1,6 +1,7 @@
 """Users and items that training never saw: whom evaluation takes, and features from values that people write."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import polars as pl
@@ -82,6 +83,6 @@ def _index(value: Any, vocabulary: pl.Series) -> int:
 def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
     if value is None:
         return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise UserError(f"features.{name} must be a number, got {value!r}")
-    return (value - encoding["mean"][0]) / encoding["std"][0]
+    return (float(value) - encoding["mean"][0]) / encoding["std"][0]

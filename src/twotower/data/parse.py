@@ -4,7 +4,6 @@ import csv
 import errno
 import io
 import lzma
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import IO
 
 import polars as pl
 
+from twotower.data.bombs import limit, too_large
 from twotower.types import UserError
 
 BLOCK = 1 << 20
@@ -130,9 +130,12 @@ def open_csv(path: Path) -> Iterator[Path]:
     ends in one line that names ``path``.
 
     Raises:
-        UserError: if the file is missing, empty, a folder or damaged, or there is no room to unpack it.
+        UserError: if the file is missing, empty, a folder or damaged, unpacks to absurdly much, or there is no room to
+            unpack it.
     """
     is_xz = _first_bytes(path) == XZ_MAGIC
+    if fault := too_large(path):
+        raise UserError(f"{path} {fault}")
     try:
         if is_xz:
             with tempfile.NamedTemporaryFile(prefix="twotower-", suffix=".csv") as plain:
@@ -164,7 +167,15 @@ def _first_bytes(path: Path) -> bytes:
 def _unpack_xz(path: Path, target: IO[bytes]) -> None:
     try:
         with lzma.open(path) as source:
-            shutil.copyfileobj(source, target, BLOCK)
+            left = limit(path)
+            while block := source.read(BLOCK):
+                left -= len(block)
+                if left < 0:
+                    raise UserError(
+                        f"{path} unpacks to more than {limit(path):,} bytes, which looks like a bomb: if you trust it, "
+                        f"unpack it, xz -dk {path}"
+                    )
+                target.write(block)
         target.flush()
     except OSError as error:
         if error.errno != errno.ENOSPC:

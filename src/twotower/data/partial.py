@@ -47,7 +47,7 @@ class Partial:
         """What is known of these bytes, if they can be continued."""
         try:
             known = Known(**json.loads(self._memory.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # nothing there, or its writer was killed
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):  # nothing there, or its writer was killed
             return None
         return known if known.url == url and known.validator and self.path.exists() else None
 

@@ -9,6 +9,7 @@ import polars as pl
 from twotower.data import features
 from twotower.data.filters import Filters, check_interactions, filter_interactions
 from twotower.data.frames import Frames
+from twotower.data.left_out import PREFIX, left_out, remark
 from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Rows, Split
 from twotower.types import Feature, Schema, UserError, check_number
 
@@ -24,7 +25,8 @@ class Prepared(NamedTuple):
         arrays: name -> array; ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of training
             interactions; ``position/val`` and ``position/test`` of each user's first target, ``targets/*`` how many follow
             one another from there; ``user/*`` and ``item/*`` feature tables.
-        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index.
+        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index;
+            ``left_out_user`` and ``left_out_item``, see :func:`~twotower.data.left_out.left_out`.
         meta: plain values: schema, categories, counts, note.
         encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see ``features.encode``.
     """
@@ -107,12 +109,23 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
     progress("features")
     arrays, schema, names, tables, encodings = _tables(frames, options, users, items, interactions)
     arrays |= _interaction_arrays(interactions, len(users.ids))
+    remarks = list(frames.remarks)
+    without: dict[str, int] = {}
+    for side, listed, distinct, kept in (
+        ("user", frames.users["user"], user_ids, users.ids),
+        ("item", frames.items["item"], item_ids, items.ids),
+    ):
+        rest = left_out(side, listed, distinct, kept)
+        tables[f"{PREFIX}{side}"] = rest
+        remarks += remark(side, listed, rest)
+        without[f"{side}s"] = int((~rest["clicked"]).sum())
     meta = {
         "schema": schema.plain(),
         "categories": names,
         "behaviours": list(frames.behaviours),
         "note": frames.note,
-        "remarks": list(frames.remarks),
+        "remarks": remarks,
+        "without_interactions": without,
         "raw": {
             "interactions": len(raw) + sum((frames.dropped or {}).values()),
             "users": len(user_ids),
@@ -232,14 +245,15 @@ def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
     """First and last time of each part, and how the parts lie on the axis of time; empty where there is no clock."""
     if unit == "order":
         return {}
-    edges = np.linspace(moments.min(), max(moments.max(), moments.min() + 1), NUM_BINS + 1)
+    first, last = moments.min(), moments.max()
+    edges = np.linspace(first, last if last > first else first + 1, NUM_BINS + 1)
     parts = {}
     for name, value in PARTS.items():
         own = moments[part == value]
         if len(own):
             parts[name] = {
-                "first": int(own.min()),
-                "last": int(own.max()),
+                "first": own.min().item(),
+                "last": own.max().item(),
                 "histogram": np.histogram(own, edges)[0].tolist(),
             }
     return {"unit": unit, "edges": edges.tolist(), "parts": parts}

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 
 from twotower import locks
+from twotower.terminal import PlainConsole
 
 ByteBar = Callable[[int, int | None], None]
 
@@ -33,8 +33,14 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
         self._current = ""
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=PlainConsole(stderr=True), transient=True)
         self._task = self._progress.add_task(f"preparing {what}", total=len(stages))
 
     def __enter__(self) -> "Stages":
@@ -63,7 +69,7 @@ class Stages:
 @contextmanager
 def byte_bar(what: str) -> Iterator[ByteBar]:
     """A bar on standard error where that is a terminal; call it with the bytes done and the total, None where unknown."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -78,5 +84,4 @@ def byte_bar(what: str) -> Iterator[ByteBar]:
 
 def waiting_lock(path: Path, message: str) -> AbstractContextManager[int]:
     """One process at a time; where it has to wait it says ``message``, and for whom, see :func:`twotower.locks.alone`."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    return locks.alone(path, message, lambda line: console.print(line, markup=False))
+    return locks.alone(path, message, PlainConsole(stderr=True, soft_wrap=True).print)

@@ -1,8 +1,6 @@
 """Random clicks as prepared data of any size: written chunk by chunk, so that benchmarks are not bound by preparation."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import polars as pl
 
 from twotower.data import store
 from twotower.data.frames import Frames, WithoutFiles
+from twotower.files import whole_folder
 from twotower.types import Feature, Schema, UserError, check_number
 
 PER_USER = 30  # interactions; the last two are for validation and test
@@ -40,15 +39,12 @@ class RandomClicks(WithoutFiles):
         raise UserError("random clicks are written by src/benchmark_data.py alone")
 
     def write(self, folder: Path) -> None:
-        """Write ``folder`` as :func:`~twotower.data.store.save` would, by rename."""
-        with store.writable(folder.parent):
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            try:
-                self._write(partial)
-                partial.rename(folder)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+        """Write ``folder`` as :func:`~twotower.data.store.save` would: whole or not at all.
+
+        The caller holds the lock of ``folder``.
+        """
+        with store.writable(folder.parent), whole_folder(folder) as partial:
+            self._write(partial)
 
     def _write(self, folder: Path) -> None:
         self._write_interactions(folder)

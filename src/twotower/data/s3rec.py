@@ -114,6 +114,8 @@ def _read_attributes(path: Path) -> pl.DataFrame:
         raise UserError(f"{path} line {error.lineno} is no JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is no UTF-8 text") from None
+    except RecursionError:
+        raise UserError(f"{path} nests lists or objects hundreds deep: fetch it again") from None
     if not isinstance(content, dict):
         raise UserError(f'{path} must hold {{"item": [attribute, …], …}}, got a {type(content).__name__}')
     for item, attributes in content.items():

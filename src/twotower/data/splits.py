@@ -1,16 +1,17 @@
 """Splits: which interactions are for training, validation and test. One class per way, one YAML in ``conf/data/split``."""
 
-from datetime import datetime, timezone
+import math
+from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import polars as pl
 
 from twotower.data.frames import TimeUnit
 from twotower.types import UserError, check_number
 
 TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, 3
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -19,7 +20,7 @@ class Rows(NamedTuple):
 
     Attributes:
         user: ``(num_interactions,)`` numbers from 0, equal ones adjacent.
-        time: ``(num_interactions,)``.
+        time: ``(num_interactions,)`` integers or floats.
         time_unit: of ``time``.
         part: ``(num_interactions,)`` of the split that the data come with, or None.
     """
@@ -169,8 +170,8 @@ def _within_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return count[user], end[user] - 1 - np.arange(len(user))
 
 
-def _moment(name: str, value: float | str, rows: Rows) -> int:
-    """A border as a time in the data's unit.
+def _moment(name: str, value: float | str, rows: Rows) -> float:
+    """A border as a time in the data's unit, a whole number where the times are whole numbers.
 
     Raises:
         UserError: if it is none.
@@ -183,8 +184,10 @@ def _moment(name: str, value: float | str, rows: Rows) -> int:
         if rows.time_unit not in UNITS_PER_SECOND:
             raise UserError(f"data.split.{name}={value}: these data count steps, not seconds; give a quantile such as 0.9")
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return int(moment.timestamp() * UNITS_PER_SECOND[rows.time_unit])
+        microseconds = (moment - EPOCH) // timedelta(microseconds=1)
+        return microseconds * UNITS_PER_SECOND[rows.time_unit] // 10**6
     check_number(f"data.split.{name}", value, 0)
     if 0 < value < 1:
-        return int(pl.Series(rows.time).quantile(value, "higher") or 0)
-    return int(value)
+        place = math.ceil((len(rows.time) - 1) * value)
+        return np.partition(rows.time, place)[place].item()
+    return value if rows.time.dtype.kind == "f" else math.ceil(value)

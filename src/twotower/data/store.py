@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +13,12 @@ import numpy as np
 import polars as pl
 
 from twotower.data.prepare import Prepared
+from twotower.files import whole_folder
 from twotower.types import UserError
 
-VERSION = 4  # raise it when files are added or change their meaning
+VERSION = 5  # raise it when files are added or change their meaning
 ENCODING = "encoding."  # begins the names of files that say how a feature was encoded
+UNSEEN = ("remarks", "without_interactions")  # of meta.json: for people alone
 BLOCK = 1 << 24
 SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
 
@@ -26,6 +27,19 @@ def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
     """``<cache_dir>/<name>-<hash of the options>``."""
     key = json.dumps({"version": VERSION, **options}, sort_keys=True, default=str)
     return cache_dir / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+class DamagedError(UserError):
+    """Prepared data that cannot be read, or differ from what was written.
+
+    Args:
+        folder: of the data.
+        error: what is wrong.
+    """
+
+    def __init__(self, folder: Path, error: Exception) -> None:
+        self.what = f"the prepared data in {folder} are damaged ({error})"
+        super().__init__(f"{self.what}: delete that folder and run again")
 
 
 @contextmanager
@@ -46,27 +60,23 @@ def writable(cache_dir: Path) -> Iterator[None]:
 
 
 def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
-    """Write beside ``folder``, then rename: a killed process leaves nothing that looks whole.
+    """Write beside ``folder``, then put it in its place: a killed process leaves the old one, or the new one.
 
-    The caller holds the lock of ``folder``, so what an earlier process left half-written is removed.
+    The caller holds the lock of ``folder``.
 
     Raises:
         UserError: if the disk has too little room, or nothing can be written there.
     """
-    with writable(folder.parent):
-        for stale in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(stale, ignore_errors=True)
+    with writable(folder.parent), whole_folder(folder) as partial:
         _check_room(folder.parent, prepared)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            checksums = _write(partial, prepared)
-            meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": _fingerprint(prepared, checksums)}
-            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        checksums = _write(partial, prepared)
+        meta = {
+            **prepared.meta,
+            **extra,
+            "checksums": checksums,
+            "fingerprint": _fingerprint(prepared, checksums),
+        }
+        (partial / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def _check_room(cache_dir: Path, prepared: Prepared) -> None:
@@ -95,13 +105,13 @@ def load_meta(folder: Path) -> dict[str, Any]:
     """What is known of the prepared data, without reading them.
 
     Raises:
-        UserError: if it cannot be read.
+        DamagedError: if it cannot be read.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text())
         return {**meta, "checksums": dict(meta["checksums"]), "sources": dict(meta["sources"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, error) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(folder, error) from error
 
 
 def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> bool:
@@ -110,6 +120,9 @@ def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> boo
     Args:
         folder: of the cache.
         sources: gives size and time of each raw file that is there.
+
+    Raises:
+        DamagedError: if there is one that cannot be read.
     """
     return folder.exists() and (not (found := sources()) or load_meta(folder)["sources"] == found)
 
@@ -118,7 +131,7 @@ def load(folder: Path) -> Prepared:
     """Memory-map what :func:`save` wrote.
 
     Raises:
-        UserError: if a file is missing or differs from what was written.
+        DamagedError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
     arrays, tables, encodings = {}, {}, {}
@@ -134,7 +147,7 @@ def load(folder: Path) -> Prepared:
             else:
                 tables[path.stem] = pl.read_parquet(path)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise _damaged(folder, error) from error
+        raise DamagedError(folder, error) from error
     return Prepared(arrays, tables, meta, encodings)
 
 
@@ -148,10 +161,13 @@ def checksum(path: Path) -> int:
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken."""
+    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken.
+
+    What models do not see, remarks and counts of what was left out, is not part of it.
+    """
     arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
     ids = _id_checksums(prepared.tables)
-    meta = {name: value for name, value in prepared.meta.items() if name != "remarks"}
+    meta = {name: value for name, value in prepared.meta.items() if name not in UNSEEN}
     return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -162,8 +178,4 @@ def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
-    return [zlib.crc32(table.select(side).write_csv().encode()) for side, table in sorted(tables.items())]
-
-
-def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"the prepared data in {folder} are damaged ({error}): delete that folder and run again")
+    return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]

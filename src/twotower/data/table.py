@@ -10,13 +10,16 @@ from twotower.data.frames import Frames
 from twotower.data.table_clicks import Wishes, item_categories, makes_sense, read_clicks
 from twotower.data.table_columns import INTERACTIONS, ITEMS, USERS, choose
 from twotower.data.table_features import Side, read_side
-from twotower.data.table_files import Source, TextFormat, open_source
+from twotower.data.table_files import Source, open_source
 from twotower.data.table_paths import find, matches
+from twotower.data.table_plain import plain
 from twotower.data.table_report import coverage, report
-from twotower.data.table_values import holds_whole
+from twotower.data.table_text import TextFormat
+from twotower.data.table_values import Reading
 from twotower.types import FeatureKind, UserError, check_choice
 
 KINDS = ("categorical", "multi", "numeric")
+RULES = 2  # raise it when the same table gives other frames: what was prepared before is then made anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -44,7 +47,7 @@ class Table:
         separator: between the fields of text files; None takes that of the header.
         header: names of the columns of text files without a header line.
         quote: around fields that hold separators; None: quotation marks are ordinary characters.
-        missing: words of text files that stand for a missing value.
+        missing: words that stand for a missing value, as null, NaN, empty text and blanks do.
     """
 
     name = "table"
@@ -87,12 +90,13 @@ class Table:
         self.features = {"users": user_features or {}, "items": item_features or {}}
         self.ignore = ignore
         self.list_separator = list_separator
-        self.wishes = Wishes(time_unit, time_format, behaviours, drop_incomplete)  # type: ignore[arg-type]
-        self.text_format = TextFormat(separator, header, quote, missing)
+        wanted = None if behaviours is None else [str(name) for name in behaviours]
+        self.wishes = Wishes(time_unit, time_format, wanted, drop_incomplete)  # type: ignore[arg-type]
+        self.text_format = TextFormat(separator, header, quote, [str(word) for word in missing])
 
     def options(self) -> dict[str, object]:
-        """All settings."""
-        return dict(vars(self))
+        """All settings, and the version of the rules by which tables are read."""
+        return {**vars(self), "rules": RULES}
 
     def sources(self, data_dir: Path) -> list[Path]:
         """The files that are there."""
@@ -114,24 +118,23 @@ class Table:
         """
         with ExitStack() as stack:
             sources = {
-                name: open_source(
-                    f"data.reader.{name}",
-                    find(f"data.reader.{name}", paths, data_dir),
-                    self.text_format if name == "interactions" else self.text_format._replace(header=None),
-                    stack,
-                    json_as_text=name == "interactions",
-                )
+                name: plain(self._open(name, paths, data_dir, stack), self.text_format.missing)
                 for name, paths in self.paths.items()
                 if paths
             }
             return self._frames(sources)
+
+    def _open(self, name: str, paths: str | list[str], data_dir: Path, stack: ExitStack) -> Source:
+        setting = f"data.reader.{name}"
+        text_format = self.text_format if name == "interactions" else self.text_format._replace(header=None)
+        return open_source(setting, find(setting, paths, data_dir), text_format, stack, json_as_text=name == "interactions")
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
         source = sources["interactions"]
         roles = self._click_roles(source)
         sides = {name: self._side(sources[name], name) for name in ("users", "items") if name in sources}
         whole = {
-            side: name not in sides or holds_whole(sides[name].frame[side], sources[name].has_types)
+            side: name not in sides or sides[name].frame[side].dtype.is_integer()
             for side, name in (("user", "users"), ("item", "items"))
         }
         clicks = read_clicks(source, roles, self.wishes, whole)
@@ -146,7 +149,7 @@ class Table:
                 remarks += coverage(clicks.frame[side], tables[name][side], side, source, sources[name])
         kinds = {name: sides[name].kinds if name in sides else {} for name in tables}
         if "category" not in tables["items"].columns:
-            tables["items"], more, remark = self._categories(source, roles, tables["items"])
+            tables["items"], more, remark = self._categories(source, roles, clicks.item, tables["items"])
             kinds["items"] = kinds["items"] | more
             remarks.append(remark)
         frames = Frames(
@@ -176,16 +179,16 @@ class Table:
     def _side(self, source: Source, name: str) -> Side:
         side, known = {"users": ("user", USERS), "items": ("item", ITEMS)}[name]
         roles = choose(source, self.columns[name], known, (side,))
-        return read_side(source, roles, self.features[name], self.ignore, self.list_separator)
+        return read_side(source, side, roles, self.features[name], self.ignore, self.list_separator)
 
     def _categories(
-        self, source: Source, roles: dict[str, str], items: pl.DataFrame
+        self, source: Source, roles: dict[str, str], item: Reading, items: pl.DataFrame
     ) -> tuple[pl.DataFrame, dict[str, FeatureKind], str]:
         """Categories of items from the interactions, where the table of items has none."""
         if "category" not in roles:
             nothing = "no table has a category of items, so the alignment loss has nothing to align: set loss.lambda3=0"
             return items.with_columns(category=pl.lit(None, pl.String)), {}, nothing
-        found, num_unclear = item_categories(source, roles, items["item"].dtype)
+        found, num_unclear = item_categories(source, roles, item, items["item"].dtype)
         joined = items.join(found, on="item", how="full", coalesce=True, maintain_order="left_right")
         remark = f"the category of an item is its most frequent {roles['category']} among the interactions"
         return joined, {"category": "categorical"}, remark + (f"; {num_unclear:,} items have several" if num_unclear else "")

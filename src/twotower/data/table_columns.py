@@ -3,8 +3,11 @@
 import difflib
 import re
 
+import polars as pl
+
 from twotower.data.table_errors import clip
 from twotower.data.table_files import Source
+from twotower.data.table_values import has_text, is_list_of_labels
 from twotower.types import UserError
 
 USER = "user userid uid useridentifier visitorid customerid reviewerid memberid accountid clientid profileid sessionid"
@@ -25,6 +28,18 @@ INTERACTIONS = {
 }
 ITEMS = {"item": f"{ITEM} id", "category": CATEGORY, "title": "title name itemname productname movietitle headline"}
 USERS = {"user": f"{USER} id"}
+HOLDS: dict[type[pl.DataType], str] = {
+    pl.List: "lists",
+    pl.Array: "arrays",
+    pl.Struct: "nested values",
+    pl.Map: "maps",
+    pl.Binary: "binary data",
+    pl.Duration: "durations",
+    pl.Time: "times of day",
+    pl.Date: "dates",
+    pl.Datetime: "dates",
+    pl.Boolean: "true and false",
+}
 
 
 def choose(source: Source, stated: dict[str, str | None], known: dict[str, str], needed: tuple[str, ...]) -> dict[str, str]:
@@ -37,7 +52,8 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
         needed: roles without which nothing goes.
 
     Raises:
-        UserError: for a stated column that is not there, or a needed role without a column.
+        UserError: for a stated column that is not there or whose type no value of the role has, or
+            a needed role without a column.
     """
     setting = setting_of(source)
     names = list(source.schema)
@@ -47,12 +63,19 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
             raise UserError(f"{setting}.{role}={name}: {source.path} has no such column{_nearest(name, names)}; {_has(source)}")
         if name is not None:
             chosen[role] = name
+            _refuse_type(source, role, name)
     for role, likely in known.items():
-        free = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(names) if name not in chosen.values()}
-        found = next((free[word] for word in likely.split() if word in free), None)
-        if stated.get(role) is None and found is not None:
-            chosen[role] = found
-        elif role in needed and role not in chosen:
+        if role in chosen:
+            continue
+        taken = chosen.values()
+        free = {_word(name): name for name in reversed(names) if name not in taken}
+        found = [free[word] for word in likely.split() if word in free]
+        suitable = [name for name in found if _suits(role, source.schema[name])]
+        if suitable:
+            chosen[role] = suitable[0]
+        elif found and role in (*needed, "time"):  # else the order would silently be that of the file
+            _refuse_type(source, role, found[0])
+        elif role in needed:
             near = _nearest(role, names) or _nearest(f"{role}_id", names)
             hint = f"set {setting}.{role}; {_has(source)}{_headerless(source)}"
             raise UserError(f"{source.path} has no column that looks like the {role}{near}: {hint}")
@@ -62,6 +85,42 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
 def setting_of(source: Source) -> str:
     """Where the columns of a table are stated."""
     return {"interactions": "data.reader.columns"}.get(kind := source.setting.split(".")[-1], f"data.reader.{kind[:-1]}_columns")
+
+
+def describe(dtype: pl.DataType) -> str:
+    """What a column of a type that is not text, number or date holds, for people."""
+    found = next((words for kind, words in HOLDS.items() if dtype == kind), "values of an unknown type")
+    if isinstance(dtype, pl.List) and dtype.inner.is_float():
+        found = "vectors"
+    return f"{found} ({dtype.base_type().__name__.lower()})"
+
+
+def _suits(role: str, dtype: pl.DataType) -> bool:
+    if role in ("category", "title"):
+        return has_text(dtype) or is_list_of_labels(dtype)
+    if role == "time":  # times of day are refused later: the column beside them must be chosen by the user
+        return dtype.is_temporal() or (has_text(dtype) and dtype != pl.Boolean)
+    if role == "value":
+        return dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)
+    return has_text(dtype)
+
+
+def _refuse_type(source: Source, role: str, name: str) -> None:
+    dtype = source.schema[name]
+    if _suits(role, dtype):
+        return
+    cure = f"set {setting_of(source)}.{role} to another column"
+    if isinstance(dtype, pl.List) and role in ("user", "item"):
+        cure += f", or write one row per {role}"
+    elif dtype.is_nested() and not isinstance(dtype, pl.List):
+        cure += ", or write the field that is meant as a column of its own"
+    elif dtype == pl.Binary:
+        cure += ", or write it as text"
+    raise UserError(f"{source.path} column {clip(name, 40)} holds {describe(dtype)}, which are no {role}: {cure}")
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _nearest(word: str, names: list[str]) -> str:

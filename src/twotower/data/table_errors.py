@@ -24,6 +24,7 @@ FOREIGN = {
 }
 PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")  # gzip, Zstandard and xz are unpacked, whatever the ending
 FIELD_LIMIT = 1 << 20
+SCANS: dict[str, Callable[..., pl.LazyFrame]] = {"Parquet": pl.scan_parquet, "Arrow": pl.scan_ipc}
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -67,13 +68,20 @@ def broken(path: Path, kind: str, error: Exception, separator: str, width: int |
     if isinstance(error, (OSError, EOFError, lzma.LZMAError)):
         return UserError(f"{path} is truncated or damaged ({clip(str(error))}): copy or write it again")
     try:
-        with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            reason = {"text": _bad_text, "JSON lines": _bad_json}[kind](file, separator, width)
-    except (KeyError, OSError, EOFError):
-        reason = None
+        if kind in SCANS:
+            SCANS[kind](path, glob=False).select(pl.all().null_count()).collect(engine="streaming")
+            reason = None
+        else:
+            with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+                reason = {"text": _bad_text, "JSON lines": _bad_json}[kind](file, separator, width)
+    except (OSError, EOFError, pl.exceptions.PolarsError):
+        return UserError(f"{path} cannot be read as {kind} ({clip(str(error))}): write it again")
     if reason:
         return UserError(f"{path} {reason}")
-    return UserError(f"{path} cannot be read as {kind} ({clip(str(error))}): write it again")
+    return UserError(
+        f"{path} is sound {kind}, but a column holds what cannot be used as it is ({clip(str(error))}): give it another "
+        "type, or leave it out"
+    )
 
 
 def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
@@ -106,8 +114,8 @@ def _bad_json(file: IO[bytes], separator: str, width: int | None) -> str | None:
             return "is one list: write one object per line, jq -c '.[]' OLD > NEW.jsonl"
         try:
             value = json.loads(line) if line.strip() else {}
-        except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deep"
             return f"line {number:,} is no JSON ({reason}): {clip(line.decode(errors='replace'), 40)!r}; mend or remove it"
         if not isinstance(value, dict):
             return f"line {number:,} is no JSON object: mend or remove it"

@@ -8,9 +8,20 @@ from typing import NamedTuple
 import polars as pl
 
 from twotower.data.categories import primary
+from twotower.data.table_columns import describe
 from twotower.data.table_errors import clip
 from twotower.data.table_files import Source, not_blank
-from twotower.data.table_values import looks_like_dates
+from twotower.data.table_times import looks_like_dates
+from twotower.data.table_values import (
+    NESTED,
+    as_text,
+    has_text,
+    id_readings,
+    is_list_of_labels,
+    is_made_decimal,
+    made_whole,
+    numbers,
+)
 from twotower.types import FeatureKind, UserError
 
 MAX_WHOLE_VALUES = 20  # whole numbers with more distinct values are quantities, unless the name says that they are codes
@@ -24,7 +35,7 @@ class Side(NamedTuple):
     """A table of users or items.
 
     Attributes:
-        frame: ``user`` or ``item`` as in the file, the features, of items also ``category`` and ``title``.
+        frame: ``user`` or ``item``, whole numbers if all are, else text; the features, of items also ``category`` and ``title``.
         kinds: of the features.
         report: (column, taken as, examples) for people.
         num_rows: of the file.
@@ -45,13 +56,19 @@ class Column(NamedTuple):
 
 
 def read_side(
-    source: Source, roles: dict[str, str], declared: dict[str, FeatureKind], ignore: list[str], list_separator: str | None
+    source: Source,
+    side: str,
+    roles: dict[str, str],
+    declared: dict[str, FeatureKind],
+    ignore: list[str],
+    list_separator: str | None,
 ) -> Side:
     """Read a table of users or items.
 
     Args:
-        source: its files.
-        roles: column of the id (``user`` or ``item``) and, of items, ``category`` and ``title``.
+        source: its files, with plain columns.
+        side: ``user`` or ``item``.
+        roles: column of the id and, of items, ``category`` and ``title``.
         declared: kinds of features that the user states.
         ignore: columns to leave out; ``*`` and ``?`` stand for other characters.
         list_separator: text that holds it is a list of values.
@@ -60,23 +77,21 @@ def read_side(
         UserError: for files that cannot be read, rows without id, values that do not fit their declared kind, and
             several different rows for one id.
     """
-    side = next(iter(roles))
     if patterns := [name for name in source.schema if re.fullmatch(r"\^.*\$|\*", name)]:
         raise UserError(f"{source.path}: Polars takes the column name {patterns[0]} for a pattern: give it another one")
     table = source.collect(lambda rows: not_blank(source, rows).select(*source.schema))
     if table.is_empty():
         raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")
-    _refuse_missing_ids(source, table, roles[side])
     if unknown := [name for name in declared if name not in table.columns]:
         raise UserError(
             f"data.reader.{side}_features: {unknown[0]} is no column of {source.path}; it has {', '.join(table.columns)}"
         )
     report = [(roles[side], side, examples(table[roles[side]]))]
-    columns = {side: pl.col(roles[side])}
+    columns = {side: pl.lit(_ids(source, table, roles[side]))}
     kinds: dict[str, FeatureKind] = {}
     if "title" in roles:
-        columns["title"] = pl.col(roles["title"]).cast(pl.String)
-        report.append((roles["title"], "title, for people", examples(table[roles["title"]])))
+        columns["title"] = _title(table[roles["title"]])
+        report.append((roles["title"], _told("title, for people", table[roles["title"]]), examples(table[roles["title"]])))
     for name in table.columns:
         if name in (roles[side], roles.get("title")):
             continue
@@ -84,12 +99,17 @@ def read_side(
             report.append((name, "left out, as data.reader.ignore says", ""))
             continue
         column = column_of(table[name], declared.get(name), list_separator, is_category=name == roles.get("category"))
+        if column.kind is None and name in declared:
+            raise UserError(
+                f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} holds "
+                f"{describe(table[name].dtype)}: take it out of that setting, or change the column"
+            )
         if name == roles.get("category"):
+            _refuse_nested(source, table, name)
             columns |= _category(table[name], column)
             kinds["categories" if column.kind == "multi" else "category"] = column.kind or "categorical"
-            report.append(
-                (name, "category" + (", the most frequent of a list" if column.kind == "multi" else ""), examples(table[name]))
-            )
+            meaning = "category" + (", the most frequent of a list" if column.kind == "multi" else "")
+            report.append((name, _told(meaning, table[name]), examples(table[name])))
             continue
         if column.kind:
             feature = _free_name(name, [*columns, "category", "categories"])
@@ -97,48 +117,80 @@ def read_side(
             kinds[feature] = column.kind
             _refuse_bad_values(source, table, name, column)
         shown = table.select(column.values.alias(name)).to_series() if column.kind == "numeric" else table[name]
-        report.append((name, column.meaning, examples(shown)))
+        report.append((name, _told(column.meaning, shown) if column.kind else column.meaning, examples(shown)))
     frame = _one_row_each(source, table.select(values.alias(name) for name, values in columns.items()), side, kinds)
     return Side(frame, kinds, report, len(table))
 
 
 def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: str | None, is_category: bool) -> Column:
     """What a column is: declared, or judged by all of its values."""
-    raw = pl.col(column.name)
+    raw, dtype = pl.col(column.name), column.dtype
     values = column.drop_nulls()
-    if isinstance(column.dtype, pl.List):
-        if isinstance(column.dtype.inner, (pl.List, pl.Struct)):
-            return Column(None, raw, "left out: nested")
-        return Column("multi", raw, "list feature")
-    if isinstance(column.dtype, (pl.Struct, pl.Array, pl.Object)) or column.dtype == pl.Binary:
-        return Column(None, raw, f"left out: {column.dtype.base_type().__name__.lower()}")
+    if is_list_of_labels(dtype) and declared in (None, "multi"):
+        return Column("multi", raw.cast(pl.List(pl.String)), "list feature")
+    if not has_text(dtype) and dtype != pl.Duration:
+        return Column(None, raw, f"left out: {describe(dtype)}")
     if declared is None and (column.name == "" or column.name.startswith("Unnamed:")):  # pandas' names for its index
         return Column(None, raw, "left out: row numbers")
     if declared == "numeric" or (declared is None and not is_category and _is_quantity(column.name, values)):
-        number = raw.cast(pl.Float64, strict=False)
-        return Column("numeric", pl.when(number.is_finite()).then(number), "numeric feature")
-    text = raw.cast(pl.String)
-    strings = values.cast(pl.String)
+        number, unit = _number(raw, values)
+        return Column("numeric", number, f"numeric feature{unit}")
+    text = _label(raw, values)
+    strings = values.to_frame().select(text).to_series()
     if declared == "multi" or (declared is None and list_separator and strings.str.contains(list_separator, literal=True).any()):
-        tidy = (
-            text.str.replace_all(rf"\s*{re.escape(list_separator)}\s*", list_separator).str.strip_chars()
-            if list_separator
-            else text
-        )
-        parts = (tidy.str.split(list_separator) if list_separator else pl.concat_list(tidy)).list.filter(pl.element() != "")
+        parts = _parts(text, list_separator)
         if declared or not _is_free_text(column.to_frame().select(parts).to_series().explode().drop_nulls()):
             return Column("multi", parts, f"list feature, split at {list_separator}")
     if declared == "categorical" or is_category:
         return Column("categorical", text, "categorical feature")
     if strings.n_unique() < 2:
         return Column(None, raw, "left out: " + ("one value" if len(strings) else "empty"))
-    if column.dtype.is_temporal():
-        return Column("numeric", raw.cast(pl.Datetime("ms")).dt.epoch("ms") / 86_400_000, "numeric feature, days since 1970")
+    if dtype.is_temporal():
+        number, unit = _number(raw, values)
+        return Column("numeric", number, f"numeric feature{unit}")
     if (days := looks_like_dates(strings)) is not None:
         return Column("numeric", days, "numeric feature, days since 1970")
     if _is_free_text(strings):
         return Column(None, raw, f"left out: free text, {strings.n_unique() / len(strings):.0%} of its values are unique")
     return Column("categorical", text, "categorical feature")
+
+
+def _number(raw: pl.Expr, values: pl.Series) -> tuple[pl.Expr, str]:
+    """A column as numbers, and what is said of their unit."""
+    dtype = values.dtype
+    if isinstance(dtype, pl.Duration):
+        return raw.dt.total_seconds(fractional=True), ", seconds"
+    if dtype == pl.Time:
+        return raw.cast(pl.Int64) / 1e9, ", seconds of the day"
+    if dtype.is_temporal():
+        return raw.cast(pl.Datetime("ms")).dt.epoch("ms") / 86_400_000, ", days since 1970"
+    return numbers(values, raw), ""
+
+
+def _label(raw: pl.Expr, values: pl.Series) -> pl.Expr:
+    """A column as text."""
+    if isinstance(values.dtype, pl.Duration):
+        return as_text(raw.dt.total_seconds(fractional=True), pl.Float64())
+    text = as_text(raw, values.dtype)
+    return made_whole(text) if is_made_decimal(values) else text
+
+
+def _parts(text: pl.Expr, list_separator: str | None) -> pl.Expr:
+    if list_separator is None:
+        return pl.concat_list(text).list.drop_nulls()
+    parts = text.str.split(list_separator).list.agg(pl.element().str.strip_chars())
+    return parts.list.filter(pl.element() != "")
+
+
+def _title(column: pl.Series) -> pl.Expr:
+    if isinstance(column.dtype, pl.List):
+        return pl.col(column.name).cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
+    return as_text(pl.col(column.name), column.dtype)
+
+
+def _told(meaning: str, values: pl.Series) -> str:
+    num_missing = values.null_count()
+    return f"{meaning}, {num_missing:,} missing" if num_missing else meaning
 
 
 def _category(column: pl.Series, found: Column) -> dict[str, pl.Expr]:
@@ -150,19 +202,17 @@ def _category(column: pl.Series, found: Column) -> dict[str, pl.Expr]:
 
 def _is_quantity(name: str, values: pl.Series) -> bool:
     """Numbers that measure: with a fraction, or of many values and no code by name or by a leading zero."""
-    if values.dtype.is_float():
-        numbers = values
-    elif values.dtype.is_integer() or values.dtype == pl.Decimal:
-        numbers = values.cast(pl.Float64)
-    elif values.dtype == pl.String:
-        numbers = values.cast(pl.Float64, strict=False)
-        if not len(values) or numbers.has_nulls() or values.str.contains(r"^[+-]?0\d").any():
-            return False
-    else:
+    if not values.dtype.is_numeric() and values.dtype != pl.String:
         return False
-    if numbers.n_unique() < 2:
+    if values.dtype == pl.String and values.str.contains(r"^[+-]?0\d").any():
         return False
-    return bool((numbers % 1 != 0).any()) or (numbers.n_unique() > MAX_WHOLE_VALUES and not CODE.search(name))
+    found = values.to_frame().select(numbers(values, pl.col(values.name))).to_series()
+    if found.is_empty() or (values.dtype == pl.String and found.has_nulls()):
+        return False
+    found = found.drop_nulls()
+    if found.n_unique() < 2:
+        return False
+    return bool((found % 1 != 0).any()) or (found.n_unique() > MAX_WHOLE_VALUES and not CODE.search(name))
 
 
 def _is_free_text(values: pl.Series) -> bool:
@@ -183,17 +233,43 @@ def examples(column: pl.Series) -> str:
     if values.dtype.is_numeric() and len(values):
         low, high = (str(round(float(value), 4)).removesuffix(".0") for value in (values.min(), values.max()))  # type: ignore[arg-type]
         return f"{low} … {high}"
-    if isinstance(values.dtype, (pl.List, pl.Struct, pl.Array)):
+    if not has_text(values.dtype):
         return ", ".join(clip(str(value), 20) for value in values.head(2).to_list())
     some = values.head(1000).unique(maintain_order=True).head(3).cast(pl.String, strict=False)
     return ", ".join(clip(str(value), 20) for value in some)
 
 
-def _refuse_missing_ids(source: Source, table: pl.DataFrame, column: str) -> None:
+def _ids(source: Source, table: pl.DataFrame, column: str) -> pl.Series:
+    """The ids as whole numbers if all are, else as text.
+
+    Raises:
+        UserError: for rows without an id, and ids that cannot be kept as they are.
+    """
     missing = table[column].is_null()
     if missing.any():
         where, _ = source.locate(partial(not_blank, source), missing.arg_max() or 0)
         raise UserError(f"{where} has no {column} ({missing.sum():,} in all): fill or remove such rows")
+    for reading in id_readings(table[column], True):
+        ids, lost = table.select(ids=reading.values, lost=reading.lost)
+        if not lost.any():
+            return ids
+    where, value = source.locate(partial(not_blank, source), lost.arg_max() or 0, column)
+    raise UserError(
+        f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is no id that can be kept: "
+        "write ids as whole numbers or text"
+    )
+
+
+def _refuse_nested(source: Source, table: pl.DataFrame, name: str) -> None:
+    if table[name].dtype != pl.String:
+        return
+    nested = table[name].str.contains(NESTED).fill_null(False)
+    if nested.any():
+        where, value = source.locate(partial(not_blank, source), nested.arg_max() or 0, name)
+        raise UserError(
+            f"{where}: {name} {clip(value, 40)!r} ({nested.sum():,} in all) is no category: mend it, or set "
+            "data.reader.item_columns.category to another column"
+        )
 
 
 def _refuse_bad_values(source: Source, table: pl.DataFrame, name: str, column: Column) -> None:

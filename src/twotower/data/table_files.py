@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
-from twotower.data.parse import FIELD, open_csv
+from twotower.data.parse import open_csv
+from twotower.data.shards import Shard, same_columns
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
+from twotower.data.table_json import readable
+from twotower.data.table_text import UNSEEN, TextFormat, find_layout, scan
 from twotower.types import UserError
 
 COMPRESSED = (".gz", ".zst", ".xz")
@@ -16,32 +19,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t"
 TYPED = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow"}
 LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
-UNSEEN = FIELD.decode()  # no text holds it
-
-
-class TextFormat(NamedTuple):
-    """What CSV and its relatives leave open.
-
-    Attributes:
-        separator: between fields; None takes the one of the header line.
-        header: names of the columns of files without a header line; None reads them from the first line.
-        quote: around fields that hold separators; None for files in which quotation marks are ordinary characters.
-        missing: fields that stand for nothing, besides the empty one.
-    """
-
-    separator: str | None
-    header: list[str] | None
-    quote: str | None
-    missing: list[str]
-
-
-class Shard(NamedTuple):
-    """One file. ``first_line`` is the line of its first row, 0 where it has no lines."""
-
-    path: Path
-    frame: pl.LazyFrame
-    schema: dict[str, pl.DataType]
-    first_line: int
 
 
 class Source:
@@ -60,8 +37,9 @@ class Source:
         self.schema = shards[0].schema
         self.path = shards[0].path
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
-        self.is_text = _format(self.path) == "text"
-        self.has_types = _format(self.path) in TYPED.values()
+        kinds = [_format(shard.path) for shard in shards]
+        self.is_text = "text" in kinds
+        self._head: pl.DataFrame | None = None
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
@@ -74,18 +52,22 @@ class Source:
         except (pl.exceptions.PolarsError, OSError) as error:
             for shard in self.shards:
                 self._collect_one(shard, rows(shard.frame))
-            raise UserError(f"{self.path}: its shards do not fit together: {clip(str(error))}") from error
+            clash = self._clash() or f"its shards do not fit together: {clip(str(error))}"
+            raise UserError(f"{self.path}: {clash}") from error
 
     def head(self) -> pl.DataFrame:
-        """The first rows of the first shard that has any.
+        """The first rows of the first shard that has any, read once.
 
         Raises:
             UserError: if there are no rows at all.
         """
-        for shard in self.shards:
+        for shard in self.shards if self._head is None else ():
             head = self._collect_one(shard, shard.frame.head(HEAD_ROWS))
             if len(head):
-                return head
+                self._head = head
+                break
+        if self._head is not None:
+            return self._head
         raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
 
     def locate(self, kept: Callable[[pl.LazyFrame], pl.LazyFrame], row: int, column: str | None = None) -> tuple[str, Any]:
@@ -100,13 +82,20 @@ class Source:
             row -= len(numbers)
         return str(self.path), None
 
+    def _clash(self) -> str | None:
+        """The first column that has other types in other shards."""
+        for name, dtype in self.schema.items():
+            for shard in self.shards:
+                if shard.schema[name] != dtype:
+                    other = shard.schema[name]
+                    return f"the column {clip(name, 40)} is {dtype} here and {other} in {shard.path}: write it alike in all"
+        return None
+
     def _collect_one(self, shard: Shard, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
             return rows.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise broken(
-                shard.path, _format(shard.path), error, _separator(shard.path, self.text_format), len(shard.schema)
-            ) from error
+            raise broken(shard.path, _format(shard.path), error, shard.separator, len(shard.schema)) from error
 
 
 def not_blank(source: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -128,66 +117,42 @@ def open_source(setting: str, paths: list[Path], text_format: TextFormat, stack:
         UserError: for files that cannot be opened, and shards with different columns.
     """
     shards = [_open(path, text_format, stack, json_as_text) for path in paths]
-    first = shards[0]
-    for shard in shards[1:]:
-        if different := set(first.schema) ^ set(shard.schema):
-            names = ", ".join(sorted(clip(name, 40) for name in different)[:5])
-            raise UserError(
-                f"{first.path} and {shard.path} have different columns (not in both: {names}): give {setting} files of one kind"
-            )
-    return Source(setting, shards, text_format)
+    is_json = all(_format(path) == "JSON lines" for path in paths)
+    return Source(setting, same_columns(shards, setting, absent_is_null=is_json), text_format)
 
 
 def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: bool) -> Shard:
     kind = _format(path)
-    separator = _separator(path, text_format)
+    separator = text_format.separator or SEPARATORS.get(_suffix(path), ",")
+    first_line = 1
     try:
         with path.open("rb") as file:
             start = file.read(4096)
         refuse_wrong_content(path, kind, start)
         unpacked = stack.enter_context(open_csv(path))
         if kind == "text":
-            frame = _scan_text(unpacked, separator, text_format)
+            layout = find_layout(unpacked, text_format, separator)
+            separator = layout.separator
+            first_line = layout.num_before + (1 if text_format.header else 2)
+            frame = scan(unpacked, layout, text_format)
         elif kind == "JSON lines":
+            unpacked = readable(unpacked, path, stack)
             frame = pl.scan_ndjson(unpacked, infer_schema_length=HEAD_ROWS if json_as_text else None)
             if json_as_text:
-                frame = pl.scan_ndjson(unpacked, schema=dict.fromkeys(frame.collect_schema(), pl.String))
+                inferred = frame.collect_schema()
+                schema = {name: dtype if _is_deep(dtype) else pl.String() for name, dtype in inferred.items()}
+                frame = pl.scan_ndjson(unpacked, schema=schema)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
         schema = dict(frame.collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise broken(path, kind, error, separator, None) from error
-    first_line = {"text": 1 if text_format.header else 2, "JSON lines": 1}.get(kind, 0)
-    return Shard(path, frame, schema, first_line)
+    return Shard(path, frame, schema, 0 if kind in TYPED.values() else first_line, separator)
 
 
-def _scan_text(path: Path, separator: str, text_format: TextFormat) -> pl.LazyFrame:
-    """Every field as the text that it is, so that no id loses a leading zero; padding around fields is removed."""
-    separator = separator if text_format.separator else _sniff(path, separator)
-    frame = pl.scan_csv(
-        path,
-        separator=separator,
-        has_header=text_format.header is None,
-        new_columns=text_format.header,
-        quote_char=text_format.quote,
-        null_values=["", *text_format.missing],
-        infer_schema=False,
-        glob=False,
-    )
-    names = frame.collect_schema().names()
-    if any(name != name.strip() for name in names):
-        frame = frame.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
-    return frame
-
-
-def _sniff(path: Path, usual: str) -> str:
-    """The separator of the header line: the usual one if it is there, else the most frequent of the others."""
-    lines = pl.scan_csv(
-        path, has_header=False, separator=UNSEEN, quote_char=None, infer_schema=False, encoding="utf8-lossy", glob=False
-    )
-    header = lines.head(1).collect().item() or ""
-    best = max((",", "\t", ";", "|"), key=header.count)
-    return usual if usual in header or best not in header else best
+def _is_deep(dtype: pl.DataType) -> bool:
+    """Lists of lists or objects, which cannot be read as text."""
+    return isinstance(dtype, pl.List) and isinstance(dtype.inner, (pl.List, pl.Struct))
 
 
 def _format(path: Path) -> str:
@@ -207,7 +172,3 @@ def _format(path: Path) -> str:
 def _suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return ([suffix for suffix in suffixes if suffix not in COMPRESSED] or [""])[-1]
-
-
-def _separator(path: Path, text_format: TextFormat) -> str:
-    return text_format.separator or SEPARATORS.get(_suffix(path), ",")

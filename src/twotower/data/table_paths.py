@@ -11,7 +11,7 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
     """The files of a setting, below ``data_dir`` or else below the working folder.
 
     Raises:
-        UserError: if a pattern has no file, or is a folder.
+        UserError: if a pattern has no file, or is a folder, a pipe or a device.
     """
     found: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -24,11 +24,12 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
             raise UserError(
                 f"{setting}={pattern}: there is no such file below {data_dir} or {Path.cwd()}{_nearby(pattern, data_dir)}"
             )
-        files = [path for path in paths if path not in folders]
-        for path in files:
-            if not path.is_file():  # a named pipe or a device would be read for ever
-                raise UserError(f"{setting}={pattern}: {path} is no ordinary file")
-        found += files
+        for path in paths:
+            if not path.is_file() and not path.is_dir():
+                raise UserError(
+                    f"{setting}={pattern}: {path} is no ordinary file but a pipe or a device: write its content to a file"
+                )
+        found += [path for path in paths if path not in folders]
     return found
 
 

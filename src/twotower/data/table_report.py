@@ -3,12 +3,14 @@
 import io
 
 import polars as pl
-from rich.console import Console
 from rich.table import Table as RichTable
 
+from twotower.data.table_columns import describe
 from twotower.data.table_errors import clip
 from twotower.data.table_features import Side, examples
 from twotower.data.table_files import Source
+from twotower.data.table_values import has_text
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
 MEANINGS = {
@@ -36,16 +38,17 @@ def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[s
     head = source.head()
     names = {column: role for role, column in roles.items()}
     table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
-    for column in source.schema:
+    for column, dtype in source.schema.items():
         role = names.get(column, "")
-        taken = ", ".join(filter(None, (MEANINGS.get(role, "not used"), meaning.get(role))))
+        unused = "not used" if has_text(dtype) else f"not used: {describe(dtype)}"
+        taken = ", ".join(filter(None, (MEANINGS.get(role, unused), meaning.get(role))))
         table.add_row(f"  {clip(column, 30)}", taken, examples(head[column]))
     for other, side in sides.items():
         table.add_section()
         table.add_row(f"{other.name}, {side.num_rows:,} rows", style="bold")
         for column, taken, some in side.report:
             table.add_row(f"  {clip(column, 30)}", taken, some)
-    console = Console(file=io.StringIO(), width=min(110, Console(stderr=True).width), color_system=None)
+    console = PlainConsole(file=io.StringIO(), width=min(110, PlainConsole(stderr=True).width), color_system=None)
     console.print(table)
     console.print("Otherwise: data.reader.columns.time=…, item_columns.category=…, item_features={price:numeric}, ignore=[…]")
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]

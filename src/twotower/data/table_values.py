@@ -1,67 +1,108 @@
-"""Ids, times and numbers of a user's table: what they are is judged by the first rows and held against all."""
+"""Ids, labels and numbers of a user's table, whatever type a file gives them."""
 
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import polars as pl
 
-from twotower.data.frames import TimeUnit
-from twotower.types import UserError
-
-FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S UTC",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%dT%H:%M%#z",
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S%.f",
-    "%Y/%m/%d %H:%M",
-)
-# the least number that can be a time since 1990 in the unit; the year 2106 in one is 1974 in the next
-LEAST: dict[TimeUnit, float] = {"ns": 6.3e17, "us": 6.3e14, "ms": 6.3e11, "s": 6.3e8}
-NAMES = {
-    "s": "seconds since 1970",
-    "ms": "milliseconds since 1970",
-    "us": "microseconds since 1970",
-    "ns": "nanoseconds since 1970",
-}
+MANTISSA: dict[type[pl.DataType], int] = {
+    pl.Float16: 11,
+    pl.Float32: 24,
+    pl.Float64: 53,
+}  # bits: whole numbers beyond them lose digits
+NESTED = r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\])$'  # JSON that stands for more than one value
+NO_ID = NESTED + r"|^[+-]?\d(\.\d+)?[eE]\+\d+$"  # and what spreadsheets make of long numbers: digits are lost
+MADE_DECIMAL = r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
+GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # 1,234 may be a thousand or a little more than one
 
 
-class Clock(NamedTuple):
-    """How a column tells the time.
+class Reading(NamedTuple):
+    """One way to read a column.
 
     Attributes:
-        unit: of the parsed numbers.
-        parse: to ``Int64``, null where the value is none.
-        meaning: for people.
+        values: what it makes of each value.
+        lost: where it would change or lose the value; never null.
+        meaning: for people, or "".
     """
 
-    unit: TimeUnit
-    parse: pl.Expr
-    meaning: str
+    values: pl.Expr
+    lost: pl.Expr
+    meaning: str = ""
 
 
-def whole(raw: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
-    """The whole number of each id, and which ids would not survive it: ``007``, ``7.5`` and ``seven`` would not."""
-    number = raw.cast(pl.Int64, strict=False)
-    return number, raw.is_not_null() & raw.ne_missing(number.cast(dtype))
+def has_text(dtype: pl.DataType) -> bool:
+    """Have values of this type one way to be written that tells them apart?"""
+    temporal = dtype.is_temporal() and not isinstance(dtype, pl.Duration)
+    return dtype in (pl.String, pl.Boolean, pl.Null) or dtype.is_numeric() or temporal
 
 
-def may_be_whole(dtype: pl.DataType, has_types: bool) -> bool:
-    """Are ids of this type numbers, or text that may hold numbers? What a typed file calls text stays text."""
-    return dtype.is_integer() or dtype.is_float() or (dtype == pl.String and not has_types)
-
-
-def holds_whole(ids: pl.Series, has_types: bool) -> bool:
-    """Are all ids whole numbers, written as people write them?"""
-    if not may_be_whole(ids.dtype, has_types):
+def is_list_of_labels(dtype: pl.DataType) -> bool:
+    """Lists of text or of whole numbers; lists of fractions are vectors."""
+    if not isinstance(dtype, pl.List):
         return False
-    return not ids.to_frame("id").select(whole(pl.col("id"), ids.dtype)[1].any()).item()
+    inner = cast(pl.DataType, dtype.inner)
+    return has_text(inner) and not inner.is_float()
+
+
+def as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Values as text that does not depend on how a format stores them: 5, 5.0 and 5.00 are ``5``.
+
+    Args:
+        values: an expression of a type that :func:`has_text`.
+        dtype: the type.
+    """
+    text = values.cast(pl.String)
+    if dtype.is_float():
+        number = values.cast(pl.Int64, strict=False)
+        return pl.when(number.cast(dtype) == values).then(number.cast(pl.String)).otherwise(text)
+    if dtype.is_decimal() and cast(pl.Decimal, dtype).scale:
+        return text.str.strip_chars_end("0").str.strip_chars_end(".")
+    if isinstance(dtype, pl.Datetime):
+        return text.str.replace(r"\.0+$", "")
+    return text
+
+
+def id_readings(column: pl.Series, may_be_whole: bool) -> list[Reading]:
+    """How ids can be read: as whole numbers if all of them are, else as the text that they are.
+
+    Args:
+        column: values that are known, by which the readings are chosen.
+        may_be_whole: no other table has ids of this side that are not whole numbers.
+    """
+    raw, dtype = pl.col(column.name), column.dtype
+    text = as_text(raw, dtype)
+    lost = pl.lit(False)
+    if dtype.is_float():
+        lost = (raw.abs() >= 2 ** MANTISSA[type(dtype)]).fill_null(False)
+    elif dtype == pl.String:
+        lost = raw.str.contains(NO_ID).fill_null(False)
+    readings = []
+    if is_made_decimal(column):
+        other = lost | ~raw.str.contains(MADE_DECIMAL).fill_null(True)
+        meaning = "whole numbers, written as 5.0"
+        if may_be_whole:
+            readings.append(_whole(made_whole(text), other, meaning))
+        readings.append(Reading(made_whole(text), other, meaning))
+    if may_be_whole and dtype == pl.String:
+        readings.append(_whole(text, pl.lit(False)))  # what is no id is no whole number
+    elif may_be_whole and dtype.is_numeric():
+        readings.append(_whole(text, lost))
+    return [*readings, Reading(text, lost)]
+
+
+def _whole(text: pl.Expr, lost: pl.Expr, meaning: str = "") -> Reading:
+    """Whole numbers; ``007``, ``7.5`` and ``seven`` would not survive it."""
+    number = text.cast(pl.Int64, strict=False)
+    return Reading(number, lost | (text.is_not_null() & text.ne_missing(number.cast(pl.String))), meaning)
+
+
+def is_made_decimal(values: pl.Series) -> bool:
+    """Is all text ``5.0`` or ``5.00``, whole numbers that their writer took for decimal ones?"""
+    return values.dtype == pl.String and len(values) > 0 and bool(values.str.contains(MADE_DECIMAL).all())
+
+
+def made_whole(text: pl.Expr) -> pl.Expr:
+    """``5`` of ``5.0``; see :func:`is_made_decimal`."""
+    return text.str.replace(r"\.0+$", "")
 
 
 def compact(ids: pl.Series) -> pl.Series:
@@ -71,81 +112,26 @@ def compact(ids: pl.Series) -> pl.Series:
     return ids
 
 
-def clock(path: Path, head: pl.Series, unit: TimeUnit | None, time_format: str | None) -> Clock:
-    """How to read a column of times.
+def numbers(column: pl.Series, raw: pl.Expr) -> pl.Expr:
+    """Numbers, null where a value is none; text may have decimal commas if all of it has.
 
     Args:
-        path: its file, for the error.
-        head: its first rows.
-        unit: what the user says, or None to judge by the values.
-        time_format: of strings, as the user says, or None to try the usual ones.
-
-    Raises:
-        UserError: if the values are neither numbers nor dates.
+        column: values that are known, by which text is judged.
+        raw: the values to read.
     """
-    raw = pl.col(head.name)
-    if head.dtype.is_temporal():
-        precision = head.dtype.time_unit if isinstance(head.dtype, pl.Datetime) else "ms"
-        return Clock(precision, raw.cast(pl.Datetime(precision)).dt.epoch(precision), "dates")
-    values = head.drop_nulls()
-    if time_format or (unit is None and head.dtype == pl.String and not _mostly_numbers(values)):
-        return _dates(path, values, time_format)
-    numbers = values.cast(pl.Float64, strict=False).drop_nulls().drop_nans()
-    if unit is None and len(numbers) == len(values) and (dates := _compact_dates(path, head.dtype, values)):
-        return dates
-    unit = unit or _unit(numbers)
-    exact = raw.cast(pl.Int64, strict=False) if head.dtype == pl.String or head.dtype.is_integer() else pl.lit(None, pl.Int64)
-    decimal = raw.cast(pl.Float64, strict=False)
-    decimal = pl.when(decimal.is_finite()).then(decimal)
-    if unit == "s" and len(numbers) and (numbers % 1 != 0).any():
-        exact, decimal, unit = exact * 1000, decimal * 1000, "ms"
-    parse = exact if head.dtype.is_integer() else exact.fill_null(decimal.round().cast(pl.Int64, strict=False))
-    return Clock(unit, parse, NAMES.get(unit, "a count, no clock time"))
+    number = with_point(column, raw).cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number)
 
 
-def looks_like_dates(values: pl.Series) -> pl.Expr | None:
-    """For a column of text that is dates, how to read it as days since 1970."""
-    time_format = _format(values)
-    if time_format is None:
-        return None
-    return pl.col(values.name).str.to_datetime(time_format, time_unit="ms", strict=False).dt.epoch("ms") / 86_400_000
+def with_point(column: pl.Series, raw: pl.Expr) -> pl.Expr:
+    """``4,5`` as ``4.5`` in a column of such text; then ``4.5`` is ambiguous and becomes null."""
+    if not _has_decimal_commas(column):
+        return raw
+    return pl.when(~raw.str.contains(".", literal=True)).then(raw.str.replace(",", ".", literal=True))
 
 
-def _dates(path: Path, values: pl.Series, stated: str | None) -> Clock:
-    time_format = stated or _format(values)
-    if time_format is None:
-        example = str(values[0])[:40] if len(values) else ""
-        raise UserError(
-            f"{path} column {values.name}: {example!r} is neither a number nor a date such as 2024-05-31 or "
-            "2024-05-31T12:00:00Z: set data.reader.time_format (%d.%m.%Y, say), or data.reader.columns.time to another column"
-        )
-    parse = pl.col(values.name).cast(pl.String).str.to_datetime(time_format, time_unit="ms", strict=False).dt.epoch("ms")
-    return Clock("ms", parse, f"dates, {time_format}")
-
-
-def _format(values: pl.Series) -> str | None:
-    """The first format that most values have; the others are then named as wrong."""
-    sample = values.head(1000)
-    for time_format in FORMATS if len(sample) else ():
-        parsed = sample.str.to_datetime(time_format, time_unit="ms", strict=False)
-        if parsed.null_count() <= len(sample) / 2:
-            return time_format
-    return None
-
-
-def _mostly_numbers(values: pl.Series) -> bool:
-    return values.cast(pl.Float64, strict=False).null_count() <= len(values) / 2
-
-
-def _compact_dates(path: Path, dtype: pl.DataType, values: pl.Series) -> Clock | None:
-    """``20240531`` is a day."""
-    text = values.cast(pl.String)
-    if dtype.is_float() or not len(text) or not text.str.contains(r"^(19[9]\d|20\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])$").all():
-        return None
-    return _dates(path, text, "%Y%m%d")
-
-
-def _unit(numbers: pl.Series) -> TimeUnit:
-    """By the size of the median; too small for a time since 1990 is a count."""
-    middle = abs(cast(float, numbers.median() or 0))
-    return next((unit for unit, least in LEAST.items() if middle >= least), "step")
+def _has_decimal_commas(column: pl.Series) -> bool:
+    if column.dtype != pl.String:
+        return False
+    with_comma = column.filter(column.str.contains(r"^[+-]?\d*,\d+$"))
+    return len(with_comma) > 0 and not bool(with_comma.str.contains(GROUPED).all())

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import requests
 import urllib3
-from rich.console import Console
 
 from twotower.data.partial import Known, Partial, has_checksum
 from twotower.data.progress import ByteBar, byte_bar
+from twotower.terminal import PlainConsole
 
 CHUNK = 1 << 16
 TIMEOUT_S = (10.0, 30.0)  # to connect, and without a byte after that
@@ -63,7 +63,7 @@ def download(url: str, checksum: str | None, partial: Partial) -> None:
                 if pause > MAX_PAUSE_S:
                     raise TransferError(f"{error}, and it wants to be left alone for {pause:,.0f} s") from error
                 say = f"{url}: {error}; trying again in {pause:.1f} s" + (f", from byte {partial.size:,}" if partial.size else "")
-                Console(stderr=True, highlight=False, soft_wrap=True).print(say, markup=False)
+                PlainConsole(stderr=True, soft_wrap=True).print(say)
                 time.sleep(pause)
 
 

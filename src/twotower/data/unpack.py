@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from twotower.data import bombs
 from twotower.data.progress import ByteBar, byte_bar
 
 BLOCK = 1 << 20
-MAX_BYTES = 100 << 30
-MAX_RATIO = 100  # text shrinks to a tenth, logs to a thirtieth
-FREE_BYTES = 64 << 20  # unpacking to this little is never refused, whatever the ratio
 MAX_MEMBERS = 100_000
 ZIP_MAGIC = b"PK\x03\x04"
 OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
@@ -49,7 +47,7 @@ class Meter:
     """
 
     def __init__(self, archive: Path, total: int | None, bar: ByteBar) -> None:
-        self.limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * archive.stat().st_size))
+        self.limit = bombs.limit(archive)
         self.total = total
         self.done = 0
         self.bar = bar

@@ -1,10 +1,10 @@
 """iALS: implicit alternating least squares, fitted in closed form sweep by sweep."""
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from twotower.terminal import PlainConsole
 from twotower.types import Batch, Interactions, Schema, Towers, UserError, check_choice, check_number
 
 CHUNK_NUMBERS = 1 << 24  # 64 MiB of float32 for the gathered factors of a chunk, and for its matrices
@@ -68,7 +68,7 @@ class IALS(nn.Module):
         device = self.user_factors.device
         pairs = torch.stack([interactions.user, interactions.item]).to(device).unique(dim=1) - 1  # id 0 is no user, no item
         user, item = self.user_factors[1:], self.item_factors[1:]  # views
-        console = Console(stderr=True)
+        console = PlainConsole(stderr=True)
         for _ in track(range(self.num_sweeps), "iALS sweeps", console=console, transient=True, disable=not console.is_terminal):
             self._solve(user, item, pairs[0], pairs[1])
             self._solve(item, user, pairs[1], pairs[0])

@@ -3,10 +3,10 @@
 import time
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from twotower.retrieval.exact import chunk_bytes
+from twotower.terminal import PlainConsole
 
 LONG = 30.0  # seconds; shorter evaluations say nothing
 
@@ -44,7 +44,7 @@ class Forecast:
             self.seconds = (time.perf_counter() - self.started) * self.num_steps
             self.bytes = evaluation_bytes(user, self.item)
             if self.seconds > LONG and not self.silent:
-                Console(stderr=True, highlight=False, soft_wrap=True).print(self.line(), markup=False)
+                PlainConsole(stderr=True, soft_wrap=True).print(self.line())
         self.started = time.perf_counter()
 
     def line(self) -> str:

@@ -78,7 +78,9 @@ def _effort(preparation: dict[str, Any]) -> str:
 
 def _kept(figures: dict[str, Any]) -> Table:
     table = _table("what is kept", "", "interactions", "", "users", "items")
-    raw, kept = figures["raw"], figures["kept"]
+    raw, kept, without = figures["raw"], figures["kept"], figures["without_interactions"]
+    if any(without.values()):
+        table.add_row("in tables, no interaction", "", "", *(f"{without[side]:,}" for side in ("users", "items")))
     table.add_row("raw", f"{raw['interactions']:,}", "", f"{raw['users']:,}", f"{raw['items']:,}")
     for reason, num in figures["dropped"].items():
         table.add_row(Text(f"- {reason}"), f"{num:,}", percent(num / max(1, raw["interactions"])), "", "")

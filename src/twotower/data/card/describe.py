@@ -3,19 +3,16 @@
 import io
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from twotower.data import store
 from twotower.data.card.console import show
 from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.figures import save_figure
+from twotower.terminal import PlainConsole
 from twotower.types import UserError
 
 
@@ -36,31 +33,24 @@ def describe(data: RetrievalDataModule, name: str, force: bool, output: str | No
     """
     if output and Path(output).exists() and not Path(output).is_dir():
         raise UserError(f"output={output} is a file: name a folder for card.json and card.png")
-    folder, was_there = _prepare(data, force)
-    prepared = store.load(folder)
+    folder = data.folder
+    before = _stamp(folder)
+    if force:
+        data.preparation.run(force)
+    prepared = data.preparation.load()
+    was_there = _stamp(folder) == before
     card = measure(prepared, data.options)
     figures = {**_about(data, name, folder, prepared.meta), **card.figures}
     figures["findings"] = findings(figures)
     picture = io.BytesIO()
     save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
     files = {"card.json": json.dumps(figures, indent=1).encode() + b"\n", "card.png": picture.getvalue()}
-    console = Console(highlight=False)
+    console = PlainConsole()
     show(figures, console)
     console.print("\nprepared data, there already:" if was_there else "\nprepared data:", style="bold")
     for path in [folder, *_write(files, folder, output)]:
-        console.print(str(path), markup=False, soft_wrap=True)
+        console.print(str(path), soft_wrap=True)
     return figures
-
-
-def _prepare(data: RetrievalDataModule, force: bool) -> tuple[Path, bool]:
-    """The folder of the prepared data, and whether it stood there before."""
-    folder = data.folder
-    if force and folder.exists():
-        with data.alone(folder):
-            shutil.rmtree(folder)
-    before = _stamp(folder)
-    data.prepare_data_once()
-    return folder, _stamp(folder) == before
 
 
 def _stamp(folder: Path) -> int:

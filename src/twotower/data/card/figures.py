@@ -49,6 +49,7 @@ def measure(prepared: Prepared, options: Options) -> Card:
     for name in HELD_OUT:
         parts[name] |= targets[name]
     figures = {
+        "without_interactions": meta.get("without_interactions", {}),
         "raw": meta["raw"],
         "dropped": meta["dropped"],
         "kept": _kept(meta, schema),

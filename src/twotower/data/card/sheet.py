@@ -36,6 +36,7 @@ def draw(figures: dict[str, Any], curves: dict[str, np.ndarray], times: dict[str
         f"{figures['data']}: {kept['interactions']:,} interactions, {kept['users']:,} users, {kept['items']:,} items"
         + (f"\n{figures['note']}" if figures["note"] else ""),
         fontsize=15,
+        parse_math=False,
     )
     axes = figure.subplots(2, 3).flatten()
     _drops(axes[0], figures)
@@ -69,7 +70,7 @@ def _drops(axis: Axes, figures: dict[str, Any]) -> None:
         inside = start + width > 0.7 * raw  # the end of the bar is near the edge of the plot
         edge = start if inside and start > 0.3 * raw else start + width
         _label(axis, edge, row, f"{width:,}", raw, before=edge == start and start > 0, inside=inside and start == 0)
-    axis.set_yticks(place, [_wrapped(label, 26) for label in labels])
+    axis.set_yticks(place, [_wrapped(label, 26) for label in labels], parse_math=False)
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axis.set(title="what is kept of the raw data", xlabel="interactions", xlim=(0, raw * 1.02))
