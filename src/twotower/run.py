@@ -15,6 +15,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from twotower import ranks, results, saved_config, settings
 from twotower.about import new_run, resumed_run, warn_of_strangers
 from twotower.callbacks import Throughput
+from twotower.checkpoint_io import WholeCheckpointIO
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.cli import check_roots, check_types
 from twotower.construct import construct
@@ -47,6 +48,7 @@ def train(config: DictConfig) -> dict[str, float]:
     logger = _logger(plain, about)
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
         data, task = build(plain, about, trainer)
     _check_monitors(plain, task)
     if trainer.is_global_zero:
