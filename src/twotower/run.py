@@ -23,6 +23,7 @@ from twotower.data import store
 from twotower.metrics.base import RankMetric
 from twotower.models.oracle import Oracle
 from twotower.restoring import CheckedConnector, naming
+from twotower.resume import Resume
 from twotower.saved_config import FIXED
 from twotower.sharding import built_for, shard_of
 from twotower.task import RetrievalTask
@@ -47,7 +48,7 @@ def train(config: DictConfig) -> dict[str, float]:
         seed_everything(plain["seed"])
     logger = _logger(plain, about)
     with naming(ckpt_path):
-        trainer = build_part(plain, "trainer", logger=logger, callbacks=_callbacks(plain))
+        trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         data, task = build(plain, about, trainer)
     _check_monitors(plain, task)
@@ -62,7 +63,7 @@ def train(config: DictConfig) -> dict[str, float]:
         if trainer.max_epochs == 0 or trainer.max_steps == 0:
             raise UserError("trainer.max_epochs and trainer.max_steps must not be 0: there would be nothing to test")
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
-    epochs = trainer.fit_loop.epoch_progress.current.processed
+    epochs = trainer.fit_loop.epoch_progress.current.started
     chosen = load_checkpoint(best if best.exists() else best.with_name("last.ckpt"), rebuilds=False)
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
@@ -169,7 +170,10 @@ def build(config: Config, about: dict[str, Any], trainer: pl.Trainer | None = No
         _check_sharding(trainer)
     loss = build_part(config, "loss", schema=data.schema)
     optimizer = build_part(config, "optimizer")
-    return data, RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
+    task = RetrievalTask(model, loss, optimizer, _metrics(config, data), data.group_names, about)
+    if trainer is not None and trainer.precision == "64-true":
+        task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
+    return data, task
 
 
 def rebuild(config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:

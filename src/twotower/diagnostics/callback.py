@@ -7,9 +7,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from twotower.diagnostics.measure import Diagnosis, Limits, Sample, measure
-from twotower.types import Batch, EvalBatch, TrainIndex, check_number
+from twotower.types import Batch, EvalBatch, TrainIndex, UserError, check_number
 
 
 class Diagnostics(Callback):
@@ -94,9 +95,17 @@ class Diagnostics(Callback):
         return {"history": [dict(row) for row in self.history], "train": train}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            UserError: for a step that no loader gave.
+        """
         self.history = [dict(row) for row in state_dict["history"]]
-        self.train.extend(TrainIndex(**index) for index in state_dict.get("train", []))
+        for step in state_dict["train"]:
+            position, seed = step.get("position"), step.get("seed")
+            if not isinstance(position, Tensor) or type(seed) is not int or not 0 <= seed < 2**32:
+                raise UserError("the diagnostics' last steps are damaged")
+            self.train.append(TrainIndex(position, seed))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
@@ -131,5 +140,8 @@ class Diagnostics(Callback):
     def _batch(self, index: TrainIndex, trainer: pl.Trainer, pl_module: Any) -> Batch:
         """A training batch as it was, on this process's device."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        known = len(data.tables["interactions/item"])
+        if len(index.position) == 0 or not 0 <= index.position.min() <= index.position.max() < known:
+            raise UserError("the diagnostics' last steps are of other data")
         position = index.position.to(pl_module.device)
         return data.train_batch(TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size))
