@@ -6,7 +6,7 @@ import torch
 
 from tests.test_train import SMALL
 from twotower.layers.embedding_table import lookup, mean_lookup, table
-from twotower.optimizers import LazyAdam, RowwiseAdagrad, clip_gradients
+from twotower.optimizers import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients
 from twotower.types import UserError
 
 SETTINGS = {"lr": 0.1, "table_lr": None, "betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.0, "min_rows": 5}
@@ -159,6 +159,16 @@ def test_row_sparse_gradients_are_clipped_as_dense_ones(algorithm, value):
     if value < 100:
         size = largest.norm() if algorithm == "norm" else largest.abs().max()
         assert size.item() == pytest.approx(value)
+
+
+def test_what_cannot_be_clipped_is_refused():
+    rows, dense = LazyAdam([table(6, 3)], **SETTINGS), torch.optim.AdamW([table(6, 3)], fused=True)
+    with pytest.raises(UserError, match="trainer.gradient_clip_val .* optimizer=adamw"):
+        check_clipping(rows, 2, "32-true")
+    with pytest.raises(UserError, match="trainer.precision=16-mixed .* optimizer.fused=false"):
+        check_clipping(dense, 1, "16-mixed")
+    check_clipping(rows, 1, "16-mixed")
+    check_clipping(dense, 2, "32-true")
 
 
 def test_impossible_settings_are_refused():

@@ -97,8 +97,8 @@ def content(run):
     found = {key: value for key, value in record.items() if key not in UNEQUAL}
     for path in sorted(run.glob("checkpoints/*")):
         checkpoint = torch.load(path, weights_only=True)
-        for part, name in (("config", "ckpt_path"), (None, "overrides")):
-            (checkpoint["twotower"][part] if part else checkpoint["twotower"]).pop(name)
+        checkpoint["twotower"]["config"].pop("ckpt_path", None)
+        checkpoint["twotower"].pop("overrides")
         found[path.name] = checkpoint
     for name in ("metrics.csv", "test_ranks.parquet", *map(str, run.glob("plots/*"))):
         found[name] = (run / name).read_bytes() if (run / name).exists() else None

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from twotower.distributed import RowGatherer, world_size
 from twotower.sharding import num_rows, shard_of
-from twotower.types import check_number
+from twotower.types import UserError, check_number
 
 
 class RowSparse(AdamW):
@@ -83,6 +83,25 @@ class RowSparse(AdamW):
     @abstractmethod
     def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
+
+
+def check_clipping(optimizer: Optimizer, num_processes: int, precision: str) -> None:
+    """Refuse to clip gradients where it would come out wrong.
+
+    Raises:
+        UserError: naming the settings.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if num_processes > 1 and any(getattr(p, "row_sparse", False) for p in parameters):
+        raise UserError(
+            "trainer.gradient_clip_val would clip each process's rows by another norm where the "
+            "optimizer trains tables by rows: leave it out, or set optimizer=adamw"
+        )
+    if precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise UserError(
+            "trainer.gradient_clip_val with trainer.precision=16-mixed needs an optimizer that does "
+            "not scale gradients by itself: set optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
 
 
 def clip_gradients(parameters: Iterable[Tensor], value: float, algorithm: str) -> None:

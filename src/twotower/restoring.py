@@ -94,7 +94,7 @@ def fitting(checkpoint: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
     """
     if missing := [part for part in (*PARTS, *OPTIMIZER) if part not in checkpoint]:
         raise UserError(f"has no {missing[0]}: only last.ckpt and best.ckpt of a run can be resumed")
-    found = {part: checkpoint[part] for part in (*PARTS, *OPTIMIZER)}
+    found = {part: checkpoint[part] for part in (*PARTS, *OPTIMIZER, "twotower")}
     for part in ("epoch", "global_step"):
         taken(found[part], 0, part)
     found["loops"] = {"fit_loop": _loop(found["loops"], trainer.fit_loop.state_dict())}

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
-from twotower.optimizers import clip_gradients
+from twotower.optimizers import check_clipping, clip_gradients
 from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
 from twotower.retrieval.exact import target_ranks
 from twotower.retrieval.forecast import Forecast
@@ -88,7 +88,7 @@ class RetrievalTask(pl.LightningModule):
         row_sparse = self._names(lambda parameter: getattr(parameter, "row_sparse", False))
         self._ddp_params_and_buffers_to_ignore += row_sparse
         if self.trainer.gradient_clip_val:
-            self._check_clipping(bool(row_sparse))
+            check_clipping(self._optimizer, self.trainer.world_size, str(self.trainer.precision))
         trained = set(self._names(lambda parameter: parameter.requires_grad))
         if self.trainer.world_size > 1 and trained <= set(self._ddp_params_and_buffers_to_ignore):
             self._placeholder = Placeholder()
@@ -108,20 +108,6 @@ class RetrievalTask(pl.LightningModule):
         if gradient_clip_val is not None and gradient_clip_val > 0:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
-
-    def _check_clipping(self, row_sparse: bool) -> None:
-        if row_sparse and self.trainer.world_size > 1:
-            raise UserError(
-                "trainer.gradient_clip_val would clip each process's rows by another norm where the "
-                "optimizer trains tables by rows: leave it out, or set optimizer=adamw"
-            )
-        scaled_inside = getattr(self._optimizer, "_step_supports_amp_scaling", False)
-        if scaled_inside and str(self.trainer.precision) == "16-mixed":
-            raise UserError(
-                "trainer.gradient_clip_val with trainer.precision=16-mixed needs an optimizer that "
-                "does not scale gradients by itself: set optimizer.fused=false, or "
-                "trainer.precision=bf16-mixed"
-            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; terms are logged every ``trainer.log_every_n_steps`` steps.
