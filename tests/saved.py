@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tests.test_configs import compose_train
-from twotower import run, saved_config
+from twotower import build, run, saved_config
 from twotower.about import kept
 from twotower.checkpoints import load_checkpoint, own_config
 from twotower.restoring import fitting
@@ -63,7 +63,7 @@ class Saved:
     def rebuild(self, path: Path) -> Any:
         """As evaluate, recommend, export and load do."""
         checkpoint = load_checkpoint(path)
-        return run.rebuild(self.config(checkpoint), checkpoint)[1]
+        return build.rebuild(self.config(checkpoint), checkpoint)[1]
 
     def restore(self, path: Path) -> dict[str, Any]:
         """What Lightning would be given to resume with."""
@@ -81,8 +81,8 @@ class Saved:
 
     def _fit(self, plain: dict[str, Any], repeats: list[str], ckpt_path: str | None) -> Any:
         about = {"choices": CHOICES, "overrides": list(SMALL), **kept(plain, repeats)}
-        run.seed_everything(plain["seed"])
-        trainer = run.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
-        data, task = run.build(plain, about, trainer)
+        build.seed_everything(plain["seed"])
+        trainer = build.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
+        data, task = build.build(plain, about, trainer)
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer

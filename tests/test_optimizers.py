@@ -6,7 +6,7 @@ import torch
 
 from tests.test_train import SMALL
 from twotower.layers.embedding_table import lookup, mean_lookup, table
-from twotower.optimizers import LazyAdam, RowwiseAdagrad
+from twotower.optimizers import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients
 from twotower.types import UserError
 
 SETTINGS = {"lr": 0.1, "table_lr": None, "betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.0, "min_rows": 5}
@@ -120,6 +120,55 @@ def test_a_state_goes_on_where_it_stopped(optimizer):
         made.step()
         state = made.state_dict()
     torch.testing.assert_close(weight.detach(), whole)
+
+
+@pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
+def test_tables_have_a_learning_rate_of_their_own(optimizer):
+    """Where that of the dense part is 0, too."""
+    rates = {"lr": 0, "table_lr": 0.1}
+    found, dense, made = train(lambda params: optimizer(params, **{**SETTINGS, **rates}))
+    same, moved, _ = train(lambda params: optimizer(params, **{**SETTINGS, **rates, "lr": 0.1}), steps=INDEX[:1])
+    assert torch.equal(dense, torch.ones(3)) and not torch.equal(moved, dense)
+    still, _, _ = train(lambda params: optimizer(params, **SETTINGS), steps=[])
+    assert (found[1:5] != still[1:5]).any(1).all()
+    first, _, _ = train(lambda params: optimizer(params, **{**SETTINGS, **rates}), steps=INDEX[:1])
+    assert torch.equal(first, same)
+    none, _, _ = train(lambda params: optimizer(params, **{**SETTINGS, "table_lr": 0}))
+    assert torch.equal(none, still)
+    for group in made.param_groups:
+        group["lr"] *= 0.5  # as a scheduler does
+    assert [group["lr"] for group in made.param_groups] == [0, 0.05]
+
+
+@pytest.mark.parametrize(("algorithm", "value"), [("norm", 0.5), ("norm", 100.0), ("value", 0.1)])
+def test_row_sparse_gradients_are_clipped_as_dense_ones(algorithm, value):
+    gradients = []
+    for row_sparse in (True, False):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(6, 3, dtype=torch.float64))
+        other = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        unused = torch.nn.Parameter(torch.ones(2))
+        weight.row_sparse = row_sparse
+        for index in INDEX:  # accumulated, so that a row stands several times
+            (lookup(index, weight) * other).square().sum().backward()
+        clip_gradients([weight, other, unused], value, algorithm)
+        assert weight.grad.is_sparse == row_sparse and unused.grad is None
+        gradients.append((weight.grad.to_dense(), other.grad))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=0)
+    largest = torch.cat([part.flatten() for part in gradients[0]])
+    if value < 100:
+        size = largest.norm() if algorithm == "norm" else largest.abs().max()
+        assert size.item() == pytest.approx(value)
+
+
+def test_what_cannot_be_clipped_is_refused():
+    rows, dense = LazyAdam([table(6, 3)], **SETTINGS), torch.optim.AdamW([table(6, 3)], fused=True)
+    with pytest.raises(UserError, match="trainer.gradient_clip_val .* optimizer=adamw"):
+        check_clipping(rows, 2, "32-true")
+    with pytest.raises(UserError, match="trainer.precision=16-mixed .* optimizer.fused=false"):
+        check_clipping(dense, 1, "16-mixed")
+    check_clipping(rows, 1, "16-mixed")
+    check_clipping(dense, 2, "32-true")
 
 
 def test_impossible_settings_are_refused():

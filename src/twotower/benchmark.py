@@ -14,8 +14,8 @@ from rich.table import Table
 
 from twotower import peers, results
 from twotower.bare_loop import BareLoop
+from twotower.build import build, build_part, seed_everything
 from twotower.callbacks import compiled
-from twotower.run import build, build_part, seed_everything
 from twotower.terminal import PlainConsole
 from twotower.types import check_number
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from twotower import results
 from twotower.benchmark import now
-from twotower.run import build, build_part, seed_everything
+from twotower.build import build, build_part, seed_everything
 from twotower.terminal import PlainConsole
 from twotower.types import TrainIndex, UserError
 

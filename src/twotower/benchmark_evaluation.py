@@ -13,13 +13,13 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNorm
 from twotower import results
 from twotower.benchmark import now
 from twotower.benchmark_ranking import benchmark_ranking
+from twotower.build import build, seed_everything
 from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
-from twotower.run import build, seed_everything
 from twotower.terminal import PlainConsole
 from twotower.types import EvalBatch
 

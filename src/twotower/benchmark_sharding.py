@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from twotower import results
 from twotower.benchmark_tables import Stepper
-from twotower.run import seed_everything
+from twotower.build import seed_everything
 from twotower.sharding import SHARDING, built_for, shard_of
 from twotower.terminal import PlainConsole
 from twotower.types import check_number

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from twotower import results
 from twotower.benchmark import now
-from twotower.run import build_part, seed_everything
+from twotower.build import build_part, seed_everything
 from twotower.terminal import PlainConsole
 from twotower.types import Batch, Feature, Schema, check_number
 

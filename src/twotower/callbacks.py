@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytorch_lightning import callbacks
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
+from twotower.checkpoint_io import remove_partial_checkpoints
 from twotower.sharding import shard_of
 from twotower.types import UserError, check_choice, check_number
 
@@ -20,34 +22,80 @@ from twotower.types import UserError, check_choice, check_number
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` fresh: every ``every_n_steps`` steps and after each epoch.
 
-    A killed run goes on from it as if nothing had happened. An epoch's last step is left to the save after its validation.
+    A killed run goes on from it as if nothing had happened, because it is written between two
+    batches alone: no gradients are under way, and what the last step led to (its row in the log, a
+    validation) is done.
 
     Args:
         dirpath: folder of the file.
-        every_n_steps: how much work a crash may cost.
+        every_n_steps: how much work a crash may cost, in optimizer steps.
     """
 
     def __init__(self, dirpath: str, every_n_steps: int) -> None:
         check_number("callbacks.last.every_n_steps", every_n_steps, 1)
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_steps = every_n_steps
+        self.step = 0  # the last one seen
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Save every so many steps."""
-        if trainer.global_step % self.every_n_steps == 0 and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.path)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a killed run left."""
+        if trainer.is_global_zero:
+            remove_partial_checkpoints(self.path.parent)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Know the step that a resumed run begins with."""
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Save every so many steps, when the next batch is asked for.
+
+        With ``trainer.accumulate_grad_batches`` most batches make no step: their gradients would be
+        missing in the checkpoint. An epoch's last step is left to the save after its validation.
+        """
+        stepped = trainer.global_step > self.step
+        self.step = trainer.global_step
+        if stepped and self.step % self.every_n_steps == 0 and not is_last_batch(trainer):
+            self.save_before_next_batch(trainer)
+
+    def save_before_next_batch(self, trainer: pl.Trainer) -> None:
+        """Save when all that belongs to the current batch is done."""
+        loader: Any = trainer.train_dataloader
+        loader.before_next = partial(self.save, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the epoch's validation done."""
+        self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now; the rows that were logged before are on the disk by then."""
+        for logger in trainer.loggers:
+            logger.save()
         trainer.save_checkpoint(self.path)
 
 
+def is_last_batch(trainer: pl.Trainer) -> bool:
+    """Is the current batch its epoch's last one?"""
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, but it remembers that it has stopped: a run killed between its last epoch and its test trains no other one."""
+    """Lightning's, but it remembers that it has stopped.
+
+    A run that is killed between its last epoch and its test trains no other one. ``patience`` is
+    that of the command in hand, not the checkpoint's.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting; a patience that was raised since ends the stop."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        exhausted = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED
+        if exhausted and self.wait_count < self.patience:
+            self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The state is the checkpoint's by now."""
-        trainer.should_stop = trainer.should_stop or self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        stopped = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        trainer.should_stop = trainer.should_stop or stopped
 
 
 class Speed(Callback):
@@ -140,6 +188,10 @@ class Throughput(Callback):
         self.last = now
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the stretch."""
+        self.last = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Stop the stretch."""
         self.last = None
 

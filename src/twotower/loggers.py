@@ -1,45 +1,107 @@
 """Loggers that Lightning lacks."""
 
 import csv
+import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from twotower.files import write_text
+
+Row = dict[str, Any]
 
 
-class RunCSVLogger(CSVLogger):
-    """Writes ``<run folder>/metrics.csv`` and, when a run is resumed, keeps the rows it had.
+class RunCSVLogger(Logger):
+    """Writes ``<run folder>/metrics.csv``: a row for each call, a column for each name.
 
-    Lightning's own deletes them. Rows from the first step logged now on are dropped, as they come again.
+    A new run starts the file anew. A resumed one goes on after the rows that there were when its
+    checkpoint was written (:meth:`resume`), so that the file ends as an undisturbed run's.
 
     Args:
         save_dir: the run folder.
+
+    Attributes:
+        num_rows: logged so far.
     """
 
     def __init__(self, save_dir: str) -> None:
-        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
-        path = Path(save_dir) / "metrics.csv"
-        self._earlier: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self._earlier = list(csv.DictReader(file))
+        super().__init__()
+        self._path = Path(save_dir) / "metrics.csv"
+        self.num_rows = 0
+        self._kept: list[Row] = []  # rows of the run so far, until the file is begun
+        self._columns: list[str] | None = None  # of the file; None: it is not begun
 
     @property
-    def log_dir(self) -> str:
-        """The run folder itself, without a version folder."""
-        return str(self._save_dir)
+    def name(self) -> str:
+        """None: a run folder has one."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None: a run folder has one."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._path.parent)
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Add a row."""
-        if self._earlier and step is not None:
-            kept = [row for row in self._earlier if int(row["step"]) < step]
-            self._earlier = []
-            self.experiment.metrics.extend({key: value for key, value in row.items() if value != ""} for row in kept)
-        super().log_metrics(metrics, step)
+    def resume(self, num_rows: int | None) -> None:
+        """Go on after the first ``num_rows`` rows of the file; None: after all."""
+        self._kept = _read(self._path)[:num_rows]
+        self.num_rows = len(self._kept)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row; it is in the file when this returns."""
+        row = {name: _number(value) for name, value in metrics.items()}
+        row["step"] = self.num_rows if step is None else step
+        self.num_rows += 1
+        if self._columns is not None and row.keys() <= set(self._columns):
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_text([row], self._columns, header=False))
+            return
+        rows = [*(self._kept if self._columns is None else _read(self._path)), row]
+        self._columns = sorted(set().union(*rows))  # the same whenever a column came first
+        write_text(self._path, _text(rows, self._columns, header=True))
+        self._kept = []
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder has its config."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush the rows."""
-        self.experiment.save()
+        """Ask the system to write the rows to the disk now."""
+        if self._columns is not None:
+            with self._path.open("a") as file:
+                os.fsync(file.fileno())
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a file, without empty cells. A last line that was being written is left out."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole, newline=""))
+    return [{name: cell for name, cell in row.items() if cell != ""} for row in rows]
+
+
+def _text(rows: list[Row], columns: list[str], header: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from twotower.distributed import RowGatherer, world_size
 from twotower.sharding import num_rows, shard_of
-from twotower.types import check_number
+from twotower.types import UserError, check_number
 
 
 class RowSparse(AdamW):
@@ -47,13 +47,16 @@ class RowSparse(AdamW):
         for name, value in (("lr", lr), ("table_lr", lr if table_lr is None else table_lr), ("eps", eps)):
             check_number(f"optimizer.{name}", value, 0)
         check_number("optimizer.min_rows", min_rows, 0)
-        found = list(params)
-        for parameter in found:
+        dense: list[nn.Parameter] = []
+        tables: list[nn.Parameter] = []
+        for parameter in params:
             row_sparse = getattr(parameter, "is_table", False) and num_rows(parameter) >= min_rows
             parameter.row_sparse = row_sparse  # type: ignore[attr-defined]
-        super().__init__(found, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
+            (tables if row_sparse else dense).append(parameter)
+        of_tables = {"params": tables, "lr": lr if table_lr is None else table_lr}
+        groups = [group for group in ({"params": dense}, of_tables) if group["params"]]
+        super().__init__(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a gradient scaler must unscale before the step: rows know of no scale
-        self.table_share = 1.0 if table_lr is None or lr == 0 else table_lr / lr  # a scheduler moves both
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; what ``closure`` returns."""
@@ -72,15 +75,61 @@ class RowSparse(AdamW):
         return loss
 
     def _step_rows(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        lr = group["lr"] * self.table_share
         update = self._direction(table, row, gradient, group)  # (num_rows, dim)
         if group["weight_decay"]:
             update = update + group["weight_decay"] * table[row]
-        table.index_add_(0, row, update, alpha=-lr)
+        table.index_add_(0, row, update, alpha=-group["lr"])
 
     @abstractmethod
     def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
+
+
+def check_clipping(optimizer: Optimizer, num_processes: int, precision: str) -> None:
+    """Refuse to clip gradients where it would come out wrong.
+
+    Raises:
+        UserError: naming the settings.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if num_processes > 1 and any(getattr(p, "row_sparse", False) for p in parameters):
+        raise UserError(
+            "trainer.gradient_clip_val would clip each process's rows by another norm where the "
+            "optimizer trains tables by rows: leave it out, or set optimizer=adamw"
+        )
+    if precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise UserError(
+            "trainer.gradient_clip_val with trainer.precision=16-mixed needs an optimizer that does "
+            "not scale gradients by itself: set optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
+
+
+def clip_gradients(parameters: Iterable[Tensor], value: float, algorithm: str) -> None:
+    """Clip gradients in place, row-sparse ones as if they were dense.
+
+    Args:
+        parameters: those without a gradient are left out.
+        value: the largest norm of all gradients together, or the largest entry.
+        algorithm: ``norm`` or ``value``.
+    """
+    entries = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # a row that stands twice counts with its sum
+            entries.append(_with_gradient(parameter.grad.values()))
+        elif parameter.grad is not None:
+            entries.append(parameter)
+    if algorithm == "norm":
+        nn.utils.clip_grad_norm_(entries, value)
+    else:
+        nn.utils.clip_grad_value_(entries, value)
+
+
+def _with_gradient(values: Tensor) -> Tensor:
+    """A tensor whose gradient is ``values``: torch clips gradients of tensors."""
+    holder = values.detach().requires_grad_()
+    holder.grad = values
+    return holder
 
 
 def _of_all_processes(parameter: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from torch import Tensor
@@ -93,7 +94,7 @@ def fitting(checkpoint: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
     """
     if missing := [part for part in (*PARTS, *OPTIMIZER) if part not in checkpoint]:
         raise UserError(f"has no {missing[0]}: only last.ckpt and best.ckpt of a run can be resumed")
-    found = {part: checkpoint[part] for part in (*PARTS, *OPTIMIZER)}
+    found = {part: checkpoint[part] for part in (*PARTS, *OPTIMIZER, "twotower")}
     for part in ("epoch", "global_step"):
         taken(found[part], 0, part)
     found["loops"] = {"fit_loop": _loop(found["loops"], trainer.fit_loop.state_dict())}
@@ -150,9 +151,14 @@ def _callback_state(callback: Callback, state: Any, where: str) -> Any:
 def _check_rows(rows: list[Any], where: str) -> None:
     for row in rows:
         if not isinstance(row, dict) or not all(
-            isinstance(name, str) and type(value) in (int, float) for name, value in row.items()
+            isinstance(name, str) and (type(value) in (int, float) or _is_index(value)) for name, value in row.items()
         ):
             raise UserError(f"{where} holds what is no row of numbers")
+
+
+def _is_index(value: Any) -> bool:
+    """Whole numbers, as the diagnostics keep of the last steps."""
+    return is_dense(value) and value.dtype == torch.long and value.dim() == 1
 
 
 def _best_files(callback: ModelCheckpoint, state: Any, where: str) -> dict[str, Any]:

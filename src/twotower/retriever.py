@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from twotower.build import rebuild
 from twotower.checkpoints import load_checkpoint, own_config
 from twotower.checks import CONF
 from twotower.data.left_out import PREFIX
@@ -21,7 +22,6 @@ from twotower.environment import read_env_file
 from twotower.lookup import Lookup, plain
 from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
 from twotower.retrieval.exact import top_k
-from twotower.run import rebuild
 from twotower.types import UserError
 
 RawId = int | str

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 
 from twotower import processes, signals
-from twotower.callbacks import LastCheckpoint
+from twotower.callbacks import LastCheckpoint, is_last_batch
 
 
 class Stopping(Checkpoint):
@@ -21,11 +22,11 @@ class Stopping(Checkpoint):
     other callbacks, so the state that it saves holds theirs.
 
     Args:
-        path: of ``last.ckpt``.
+        last: saves the state.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, last: LastCheckpoint) -> None:
+        self.last = last
         self.agreed: int | None = None  # the signal, once all processes know of it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,10 +40,11 @@ class Stopping(Checkpoint):
         self._agree(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Save and end, if the state can be resumed here."""
-        if self.agreed and _between_steps(trainer):
-            trainer.save_checkpoint(self.path)
-            raise signals.Stopped(self.agreed)
+        """Save and end when the next batch is asked for, with all that belongs to this step done."""
+        has_stepped = not trainer.fit_loop.epoch_loop._should_accumulate()
+        if self.agreed and has_stepped and not is_last_batch(trainer):
+            loader: Any = trainer.train_dataloader
+            loader.before_next = partial(self._save_and_end, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End with the epoch, which has just been saved."""
@@ -63,6 +65,10 @@ class Stopping(Checkpoint):
         """A run that fails waits for no step any more."""
         signals.defer(None)
 
+    def _save_and_end(self, trainer: pl.Trainer) -> None:
+        self.last.save(trainer)
+        raise signals.Stopped(self.agreed or 0)
+
     def _agree(self, trainer: pl.Trainer) -> None:
         self.agreed = signals.asked()
         if trainer.world_size > 1:
@@ -82,20 +88,12 @@ def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None) -> None:
     trainer._signal_connector._sigterm_notifier_fn = lambda *args: None  # type: ignore[method-assign]
     last = [callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)]  # type: ignore[attr-defined]
     if last:
-        trainer.callbacks.append(Stopping(last[0].path))  # type: ignore[attr-defined]
+        trainer.callbacks.append(Stopping(last[0]))  # type: ignore[attr-defined]
     launcher = trainer.strategy.launcher
     if launcher is not None:
         signals.on_stop(action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", [])))
     if run_dir is not None:
         signals.on_stop(hint=lambda: _how_to_go_on(run_dir / "checkpoints" / "last.ckpt"))
-
-
-def _between_steps(trainer: pl.Trainer) -> bool:
-    """Would a run that resumes from here miss nothing? Not in a half step, nor where a validation or the end comes next."""
-    loop = trainer.fit_loop.epoch_loop
-    validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-    ends = loop.batch_progress.is_last_batch or loop._is_training_done or trainer.should_stop
-    return not (loop._should_accumulate() or validates or ends)
 
 
 def _how_to_go_on(last: Path) -> str:

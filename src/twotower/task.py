@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.metrics.base import RankMetric
+from twotower.optimizers import check_clipping, clip_gradients
 from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
 from twotower.retrieval.exact import target_ranks
 from twotower.retrieval.forecast import Forecast
@@ -84,7 +85,10 @@ class RetrievalTask(pl.LightningModule):
             raise
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer.* does not fit {self.optimizer.func.__name__}: {error}") from error  # type: ignore[attr-defined]
-        self._ddp_params_and_buffers_to_ignore += self._names(lambda parameter: getattr(parameter, "row_sparse", False))
+        row_sparse = self._names(lambda parameter: getattr(parameter, "row_sparse", False))
+        self._ddp_params_and_buffers_to_ignore += row_sparse
+        if self.trainer.gradient_clip_val:
+            check_clipping(self._optimizer, self.trainer.world_size, str(self.trainer.precision))
         trained = set(self._names(lambda parameter: parameter.requires_grad))
         if self.trainer.world_size > 1 and trained <= set(self._ddp_params_and_buffers_to_ignore):
             self._placeholder = Placeholder()
@@ -93,6 +97,17 @@ class RetrievalTask(pl.LightningModule):
         """One optimizer over all parameters."""
         assert self._optimizer is not None
         return self._optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, and tables that are trained by rows with the rest."""
+        if gradient_clip_val is not None and gradient_clip_val > 0:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; terms are logged every ``trainer.log_every_n_steps`` steps.
@@ -154,7 +169,8 @@ class RetrievalTask(pl.LightningModule):
             checkpoint["optimizer_states"] = [whole_optimizer(optimizer, state) for optimizer, state in pairs]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's share of the optimizer's state."""
+        """Take the last validation's metrics, and this process's share of the optimizer's state."""
+        self.results["val"] = dict(checkpoint["twotower"]["val"])
         if self._optimizer is not None and "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [own_optimizer(self._optimizer, state) for state in checkpoint["optimizer_states"]]
 

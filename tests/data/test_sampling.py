@@ -8,10 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
+from twotower.build import build_part
 from twotower.data import sampling
 from twotower.data.sampling import Corpus, InBatch, Mixed, Popularity, Positives, SharedUniform, Uniform
 from twotower.data.train_pairs import TrainPairs
-from twotower.run import build_part
 from twotower.types import UserError
 
 SAMPLERS = sorted(path.stem for path in (ROOT / "conf" / "negatives").glob("*.yaml"))

@@ -9,13 +9,13 @@ from hydra.errors import InstantiationException
 from tests.conftest import ROOT
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from tests.test_configs import compose_train
+from twotower.build import build_part
 from twotower.data.sampling import Uniform
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
 from twotower.layers.mlp import Tower
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
-from twotower.run import build_part
 from twotower.types import Feature, UserError
 
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))

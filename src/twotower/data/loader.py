@@ -56,6 +56,8 @@ class TrainLoader:
         self.world_size = world_size
         self.epoch = 0
         self.next_batch = 0
+        self.last: TrainIndex | None = None  # what was yielded last
+        self.before_next: Callable[[], object] | None = None  # called once, before the next batch
         self.sampler = self  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
@@ -73,7 +75,12 @@ class TrainLoader:
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size]
             self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
-            yield TrainIndex(self.position[rows].long(), self._seed(self.epoch, 1 + batch), self.rank, self.world_size)
+            seed = self._seed(self.epoch, 1 + batch)
+            self.last = TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
+            yield self.last
+            call, self.before_next = self.before_next, None
+            if call is not None:
+                call()
 
     def _order(self, seed: int) -> Tensor | WindowOrder:
         """``(num_positives,)`` places in ``position``, in the epoch's order."""

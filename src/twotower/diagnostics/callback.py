@@ -6,10 +6,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from twotower.diagnostics.measure import Diagnosis, Limits, Sample, measure
 from twotower.extras import extra
-from twotower.types import Batch, EvalBatch, check_number
+from twotower.types import Batch, EvalBatch, TrainIndex, UserError, check_number
 from twotower.wording import printable
 
 
@@ -50,15 +52,16 @@ class Diagnostics(Callback):
         self.num_users = num_users
         self.limits = Limits(num_items, num_categories, k)
         self.plots = plots
-        self.train: deque[Batch] = deque(maxlen=num_train_batches)
+        self.train: deque[TrainIndex] = deque(maxlen=num_train_batches)
         self.users: list[EvalBatch] = []
         self.history: list[dict[str, float]] = []  # of validations
         self.found: Diagnosis | None = None  # of the test
         self.has_failed = False
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Remember the last steps."""
-        self.train.append(batch)
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Remember the last steps: their positions, from which their batches can be built again."""
+        loader: Any = trainer.train_dataloader
+        self.train.append(loader.last)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0
@@ -95,12 +98,22 @@ class Diagnostics(Callback):
             draw(self.dirpath, self.history, self.found)
 
     def state_dict(self) -> dict[str, Any]:
-        """The course of the values, which a resumed run goes on with."""
-        return {"history": [dict(row) for row in self.history]}
+        """The course of the values and the last steps, which a resumed run goes on with."""
+        train = [{"position": index.position, "seed": index.seed} for index in self.train]
+        return {"history": [dict(row) for row in self.history], "train": train}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            UserError: for a step that no loader gave.
+        """
         self.history = [dict(row) for row in state_dict["history"]]
+        for step in state_dict["train"]:
+            position, seed = step.get("position"), step.get("seed")
+            if not isinstance(position, Tensor) or type(seed) is not int or not 0 <= seed < 2**32:
+                raise UserError("the diagnostics' last steps are damaged")
+            self.train.append(TrainIndex(position, seed))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
@@ -126,8 +139,10 @@ class Diagnostics(Callback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        with isolate_rng():  # building a batch seeds its negatives
+            train = [self._batch(index, trainer, pl_module) for index in self.train]
         sample = Sample(
-            train=list(self.train),
+            train=train,
             users=self.users,
             corpus=pl_module.corpus,
             corpus_features=lambda: data.corpus(pl_module.device),
@@ -139,6 +154,15 @@ class Diagnostics(Callback):
         named = {_key(f"diagnostics/{part}/{name}"): value for name, value in found.values.items()}
         pl_module.log_dict(named, rank_zero_only=True)
         return found
+
+    def _batch(self, index: TrainIndex, trainer: pl.Trainer, pl_module: Any) -> Batch:
+        """A training batch as it was, on this process's device."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        known = len(data.tables["interactions/item"])
+        if len(index.position) == 0 or not 0 <= index.position.min() <= index.position.max() < known:
+            raise UserError("the diagnostics' last steps are of other data")
+        position = index.position.to(pl_module.device)
+        return data.train_batch(TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size))
 
 
 def _key(name: str) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from twotower.build import build_part, rebuild
 from twotower.checkpoints import load_checkpoint, restore_config
 from twotower.checks import check_roots
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
-from twotower.run import build_part, rebuild
 from twotower.saved_config import resolved
 from twotower.types import UserError, check_number
 from twotower.wording import printable

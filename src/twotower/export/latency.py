@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from twotower import results
+from twotower.build import build_part
 from twotower.export.packages import require
-from twotower.run import build_part
 from twotower.types import check_number
 
 
