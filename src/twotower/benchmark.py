@@ -127,10 +127,11 @@ class StepClock(Callback):
 def framework_step(config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False) -> float:
     """Seconds per step of ``trainer.fit``, everything included."""
     clock = StepClock()
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    quiet = {"enable_progress_bar": False, "limit_val_batches": 0}
     config.trainer = {**config.trainer, **quiet, "max_steps": WARM_UP + steps, "max_epochs": -1}
     data.fixed_shapes = fixed_shapes
-    build_part(config, "trainer", logger=False, callbacks=[clock]).fit(task, data)
+    trainer = build_part(config, "trainer", logger=False, callbacks=[clock], enable_checkpointing=False)
+    trainer.fit(task, data)
     data.fixed_shapes = False
     return clock.seconds
 
@@ -138,7 +139,7 @@ def framework_step(config: DictConfig, data: Any, task: Any, steps: int, fixed_s
 def evaluation_seconds(config: DictConfig, data: Any, task: Any) -> float:
     """Seconds to encode the corpus and rank it for every test user."""
     config.trainer = {**config.trainer, "limit_test_batches": 1.0}
-    trainer = build_part(config, "trainer", logger=False, callbacks=[])
+    trainer = build_part(config, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     started = now()
     trainer.test(task, data, verbose=False)
     return now() - started

@@ -5,9 +5,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.text import Text
 
+from twotower.terminal import PlainConsole
 from twotower.wording import printable
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -27,5 +27,5 @@ def extra(what: str) -> Iterator[None]:
             traceback.print_exc()
         reason = printable(str(error)).strip()[:300]
         line = f" {what} left out: {type(error).__name__}{f': {reason}' if reason else ''}"
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console = PlainConsole(stderr=True, soft_wrap=True)
         console.print(Text.assemble(("warning:", "bold yellow"), line))

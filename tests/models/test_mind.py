@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 
 from tests.losses.test_dat_loss import first_batch
 from tests.losses.test_functional import make_batch
@@ -11,6 +10,7 @@ from tests.models.test_models import build
 from twotower.data.sampling import Uniform
 from twotower.layers.history import known_last
 from twotower.models.mind import interest_mask, squash
+from twotower.types import UserError
 
 SMALL = ("model.dim=4", "model.hidden_dims=[5]", "model.num_interests=2", "model.num_iterations=3", "data.history_length=6")
 
@@ -129,7 +129,7 @@ def test_other_features_enter_every_interest(data):
 
 
 def test_a_history_is_needed(data):
-    with pytest.raises(InstantiationException, match=r"data\.history_length"):
+    with pytest.raises(UserError, match=r"data\.history_length"):
         make(data, "data.history_length=0")
-    with pytest.raises(InstantiationException, match=r"model\.user_features"):
+    with pytest.raises(UserError, match=r"model\.user_features"):
         make(data, "model.user_features=[history]")

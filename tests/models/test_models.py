@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
 
 from tests.conftest import ROOT
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
@@ -78,7 +77,7 @@ def test_impossible_settings_are_named(name, setting, data):
     if key.split(".")[1] not in compose_train(f"model={name}").model:
         return
     extra = ["model.user_features=[segment]"] if name == "mind" else []
-    with pytest.raises(InstantiationException, match=re.escape(key)) as caught:
+    with pytest.raises(UserError, match=re.escape(key)) as caught:
         build(name, data, setting, *extra)
     cure = re.search(r"set model\.(\w+)", str(caught.value))
     assert cure is None or cure[1] in compose_train(f"model={name}").model  # no cure that the model does not have

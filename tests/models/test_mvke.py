@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 
 from tests.losses.test_dat_loss import first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
+from twotower.types import UserError
 
 SMALL = ("model.embedding_dim=6", "model.dim=4", "model.hidden_dims=[5]", "model.num_kernels=3")
 TWO = (*SMALL, "model.objectives=[[0,1],[1,2]]", "model.retrieve=1")
@@ -84,11 +84,11 @@ def test_diagnosis_of_uneven_gates(data):
 
 
 def test_an_objective_that_is_not_there_cannot_rank(data):
-    with pytest.raises(InstantiationException, match=r"model\.retrieve"):
+    with pytest.raises(UserError, match=r"model\.retrieve"):
         make(data, *TWO, "model.retrieve=2")
 
 
 @pytest.mark.parametrize("wrong", ["model.objectives=[[0,1]]", "model.objectives=[[0,1,2],[]]", "model.objectives=[[0,1,2,3]]"])
 def test_objectives_that_miss_kernels_are_refused(wrong, data):
-    with pytest.raises(InstantiationException, match=r"model\.objectives"):
+    with pytest.raises(UserError, match=r"model\.objectives"):
         make(data, *SMALL, wrong)

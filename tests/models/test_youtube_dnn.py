@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 
 from tests.losses.test_dat_loss import first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
+from twotower.types import UserError
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -30,5 +30,5 @@ def test_score_is_numpy(normalize, data):
 
 
 def test_tables_of_different_widths_cannot_be_shared(data):
-    with pytest.raises(InstantiationException, match=r"needs model\.embedding_dim=4"):
+    with pytest.raises(UserError, match=r"needs model\.embedding_dim=4"):
         build("youtube_dnn", data, "model.embedding_dim=5", "model.dim=4", "model.share_item_table=true")

@@ -222,7 +222,7 @@ def test_blocks_that_are_not_there(tmp_path):
         (("runs=sweep", "compare=ndcg@7"), "no run can be counted: no test value of ndcg@7 (9 of 9)"),
         (("runs=sweep", "baseline=mind"), "baseline=mind names no variant; there are: dat; dat λ3=0; two_tower"),
         (("runs=sweep", "ignore=[model.new]"), "ignore=model.new: no run has this setting"),
-        (("runs=sweep", "level=95"), "level must be a finite number between 0.5 and 0.9999, got 95"),
+        (("runs=sweep", "level=95"), "level must be less than or equal to 0.9999, got 95"),
         (("runs=sweep", "quoted=none.yaml"), "quoted=none.yaml cannot be read"),
         ((), "runs"),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -65,7 +66,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         k_core: int,
         history_length: int,
         group_shares: list[float],
-        mask_seen: bool | str,
+        mask_seen: bool | Literal["except_targets"],
         seed: int,
         shuffle_window: int | None = None,
     ) -> None:

@@ -77,8 +77,6 @@ def read_side(
         UserError: for files that cannot be read, rows without id, values that do not fit their declared kind, and
             several different rows for one id.
     """
-    if patterns := [name for name in source.schema if re.fullmatch(r"\^.*\$|\*", name)]:
-        raise UserError(f"{source.path}: Polars takes the column name {patterns[0]} for a pattern: give it another one")
     table = source.collect(lambda rows: not_blank(source, rows).select(*source.schema))
     if table.is_empty():
         raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")

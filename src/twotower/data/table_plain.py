@@ -34,7 +34,13 @@ def plain(source: Source, missing: list[str]) -> Source:
     Args:
         source: a table as its files give it.
         missing: words that stand for a missing value, whatever the type of the column.
+
+    Raises:
+        UserError: for a column whose name cannot be used.
     """
+    for name in source.schema:
+        if re.fullmatch(r"\^.*\$|\*", name):
+            raise UserError(f"{source.path}: Polars takes the column name {name} for a pattern: give it another one")
     words = [str(word).strip() for word in missing]
     special = _special(source)
     shards = [_plain_shard(shard, words, special) for shard in source.shards]
