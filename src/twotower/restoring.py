@@ -184,12 +184,14 @@ def _best_files(callback: ModelCheckpoint, state: Any, where: str) -> dict[str, 
 
     best = {own(path): score(value) for path, value in state["best_k_models"].items()}
     named = {key: own(state[key]) for key in ("best_model_path", "kth_best_model_path")}
-    if None in best.values() or any(path not in best and (path or best) for path in named.values()):
+    unknown = [path for path in named.values() if path and path not in best]
+    if None in best.values() or unknown or (best and not named["best_model_path"]):
         raise UserError(f"{where} names files that it has no score of")
     if callback.save_top_k >= 0 and len(best) > callback.save_top_k:
         raise UserError(f"{where} has {len(best)} files, callbacks.*.save_top_k={callback.save_top_k}")
     scores = {key: score(state.get(key)) for key in ("best_model_score", "current_score")}
-    kth = best[named["kth_best_model_path"]] if best else callback.kth_value
+    kth_path = named["kth_best_model_path"]  # none while there are fewer than save_top_k files
+    kth = best[kth_path] if kth_path else callback.kth_value
     if best and scores["best_model_score"] is None:
         raise UserError(f"{where} has no best_model_score")
     return {
