@@ -36,26 +36,27 @@ def named(script, name, *parts):
 
 
 def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
-    command = (*SWEEP, "loss.lambda3=-1,1")
+    command = (*SWEEP, "data.k_core=1000,0")
     first = script("train", *command)
     assert first.returncode == 1 and "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
-    reason = "loss.lambda3 must be a finite number >= 0, got -1"
-    assert f"1 failed (loss.lambda3=-1): {reason}" in first.stdout
-    assert "python src/report.py runs=outputs/sweeps/loss.lambda3-synthetic" in first.stdout
-    failed = json.loads((named(script, "loss.lambda3-synthetic", "lambda3--1") / "failed.json").read_text())
-    assert failed["error"] == reason and "loss.lambda3=-1" in failed["overrides"]
+    (line,) = [text for text in first.stdout.splitlines() if text.startswith("1 failed (data.k_core=1000): ")]
+    reason = line.split(": ", 1)[1]
+    assert reason.startswith("no interaction is left of ")
+    assert "python src/report.py runs=outputs/sweeps/data.k_core-synthetic" in first.stdout
+    failed = json.loads((named(script, "data.k_core-synthetic", "k_core-1000") / "failed.json").read_text())
+    assert failed["error"] == reason and "data.k_core=1000" in failed["overrides"]
     assert time.strptime(failed["time"], "%Y-%m-%dT%H:%M:%S%z")
     plan = script("train", *command, "dry=true")
     assert "2 runs, 1 to run" in plan.stdout and "About" in plan.stdout and "│ done" in plan.stdout and "│ failed" in plan.stdout
     again = script("train", *command)
     assert again.stdout.count(": already done\n") == again.stdout.count(": starts\n") == 1 and again.returncode == 1
     # the config of the finished run changes: its result is neither taken for the new one's, nor gone on with, nor lost
-    folder = named(script, "loss.lambda3-synthetic", "lambda3-1")
+    folder = named(script, "data.k_core-synthetic", "k_core-0")
     (folder / ".fingerprint").write_text("of a config before somebody edited its file")
     again = script("train", *command)
     assert again.stdout.count(": starts\n") == 2 and "held a run of another config, now in" in again.stdout
     assert (folder / "metrics.json").exists()
-    assert len(list(script.folder.glob("outputs/sweeps/loss.lambda3-synthetic.earlier/*/metrics.json"))) == 1
+    assert len(list(script.folder.glob("outputs/sweeps/data.k_core-synthetic.earlier/*/metrics.json"))) == 1
 
 
 def test_whatever_is_varied_separates_its_run(script):

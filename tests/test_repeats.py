@@ -190,7 +190,7 @@ def test_a_run_counts_the_targets_that_the_mask_hides(script, tmp_path):
     answer = script("recommend", "ckpt_path=spared/checkpoints/best.ckpt", "user_id=3", "k=4")
     assert "data.mask_seen=except_targets" in answer.stdout, answer.stderr
     refused = script("train", *small, "data.mask_seen=sometimes")
-    assert "data.mask_seen must be true, false or except_targets, got 'sometimes'" in refused.stderr
+    assert "data.mask_seen must be a valid boolean or 'except_targets', got 'sometimes'" in refused.stderr
 
 
 def test_the_oracle_is_a_bound_whatever_the_mask(script):

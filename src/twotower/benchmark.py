@@ -127,10 +127,11 @@ class StepClock(Callback):
 def framework_step(config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False) -> float:
     """Seconds per step of ``trainer.fit``, everything included."""
     clock = StepClock()
-    quiet = {"enable_progress_bar": False, "limit_val_batches": 0}
-    config.trainer = {**config.trainer, **quiet, "max_steps": WARM_UP + steps, "max_epochs": -1}
+    quiet: dict[str, Any] = {"enable_checkpointing": False, "limit_val_batches": 0}
+    steps_alone = {"enable_progress_bar": False, "max_steps": WARM_UP + steps, "max_epochs": -1}
+    config.trainer = {**config.trainer, **steps_alone}
     data.fixed_shapes = fixed_shapes
-    trainer = build_part(config, "trainer", logger=False, callbacks=[clock], enable_checkpointing=False)
+    trainer = build_part(config, "trainer", logger=False, callbacks=[clock], **quiet)
     trainer.fit(task, data)
     data.fixed_shapes = False
     return clock.seconds

@@ -251,6 +251,8 @@ def _plain(config: DictConfig, key: Any) -> Any:
         if HydraConfig.initialized():  # else it may be of the run, and known later
             raise UserError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from None
         return UNKNOWN
+    if value is None and OmegaConf.is_interpolation(config, key):  # of the run, whose folder is not known yet
+        return UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name) for name in value}
     try:

@@ -58,7 +58,7 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
 }
 
 NODES: dict[str, dict[str, Any]] = {  # of plain settings
-    "paths": {"data_dir": Text, "cache_dir": Text, "output_dir": Text, "run_dir": Text | None},
+    "paths": {"data_dir": Text, "cache_dir": Text, "output_dir": Text, "run_dir": Text},
     "parity": {"num_users": Count, "k": Count, "seed": Whole, "tolerance": Annotated[float, Field(ge=0)]},
 }
 TRAINING = ("data", "negatives", "model", "loss", "metric", "optimizer", "trainer", "callbacks", "paths", "seed", "ckpt_path")
