@@ -19,13 +19,13 @@ ablation: $(STAMP)
 	$(BIN)/python src/report.py runs=$${TWOTOWER_OUTPUT_DIR:-outputs}/sweeps/ablation-movielens_100k
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 format: $(STAMP)
 	$(BIN)/ruff format .
