@@ -98,7 +98,7 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
     found = []
     for name, node in metrics.items():
         if node is not None:
-            found += [f"val/{name}@{cut}" for cut in node["k"]] if "k" in node else [f"val/{name}"]
+            found += [f"val/{name}@{cut}" for cut in node["k"] or ()] if "k" in node else [f"val/{name}"]
     return [*found, "val/zero_items"]
 
 

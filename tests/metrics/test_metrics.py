@@ -79,10 +79,15 @@ def test_against_torchmetrics():
         assert value(MRR(1), rank, group).item() == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item())
 
 
-@pytest.mark.parametrize("k", [[0], [], [1.5], [-1]])
+@pytest.mark.parametrize("k", [[0], [], [1.5], [-1], None])
 def test_impossible_cutoffs_are_refused(k):
     with pytest.raises(UserError, match="metric.ndcg.k"):
         NDCG(1, k)
+
+
+def test_a_metric_over_the_whole_corpus_takes_no_cutoffs():
+    with pytest.raises(UserError, match="leave metric.mrr.k out"):
+        MRR(1, [10])
 
 
 @pytest.mark.parametrize("metric", [HitRate(1, [10]), Recall(1, [10]), NDCG(1, [10]), MRR(1)])

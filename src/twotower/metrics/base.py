@@ -21,7 +21,7 @@ class RankMetric(Metric):
         num_groups: columns of the ``group`` matrix given to ``update``.
 
     Raises:
-        UserError: if a cut-off is not a whole number >= 1.
+        UserError: if a cut-off is not a whole number >= 1, or given to a metric without one.
     """
 
     name: str
@@ -29,10 +29,13 @@ class RankMetric(Metric):
     count: Tensor
     cut: Tensor
     full_state_update = False
+    has_cutoffs = True
 
     def __init__(self, num_groups: int, k: list[int] | None = None) -> None:
         super().__init__()
-        if k is not None and (not k or any(not isinstance(cut, int) or cut < 1 for cut in k)):
+        if not self.has_cutoffs and k is not None:
+            raise UserError(f"metric.{self.name} has no cut-offs: leave metric.{self.name}.k out")
+        if self.has_cutoffs and (not k or any(not isinstance(cut, int) or cut < 1 for cut in k)):
             raise UserError(f"metric.{self.name}.k must list whole numbers >= 1, got {k}")
         self.k = k
         self.register_buffer("cut", torch.tensor(k or [0]), persistent=False)

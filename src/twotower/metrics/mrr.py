@@ -12,6 +12,7 @@ class MRR(RankMetric):
     """
 
     name = "mrr"
+    has_cutoffs = False
 
     def per_user(self, rank: Tensor) -> Tensor:
         """``(batch, num_targets)`` ranks to ``(batch, 1)``."""
