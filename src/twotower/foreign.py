@@ -5,10 +5,18 @@ An argument that is not listed is refused: it makes no sense here, or is the pro
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from twotower.signatures import Part, Words
 
+
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise ValueError("false")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_refuse_true)]  # Literal[False] would take 0 too
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Nonnegative = Annotated[float, Field(ge=0)]
@@ -23,7 +31,7 @@ Direction = Literal["min", "max"]
 Clock = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
 Unit = Literal["weeks", "days", "hours", "minutes", "seconds"]
 Time = Annotated[
-    Clock | dict[Unit, Nonnegative],
+    Clock | Annotated[dict[Unit, Nonnegative], Field(min_length=1)],
     Words("a time, '00:12:00:00' (days, hours, minutes, seconds) or {hours: 12}"),
 ]
 Limit = Annotated[
@@ -89,7 +97,7 @@ MODEL_CHECKPOINT: dict[str, Any] = {
     "filename": FileName,
     "monitor": Text,
     "verbose": bool,
-    "save_last": Literal[True, False, "link", None],
+    "save_last": bool | Literal["link"] | None,
     "save_top_k": Count | Endless,
     "save_on_exception": bool,
     "save_weights_only": bool,
@@ -123,7 +131,7 @@ ADAM: dict[str, Any] = {
     "foreach": bool | None,
     "maximize": bool,
     "capturable": Literal[False],  # for CUDA graphs of whole steps, which are not recorded here
-    "differentiable": Literal[False],  # nothing here differentiates through a step
+    "differentiable": Off,  # nothing here differentiates through a step
     "fused": bool | None,
 }
 SGD: dict[str, Any] = {

@@ -20,7 +20,7 @@ from twotower.data.prepare import GROUPS, Options
 from twotower.data.sampling import Positives
 from twotower.data.splits import Split
 from twotower.data.train_pairs import MappedPairs, TrainPairs
-from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError
+from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError, check_number
 
 CORPUS_CHUNK = 65_536
 
@@ -79,6 +79,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
         self.options.check()
         rows.check_mask_seen(mask_seen)
+        check_number("data.seed", seed, 0, 2**32 - 1)
         self.data_dir = Path(data_dir)
         self.preparation = Preparation(reader, self.options, self.data_dir, Path(cache_dir))
         self.mask_seen = mask_seen

@@ -45,8 +45,10 @@ class Synthetic(WithoutFiles):
         seed: int,
     ) -> None:
         check_number("data.reader.num_users", num_users, 1)
-        check_number("data.reader.num_categories", num_categories, 1, num_clusters)
+        check_number("data.reader.num_items", num_items, 3)
+        check_number("data.reader.seed", seed, 0)
         check_number("data.reader.num_clusters", num_clusters, 3, num_items)
+        check_number("data.reader.num_categories", num_categories, 1, num_clusters)
         check_number("data.reader.interactions_per_user", interactions_per_user, 5, max(5, num_items // 2))
         self.num_users = num_users
         self.num_items = num_items
