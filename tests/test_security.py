@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 from tests.saved import Saved
 from tests.test_checkpoints import changed
 from twotower import environment, settings
+from twotower.about import told
 from twotower.checkpoints import load_checkpoint
 from twotower.construct import construct
 from twotower.types import UserError
@@ -287,3 +288,9 @@ def test_a_checkpoint_starts_no_crowd_of_processes(devices):
 @pytest.mark.parametrize("devices", [None, -1, 2, "auto", "2", "0,1", [0, 1]])
 def test_processes_that_a_machine_may_have_are_taken_up(devices):
     settings.check_devices(devices)
+
+
+def test_records_repeat_no_address():
+    address = "data.reader.url=https://me:hunter2@example.org/a.zip"
+    given = ["model=dat", address, f"+{address}", "data.reader.mirror=x?token=hunter2", "seed=1"]
+    assert told(given) == ["model=dat", "seed=1"]
