@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "environment": set(),
     "construct": set(),
     "roles": {"checks"},
-    "saved_config": {"checks", "roles"},
+    "saved_config": {"checks", "roles", "settings"},
     "checkpoints": {"checkpoint_file", "saved_config", "settings"},
     "about": {"checkpoints", "saved_config", "settings"},
     "state_kinds": {"checkpoints"},

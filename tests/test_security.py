@@ -13,6 +13,7 @@ from twotower.about import told
 from twotower.checkpoints import load_checkpoint
 from twotower.construct import construct
 from twotower.types import UserError
+from twotower.wandb_names import flatten
 
 SECRET = "hunter2-of-the-environment"
 RUN = {"_target_": "os.system", "command": "touch CANARY"}
@@ -294,3 +295,8 @@ def test_records_repeat_no_address():
     address = "data.reader.url=https://me:hunter2@example.org/a.zip"
     given = ["model=dat", address, f"+{address}", "data.reader.mirror=x?token=hunter2", "seed=1"]
     assert told(given) == ["model=dat", "seed=1"]
+
+
+def test_no_address_is_sent_to_a_logger():
+    config = {"data": {"reader": {"url": "https://me:hunter2@example.org", "folder": "ml-1m"}}}
+    assert flatten({"data": "movielens_1m"}, config) == {"data": "movielens_1m", "data.reader.folder": "ml-1m"}

@@ -23,7 +23,7 @@ def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def told(overrides: Sequence[str]) -> list[str]:
     """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
-    return [text for text in overrides if not saved_config.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
+    return [text for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
 
 
 def warn_of_strangers(about: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from twotower import saved_config, settings
 from twotower.checkpoint_file import checkpoint_file
-from twotower.saved_config import ADDRESS, FIXED, PLACES, Plain, put, select
+from twotower.saved_config import FIXED, PLACES, Plain, put, select
+from twotower.settings import ADDRESS
 from twotower.types import UserError
 from twotower.wording import printable
 

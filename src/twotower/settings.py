@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ WITHOUT_EFFECT = (  # on a result: a run that differs in these alone need not be
 )
 PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings that say where, whatever they belong to
 
+ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 FEW_DEVICES = 16  # so many processes harm no machine
 
 Value = str | int | float | bool | None
