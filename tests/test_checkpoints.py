@@ -247,3 +247,25 @@ def test_references_of_earlier_versions_are_looked_up_and_no_other(saved):
         config["model"]["dim"] = text
         with pytest.raises(UserError, match=r"model\.dim=.* which a checkpoint may not leave to be evaluated"):
             load_checkpoint(saved.write(checkpoint))
+
+
+def test_a_tensor_must_have_its_numbers_in_the_file(saved):
+    """Strides of zero make one number a trillion, which nobody can look through."""
+    checkpoint = saved.good()
+    checkpoint["callbacks"]["Diagnostics"]["train"] = [{"position": torch.zeros(1, dtype=torch.long).expand(10**12), "seed": 1}]
+    with pytest.raises(UserError, match="no row of numbers"):
+        saved.restore(saved.write(checkpoint))
+
+
+def test_states_of_earlier_versions_lack_lists(saved):
+    checkpoint = saved.good()
+    del checkpoint["callbacks"]["Diagnostics"]["train"]
+    found = saved.restore(saved.write(checkpoint))["callbacks"]["Diagnostics"]
+    assert found == {**checkpoint["callbacks"]["Diagnostics"], "train": []}
+
+
+def test_an_optimizer_of_other_groups_is_told(saved):
+    checkpoint = saved.good()
+    checkpoint["optimizer_states"][0]["param_groups"] *= 2
+    with pytest.raises(UserError, match="2 groups of parameters, where AdamW has 1"):
+        saved.restore(saved.write(checkpoint))

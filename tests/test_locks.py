@@ -108,3 +108,12 @@ def test_a_holder_elsewhere_is_named_without_advice(tmp_path):
     path = tmp_path / "a.lock"
     path.write_text('{"pid": 1, "host": "node\\u001b[7", "since": "then", "command": "python a"}')
     assert locks.holder(path) == f"process 1 on node[7 (since then: python a) holds {path}"
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_written_through(tmp_path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    (tmp_path / "a.lock").symlink_to(victim)
+    with pytest.raises(OSError, match="a link in the place of a lock"), locks.alone(tmp_path / "a.lock", "", print):
+        pass
+    assert victim.read_text() == "precious"

@@ -8,10 +8,12 @@ import torch
 from tests.conftest import ROOT
 from tests.saved import Saved
 from tests.test_checkpoints import changed
-from twotower import environment
+from twotower import environment, settings
+from twotower.about import told
 from twotower.checkpoints import load_checkpoint
 from twotower.construct import construct
 from twotower.types import UserError
+from twotower.wandb_names import flatten
 
 SECRET = "hunter2-of-the-environment"
 RUN = {"_target_": "os.system", "command": "touch CANARY"}
@@ -276,3 +278,25 @@ def test_the_documented_keys_are_those_of_the_example():
     assert sorted(found) == sorted(environment.KEYS) and environment.FILE == ROOT / ".env"
     for path in (ROOT / "src").rglob("*.py"):
         assert "load_dotenv" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("devices", [5000, "5000", ",".join(map(str, range(5000))), list(range(5000))])
+def test_a_checkpoint_starts_no_crowd_of_processes(devices):
+    with pytest.raises(UserError, match="trainer.devices=5000, more than this machine has"):
+        settings.check_devices(devices)
+
+
+@pytest.mark.parametrize("devices", [None, -1, 2, "auto", "2", "0,1", [0, 1]])
+def test_processes_that_a_machine_may_have_are_taken_up(devices):
+    settings.check_devices(devices)
+
+
+def test_records_repeat_no_address():
+    address = "data.reader.url=https://me:hunter2@example.org/a.zip"
+    given = ["model=dat", address, f"+{address}", "data.reader.mirror=x?token=hunter2", "seed=1"]
+    assert told(given) == ["model=dat", "seed=1"]
+
+
+def test_no_address_is_sent_to_a_logger():
+    config = {"data": {"reader": {"url": "https://me:hunter2@example.org", "folder": "ml-1m"}}}
+    assert flatten({"data": "movielens_1m"}, config) == {"data": "movielens_1m", "data.reader.folder": "ml-1m"}

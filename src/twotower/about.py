@@ -1,6 +1,7 @@
 """What a run is, as its checkpoints will tell: choices, overrides and settings, new or taken up from a checkpoint."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,9 +16,14 @@ def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config as plain values, and what the run's checkpoints will say of it."""
     hydra = HydraConfig.get()
     choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": list(hydra.overrides.task)}
+    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": told(hydra.overrides.task)}
     plain, repeats = saved_config.resolved(config)
     return plain, {**about, **kept(plain, repeats)}
+
+
+def told(overrides: Sequence[str]) -> list[str]:
+    """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
+    return [text for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
 
 
 def warn_of_strangers(about: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from twotower import saved_config, settings
 from twotower.checkpoint_file import checkpoint_file
-from twotower.saved_config import ADDRESS, FIXED, PLACES, Plain, put, select
+from twotower.saved_config import FIXED, PLACES, Plain, put, select
+from twotower.settings import ADDRESS
 from twotower.types import UserError
 from twotower.wording import printable
 
@@ -77,8 +78,13 @@ def _checked(checkpoint: Any, rebuilds: bool) -> dict[str, Any]:
 
 
 def is_dense(value: Any) -> bool:
-    """Is it an ordinary tensor with its numbers at hand?"""
-    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    """Is it an ordinary tensor with its numbers at hand?
+
+    Strides of zero can make few bytes a tensor that no memory holds.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    return value.device.type == "cpu" and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _checked_about(about: Any, rebuilds: bool) -> Plain:
@@ -193,6 +199,8 @@ def restore_config(about: Plain, config: Plain) -> Plain:
             put(found, key, value)
         elif root in FIXED and select(saved, key) != value:
             raise UserError(f"{override.input_line}: the checkpoint has {select(saved, key)}; start a new run for another")
+    if "trainer" in config and not told & {"trainer", "trainer.devices"}:
+        settings.check_devices(saved["trainer"].get("devices"))
     saved_config.take_up(found, saved, told)
     new_batch = _whole_batch(found)
     if "data" in config and None not in (whole_batch, new_batch) and whole_batch != new_batch:

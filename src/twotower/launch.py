@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from twotower import results, run, signals
 from twotower.checkpoints import load_checkpoint
 from twotower.cli import DEBUG, explain
+from twotower.files import write_text
 from twotower.sweep import MARK, exclusive, fingerprint, quoted, read_record, status
 from twotower.types import UserError
 
@@ -47,7 +48,7 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
     if before == "done":  # by whom we waited for
         print(f"{folder.name}: already done", flush=True)
         return read_record(folder / "metrics.json").get("test")
-    (folder / MARK).write_text(expected)
+    write_text(folder / MARK, expected)
     config.ckpt_path = _last_checkpoint(folder)
     print(f"{folder.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
     try:

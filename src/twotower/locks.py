@@ -39,7 +39,7 @@ def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
         OSError: if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    lock = open_lock(path)
     try:
         _wait(lock, path, waits, say)
         _sign(lock)
@@ -49,6 +49,23 @@ def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
             _write(lock, "")
     finally:
         os.close(lock)
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, and make it where there is none.
+
+    Runs of strangers can bring links in its place: what one leads to would be truncated.
+
+    Raises:
+        OSError: if it is a link, or cannot be written.
+    """
+    try:  # O_NONBLOCK: a pipe keeps nobody
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = "a link in the place of a lock file: delete it"
+        raise OSError(errno.ELOOP, reason, str(path)) from None
 
 
 def holder(path: Path) -> str:

@@ -12,8 +12,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from twotower.files import write_text
+from twotower.records import read_bytes
+from twotower.types import UserError
 
 Row = dict[str, Any]
+MAX_BYTES = 1 << 30  # of a table of metrics
 
 
 class RunCSVLogger(Logger):
@@ -89,13 +92,21 @@ def _number(value: Any) -> Any:
 
 
 def _read(path: Path) -> list[Row]:
-    """The rows of a file, without empty cells. A last line that was being written is left out."""
+    """The rows of a file, without empty cells. A last line that was being written is left out.
+
+    Raises:
+        UserError: for what is no table, and no ordinary file.
+    """
     if not path.exists():
         return []
-    text = path.read_bytes().decode("utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole, newline=""))
-    return [{name: cell for name, cell in row.items() if cell != ""} for row in rows]
+    try:
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.DictReader(io.StringIO(whole, newline="")))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}): move it away") from error
+    # a row that is too long has its rest under None, one that is too short has None in its end
+    return [{name: cell for name, cell in row.items() if name is not None and cell} for row in rows]
 
 
 def _text(rows: list[Row], columns: list[str], header: bool) -> str:

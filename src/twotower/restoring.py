@@ -139,6 +139,8 @@ def _callback_state(callback: Callback, state: Any, where: str) -> Any:
     if isinstance(callback, ModelCheckpoint):
         return _best_files(callback, state, where)
     own = callback.state_dict()
+    if isinstance(state, dict):  # earlier versions kept fewer lists of what has been seen
+        state = {**{key: [] for key, value in own.items() if isinstance(value, list)}, **state}
     state = taken(state, own, where)
     for key, value in own.items():
         if isinstance(value, list):

@@ -27,8 +27,14 @@ def optimizer_state(states: Any, own: Optimizer, make: Callable[..., Optimizer])
     if not isinstance(states, list) or len(states) != 1 or not isinstance(states[0], dict):
         raise UserError("has no optimizer_states of one optimizer")
     groups, entries = states[0].get("param_groups"), states[0].get("state")
-    if not isinstance(groups, list) or len(groups) != len(own.param_groups) or not isinstance(entries, dict):
+    if not isinstance(groups, list) or not isinstance(entries, dict):
         raise UserError("optimizer_states is no state of an optimizer")
+    if len(groups) != len(own.param_groups):
+        raise UserError(
+            f"optimizer_states has {len(groups)} groups of parameters, where {type(own).__name__} has "
+            f"{len(own.param_groups)}: an earlier version wrote it, or it is damaged; it can be "
+            "evaluated and exported, but not trained further"
+        )
     parameters = [parameter for group in own.param_groups for parameter in group["params"]]
     numbers = [number for group in groups for number in _numbers(group)]
     if not all(type(number) is int for number in numbers) or numbers != list(range(len(parameters))):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.checks import CONF
 from twotower.roles import check_roles
+from twotower.settings import ADDRESS
 from twotower.types import UserError
 
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
@@ -79,7 +80,6 @@ CALLBACKS = {
     ),
 }
 PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
-ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 WORD = re.compile(r"[\w@/.:+ -]{0,200}")
 REFERENCE = re.compile(r"\$\{(\.*)(\w+(?:\.\w+)*)\}")
 MOST_HOPS = 8  # from reference to reference

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 from rich.text import Text
 
+from twotower.files import write_text
 from twotower.records import read_bytes
 from twotower.terminal import PlainConsole
 from twotower.types import UserError, check_number
@@ -87,7 +88,7 @@ class RunWandbLogger(WandbLogger):
                     self._wandb_init["id"] = match[0]
         run = self.experiment
         if not run.disabled:
-            record.write_text(run.id)
+            write_text(record, run.id)
 
     @property
     @rank_zero_experiment

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from twotower.settings import WITHOUT_EFFECT, is_within, key_of
+from twotower.settings import ADDRESS, WITHOUT_EFFECT, is_within, key_of
 
 UNNAMED = ("model", "data", "seed")  # said already, or of no variant
 SILENT = (*WITHOUT_EFFECT, "paths", "hydra", "debug")  # with all that is below them
@@ -43,7 +43,7 @@ def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
     for key, value in node.items():
         if isinstance(value, dict):
             _flatten(f"{prefix}{key}.", value, found)
-        elif not key.startswith("_"):
+        elif not key.startswith("_") and not ADDRESS.fullmatch(key):  # it may hold a token
             found[f"{prefix}{key}"] = Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -4,6 +4,7 @@ import errno
 import gzip
 import lzma
 import tempfile
+import zlib
 from pathlib import Path
 
 import polars as pl
@@ -130,3 +131,14 @@ def test_the_size_of_zstandard_frames(tmp_path, monkeypatch, frame, unpacked):
     assert bombs.too_large(path) is None
     monkeypatch.setattr(bombs, "limit", lambda _: 2 * unpacked - 1)
     assert unpacked == 0 or bombs.too_large(path)
+
+
+@pytest.mark.parametrize("level", [0, 6, 9])
+def test_a_zlib_stream_is_measured_too(tmp_path, monkeypatch, level):
+    """Polars unpacks it, whatever its name says."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(zlib.compress(b"user,item\n" * 1000, level))
+    monkeypatch.setattr(bombs, "limit", lambda _: 10_000)
+    assert bombs.too_large(path) is None
+    monkeypatch.setattr(bombs, "limit", lambda _: 9_999)
+    assert "looks like a bomb" in bombs.too_large(path)

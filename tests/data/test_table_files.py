@@ -5,11 +5,13 @@ import itertools
 import json
 import os
 from datetime import date, datetime, timezone
+from functools import partial
 
 import polars as pl
 import pytest
 
 from tests.data.test_table import reader, rows
+from twotower.data import bombs
 from twotower.types import UserError
 
 CLICKS = "user_id,item_id,timestamp\n1,10,1600000000\n1,11,1600000001\n2,10,1600000002\n"
@@ -208,3 +210,13 @@ def test_deep_nesting_is_refused_by_line(tmp_path, nested, name, packed):
     (tmp_path / f"a.jsonl{'.gz' * packed}").write_bytes(gzip.compress(content.encode()) if packed else content.encode())
     with pytest.raises(UserError, match=r"a\.jsonl\S* line 3 holds lists or objects nested more than 50 deep: remove"):
         reader(**{"interactions": "clicks.csv", name: f"a.jsonl{'.gz' * packed}"}).read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_rows_that_take_no_room_in_a_file_are_a_bomb(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(bombs, "FREE_ROWS", 1000)
+    frame = pl.DataFrame({"user": ["u"], "item": ["i"], "time": [1]})
+    write = pl.DataFrame.write_parquet if name == "a.parquet" else partial(pl.DataFrame.write_ipc, compression="zstd")
+    write(pl.concat([frame] * 1_000_000, rechunk=True), tmp_path / name)
+    with pytest.raises(UserError, match="1,000,000 rows in so few bytes"):
+        reader(interactions=name).read(tmp_path)

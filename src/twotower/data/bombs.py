@@ -8,10 +8,13 @@ MAX_BYTES = 100 << 30
 MAX_RATIO = 100  # text shrinks to a tenth, logs to a thirtieth
 FREE_BYTES = 64 << 20  # unpacking to this little is never refused, whatever the ratio
 BLOCK = 1 << 20
+FREE_ROWS = 50_000_000
+MAX_ROWS_PER_BYTE = 16  # half a bit for each click; of honest clicks, a byte and more
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ZLIB_MAGICS = (b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # Polars unpacks these too, whatever the name
 SKIPPABLE = b"\x2a\x4d\x18"  # ends the mark of a Zstandard frame that holds no data
 ZSTD_BLOCK = 128 << 10  # the most that a block unpacks to
-CURES = {GZIP_MAGIC: "gunzip -k", ZSTD_MAGIC: "zstd -d"}
+CURES = {GZIP_MAGIC: "gunzip -k", ZSTD_MAGIC: "zstd -d", **dict.fromkeys(ZLIB_MAGICS, "pigz -dk")}
 
 
 def limit(path: Path) -> int:
@@ -20,31 +23,38 @@ def limit(path: Path) -> int:
 
 
 def too_large(path: Path) -> str | None:
-    """What is wrong with a gzip or Zstandard file that unpacks to more than its limit; None for every other file.
+    """What is wrong with a gzip, zlib or Zstandard file that unpacks to more than its limit; None for every other file.
 
-    Damage is left to whoever reads the file. A gzip file is unpacked once to count; of a Zstandard file the heads of its blocks
-    tell.
+    Damage is left to whoever reads the file. A gzip or zlib file is unpacked once to count; of a
+    Zstandard file the heads of its blocks tell.
     """
     most = limit(path)
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
-        if magic.startswith(GZIP_MAGIC):
-            return _refusal(most, GZIP_MAGIC, path) if _gzip_exceeds(file, most) else None
+        if magic[:2] in (GZIP_MAGIC, *ZLIB_MAGICS):
+            return _refusal(most, magic[:2], path) if _deflated_exceeds(file, most) else None
         if magic == ZSTD_MAGIC or magic[1:] == SKIPPABLE:
             return _refusal(most, ZSTD_MAGIC, path) if _zstd_exceeds(file, most) else None
     return None
+
+
+def too_many_rows(path: Path, num_rows: int) -> str | None:
+    """What is wrong with a Parquet or Arrow file of absurdly many rows: equal ones take no room in it, but memory."""
+    if num_rows <= max(FREE_ROWS, MAX_ROWS_PER_BYTE * path.stat().st_size):
+        return None
+    return f"holds {num_rows:,} rows in so few bytes, which looks like a bomb: if you trust it, write it as CSV"
 
 
 def _refusal(most: int, magic: bytes, path: Path) -> str:
     return f"unpacks to more than {most:,} bytes, which looks like a bomb: if you trust it, unpack it, {CURES[magic]} {path}"
 
 
-def _gzip_exceeds(file: IO[bytes], most: int) -> bool:
+def _deflated_exceeds(file: IO[bytes], most: int) -> bool:
     total = 0
     data = file.read(BLOCK)
     while data:  # one member after another
-        stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib
         try:
             while data and not stream.eof:
                 total += len(stream.decompress(data, BLOCK))

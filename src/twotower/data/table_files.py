@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from twotower.data.bombs import too_many_rows
 from twotower.data.parse import open_csv
 from twotower.data.shards import Shard, same_columns
 from twotower.data.table_errors import broken, clip, refuse_wrong_content
@@ -144,6 +145,9 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
                 frame = pl.scan_ndjson(unpacked, schema=schema)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
+            num_rows = int(frame.select(pl.len()).collect().item())  # its metadata tell
+            if fault := too_many_rows(path, num_rows):
+                raise UserError(f"{path} {fault}")
         schema = dict(frame.collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise broken(path, kind, error, separator, None) from error

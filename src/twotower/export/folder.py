@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from twotower.export.index import Flat
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
 from twotower.files import recover_folder, whole_folder
+from twotower.locks import open_lock
 from twotower.records import read_json
 from twotower.types import UserError
 
@@ -70,7 +72,7 @@ def alone(folder: Path) -> Iterator[None]:
         raise UserError(f"output={folder}: name a folder to make")
     path = folder.parent / ".locks" / folder.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    with os.fdopen(open_lock(path), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
