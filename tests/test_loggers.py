@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from twotower.cli import explain
+from twotower.construct import construct
 from twotower.loggers import RunCSVLogger
+from twotower.types import UserError
 
 CALLS = [
     ({"train/loss": 0.5}, 0),
@@ -71,3 +74,14 @@ def test_a_checkpoint_that_counts_no_rows_loses_none(tmp_path):
     for metrics, step in CALLS[3:]:
         logger.log_metrics(metrics, step)
     assert (tmp_path / "metrics.csv").read_bytes() == WHOLE
+
+
+def test_a_logger_that_is_not_installed_names_the_extra(monkeypatch):
+    def missing(**settings):
+        raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. HINT: pip install")
+
+    monkeypatch.setattr("pytorch_lightning.loggers.TensorBoardLogger", missing)
+    node = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": "x"}
+    with pytest.raises(UserError) as refused:
+        construct("logger", node)
+    assert explain(refused.value) == ("logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'")

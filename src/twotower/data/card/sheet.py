@@ -99,8 +99,9 @@ def _time(axis: Axes, figures: dict[str, Any], times: dict[str, Any]) -> None:
         axis.xaxis.set_major_locator(locator := AutoDateLocator())
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
-    axis.legend(frameon=False)
-    axis.set(title="interactions over time", ylabel=f"interactions per {_bin_width(times)}", ylim=(0, None))
+    axis.legend(frameon=False, loc="upper right", ncols=3)
+    axis.set(title="interactions over time", ylabel=f"interactions per {_bin_width(times)}")
+    axis.set_ylim(0, 1.2 * max(1, baseline.max()))  # room for the legend
 
 
 def _moments(edges: list[float], unit: str) -> np.ndarray:
@@ -144,8 +145,8 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
             label = f"{name}: {len(members):,} with {share:.0%} of interactions"
             axis.fill_between(*_outline(size, members, gap), color=GROUP_COLOURS[name], label=label, linewidth=0)
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
-    axis.legend(frameon=False)
-    axis.set(ylabel="interactions", ylim=(0, None))
+    axis.legend(frameon=False, loc="upper right")
+    axis.set(ylabel="interactions", ylim=(0, 1.35 * size.max()))  # room for the legend
     if len(size) <= NAMED_CATEGORIES:
         names = [_wrapped(row["name"], 16) for row in category["top"]]
         axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor")
