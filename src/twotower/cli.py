@@ -205,7 +205,8 @@ def _suggest_setting(name: str) -> str:
     """The closest key of the whole configuration, found in the YAML files."""
     keys = {key for file in CONF.rglob("*.yaml") for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)}
     *parents, leaf = name.split(".")
-    close = difflib.get_close_matches(leaf, keys - {leaf}, n=1)
+    roots = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    close = difflib.get_close_matches(leaf, roots, n=1) or difflib.get_close_matches(leaf, keys - {leaf}, n=1)
     return f" (did you mean {'.'.join([*parents, close[0]])}?)" if close else ""
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from twotower.data.card.findings import percent
 from twotower.data.card.spread import QUANTILES
 from twotower.data.prepare import GROUPS
+from twotower.wording import printable
 
 MAX_NAME = 28
 GAP = 4
@@ -203,6 +204,7 @@ def _value(value: object) -> str:
 
 
 def _short(name: str) -> str:
+    name = printable(name)  # a line end would make two rows
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
