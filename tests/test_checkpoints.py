@@ -227,6 +227,12 @@ def test_nothing_is_loaded_from_the_working_folder(saved, tmp_path, monkeypatch)
         assert connector._select_ckpt_path("fit", word, True, True) == word
 
 
+def test_saving_says_nothing_about_weights_only(saved, monkeypatch):
+    log = "pytorch_lightning.trainer.connectors.checkpoint_connector.log.info"
+    monkeypatch.setattr(log, lambda text: pytest.fail(text))
+    assert "optimizer_states" in saved.trainer._checkpoint_connector.dump_checkpoint()
+
+
 def test_references_of_earlier_versions_are_looked_up_and_no_other(saved):
     checkpoint = saved.good()
     about = checkpoint["twotower"]

@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from twotower.cli import explain
+from twotower.construct import construct
 from twotower.loggers import RunCSVLogger
 from twotower.types import UserError
 
@@ -92,3 +94,14 @@ def test_a_pipe_in_the_place_of_the_table_keeps_nobody(tmp_path):
 def test_rows_of_other_lengths_do_not_end_a_resumed_run(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss\n1,2,3\n2\n")
     assert log(tmp_path, [({"loss": 4}, 3)], resume=2) == b"loss,step\r\n2,1\r\n,2\r\n4,3\r\n"
+
+
+def test_a_logger_that_is_not_installed_names_the_extra(monkeypatch):
+    def missing(**settings):
+        raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. HINT: pip install")
+
+    monkeypatch.setattr("pytorch_lightning.loggers.TensorBoardLogger", missing)
+    node = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": "x"}
+    with pytest.raises(UserError) as refused:
+        construct("logger", node)
+    assert explain(refused.value) == ("logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'")

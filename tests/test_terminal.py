@@ -2,12 +2,14 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
 from tests.conftest import ROOT
+from twotower.results import print_table
 from twotower.terminal import PlainConsole
 
 NASTY = ["[/rec] a", "[rec] b", "[bold]c", "a :heart: b", "[link=http://x]y[/link]", "\\[x", "[[", "[]", "[on sale]"]
@@ -46,3 +48,10 @@ def test_nothing_is_printed_by_another_console():
         text = path.read_text()
         assert not re.search(r"\bConsole\(|import escape|from_markup|\[/\]", text), path
         assert text.count("TextColumn(") == text.count("markup=False"), path
+
+
+def test_a_runs_folder_is_printed_in_one_piece(capsys):
+    folder = Path("outputs") / ("long" * 20) / "01-47-54-two_tower-table"
+    record = {"model": "mf", "data": "table", "seed": 0, "val": {"mrr": 0.1}, "test": {"mrr": 0.1}}
+    print_table({**record, "epochs": 1, "oracle": None}, folder)
+    assert str(folder) in capsys.readouterr().out.splitlines()

@@ -162,6 +162,7 @@ def test_two_processes(script):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (("modle=dat",), "modle is no setting (did you mean model?)"),
         (("loss.lamda3=0",), "loss.lamda3 is no setting (did you mean loss.lambda3?)"),
         (("+loss.lamda3=0",), "loss.lamda3 is no setting of DATLoss (did you mean lambda3?)"),
         (("loss.lambda3=-1",), "loss.lambda3 must be a finite number >= 0, got -1"),

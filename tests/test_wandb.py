@@ -135,10 +135,11 @@ def test_a_run_arrives(online, train, tmp_path):
 @pytest.mark.slow
 def test_jobs_of_a_multirun_are_runs_of_their_own_and_a_failing_one_is_seen(online, train):
     folders = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
-    done = train("loss.lambda1=0,0.25,-1", "loss.lambda2=0", *folders, options=["-m", *TINY])
-    assert done.returncode == 1 and "loss.lambda1 must be" in done.stderr
-    arrived = {run.config["loss.lambda1"]: run for run in online.runs.values()}
-    assert {weight: run.exit_code for weight, run in arrived.items()} == {0: 0, 0.25: 0, -1: 1}
+    done = train("loss.lambda1=0,0.25", "data.k_core=0,1000", "loss.lambda2=0", *folders, options=["-m", *TINY])
+    assert done.returncode == 1 and "no interaction is left" in done.stderr
+    arrived = {run.config["loss.lambda1"]: run for run in online.runs.values() if run.config["data.k_core"] == 0}
+    failed = [run.exit_code for run in online.runs.values() if run.config["data.k_core"] == 1000]
+    assert ({weight: run.exit_code for weight, run in arrived.items()}, failed) == ({0: 0, 0.25: 0}, [1, 1])
     assert len(arrived[0].logged("val/ndcg@10")) == len(arrived[0.25].logged("val/ndcg@10")) == 2
     assert "train/mimic_user" not in arrived[0].history[0] and arrived[0.25].logged("train/mimic_user")
 
@@ -302,18 +303,18 @@ def test_an_agent_runs_what_a_sweep_gives_it(online, cli, tmp_path):
     tiny = {key: value for key, _, value in (option.partition("=") for option in TINY)}
     online.schedule = {
         "run1": {**tiny, "loss.lambda1": 0, "loss.lambda3": 0.1, "seed": 1},
-        "run2": {**tiny, "loss.lambda1": 0.5, "loss.lambda3": -1, "seed": 2},  # fails
+        "run2": {**tiny, "loss.lambda1": 0.5, "loss.lambda3": 0.1, "seed": 2, "data.k_core": 1000},  # fails
     }
     code, said = cli("agent", "--count", "2", "e/twotower/s1")
     assert code == 0 and list(online.runs) == ["run1", "run2"]
     weights = ("loss.lambda1", "loss.lambda3", "seed")
-    assert [[run.config[key] for key in weights] for run in online.runs.values()] == [[0, 0.1, 1], [0.5, -1, 2]]
+    assert [[run.config[key] for key in weights] for run in online.runs.values()] == [[0, 0.1, 1], [0.5, 0.1, 2]]
     assert {run.about["sweep"] for run in online.runs.values()} == {"s1"}
     first, failed = online.runs.values()
     assert (first.exit_code, failed.exit_code) == (0, 1), said
     assert len(first.logged("val/ndcg@10")) == 2 and len(first.logged("test/ndcg@10")) == 1
     assert first.logged("train/alignment") and not first.logged("train/mimic_user")
-    assert "error: loss.lambda3 must be a finite number >= 0, got -1" in said and not failed.logged("val/ndcg@10")
+    assert "error: no interaction is left" in said and not failed.logged("val/ndcg@10")
     assert "locked" not in said and "Ignoring" not in said and KEY not in said
 
 

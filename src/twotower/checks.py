@@ -51,6 +51,8 @@ def check_config(config: DictConfig) -> None:
         check_types(name, plain[name])
     if "dry" in plain:
         _check_together(plain)
+    if "check" in plain and not (plain["check"] or plain["ckpt_path"]):  # export takes one of two
+        raise UserError(f"ckpt_path is missing: give ckpt_path={EXAMPLES['ckpt_path']}, or check=<a folder>")
     _write_back(config, plain)
 
 

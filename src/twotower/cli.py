@@ -144,12 +144,14 @@ def explain(error: BaseException) -> str | None:
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
+    text = " ".join(str(link) for link in chain)
+    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
+        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
     if type(chain[-1]).__name__ == "MisconfigurationException":  # Lightning's, which may not be imported yet
         return re.sub(r"\s+", " ", str(chain[-1])).strip()
-    text = " ".join(str(link) for link in chain)
     if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
         options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
         return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
@@ -161,8 +163,6 @@ def explain(error: BaseException) -> str | None:
         )
     if "Config group override must be a string" in text:
         return "a config group takes one of its options, not null (logger=none, say)"
-    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
-        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
     if "parameters that were not used in producing the loss" in text:
@@ -205,7 +205,8 @@ def _suggest_setting(name: str) -> str:
     """The closest key of the whole configuration, found in the YAML files."""
     keys = {key for file in CONF.rglob("*.yaml") for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)}
     *parents, leaf = name.split(".")
-    close = difflib.get_close_matches(leaf, keys - {leaf}, n=1)
+    roots = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    close = difflib.get_close_matches(leaf, roots, n=1) or difflib.get_close_matches(leaf, keys - {leaf}, n=1)
     return f" (did you mean {'.'.join([*parents, close[0]])}?)" if close else ""
 
 

@@ -46,6 +46,11 @@ class CheckedConnector(_CheckpointConnector):
             with naming(checkpoint["path"]):
                 self._loaded_checkpoint = fitting(checkpoint, self.trainer)
 
+    def dump_checkpoint(self, weights_only: bool | None = None) -> dict[str, Any]:
+        """The state of a run; unasked, Lightning prints a line about ``weights_only`` for each file."""
+        state: dict[str, Any] = super().dump_checkpoint(bool(weights_only))
+        return state
+
     def restore_callbacks(self) -> None:
         """Give callbacks their state."""
         with self._naming():

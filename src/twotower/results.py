@@ -26,10 +26,10 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:
-    """Metrics by name: validation, test, test by category group, and the oracle where there is one."""
+    """Metrics by name: validation, test, test by category group, and the oracle where there is one; then the run's folder."""
     (_, *names), rows = as_rows(record)
     title = f"{record['model']} on {record['data']}, seed {record['seed']}"
-    table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record, where)))
+    table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record)))
     table.add_column("metric", no_wrap=True)
     for name in map(str, names):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
@@ -41,7 +41,9 @@ def print_table(record: dict[str, Any], where: Path) -> None:
             found = dict(zip(names, values, strict=True))
             cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
         table.add_row(metric, *cells)
-    PlainConsole().print(table)
+    console = PlainConsole()
+    console.print(table)
+    console.print(str(where), soft_wrap=True)  # in one piece, as it is copied into the next command
 
 
 def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
@@ -91,7 +93,7 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _caption(record: dict[str, Any], where: Path) -> str:
+def _caption(record: dict[str, Any]) -> str:
     facts = [printable(record.get("data_note") or "")]
     if record.get("train_examples_per_second"):
         facts.append(f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s")
@@ -101,4 +103,4 @@ def _caption(record: dict[str, Any], where: Path) -> str:
     hidden = (record.get("test") or record.get("val") or {}).get("hidden_targets", 0)
     if hidden > 0:
         facts.append(f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model")
-    return "\n".join([", ".join(fact for fact in facts if fact), str(where)]).strip()
+    return ", ".join(fact for fact in facts if fact)

@@ -15,11 +15,11 @@ from rich.console import Console
 from tests.conftest import ROOT, make_data
 from tests.data.test_prepare import KEEP_ALL, make_frames
 from twotower.data.card import figures as card_figures
-from twotower.data.card.console import show
+from twotower.data.card.console import _settings, _short, show
 from twotower.data.card.describe import describe
 from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings, percent
-from twotower.data.card.sheet import draw
+from twotower.data.card.sheet import _category, draw
 from twotower.data.card.spread import concentration, evenness, spread
 from twotower.data.filters import Filters
 from twotower.data.prepare import prepare
@@ -44,6 +44,18 @@ def prepared(duplicates="first", rows=ROWS, items=ITEMS, columns=COLUMNS, **more
     frames = make_frames(rows, USERS, items, columns, **more)
     options = KEEP_ALL._replace(filters=Filters(None, duplicates, 0), split=Temporal(10, 20, 0), history_length=2)
     return prepare(frames, options), options
+
+
+def test_settings_that_are_set_are_shown():
+    paths = {"interactions": "clicks.csv", "users": None}
+    columns = {"interactions": {"category": "topic", "user": None}, "users": {}}
+    shown = _settings({"paths": paths, "columns": columns, "ignore": [], "k": None, "rules": 2}, "rules")
+    assert shown == ("paths={interactions=clicks.csv}, columns={interactions={category=topic}}, ignore=[], k=null")
+
+
+def test_a_category_is_one_row_and_two_lines_of_a_plot():
+    assert _short("x\ny") == "x y"
+    assert _category("L" * 200).count("\n") == 1
 
 
 def test_figures_by_hand():

@@ -57,8 +57,6 @@ def _check(folder: Path) -> dict[str, Any]:
 
 def _check_settings(config: DictConfig) -> None:
     check_roots(config, {"ckpt_path", "output", "force", "user_vectors", "check", "parity", "index", "paths", "trainer"})
-    if not config.ckpt_path:
-        raise UserError("ckpt_path is missing: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt")
     for name in ("force", "user_vectors"):
         if not isinstance(config[name], bool):
             raise UserError(f"{name} must be true or false, got {config[name]!r}")

@@ -1,6 +1,6 @@
 """The data card on the screen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
@@ -11,9 +11,11 @@ from rich.text import Text
 from twotower.data.card.findings import percent
 from twotower.data.card.spread import QUANTILES
 from twotower.data.prepare import GROUPS
+from twotower.wording import printable
 
 MAX_NAME = 28
 GAP = 4
+UNTOLD = ("url", "sha256", "md5", "checksum", "wishes", "text_format", "rules")  # of readers: in card.json alone
 
 
 def show(figures: dict[str, Any], console: Console) -> None:
@@ -60,7 +62,7 @@ def _about(figures: dict[str, Any]) -> RenderableType:
     table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
     table.add_row("filters", Text(_settings(options["filters"])))
     table.add_row("mask_seen", Text(str(options["mask_seen"]).lower()))
-    table.add_row("reader", Text(_settings(options["reader"], "url", "sha256", "md5", "checksum")))
+    table.add_row("reader", Text(_settings(options["reader"], *UNTOLD)))
     table.add_row("prepared", Text(_effort(preparation)))
     table.add_row("fingerprint", Text(figures["fingerprint"]))
     return table
@@ -183,17 +185,26 @@ def _bullet(text: str) -> Table:
     return table
 
 
-def _settings(node: dict[str, Any], *hidden: str) -> str:
+def _settings(node: Mapping[str, Any], *hidden: str) -> str:
     return ", ".join(f"{name}={_value(value)}" for name, value in node.items() if name not in hidden)
 
 
+def _set(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's settings that are set: most of the many have no value, and nodes of such are empty."""
+    values = {name: _set(value) if isinstance(value, Mapping) else value for name, value in node.items()}
+    return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
 def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{_settings(_set(value))}}}"
     if isinstance(value, Iterable) and not isinstance(value, str):
         return f"[{', '.join(map(str, value))}]"
     return "null" if value is None else str(value)
 
 
 def _short(name: str) -> str:
+    name = printable(name)  # a line end would make two rows
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from twotower.data.card.findings import percent
 from twotower.data.prepare import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
+from twotower.figures import short
 from twotower.wording import printable
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
@@ -99,8 +100,9 @@ def _time(axis: Axes, figures: dict[str, Any], times: dict[str, Any]) -> None:
         axis.xaxis.set_major_locator(locator := AutoDateLocator())
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
-    axis.legend(frameon=False)
-    axis.set(title="interactions over time", ylabel=f"interactions per {_bin_width(times)}", ylim=(0, None))
+    axis.legend(frameon=False, loc="upper right", ncols=3)
+    axis.set(title="interactions over time", ylabel=f"interactions per {_bin_width(times)}")
+    axis.set_ylim(0, 1.2 * max(1, baseline.max()))  # room for the legend
 
 
 def _moments(edges: list[float], unit: str) -> np.ndarray:
@@ -144,10 +146,10 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
             label = f"{name}: {len(members):,} with {share:.0%} of interactions"
             axis.fill_between(*_outline(size, members, gap), color=GROUP_COLOURS[name], label=label, linewidth=0)
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
-    axis.legend(frameon=False)
-    axis.set(ylabel="interactions", ylim=(0, None))
+    axis.legend(frameon=False, loc="upper right")
+    axis.set(ylabel="interactions", ylim=(0, 1.35 * size.max()))  # room for the legend
     if len(size) <= NAMED_CATEGORIES:
-        names = [_wrapped(row["name"], 16) for row in category["top"]]
+        names = [_category(row["name"]) for row in category["top"]]
         axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor")
     else:
         axis.set(xlabel="rank, largest first", yscale="log", ylim=(max(0.8, size.min() * 0.8), None))
@@ -183,7 +185,7 @@ def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray
             fontsize=9,
             color=BLACK,
         )
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="best")
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_xscale("symlog", linthresh=1)
     axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
@@ -216,6 +218,11 @@ def _say(axis: Axes, text: str) -> None:
 
 def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(printable(text), width)[:3])
+
+
+def _category(name: str) -> str:
+    """A category below its bar: two lines at most, as bars stand close."""
+    return "\n".join(textwrap.wrap(short(name, 30), 16)[:2])
 
 
 def _short_number(value: float, _: object = None) -> str:
