@@ -100,7 +100,13 @@ def record_dir(ckpt_path: str | None, now: str) -> str:
 
 
 def mode(dry: bool) -> str | None:
-    """A dry run is Hydra's multirun of one job: a single run would make its folder first."""
+    """A dry run is Hydra's multirun of one job: a single run would make its folder first.
+
+    Raises:
+        UserError: for another value, which would be a dry run if it only counts as true.
+    """
+    if not isinstance(dry, bool):
+        raise UserError(f"dry must be true or false, got {dry!r}")
     return "MULTIRUN" if dry else None
 
 
@@ -144,6 +150,8 @@ def explain(error: BaseException) -> str | None:
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
+    if any(isinstance(link, ModuleNotFoundError) and "tensorboard" in str(link) for link in chain):
+        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
@@ -161,8 +169,6 @@ def explain(error: BaseException) -> str | None:
         )
     if "Config group override must be a string" in text:
         return "a config group takes one of its options, not null (logger=none, say)"
-    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
-        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return re.sub(r"\s+", " ", str(error)).strip()
     if "parameters that were not used in producing the loss" in text:
@@ -171,7 +177,7 @@ def explain(error: BaseException) -> str | None:
             "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
         )
     if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
-        return "no memory left: lower data.batch_size, negatives.num or data.eval_batch_size"
+        return "no memory left: lower model.dim, data.batch_size, negatives.num or data.eval_batch_size"
     if "PytorchStreamWriter failed" in text or "No space left" in text:
         return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
     for link in chain:
