@@ -26,6 +26,7 @@ def test_commas_separate_and_quotes_hold_together():
     assert read("user_id=a,b") == "a,b" and read('user_id="') == '"'
     assert read("history=[]") == [] and read("history=[1,2,]") == ["1", "2"]
     assert read("""history=["a,b", 'c]', d]""") == ["a,b", "c]", "d"]
+    assert read('user_id="${x}"') == "${x}" and read("history=['${x}',b]") == ["${x}", "b"]
     assert read("""user_id='"6777_314"'""") == '"6777_314"' and read('user_id="6777_314"') == "6777_314"
 
 

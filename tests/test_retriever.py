@@ -184,6 +184,9 @@ def test_bad_questions(data):
             model.recommend(model.users.raw[0], k)
     with pytest.raises(UserError, match="item_id=999: there is no such item"):
         model.recommend_history([999])
+    for history in ("77", 7, None):
+        with pytest.raises(UserError, match="give a list of item ids"):
+            model.recommend_history(history)
     with pytest.raises(UserError, match="takes user_id, or"):
         model.user_vector()
     with pytest.raises(UserError, match="takes item_id, or"):

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from tests.waiting import finish, wait_until
+from twotower.cli import explain
+from twotower.construct import construct
+from twotower.types import UserError
 
 SMALL = (
     "data.reader.num_users=150",
@@ -198,8 +201,10 @@ def test_two_processes(script):
         ((*SMALL, "metric.ndcg.k=[5]"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose val/"),
         ((*SMALL, "metric.ndcg=null"), "callbacks.best.monitor=val/ndcg@10 is not measured: choose val/"),
         ((*SMALL, "trainer.max_epochs=0"), "trainer.max_epochs must be"),
-        ((*SMALL, "negatives.num=1000000000000000"), "no memory left: lower data.batch_size, negatives.num or"),
+        ((*SMALL, "negatives.num=1000000000000000"), "no memory left: lower model.dim, data.batch_size, negatives.num or"),
         ((*SMALL, "optimizer.lr=1e30"), "the loss is nan at step"),
+        ((*SMALL, "trainer.precision=16-true"), "16-bit floats (trainer.precision=16-true)"),
+        ((*SMALL, "dry=maybe"), "dry must be"),
         ((*SMALL, "optimizer.lr=1e30", "trainer.log_every_n_steps=50"), "item vectors are no longer finite numbers"),
     ],
 )
@@ -210,6 +215,16 @@ def test_user_errors_are_one_line(script, overrides, message):
     lines = [line for line in run.stderr.strip().splitlines() if "; trying again in " not in line]  # retried downloads say so
     assert len(lines) == 1 and lines[0].startswith("error: "), run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_logger_without_its_package_names_the_extra():
+    with pytest.raises(UserError) as found:
+        construct("logger", {"_target_": f"{__name__}.without_tensorboard"})
+    assert str(explain(found.value)).endswith("pip install -e '.[tensorboard]'")
+
+
+def without_tensorboard():
+    raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.")
 
 
 def test_lightning_can_be_told_to_show_and_log_nothing(script):

@@ -100,7 +100,13 @@ def record_dir(ckpt_path: str | None, now: str) -> str:
 
 
 def mode(dry: bool) -> str | None:
-    """A dry run is Hydra's multirun of one job: a single run would make its folder first."""
+    """A dry run is Hydra's multirun of one job: a single run would make its folder first.
+
+    Raises:
+        UserError: for another value, which would be a dry run if it only counts as true.
+    """
+    if not isinstance(dry, bool):
+        raise UserError(f"dry must be true or false, got {dry!r}")
     return "MULTIRUN" if dry else None
 
 
@@ -171,7 +177,7 @@ def explain(error: BaseException) -> str | None:
             "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
         )
     if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
-        return "no memory left: lower data.batch_size, negatives.num or data.eval_batch_size"
+        return "no memory left: lower model.dim, data.batch_size, negatives.num or data.eval_batch_size"
     if "PytorchStreamWriter failed" in text or "No space left" in text:
         return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
     for link in chain:

@@ -41,6 +41,7 @@ def _elements(text: str) -> list[str]:
 
 def _quote(value: str) -> str:
     """The text in Hydra's quotes; one that the user has quoted stays as it is."""
+    plain = re.sub(r"(?<!\\)\$\{", r"\\${", value)  # no reference to a setting
     if re.fullmatch(QUOTED, value, re.DOTALL):
-        return value
-    return QuotedString(value.replace("${", "\\${"), Quote.double).with_quotes()
+        return plain
+    return QuotedString(plain, Quote.double).with_quotes()

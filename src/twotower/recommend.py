@@ -84,7 +84,7 @@ def _question(config: DictConfig) -> tuple[str, Any]:
         given = " and ".join(asked) or "none"
         raise UserError(f"give one of user_id=…, item_id=… and history=[…], here {'is' if not asked else 'are'} {given}")
     ((name, value),) = asked.items()
-    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     if (name == "history") != isinstance(value, list):
         raise UserError(f"{name}={value}: " + ("give a list, history=[1,2,3]" if name == "history" else "give one id"))
     for one in value if isinstance(value, list) else [value]:

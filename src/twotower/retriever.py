@@ -1,6 +1,6 @@
 """A trained model and its data, ready to answer: what ``from twotower import load`` gives a notebook."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -204,7 +204,13 @@ class Retriever:
         return Person(features, items, targets)
 
     def newcomer(self, history: Sequence[RawId], features: Mapping[str, Any] | None = None) -> Person:
-        """A user whom the data do not have."""
+        """A user whom the data do not have.
+
+        Raises:
+            UserError: for a history that is no list of ids.
+        """
+        if isinstance(history, (str, bytes)) or not isinstance(history, Iterable):
+            raise UserError(f"history={history!r}: give a list of item ids, the oldest first")
         schema, length = self.data.schema, self.data.options.history_length
         items = torch.tensor([self.items.row(item) for item in history], dtype=torch.long)
         new = from_values("user", schema.user, features or {}, self.data.encodings)

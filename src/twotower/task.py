@@ -119,9 +119,8 @@ class RetrievalTask(pl.LightningModule):
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
         if every and (self.global_step + 1) % every == 0:
             if not torch.isfinite(output.total):
-                raise UserError(
-                    f"the loss is {output.total.item()} at step {self.global_step}: lower optimizer.lr or the loss weights"
-                )
+                cure = cure_of_overflow(str(self.trainer.precision))
+                raise UserError(f"the loss is {output.total.item()} at step {self.global_step}: {cure}")
             self.log("train/loss", output.total, prog_bar=True)
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
         return output.total if self._placeholder is None else output.total + self._placeholder()
@@ -204,13 +203,13 @@ class RetrievalTask(pl.LightningModule):
         self._evaluating.enter_context(in_full(self.model))
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
-        check_finite(self.corpus, "item")
+        check_finite(self.corpus, "item", str(self.trainer.precision))
         num_users = sum(map(len, loader.position[: int(num_steps[0])]))
         self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = encode_users(self.model, batch.user)  # (batch, dim)
-        check_finite(user, "user")
+        check_finite(user, "user", str(self.trainer.precision))
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
         self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
         with full_precision(rank.device):
@@ -245,14 +244,22 @@ def _in_group(group: str, label: str) -> str:
     return f"{group}/{label}".lstrip("/")
 
 
-def check_finite(vectors: Tensor, side: str) -> None:
+def cure_of_overflow(precision: str) -> str:
+    """What to do about numbers that are no longer finite."""
+    usual = "lower optimizer.lr or the loss weights"
+    if not precision.startswith("16"):
+        return usual
+    return f"16-bit floats (trainer.precision={precision}) end at 65,504: take bf16-mixed or 32-true, or {usual}"
+
+
+def check_finite(vectors: Tensor, side: str, precision: str) -> None:
     """Refuse to rank with vectors that are no numbers: their ranks are, and would look like a result.
 
     Raises:
         UserError: naming the cure.
     """
     if not torch.isfinite(vectors).all():
-        raise UserError(f"{side} vectors are no longer finite numbers: lower optimizer.lr or the loss weights")
+        raise UserError(f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}")
 
 
 def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -220,3 +220,47 @@ def test_rows_that_take_no_room_in_a_file_are_a_bomb(tmp_path, monkeypatch, name
     write(pl.concat([frame] * 1_000_000, rechunk=True), tmp_path / name)
     with pytest.raises(UserError, match="1,000,000 rows in so few bytes"):
         reader(interactions=name).read(tmp_path)
+
+
+def test_no_shard_alone_decides_how_all_are_read(tmp_path):
+    typed = clicks([1, 2]).with_columns(rating=pl.Series([1, 2]))
+    other = typed.with_columns(item=pl.Series([b"3", b"4"]), rating=pl.Series(["4,5", "3"]))
+    for place, frames in enumerate(([typed, other], [other, typed])):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        found = shards(folder, frames).interactions.sort("item")
+        assert found["item"].to_list() == [1, 2, 3, 4]
+        assert found["value"].to_list() == [1.0, 2.0, 4.5, 3.0]
+
+
+def test_durations_of_two_precisions(tmp_path):
+    times = [pl.Series([1, 2]).cast(pl.Duration(unit)) for unit in ("ms", "us")]
+    found = shards(tmp_path, [clicks([1, 2], time) for time in times]).interactions
+    assert found["time"].to_list() == [1000, 2000, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("user,user,item", "several columns called user: say which is the user"),
+        ("user, user ,item", "several columns called user: rename all but one"),
+    ],
+)
+def test_columns_of_one_name_are_not_chosen_among(tmp_path, header, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, f"{header}\n1,2,3\n".encode())
+    if "rename" not in said:
+        found = read(tmp_path, f"{header}\n1,2,3\n".encode(), columns__user="user_duplicated_0")
+        assert found.interactions["user"].to_list() == [2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"user,item\n1,u,i\n", r"line 2 has 3 fields, its header 2: name the first column too \(R:"),
+        (b"user   item\nu      i\n", "say what separates them, data.reader.separator=' '"),
+    ],
+)
+def test_the_cure_for_text_that_is_not_separated_as_its_header(tmp_path, content, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, content)

@@ -45,7 +45,7 @@ def items(folder, changes=None, name="items.parquet", **columns):
 
 
 @pytest.mark.parametrize("name", ["clicks.parquet", "clicks.arrow", "clicks.jsonl", "clicks.csv"])
-@pytest.mark.parametrize("gap", ["", "  ", "NULL", "nan", "<NA>", None])
+@pytest.mark.parametrize("gap", ["", "  ", "NULL", "nan", "NA", "#N/A", "<NA>", None])
 def test_an_id_that_is_missing_is_no_id(tmp_path, name, gap):
     ids = {"user": ["a", gap]}
     with pytest.raises(UserError, match=rf"{name} (row|line) \d has no user \(1 in all\)"):
@@ -387,3 +387,30 @@ def test_times_of_dates_in_two_precisions(tmp_path):
         pl.DataFrame({"user": [1], "item": [2], "time": times}).write_parquet(tmp_path / f"{name}.parquet")
     frames = reader(interactions="*.parquet").read(tmp_path)
     assert frames.interactions["time"].to_list() == [1714521601000000] * 2
+
+
+def test_short_floats_hold_no_times(tmp_path):
+    times = pl.Series([1.6e9, 1.6e9 + 1], dtype=pl.Float32)
+    with pytest.raises(UserError, match="column time holds numbers of type Float32, too short"):
+        clicks(tmp_path, time=times)
+
+
+def test_times_of_day_that_are_labels_keep_their_fractions(tmp_path):
+    frames = items(tmp_path, category=pl.Series([1000, 1_500_000_000]).cast(pl.Time))
+    assert frames.items["category"].to_list() == ["00:00:00.000001", "00:00:01.5"]
+
+
+def test_a_time_zone_that_is_an_offset(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    moments = pl.Series([1_600_000_000_000, 1_600_000_060_000], dtype=pl.Int64)
+    table = pa.table(
+        {
+            "user": [1, 1],
+            "item": [1, 2],
+            "time": pa.array(moments.to_list(), pa.timestamp("ms", "+05:30")),
+        }
+    )
+    pq.write_table(table, tmp_path / "clicks.parquet")
+    found = reader(interactions="clicks.parquet").read(tmp_path).interactions
+    assert found["time"].to_list() == moments.to_list()

@@ -231,3 +231,8 @@ def test_user_errors_are_one_line(script, sweep, overrides, message):
     run = script("report", *overrides)
     assert run.returncode == 1
     assert message in run.stderr and len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def test_no_places_of_runs_are_refused(script):
+    run = script("report", "runs=[]")
+    assert run.returncode == 1 and "error: runs=[]: give folders" in run.stderr

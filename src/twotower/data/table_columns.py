@@ -73,6 +73,7 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
         suitable = [name for name in found if _suits(role, source.schema[name])]
         if suitable:
             chosen[role] = suitable[0]
+            _refuse_twin(source, role, suitable[0])
         elif found and role in (*needed, "time"):  # else the order would silently be that of the file
             _refuse_type(source, role, found[0])
         elif role in needed:
@@ -119,6 +120,17 @@ def _refuse_type(source: Source, role: str, name: str) -> None:
     raise UserError(f"{source.path} column {clip(name, 40)} holds {describe(dtype)}, which are no {role}: {cure}")
 
 
+def _refuse_twin(source: Source, role: str, name: str) -> None:
+    """Refuse to choose among columns of the same name; the second one is called as Polars calls it."""
+    twin = f"{name}_duplicated_0"
+    if source.is_text and twin in source.schema:
+        setting = f"{setting_of(source)}.{role}"
+        raise UserError(
+            f"{source.path} has several columns called {clip(name, 40)}: say which is the {role}, "
+            f"{setting}={clip(name, 40)} (the first) or {setting}={clip(twin, 60)} (the second)"
+        )
+
+
 def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -136,6 +148,8 @@ def _has(source: Source) -> str:
 
 
 def _headerless(source: Source) -> str:
+    if source.is_text and len(source.schema) == 1:
+        return "; if it has several, say what separates them, data.reader.separator=' ', say"
     if not source.is_text or not any(re.fullmatch(r"[\d.:-]+", name) for name in source.schema):
         return ""
     return "; if its first line is a row, name the columns, data.reader.header=[user,item,time]"

@@ -51,7 +51,7 @@ def refuse_wrong_content(path: Path, kind: str, start: bytes) -> None:
         raise UserError(f"{path} is no text, it holds zero bytes: export the table as CSV or Parquet")
 
 
-def broken(path: Path, kind: str, error: Exception, separator: str, width: int | None) -> UserError:
+def broken(path: Path, kind: str, error: BaseException, separator: str, width: int | None) -> UserError:
     """What a failure to read ``path`` means.
 
     Args:
@@ -74,8 +74,11 @@ def broken(path: Path, kind: str, error: Exception, separator: str, width: int |
         else:
             with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
                 reason = {"text": _bad_text, "JSON lines": _bad_json}[kind](file, separator, width)
-    except (OSError, EOFError, pl.exceptions.PolarsError):
-        return UserError(f"{path} cannot be read as {kind} ({clip(str(error))}): write it again")
+    except (OSError, EOFError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        cure = "write it again"
+        if kind in SCANS:
+            cure += ", a column of an unusual type as text"
+        return UserError(f"{path} cannot be read as {kind} ({clip(str(error))}): {cure}")
     if reason:
         return UserError(f"{path} {reason}")
     return UserError(
@@ -96,9 +99,10 @@ def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
     try:
         for row in csv.reader(lines(), delimiter=separator):
             if width is not None and len(row) > width:
+                nameless = "name the first column too (R: col.names=NA), " if len(row) == width + 1 else ""
                 return (
-                    f"line {number:,} has {len(row)} fields, its header {width}: quote fields that hold the separator "
-                    f"{separator!r}, or set data.reader.separator"
+                    f"line {number:,} has {len(row)} fields, its header {width}: {nameless}quote fields that hold "
+                    f"the separator {separator!r}, or set data.reader.separator"
                 )
     except UnicodeDecodeError as error:
         byte = error.object[error.start]

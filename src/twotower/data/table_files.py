@@ -1,5 +1,6 @@
 """The files of a user's own tables, opened lazily whatever their format."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,10 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t"
 TYPED = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow"}
 LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
+MIN_HEAD_ROWS = 100  # of each of many shards
+FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+# else Polars panics at a time zone such as +05:30, as pandas writes them
+os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
 
 class Source:
@@ -40,7 +45,7 @@ class Source:
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
         kinds = [_format(shard.path) for shard in shards]
         self.is_text = "text" in kinds
-        self._head: pl.DataFrame | None = None
+        self._heads: list[pl.DataFrame] | None = None
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """``rows`` of every shard, one after another.
@@ -50,26 +55,34 @@ class Source:
         """
         try:
             return pl.concat([rows(shard.frame) for shard in self.shards]).collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except FAILURES as error:
             for shard in self.shards:
                 self._collect_one(shard, rows(shard.frame))
             clash = self._clash() or f"its shards do not fit together: {clip(str(error))}"
             raise UserError(f"{self.path}: {clash}") from error
 
-    def head(self) -> pl.DataFrame:
-        """The first rows of the first shard that has any, read once.
+    def heads(self) -> list[pl.DataFrame]:
+        """The first rows of each shard that has any, read once: no shard alone decides how all are read.
 
         Raises:
             UserError: if there are no rows at all.
         """
-        for shard in self.shards if self._head is None else ():
-            head = self._collect_one(shard, shard.frame.head(HEAD_ROWS))
-            if len(head):
-                self._head = head
-                break
-        if self._head is not None:
-            return self._head
-        raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
+        if self._heads is None:
+            num_rows = max(HEAD_ROWS // len(self.shards), MIN_HEAD_ROWS)
+            names = list(self.schema)
+            heads = [self._collect_one(shard, shard.frame.select(pl.col(names)).head(num_rows)) for shard in self.shards]
+            self._heads = [head for head in heads if len(head)]
+        if not self._heads:
+            raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
+        return self._heads
+
+    def head(self) -> pl.DataFrame:
+        """The heads of the shards one after another, once their columns have the same types.
+
+        Raises:
+            UserError: if there are no rows at all.
+        """
+        return pl.concat(self.heads())
 
     def locate(self, kept: Callable[[pl.LazyFrame], pl.LazyFrame], row: int, column: str | None = None) -> tuple[str, Any]:
         """File and line of row ``row`` of those that the filter ``kept`` lets through, and what stands in ``column`` there."""
@@ -95,7 +108,7 @@ class Source:
     def _collect_one(self, shard: Shard, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
             return rows.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except FAILURES as error:
             raise broken(shard.path, _format(shard.path), error, shard.separator, len(shard.schema)) from error
 
 
@@ -149,7 +162,7 @@ def _open(path: Path, text_format: TextFormat, stack: ExitStack, json_as_text: b
             if fault := too_many_rows(path, num_rows):
                 raise UserError(f"{path} {fault}")
         schema = dict(frame.collect_schema())
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except FAILURES as error:
         raise broken(path, kind, error, separator, None) from error
     return Shard(path, frame, schema, 0 if kind in TYPED.values() else first_line, separator)
 

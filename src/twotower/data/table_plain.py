@@ -3,7 +3,9 @@
 import ast
 import json
 import re
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any, Literal, cast
+from zoneinfo import available_timezones
 
 import polars as pl
 
@@ -19,6 +21,7 @@ UUID_PARTS = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # start and length in
 VECTOR = re.compile(r"\[[-+.,\deE\s]*\d\.[-+.,\deE\s]*\]")  # as JSON, Python and NumPy write one
 QUOTED = r""""[^"]*"|'[^']*'|[^\s,'"\[\]]+"""  # an element of a Python list
 TEXT_KINDS = ("list", "python list", "vector", "object")
+PRECISIONS: tuple[Literal["ns", "us", "ms"], ...] = ("ns", "us", "ms")  # the finest first
 WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 
 
@@ -55,12 +58,12 @@ def known(source: Source, column: str) -> pl.Series:
     return source.collect(lambda rows: rows.select(column).drop_nulls().head(HEAD_ROWS))[column]
 
 
-def _plain_shard(shard: Shard, words: list[str], special: dict[str, str]) -> Shard:
+def _plain_shard(shard: Shard, words: list[str], special: dict[tuple[str, pl.DataType], str]) -> Shard:
     columns = []
     for name, dtype in shard.schema.items():
         column = pl.col(name)
-        if dtype in (pl.String, pl.Binary) and name in special:
-            column, dtype = _decoded(column, special[name])
+        if (name, dtype) in special:
+            column, dtype = _decoded(column, special[name, dtype])
         columns.append(_plain(column, dtype, words).alias(name))
     return _with(shard, columns)
 
@@ -77,6 +80,8 @@ def _plain(column: pl.Expr, dtype: pl.DataType, words: list[str]) -> pl.Expr:
         return _plain(column.cast(pl.String), pl.String(), words)
     if isinstance(dtype, pl.Array) and len(dtype.shape) == 1:
         return _plain(column.arr.to_list(), pl.List(dtype.inner), words)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone not in (None, "UTC", *available_timezones()):
+        return column.dt.convert_time_zone("UTC")  # +05:30, which Polars can convert and nothing else
     if isinstance(dtype, pl.List) and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
         inner = cast(pl.DataType, dtype.inner)
         return column.list.agg(_plain(pl.element(), inner, words).drop_nulls())
@@ -114,29 +119,31 @@ def _decoded(column: pl.Expr, special: str) -> tuple[pl.Expr, pl.DataType]:
     return pl.coalesce(several, single), labels
 
 
-def _special(source: Source) -> dict[str, str]:
-    """Columns of which most of the first values say more than their type.
+def _special(source: Source) -> dict[tuple[str, pl.DataType], str]:
+    """Columns, with their types, of which most of the first values say more than the type.
 
     Binary data may be ``text`` or ``uuid``. Text may hold a JSON ``list``, a ``python list``, a
     ``vector`` of numbers, or an ``object``, which stands for everything that is nested deeper.
     """
-    kinds: dict[str, str] = {}
+    samples: dict[tuple[str, pl.DataType], list[Any]] = {}
     try:
-        head = source.head()
+        heads = source.heads()
     except UserError:  # whoever reads the table says it, once its columns are known
-        return kinds
-    for name, dtype in head.schema.items():
-        values = head[name].drop_nulls().head(SAMPLE).to_list() if dtype in (pl.Binary, pl.String) else []
-        if not values:
-            continue
-        if dtype == pl.Binary:
-            kind = _kind_of_bytes(values)
-        else:
-            found = [_kind_of_text(value.strip()) for value in values]
-            kind = next((kind for kind in TEXT_KINDS if 2 * found.count(kind) > len(found)), None)
-        if kind is not None:
-            kinds[name] = kind
-    return kinds
+        return {}
+    for head in heads:
+        for name, dtype in head.schema.items():
+            if dtype in (pl.Binary, pl.String):
+                values = head[name].drop_nulls().head(SAMPLE).to_list()
+                samples.setdefault((name, dtype), []).extend(values)
+    kinds = {place: _kind(values) for place, values in samples.items() if values}
+    return {place: kind for place, kind in kinds.items() if kind is not None}
+
+
+def _kind(values: list[Any]) -> str | None:
+    if isinstance(values[0], bytes):
+        return _kind_of_bytes(values)
+    found = [_kind_of_text(value.strip()) for value in values]
+    return next((kind for kind in TEXT_KINDS if 2 * found.count(kind) > len(found)), None)
 
 
 def _kind_of_bytes(values: list[bytes]) -> str | None:
@@ -190,8 +197,9 @@ def _refuse_unlike(shards: list[Shard], name: str) -> None:
     for shard in shards:
         one, other = first.schema[name], shard.schema[name]
         both_text = has_text(one) and has_text(other)
+        both_durations = isinstance(one, pl.Duration) and isinstance(other, pl.Duration)
         both_lists = is_list_of_labels(one) and is_list_of_labels(other)
-        if one != other and other != pl.Null and not both_text and not both_lists:
+        if one != other and other != pl.Null and not (both_text or both_lists or both_durations):
             raise UserError(
                 f"{first.path}: the column {clip(name, 40)} is {one} here and {other} in {shard.path}: write it alike "
                 "in all shards"
@@ -205,12 +213,17 @@ def _as_common(column: pl.Expr, dtype: pl.DataType, dtypes: list[pl.DataType]) -
         return column.cast(some[0])
     if all(other.is_integer() and other not in WIDE for other in some):
         return column.cast(pl.Int64)
+    if all(isinstance(other, pl.Duration) for other in some):
+        return column.cast(pl.Duration(_finest([other.time_unit for other in some])))
     if all(isinstance(other, (pl.Date, pl.Datetime)) for other in some):
         if isinstance(dtype, pl.Datetime) and dtype.time_zone:
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         units = [other.time_unit if isinstance(other, pl.Datetime) else "ms" for other in some]
-        finest = next(unit for unit in ("ns", "us", "ms") if unit in units)
-        return column.cast(pl.Datetime(finest))
+        return column.cast(pl.Datetime(_finest(units)))
     if isinstance(dtype, pl.List) or any(isinstance(other, pl.List) for other in some):
         return column.cast(pl.List(pl.String))
     return as_text(column, dtype)
+
+
+def _finest(units: Iterable[str]) -> Literal["ns", "us", "ms"]:
+    return next(unit for unit in PRECISIONS if unit in units)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from twotower.data.parse import FIELD
+from twotower.types import UserError
 
 UNSEEN = FIELD.decode()  # no text holds it
 MAX_PREAMBLE = 100  # lines that are looked at
@@ -88,8 +89,12 @@ def scan(path: Path, layout: Layout, text_format: TextFormat) -> pl.LazyFrame:
         glob=False,
     )
     names = frame.collect_schema().names()
-    if any(name != name.strip() for name in names):
-        frame = frame.rename({name: name.strip() for name in names})
+    stripped = [name.strip() for name in names]
+    for name in stripped:
+        if name and stripped.count(name) > 1:
+            raise UserError(f"{path} has several columns called {name}: rename all but one of them")
+    if stripped != names:
+        frame = frame.rename(dict(zip(names, stripped, strict=True)))
     return frame
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from twotower.data.frames import TimeUnit
-from twotower.data.table_values import Reading, as_text, with_point
+from twotower.data.table_values import MANTISSA, Reading, as_text, with_point
 from twotower.types import UserError
 
 FORMATS = (
@@ -84,6 +84,11 @@ def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: st
     if time_format or (unit is None and dtype == pl.String and not _mostly_numbers(values)):
         return _dates(path, values, time_format)
     found = values.cast(pl.Float64, strict=False).drop_nulls()
+    if dtype in (pl.Float16, pl.Float32) and found.abs().max() >= 2 ** MANTISSA[type(dtype)]:
+        raise UserError(
+            f"{path} column {column.name} holds numbers of type {dtype}, too short for such times, so that different "
+            "ones are alike: write 64-bit numbers, or set data.reader.columns.time to another column"
+        )
     found = found.filter(found.is_finite())
     if unit is None and len(found) == len(values) and _are_compact_dates(values):
         return _dates(path, values.cast(pl.String), "%Y%m%d")

@@ -58,6 +58,9 @@ def as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return text.str.strip_chars_end("0").str.strip_chars_end(".")
     if isinstance(dtype, pl.Datetime):
         return text.str.replace(r"\.0+$", "")
+    if isinstance(dtype, pl.Time):  # the cast alone leaves fractions out
+        exact = values.dt.to_string("%H:%M:%S%.9f")
+        return exact.str.strip_chars_end("0").str.strip_chars_end(".")
     return text
 
 

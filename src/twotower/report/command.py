@@ -75,7 +75,10 @@ def _write(made: Report, output: Path) -> None:
 
 
 def _places(config: DictConfig) -> list[str]:
-    return [config.runs] if isinstance(config.runs, str) else list(config.runs)
+    places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
+    if not places:
+        raise UserError("runs=[]: give folders of runs or of sweeps, runs=[<one>,<another>]")
+    return places
 
 
 def _default_output(places: list[str]) -> Path:
