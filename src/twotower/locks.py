@@ -51,6 +51,20 @@ def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
         os.close(lock)
 
 
+@contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` unless another process does, and say whether we do.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        yield _try(lock)
+    finally:
+        os.close(lock)
+
+
 def holder(path: Path) -> str:
     """Who holds the lock file ``path``, and what can be done about it: a clause for a message."""
     try:
