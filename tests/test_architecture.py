@@ -82,6 +82,7 @@ MAY_IMPORT = {
         "export",
         "figures",
         "layers",
+        "locks",
         "records",
         "results",
         "retrieval",

@@ -108,3 +108,11 @@ def test_a_holder_elsewhere_is_named_without_advice(tmp_path):
     path = tmp_path / "a.lock"
     path.write_text('{"pid": 1, "host": "node\\u001b[7", "since": "then", "command": "python a"}')
     assert locks.holder(path) == f"process 1 on node[7 (since then: python a) holds {path}"
+
+
+def test_a_lock_is_taken_if_it_is_free(tmp_path):
+    path = tmp_path / "locks" / "a.lock"
+    with locks.if_free(path) as is_free, locks.if_free(path) as is_free_too:
+        assert is_free and not is_free_too and f"process {os.getpid()} " in locks.holder(path)
+    with locks.if_free(path) as is_free:
+        assert is_free

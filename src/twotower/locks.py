@@ -58,9 +58,17 @@ def if_free(path: Path) -> Iterator[bool]:
     Raises:
         OSError: if the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        yield _try(lock)
+        if not _try(lock):
+            yield False
+            return
+        _sign(lock)
+        try:
+            yield True
+        finally:
+            _write(lock, "")
     finally:
         os.close(lock)
 
