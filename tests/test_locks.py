@@ -117,3 +117,11 @@ def test_a_link_in_the_place_of_a_lock_is_not_written_through(tmp_path):
     with pytest.raises(OSError, match="a link in the place of a lock"), locks.alone(tmp_path / "a.lock", "", print):
         pass
     assert victim.read_text() == "precious"
+
+
+def test_a_lock_is_taken_if_it_is_free(tmp_path):
+    path = tmp_path / "locks" / "a.lock"
+    with locks.if_free(path) as is_free, locks.if_free(path) as is_free_too:
+        assert is_free and not is_free_too and f"process {os.getpid()} " in locks.holder(path)
+    with locks.if_free(path) as is_free:
+        assert is_free

@@ -105,6 +105,8 @@ def test_resuming_can_train_longer_but_not_otherwise(script):
     assert other.returncode == 1 and "loss.lambda3=0: the checkpoint has 1.0; start a new run" in other.stderr
     other = script("train", "ckpt_path=run/checkpoints/last.ckpt", "model=two_tower")
     assert other.returncode == 1 and "model=two_tower: the checkpoint has model=dat" in other.stderr
+    other = script("train", "ckpt_path=run/checkpoints/last.ckpt", "hydra.run.dir=elsewhere", "trainer.max_epochs=3")
+    assert other.returncode == 1 and "and not in" in other.stderr and "leave out hydra.run.dir" in other.stderr
     elsewhere = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "paths.cache_dir=other")
     assert elsewhere.returncode == 0, elsewhere.stderr  # a cache is only a cache
 

@@ -139,7 +139,8 @@ def check_types(path: str, node: Any) -> None:
         if str(key).startswith("_"):
             continue
         if key not in signature.parameters:
-            raise UserError(f"{path}.{key} is no setting of {name}{suggest(key, signature.parameters)}")
+            of = f"{name} that works here" if target in foreign.ARGUMENTS else name  # which may have more
+            raise UserError(f"{path}.{key} is no setting of {of}{suggest(key, signature.parameters)}")
         node[key] = _checked(f"{path}.{key}", value, signature.parameters[key].hint)
     for key, parameter in signature.parameters.items():
         if parameter.required and key not in node and key not in GIVEN:

@@ -76,14 +76,20 @@ def recover_folder(target: Path) -> None:
     If it was killed between its two renames, the old folder gets its name back. Temporary folders
     are removed. The caller holds the lock of ``target``.
     """
-    olds = sorted(_leftovers(target, OLD), key=lambda path: path.stat().st_mtime)
+    olds = sorted(leftovers(target, OLD), key=lambda path: path.stat().st_mtime)
     if olds and not target.exists():
         olds.pop().rename(target)
-    for path in (*olds, *_leftovers(target, PARTIAL)):
+    for path in (*olds, *leftovers(target, PARTIAL)):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _leftovers(target: Path, suffix: str) -> list[Path]:
+def leftovers(target: Path, suffix: str = "") -> list[Path]:
+    """Temporary folders of ``target``, of a process that is at work or was killed.
+
+    Args:
+        target: as in :func:`whole_folder`.
+        suffix: of one kind alone.
+    """
     if not target.parent.is_dir():
         return []
     start = f".{target.name}."
@@ -91,9 +97,9 @@ def _leftovers(target: Path, suffix: str) -> list[Path]:
         path
         for path in target.parent.iterdir()
         if path.name.startswith(start)
-        and path.name.endswith(suffix)
+        and path.name.endswith(suffix or (PARTIAL, OLD))
         # mkdtemp's random part has no dot: folders called "a" and "a.b" keep their own
-        and "." not in path.name.removeprefix(start).removesuffix(suffix)
+        and "." not in path.name.removeprefix(start).removesuffix(path.suffix)
     ]
 
 

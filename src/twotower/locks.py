@@ -68,6 +68,28 @@ def open_lock(path: Path) -> int:
         raise OSError(errno.ELOOP, reason, str(path)) from None
 
 
+@contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` unless another process does, and say whether we do.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = open_lock(path)
+    try:
+        if not _try(lock):
+            yield False
+            return
+        _sign(lock)
+        try:
+            yield True
+        finally:
+            _write(lock, "")
+    finally:
+        os.close(lock)
+
+
 def holder(path: Path) -> str:
     """Who holds the lock file ``path``, and what can be done about it: a clause for a message."""
     try:

@@ -39,6 +39,7 @@ def train(config: DictConfig) -> dict[str, float]:
     ckpt_path = config.ckpt_path
     plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    _check_folder(run_dir, ckpt_path)
     with naming(ckpt_path):
         seed_everything(plain["seed"])
     logger = _logger(plain, about)
@@ -144,6 +145,22 @@ def prepare(config: DictConfig) -> dict[str, Any]:
 
     check_command(config, "force", "output")
     return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)
+
+
+def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
+    """A resumed run needs what lies in its folder: the best epoch so far, and the log.
+
+    Raises:
+        UserError: if it is to go on in another one.
+    """
+    if ckpt_path is None:
+        return
+    own = Path(ckpt_path).absolute().parent.parent
+    if run_dir.resolve() != own.resolve():
+        raise UserError(
+            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {run_dir}: leave out hydra.run.dir (a copy of "
+            "that folder goes on by itself)"
+        )
 
 
 def _check_with_data(config: Config, data: Any, task: RetrievalTask) -> None:

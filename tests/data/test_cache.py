@@ -224,3 +224,20 @@ def test_meta_is_plain_json(tmp_path):
     module.setup()
     meta = json.loads((module.folder / "meta.json").read_text())
     assert meta["num_users"] == 60 and set(meta["checksums"]) >= {"interactions.user.npy", "item.parquet"}
+
+
+def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_path):
+    """But not what a process is writing just now."""
+    module = make_data(tmp_path)
+    module.setup()
+    left = [module.folder.with_name(f".{module.folder.name}.abc{end}") for end in (".partial", ".old")]
+    for path in left:
+        path.mkdir()
+    with module.preparation.alone():  # which puts things right itself
+        left[0].mkdir()
+        make_data(tmp_path).setup()
+        assert left[0].exists()
+    for path in left:
+        path.mkdir(exist_ok=True)
+    make_data(tmp_path).setup()
+    assert not any(path.exists() for path in left)

@@ -3,14 +3,15 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from twotower import locks
 from twotower.data import store
 from twotower.data.frames import Reader, WithoutFiles
 from twotower.data.prepare import Options, Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
-from twotower.files import recover_folder
+from twotower.files import leftovers, recover_folder
 from twotower.terminal import PlainConsole
 from twotower.wording import printable
 
@@ -65,6 +66,7 @@ class Preparation:
             force: prepare anew what is there already.
         """
         if not force and self._is_current(say=False):
+            self._tidy()
             return self.folder
         with self.alone():
             if force or not self._is_current(say=True):
@@ -78,9 +80,20 @@ class Preparation:
         with ExitStack() as held:
             with store.writable(self.cache_dir):
                 message = f"another process is preparing {self.reader.name}: waiting for it"
-                held.enter_context(waiting_lock(Path(f"{folder}.lock"), message))
+                held.enter_context(waiting_lock(self._lock, message))
                 recover_folder(folder)
             yield
+
+    @property
+    def _lock(self) -> Path:
+        return Path(f"{self.folder}.lock")
+
+    def _tidy(self) -> None:
+        """Remove what a process left that was killed while it replaced good data; those may be read-only for us."""
+        if leftovers(self.folder):
+            with suppress(OSError), locks.if_free(self._lock) as is_free:
+                if is_free:
+                    recover_folder(self.folder)
 
     def _is_current(self, say: bool) -> bool:
         try:

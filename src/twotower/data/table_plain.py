@@ -214,7 +214,7 @@ def _as_common(column: pl.Expr, dtype: pl.DataType, dtypes: list[pl.DataType]) -
     if all(other.is_integer() and other not in WIDE for other in some):
         return column.cast(pl.Int64)
     if all(isinstance(other, pl.Duration) for other in some):
-        return column.cast(pl.Duration(_finest([other.time_unit for other in some])))
+        return column.cast(pl.Duration(_finest([other.time_unit for other in some if isinstance(other, pl.Duration)])))
     if all(isinstance(other, (pl.Date, pl.Datetime)) for other in some):
         if isinstance(dtype, pl.Datetime) and dtype.time_zone:
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)

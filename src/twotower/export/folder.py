@@ -1,8 +1,6 @@
 """Writes an export: whole or not at all, and over nothing but an export."""
 
-import fcntl
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +10,13 @@ import faiss
 import torch
 from torch import Tensor
 
-from twotower import results
+from twotower import locks, results
 from twotower.export import manifest, parity, tables
 from twotower.export.curve import draw_curve
 from twotower.export.index import Flat
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
 from twotower.files import recover_folder, whole_folder
-from twotower.locks import open_lock
 from twotower.records import read_json
 from twotower.types import UserError
 
@@ -71,12 +68,11 @@ def alone(folder: Path) -> Iterator[None]:
     if folder.name in ("", ".."):
         raise UserError(f"output={folder}: name a folder to make")
     path = folder.parent / ".locks" / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(open_lock(path), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is being exported by another process: wait for its end, or set output=") from None
+    with locks.if_free(path) as is_free:
+        if not is_free:
+            raise UserError(
+                f"{folder} is being exported by another process: wait for its end, or set output=; {locks.holder(path)}"
+            )
         recover_folder(folder)
         yield
 
