@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"data", "figures", "locks"},
     "models": {"layers", "sharding"},
     "losses": {"distributed", "losses"},
-    "task": {"metrics", "optimizers", "retrieval", "sharding", "sharding_checkpoint"},
+    "task": {"distributed", "metrics", "optimizers", "retrieval", "sharding", "sharding_checkpoint"},
     "callbacks": {"checkpoint_io", "sharding"},
     "diagnostics": {"diagnostics", "extras", "figures", "retrieval"},
     "loggers": {"records"},

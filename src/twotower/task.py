@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from twotower.distributed import Placeholder
 from twotower.metrics.base import RankMetric
 from twotower.optimizers import check_clipping, clip_gradients
 from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
@@ -283,21 +284,3 @@ def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
             raise UserError(f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"state_dict: {name} holds numbers that are not finite")
-
-
-class Placeholder(nn.Module):
-    """A zero with a gradient, in no checkpoint: DDP refuses a model whose every parameter it shall leave alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = nn.Parameter(torch.zeros(()))
-
-    def forward(self) -> Tensor:
-        """A scalar zero."""
-        return 0 * self.number
-
-    def _save_to_state_dict(self, *args: Any) -> None:
-        """Nothing."""
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        """Nothing."""
