@@ -12,6 +12,7 @@ import pytest
 
 from tests.data.test_table import reader, rows
 from twotower.data import bombs
+from twotower.data.table_paths import matches
 from twotower.types import UserError
 
 CLICKS = "user_id,item_id,timestamp\n1,10,1600000000\n1,11,1600000001\n2,10,1600000002\n"
@@ -264,3 +265,11 @@ def test_columns_of_one_name_are_not_chosen_among(tmp_path, header, said):
 def test_the_cure_for_text_that_is_not_separated_as_its_header(tmp_path, content, said):
     with pytest.raises(UserError, match=said):
         read(tmp_path, content)
+
+
+def test_a_glob_over_the_whole_disk_is_refused(tmp_path):
+    with pytest.raises(UserError, match="would search the whole disk"):
+        matches("/**/*.csv", tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clicks.csv").write_text("user,item\n")
+    assert matches(f"{tmp_path}/**/*.csv", tmp_path) == [tmp_path / "a" / "clicks.csv"]

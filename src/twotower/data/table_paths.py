@@ -34,7 +34,13 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
 
 
 def matches(pattern: str, data_dir: Path) -> list[Path]:
-    """What a path or glob stands for; files that begin with ``_`` are marks of the programs that wrote the shards."""
+    """What a path or glob stands for; files that begin with ``_`` are marks of the programs that wrote the shards.
+
+    Raises:
+        UserError: for a glob over the whole disk.
+    """
+    if "**" in Path(pattern).parts[:2] and Path(pattern).is_absolute():
+        raise UserError(f"{pattern} would search the whole disk: name a folder before **")
     for base in (data_dir, Path.cwd()):
         exact = base / pattern
         if exact.exists():
