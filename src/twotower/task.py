@@ -64,6 +64,7 @@ class RetrievalTask(pl.LightningModule):
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self._forecast: Forecast | None = None
+        self._precision = "32-true"  # of the trainer, for messages
         self._evaluating = ExitStack()  # weights in full precision, from an evaluation's start to its end
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
         self._placeholder: Placeholder | None = None
@@ -197,6 +198,7 @@ class RetrievalTask(pl.LightningModule):
         return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
     def _start_evaluation(self, part: str, loader: Any, num_steps: list[int | float]) -> None:
+        self._precision = str(self.trainer.precision)
         self._num_targets = torch.zeros(2, dtype=torch.long, device=self.device)
         for metric in self.metrics:
             metric.reset()
@@ -204,13 +206,13 @@ class RetrievalTask(pl.LightningModule):
         self._evaluating.enter_context(in_full(self.model))
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
-        check_finite(self.corpus, "item", str(self.trainer.precision))
+        check_finite(self.corpus, "item", self._precision)
         num_users = sum(map(len, loader.position[: int(num_steps[0])]))
         self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = encode_users(self.model, batch.user)  # (batch, dim)
-        check_finite(user, "user", str(self.trainer.precision))
+        check_finite(user, "user", self._precision)
         rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
         self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
         with full_precision(rank.device):

@@ -88,7 +88,7 @@ def broken(path: Path, kind: str, error: BaseException, separator: str, width: i
 
 
 def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
-    csv.field_size_limit(FIELD_LIMIT)
+    usual = csv.field_size_limit(FIELD_LIMIT)  # of the whole process
     number = 0
 
     def lines() -> Iterator[str]:
@@ -109,6 +109,8 @@ def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
         return f"line {number:,} is not UTF-8 (byte 0x{byte:02x}): convert it, iconv -f latin1 -t utf-8 OLD > NEW"
     except csv.Error:
         return f"line {number:,} has no end: a quotation mark is not closed; mend it, or set data.reader.quote=null"
+    finally:
+        csv.field_size_limit(usual)
     return None if width is None else "has a quotation mark that is not closed: mend it, or set data.reader.quote=null"
 
 
