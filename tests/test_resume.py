@@ -227,8 +227,25 @@ def test_resumed_is_undisturbed(script, monkeypatch, name):
     assert set(check(script, monkeypatch, SETTINGS[name], DEFAULT[name])) == set(DEFAULT[name])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SETTINGS)
+SLOW = (  # one of each kind; the rest is exhaustive
+    "accumulation",
+    "bf16-mixed",
+    "validations in shares",
+    "steps and validations",
+    "rowwise_adagrad, clipping",
+    "sharding",
+    "transformer",
+    "users",
+    "early stopping within an epoch",
+    "several best",
+    "negatives=in_batch",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=getattr(pytest.mark, "slow" if name in SLOW else "exhaustive")) for name in SETTINGS],
+)
 def test_resumed_at_any_moment_is_undisturbed(script, monkeypatch, name):
     again = [setting for setting in SETTINGS[name] if "filename" in setting]  # no checkpoint names files
     moments = check(script, monkeypatch, SETTINGS[name], resume=again)
