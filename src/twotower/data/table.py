@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -60,8 +61,8 @@ class Table:
         columns: dict[str, str | None],
         user_columns: dict[str, str | None],
         item_columns: dict[str, str | None],
-        user_features: dict[str, FeatureKind] | None,
-        item_features: dict[str, FeatureKind] | None,
+        user_features: dict[str, str] | None,
+        item_features: dict[str, str] | None,
         ignore: list[str],
         list_separator: str | None,
         time_unit: str | None,
@@ -87,7 +88,7 @@ class Table:
             raise UserError(f"data.reader.behaviours must name different behaviours, got {behaviours}; null takes all")
         self.paths = {"interactions": interactions, "users": users, "items": items}
         self.columns = {"interactions": columns, "users": user_columns, "items": item_columns}
-        self.features = {"users": user_features or {}, "items": item_features or {}}
+        self.features: dict[str, dict[str, Any]] = {"users": user_features or {}, "items": item_features or {}}  # of KINDS
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
