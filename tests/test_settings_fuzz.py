@@ -172,10 +172,10 @@ def settings_of(option, root):
     return [name for name in [*names, *added] if name.split(".")[0] == root or root == "" and "." not in name]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("option", "root"),
-    [pytest.param("", root, marks=pytest.mark.slow) for root in ("", *ROOTS)]
-    + [pytest.param(option, "", marks=pytest.mark.exhaustive) for option in OPTIONS if not option.startswith("data=")],
+    [("", root) for root in ("", *ROOTS)] + [(option, "") for option in OPTIONS if not option.startswith("data=")],
 )
 def test_any_value_ends_in_a_line_or_in_a_result(script, option, root):
     """A line names the setting; a result has finite metrics."""
