@@ -7,8 +7,8 @@ from twotower import signals
 if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
-    from twotower.cli import command
-    from twotower.raw_ids import quote_ids
+    from twotower.run.cli import command
+    from twotower.run.raw_ids import quote_ids
 
     sys.argv[1:] = quote_ids(sys.argv[1:])
-    command("twotower.recommend.recommend", "recommend")
+    command("twotower.serve.recommend.recommend", "recommend")

@@ -5,6 +5,6 @@ from twotower import signals
 if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
-    from twotower.cli import command
+    from twotower.run.cli import command
 
     command("twotower.report.command.report", "report")

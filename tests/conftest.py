@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from twotower.data import transfer
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.data.download import transfer
+from twotower.data.readers.synthetic import Synthetic
 from twotower.data.splits import LeaveLastOut
-from twotower.data.synthetic import Synthetic
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike

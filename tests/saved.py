@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from tests.test_configs import compose_train
-from twotower import build, run, saved_config
-from twotower.about import kept
-from twotower.checkpoints import load_checkpoint, own_config
-from twotower.restoring import fitting
+from twotower.run import build
+from twotower.run import train as run
+from twotower.run.about import kept
+from twotower.run.checkpoint import saved_config
+from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
+from twotower.run.checkpoint.restoring import fitting
 
 SMALL = (
     "model=two_tower",

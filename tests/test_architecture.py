@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: imports point one way, one option is one file."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
@@ -8,128 +9,57 @@ import pytest
 
 import twotower
 from tests.conftest import ROOT
-from twotower.retriever import load
+from twotower.serve.retriever import load
 
 PACKAGE = ROOT / "src" / "twotower"
-BASE = {"files", "terminal", "types", "wording"}  # open to every module, and they import no other module of ours
-MAY_IMPORT = {
-    **dict.fromkeys(BASE, set()),
-    "terminal": {"wording"},
-    "layers": {"layers", "sharding"},
-    "metrics": {"metrics"},
-    "retrieval": {"retrieval"},
-    "data": {"data", "figures", "locks"},
-    "models": {"layers", "sharding"},
-    "losses": {"distributed", "losses"},
-    "task": {"distributed", "metrics", "optimizers", "retrieval", "sharding", "sharding_checkpoint"},
-    "callbacks": {"checkpoint_io", "sharding"},
-    "diagnostics": {"diagnostics", "extras", "figures", "retrieval"},
-    "loggers": {"records"},
-    "distributed": set(),
-    "sharding": {"distributed"},
-    "sharding_checkpoint": {"sharding"},
-    "optimizers": {"distributed", "sharding"},
-    "wandb_logger": {"records", "wandb_names"},
-    "wandb_names": {"settings"},
-    "results": set(),
-    "settings": set(),
-    "ranks": {"data", "records", "results"},
-    "checkpoint_file": set(),
-    "environment": set(),
-    "construct": set(),
-    "roles": {"checks"},
-    "saved_config": {"checks", "roles", "settings"},
-    "checkpoints": {"checkpoint_file", "saved_config", "settings"},
-    "about": {"checkpoints", "saved_config", "settings"},
-    "state_kinds": {"checkpoints"},
-    "restoring_optimizer": {"checkpoints", "sharding", "state_kinds"},
-    "restoring": {"checkpoints", "restoring_optimizer", "state_kinds"},
-    "report": {"extras", "figures", "metrics", "ranks", "records", "report", "settings"},
-    "cli": {"checkpoint_file", "checks", "environment", "signals"},
-    "run": {
-        "about",
-        "build",
-        "callbacks",
-        "checkpoint_io",
-        "checkpoints",
-        "checks",
-        "data",
-        "extras",
-        "models",
-        "ranks",
-        "restoring",
-        "results",
-        "resume",
-        "saved_config",
-        "settings",
-        "stopping",
-        "task",
-        "wandb_logger",
-    },
-    "__init__": {"retriever"},
-    "lookup": {"data"},
-    "retriever": {"build", "checkpoints", "checks", "data", "environment", "lookup", "retrieval"},
-    "recommend": {"checkpoints", "retriever", "saved_config"},
-    "embedding_map": {"figures", "report", "retriever"},
-    "sweep": {"locks", "records", "settings"},
-    "sweep_tables": {"sweep"},
-    "launch": {"checkpoints", "cli", "results", "run", "signals", "sweep"},
-    "export": {
-        "build",
-        "checkpoints",
-        "checks",
-        "data",
-        "export",
-        "figures",
-        "layers",
-        "locks",
-        "records",
-        "results",
-        "retrieval",
-        "saved_config",
-    },
-    "bare_loop": set(),
-    "peers": set(),
-    "benchmark": {"bare_loop", "build", "callbacks", "peers", "results"},
-    "benchmark_data": {"benchmark", "build", "results"},
-    "benchmark_evaluation": {"benchmark", "benchmark_ranking", "build", "metrics", "results", "retrieval"},
-    "benchmark_ranking": {"benchmark", "metrics", "results", "retrieval"},
-    "benchmark_tables": {"benchmark", "build", "results"},
-    "benchmark_sharding": {"benchmark_tables", "build", "results", "sharding"},
-    "figures": set(),
-    "extras": set(),
-    "records": set(),
-    "signatures": set(),
-    "foreign": {"signatures"},
-    "roots": {"foreign", "signatures"},
-    "checks": {"foreign", "roots", "signatures"},
-    "processes": set(),
-    "signals": set(),
-    "locks": {"processes"},
-    "stopping": {"callbacks", "processes", "signals"},
-    "raw_ids": set(),
-    "checkpoint_io": set(),
-    "resume": {"loggers"},
-    "build": {"checks", "construct", "metrics", "restoring", "saved_config", "sharding", "task"},
-}
+FLOORS = (  # a part imports from its own floor and from those below it
+    {"errors", "files", "locks", "processes", "signals", "types", "wording"},
+    {"distributed", "layers", "losses", "metrics", "models", "optimizers", "retrieval"},
+    {"data"},
+    {"training"},
+    {"run"},
+    {"export", "report", "serve", "sweep"},
+)
+APART = FLOORS[-1]  # these never import one another
+LEFT = {p.stem for p in PACKAGE.glob("*.py") if p.stem.startswith("benchmark")} | {"bare_loop", "peers", "embedding_map"}
 
 
 def imports(path):
+    """Modules of the package that a file imports, each as its dotted name without ``twotower``."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("twotower"):
-            parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
-
-
-def test_imports_point_one_way():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name == "__init__.py" and path.parent != PACKAGE:
-            assert path.read_text() == "", f"{path} must be empty"
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("twotower"):
             continue
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for imported in imports(path):
-            allowed = MAY_IMPORT[part] if part in BASE else MAY_IMPORT[part] | BASE
-            assert imported in allowed, f"{path.relative_to(ROOT)} imports {imported}"
+        for alias in node.names:
+            inner = [*node.module.split(".")[1:], alias.name]
+            is_module = PACKAGE.joinpath(*inner).with_suffix(".py").exists()
+            yield ".".join(inner if is_module else inner[:-1])
+
+
+def floor_of(part):
+    (floor,) = [number for number, parts in enumerate(FLOORS) if part in parts]
+    return floor
+
+
+def test_imports_point_down():
+    graph = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "__init__.py":
+            assert path.parent == PACKAGE or path.read_text() == "", f"{path} must be empty"
+            continue
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if module in LEFT or module == "export.latency":
+            continue
+        graph[module] = set(imports(path))
+        part = module.split(".")[0]
+        for imported in graph[module]:
+            other = imported.split(".")[0]
+            assert floor_of(other) <= floor_of(part), f"{module} imports {imported}, which is above it"
+            assert other == part or part not in APART or other not in APART, f"{module} imports {imported}"
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_root_stays_small():
+    assert {path.stem for path in PACKAGE.glob("*.py")} - LEFT == {"__init__", *FLOORS[0]}
 
 
 def test_the_package_offers_load_and_imports_nothing_before_it_is_asked_for():

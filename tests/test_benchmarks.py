@@ -15,7 +15,7 @@ from tests.waiting import finish
 from twotower import peers
 from twotower.bare_loop import BareLoop
 from twotower.benchmark import OWN
-from twotower.build import build, seed_everything
+from twotower.run.build import build, seed_everything
 
 
 def test_the_step_as_tables_grow(script):

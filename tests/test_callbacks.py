@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
-from twotower.callbacks import compiled
+from twotower.training.callbacks import compiled
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
-from twotower.callbacks import LastCheckpoint
-from twotower.checkpoint_io import WholeCheckpointIO
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.training.callbacks import LastCheckpoint
+from twotower.training.checkpoint_io import WholeCheckpointIO
 
 OLD, NEW = ({"weights": torch.full((20_000,), number)} for number in (1.0, 2.0))  # 80 kB each
 
@@ -85,7 +85,7 @@ def test_a_run_whose_disk_is_full_ends_with_one_line(script, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("twotower.checkpoint_io.torch.save", full)
+        patch.setattr("twotower.training.checkpoint_io.torch.save", full)
         run = script("train", *SMALL, "trainer.max_steps=2", "hydra.run.dir=run")
     assert run.returncode == 1 and len(run.stderr.strip().splitlines()) == 1, run.stderr
     assert "cannot write the checkpoint" in run.stderr and "No space left on device" in run.stderr

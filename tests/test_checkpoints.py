@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.saved import Saved
-from twotower.checkpoint_file import checkpoint_file
-from twotower.checkpoints import load_checkpoint
-from twotower.restoring import CheckedConnector
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.checkpoint.file import checkpoint_file
+from twotower.run.checkpoint.restoring import CheckedConnector
 
 WRONG = (
     None,
@@ -245,7 +245,7 @@ def test_references_of_earlier_versions_are_looked_up_and_no_other(saved):
     config["paths"] = {"data_dir": "${oc.env:TWOTOWER_DATA_DIR,data}"}
     config["callbacks"]["best"]["dirpath"] = "${paths.run_dir}/checkpoints"
     config["trainer"]["_target_"] = "pytorch_lightning.Trainer"
-    config["logger"] = {"_target_": "twotower.loggers.RunCSVLogger", "save_dir": "${paths.run_dir}"}
+    config["logger"] = {"_target_": "twotower.training.loggers.csv_logger.RunCSVLogger", "save_dir": "${paths.run_dir}"}
     found = load_checkpoint(saved.write(checkpoint))["twotower"]
     assert found["config"] == expected and set(found["repeats"]) == {"data.seed", "model.dim"}
     assert "data.seed" not in found["settings"] and found["settings"]["model._target_"]

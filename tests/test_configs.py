@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from twotower.checks import check_config
+from twotower.run.checks.checks import check_config
 
 CONF = ROOT / "conf"
 OPTIONS = [

@@ -6,9 +6,9 @@ import torch
 from tests.conftest import make_data
 from tests.losses.test_dat_loss import first_batch
 from tests.test_configs import compose_train
-from twotower.build import build_part
+from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform
-from twotower.data.synthetic import Synthetic
+from twotower.run.build import build_part
 
 
 def num_parameters(config, schema):

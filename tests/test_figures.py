@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twotower.figures import save_figure, short
+from twotower.wording import save_figure, short
 
 NAMES = ["$5_to_$10", r"$\frac{", "\\", "a\0b", "\x1b[31m", "日本語", "_hidden", "", "%s {} #", "\ud800"]
 

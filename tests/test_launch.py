@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_train import SMALL
 from tests.waiting import cpu_seconds, finish, wait_until
-from twotower.sweep import exclusive
+from twotower.sweep.plan import exclusive
 
 SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")
 

@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 
-from twotower.cli import explain
-from twotower.construct import construct
-from twotower.loggers import RunCSVLogger
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.run.cli import explain
+from twotower.run.construct import construct
+from twotower.training.loggers.csv_logger import RunCSVLogger
 
 CALLS = [
     ({"train/loss": 0.5}, 0),

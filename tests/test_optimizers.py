@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
+from twotower.errors import UserError
 from twotower.layers.embedding_table import lookup, mean_lookup, table
-from twotower.optimizers import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients
-from twotower.types import UserError
+from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients
 
 SETTINGS = {"lr": 0.1, "table_lr": None, "betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.0, "min_rows": 5}
 INDEX = [

@@ -14,8 +14,7 @@ from tests.losses.test_dat_loss import make_dat
 from tests.models.test_models import MODELS, build
 from tests.test_train import SMALL
 from twotower import load
-from twotower.data.synthetic import Synthetic
-from twotower.diagnostics.measure import measure
+from twotower.data.readers.synthetic import Synthetic
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
@@ -23,7 +22,8 @@ from twotower.metrics.recall import Recall
 from twotower.models.oracle import Oracle
 from twotower.retrieval.encode import encode_corpus, encode_users, in_full
 from twotower.retrieval.exact import target_ranks
-from twotower.task import RetrievalTask
+from twotower.training.diagnostics.measure import measure
+from twotower.training.task import RetrievalTask
 
 LOW = ("bf16-true", "16-true", "bf16-mixed")
 PRECISIONS = (*LOW, "64-true")

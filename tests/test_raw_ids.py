@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from twotower.raw_ids import quote_ids
+from twotower.run.raw_ids import quote_ids
 
 IDS = ["42", "6777_314", "1e5", "0x10", "007", "1.0", "-5", "true", "null", "nan", "a b", "f(x)", "k=v", "${oc.env:HOME}"]
 IDS += ["$5", "{a}", "it's", 'say "hi"', "a\\b", "a\\", "[x", "a: b", "é", "@x #1 %41", "line\nend"]

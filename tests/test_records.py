@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from twotower.records import fitting, read_bytes
-from twotower.sweep import Run, estimate_seconds, read_record
+from twotower.files import read_bytes
+from twotower.run.records import fitting
+from twotower.sweep.plan import Run, estimate_seconds, read_record
 
 NAN, HUGE = float("nan"), 10**400
 

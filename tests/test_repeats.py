@@ -9,17 +9,18 @@ from tests.conftest import make_data
 from tests.data.test_prepare import make_frames
 from tests.test_retriever import make_retriever
 from tests.test_train import SMALL
+from twotower.data.batches.present import present_seen
+from twotower.data.batches.rows import hidden, targets
 from twotower.data.frames import WithoutFiles
-from twotower.data.present import present_seen
-from twotower.data.rows import hidden, targets
 from twotower.data.splits import LeaveLastOut, Temporal
+from twotower.errors import UserError
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.retrieval.encode import encode_users
 from twotower.retrieval.exact import target_ranks, top_k
-from twotower.types import HIDDEN_RANK, EvalIndex, UserError
+from twotower.types import HIDDEN_RANK, EvalIndex
 
 EXTRA_ITEMS = 3  # known to nobody before the last fifth of the time
 

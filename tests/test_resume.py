@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
-from twotower.callbacks import LastCheckpoint, is_last_batch
-from twotower.task import RetrievalTask
+from twotower.training.callbacks import LastCheckpoint, is_last_batch
+from twotower.training.task import RetrievalTask
 
 WORLD = (
     *(setting for setting in SMALL if "diagnostics" not in setting and "max_epochs" not in setting),

@@ -7,12 +7,13 @@ import torch
 
 from tests.conftest import make_data
 from tests.models.test_models import MODELS, build
-from twotower.data.newcomers import from_values, new_users
+from twotower.data.prepare.newcomers import from_values, new_users
 from twotower.data.splits import Temporal
-from twotower.lookup import Lookup
+from twotower.errors import UserError
 from twotower.retrieval.exact import target_ranks
-from twotower.retriever import Retriever
-from twotower.types import EvalIndex, Feature, UserError
+from twotower.serve.lookup import Lookup
+from twotower.serve.retriever import Retriever
+from twotower.types import EvalIndex, Feature
 
 ABOUT = {"choices": {"model": "m", "data": "d"}, "config": {"seed": 1, "model": {"cold_ids": "mean"}}}
 TINY = {

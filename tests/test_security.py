@@ -8,12 +8,12 @@ import torch
 from tests.conftest import ROOT
 from tests.saved import Saved
 from tests.test_checkpoints import changed
-from twotower import environment, settings
-from twotower.about import told
-from twotower.checkpoints import load_checkpoint
-from twotower.construct import construct
-from twotower.types import UserError
-from twotower.wandb_names import flatten
+from twotower.errors import UserError
+from twotower.run import environment, settings
+from twotower.run.about import told
+from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.construct import construct
+from twotower.run.wandb_names import flatten
 
 SECRET = "hunter2-of-the-environment"
 RUN = {"_target_": "os.system", "command": "touch CANARY"}
@@ -23,9 +23,9 @@ REFUSED = {  # place in the config: value
     "model ": {"_target_": "subprocess.Popen", "args": ["touch", "CANARY"]},
     "model  ": CREATE,
     "model   ": {"_target_": "builtins.exec", "_args_": ["open('CANARY', 'w')"]},
-    "model    ": {"_target_": "twotower.data.store.shutil.rmtree", "path": "."},
-    "model     ": {"_target_": "twotower.run.torch.load", "f": "x"},
-    "model      ": {"_target_": "twotower.cli.command", "config_name": "train"},
+    "model    ": {"_target_": "twotower.data.prepare.store.shutil.rmtree", "path": "."},
+    "model     ": {"_target_": "twotower.run.train.torch.load", "f": "x"},
+    "model      ": {"_target_": "twotower.run.cli.command", "config_name": "train"},
     "model       ": {"_target_": "twotower.files.write_text", "target": "CANARY", "text": ""},
     "model        ": {"_target_": "hydra.utils.instantiate", "config": RUN},
     "model         ": {"_target_": "hydra.utils.get_object", "path": "os.system"},
@@ -56,7 +56,7 @@ REFUSED = {  # place in the config: value
     "metric.more": RUN,
     "data": RUN,
     "data.reader": RUN,
-    "data.reader._target_": "twotower.data.unpack.Archive",
+    "data.reader._target_": "twotower.data.download.unpack.Archive",
     "data.reader.name": "../../elsewhere",
     "data.reader.folder": "/tmp",
     "data.reader.clicks": ["../../*"],
@@ -139,7 +139,7 @@ def test_what_the_command_decides_is_not_taken_from_a_checkpoint(saved, guarded,
 def test_texts_are_never_evaluated(saved, guarded):
     """Not even those that stand where a text may: a reader of tables and its columns, say."""
     text = "${oc.env:SECRET}"
-    reader = {"_target_": "twotower.data.table.Table", "interactions": text, "columns": {"user": text}}
+    reader = {"_target_": "twotower.data.readers.table.Table", "interactions": text, "columns": {"user": text}}
     found = load_checkpoint(crafted(saved, "data.reader", reader))
     assert found["twotower"]["config"]["data"]["reader"] == reader
     with pytest.raises(UserError) as error:

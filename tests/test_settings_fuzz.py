@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from twotower.checks import CONF, check_config, check_types
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.run.checks.checks import CONF, check_config, check_types
 
 GROUPS = ("data", "data/split", "negatives", "model", "loss", "loss/task", "optimizer", "logger")
 OPTIONS = [

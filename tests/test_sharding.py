@@ -12,15 +12,15 @@ from tests.conftest import in_two_processes
 from tests.models.test_models import MODELS, build
 from tests.test_train import SMALL
 from tests.waiting import finish
-from twotower import sharding
-from twotower.data.loader import EvalLoader
+from twotower.data.batches.loader import EvalLoader
+from twotower.distributed import sharding
+from twotower.distributed.sharding import Shard, built_for, gather_rows, num_rows
+from twotower.distributed.sharding_checkpoint import own_optimizer, whole_optimizer
 from twotower.layers.embedding_table import EmbeddingTable, table
 from twotower.layers.feature_embedding import HistoryEmbedding, MultiEmbedding
 from twotower.layers.history import Attention
-from twotower.optimizers import LazyAdam, RowwiseAdagrad
-from twotower.sharding import Shard, built_for, gather_rows, num_rows
-from twotower.sharding_checkpoint import own_optimizer, whole_optimizer
-from twotower.task import RetrievalTask
+from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad
+from twotower.training.task import RetrievalTask
 
 ROWS, DIM = 11, 3
 IDS = ([4, 7, 4, 10, 0], [7, 1, 4])  # of each process; 7 and 4 are asked for by both, 2 and others by none

@@ -15,9 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.conftest import ROOT
 from tests.test_train import SMALL, logged
 from tests.waiting import finish, wait_until
-from twotower import processes, run, signals
-from twotower.stopping import Stopping, _how_to_go_on
-from twotower.task import RetrievalTask
+from twotower import processes, signals
+from twotower.run import train as run
+from twotower.training.stopping import Stopping, _how_to_go_on
+from twotower.training.task import RetrievalTask
 
 TRAIN = (*SMALL, "model.dropout=0.2", "trainer.max_epochs=2", "callbacks.early_stopping=null", "callbacks.diagnostics=null")
 

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from tests.test_configs import compose_train
-from twotower.settings import WITHOUT_EFFECT
-from twotower.sweep import (
+from twotower.errors import UserError
+from twotower.run.settings import WITHOUT_EFFECT
+from twotower.sweep.plan import (
     Run,
     estimate_seconds,
     find_folder,
@@ -23,7 +24,6 @@ from twotower.sweep import (
     status,
     sweep_name,
 )
-from twotower.types import UserError
 
 VARIANTS = sorted(path.stem for path in (ROOT / "conf" / "variant").glob("*.yaml"))
 

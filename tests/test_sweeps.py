@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from twotower.build import build_part
-from twotower.checks import check_types
+from twotower.run.build import build_part
+from twotower.run.checks.checks import check_types
 
 SWEEPS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "sweeps").glob("*.yaml"))}
 
@@ -57,7 +57,7 @@ def build(given, data):
         check_types(root, OmegaConf.to_container(config[root], resolve=root != "logger"))
     build_part(config, "model", schema=data.schema)
     build_part(config, "loss", schema=data.schema)
-    assert config.logger._target_ == "twotower.wandb_logger.RunWandbLogger"
+    assert config.logger._target_ == "twotower.training.loggers.wandb_logger.RunWandbLogger"
     return config
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tests.conftest import ROOT
-from twotower.results import print_table
-from twotower.terminal import PlainConsole
+from twotower.run.results import print_table
+from twotower.wording import PlainConsole
 
 NASTY = ["[/rec] a", "[rec] b", "[bold]c", "a :heart: b", "[link=http://x]y[/link]", "\\[x", "[[", "[]", "[on sale]"]
 

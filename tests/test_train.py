@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.waiting import finish, wait_until
-from twotower.cli import explain
-from twotower.construct import construct
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.run.cli import explain
+from twotower.run.construct import construct
 
 SMALL = (
     "data.reader.num_users=150",
@@ -112,7 +112,7 @@ def test_resuming_can_train_longer_but_not_otherwise(script):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "twotower.data.store.shutil.rmtree", "twotower.benchmark.Path", "subprocess.Popen"]
+    "target", ["os.system", "twotower.data.prepare.store.shutil.rmtree", "twotower.benchmark.Path", "subprocess.Popen"]
 )
 def test_a_foreign_checkpoint_runs_no_code(script, target):
     assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0

@@ -16,9 +16,9 @@ import yaml
 from tests.conftest import ROOT
 from tests.waiting import finish
 from tests.wandb_backend import KEY, Backend, closed_port, silent_server
-from twotower.types import UserError
-from twotower.wandb_logger import RunWandbLogger, closing_wandb
-from twotower.wandb_names import flatten, variant
+from twotower.errors import UserError
+from twotower.run.wandb_names import flatten, variant
+from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
 
 WORLD = {"num_users": 60, "num_items": 40, "num_categories": 3, "num_clusters": 6, "interactions_per_user": 8}
 TINY = [
@@ -65,6 +65,11 @@ def train(home, script):
     return run
 
 
+def _begin(logger, choices, overrides, resumed):
+    group = variant(choices, overrides)
+    logger.begin(group, list(choices.values()), flatten(choices, {"seed": 1}), resumed=resumed)
+
+
 def logger(folder, **changes):
     settings = {"project": "p", "entity": None, "name": None, "group": None, "tags": []}
     limits = {"offline": False, "init_timeout": 2, "finish_timeout": 3}
@@ -73,7 +78,7 @@ def logger(folder, **changes):
 
 def begin(folder, *, resumed=False, **changes):
     started = logger(folder, **changes)
-    started.begin({"model": "dat", "data": "synthetic"}, ["loss.lambda3=0"], {"seed": 1}, resumed=resumed)
+    _begin(started, {"model": "dat", "data": "synthetic"}, ["loss.lambda3=0"], resumed)
     return started
 
 
@@ -270,7 +275,7 @@ def test_names_say_what_is_computed(home, tmp_path):
     started = logger(tmp_path, offline=True, tags=["paper"])
     overrides = ["model=dat", "loss.lambda3=0", "+trainer.limit_val_batches=1", "seed=1", "data.reader.items=/home/me/items.csv"]
     with closing_wandb():
-        started.begin({"model": "dat", "data": "table"}, [*overrides, "~callbacks.progress"], {"seed": 1}, resumed=False)
+        _begin(started, {"model": "dat", "data": "table"}, [*overrides, "~callbacks.progress"], False)
         named = "dat table lambda3=0 limit_val_batches=1 items=items.csv@d741"  # a hash of the folder
         assert wandb.run.name == f"{named} seed=1"
         assert (wandb.run.group, wandb.run.tags) == (named, ("dat", "table", "paper"))

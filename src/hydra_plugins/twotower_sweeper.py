@@ -23,7 +23,7 @@ class ResumableSweeper(BasicSweeper):
 
     def setup(self, *, config: DictConfig, **context: Any) -> None:
         """Fix the sweep's folder, before the launcher derives its own from it."""
-        from twotower.sweep import quoted, sweep_name
+        from twotower.sweep.plan import quoted, sweep_name
 
         swept = {o.key_or_group: str(o.input_line).split("=", 1)[1] for o in self._parse(config) if o.is_sweep_override()}
         known = config.hydra.overrides.hydra
@@ -44,8 +44,8 @@ class ResumableSweeper(BasicSweeper):
         Raises:
             UserError: for one run under two names, and at the end if a run did not finish.
         """
-        from twotower.sweep import refuse_twins
-        from twotower.sweep_tables import print_outcome, print_plan
+        from twotower.sweep.plan import refuse_twins
+        from twotower.sweep.tables import print_outcome, print_plan
 
         assert self.config is not None
         runs = self._plan()
@@ -64,9 +64,9 @@ class ResumableSweeper(BasicSweeper):
 
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
-        from twotower.checks import check_config
-        from twotower.settings import key_of
-        from twotower.sweep import Run, find_folder, fingerprint, refuse_axes
+        from twotower.run.checks.checks import check_config
+        from twotower.run.settings import key_of
+        from twotower.sweep.plan import Run, find_folder, fingerprint, refuse_axes
 
         assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
@@ -89,8 +89,8 @@ class ResumableSweeper(BasicSweeper):
 
     def _run(self, runs: list[Any]) -> None:
         from twotower import signals
-        from twotower.sweep import exclusive, quoted, set_aside
-        from twotower.sweep_tables import print_start
+        from twotower.sweep.plan import exclusive, quoted, set_aside
+        from twotower.sweep.tables import print_start
 
         assert self.config is not None and self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
@@ -113,7 +113,7 @@ class ResumableSweeper(BasicSweeper):
     def _launch(self, todo: list[list[str]]) -> None:
         """Hand the runs to the launcher. A signal ends its processes, which save what they have."""
         from twotower import processes, signals
-        from twotower.cli import explain
+        from twotower.run.cli import explain
 
         assert self.launcher is not None
         signals.on_stop(hint=lambda: "the same command goes on")
@@ -134,7 +134,7 @@ class ResumableSweeper(BasicSweeper):
         signals.raise_if_asked()
 
     def _raise_if_unfinished(self, runs: list[Any]) -> None:
-        from twotower.types import UserError
+        from twotower.errors import UserError
 
         missing = sum(run.status != "done" for run in runs)
         if missing:

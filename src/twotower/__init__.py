@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twotower.retriever import load as load
+    from twotower.serve.retriever import load as load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and the rest only when ``load`` is asked for."""
-    if name != "load":
-        raise AttributeError(f"module 'twotower' has no attribute {name!r}")
-    from twotower.retriever import load
+    """Import torch and the rest only when ``load``, or a module by its old name, is asked for."""
+    if name == "load":
+        from twotower.serve.retriever import load
 
-    return load
+        return load
+    from twotower.run.moved import find_module
+
+    return find_module(name)

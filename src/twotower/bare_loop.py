@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from twotower.types import UserError
+from twotower.errors import UserError
 
 
 class BareLoop:

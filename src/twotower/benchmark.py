@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from rich.table import Table
 
-from twotower import peers, results
+from twotower import peers
 from twotower.bare_loop import BareLoop
-from twotower.build import build, build_part, seed_everything
-from twotower.callbacks import compiled
-from twotower.terminal import PlainConsole
-from twotower.types import check_number
+from twotower.errors import check_number
+from twotower.run import results
+from twotower.run.build import build, build_part, seed_everything
+from twotower.training.callbacks import compiled
+from twotower.wording import PlainConsole
 
 WARM_UP = 20
 OWN = ("rounds", "steps", "output", "compiled", "benchmark")  # settings of the benchmark itself

@@ -13,11 +13,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from twotower import results
 from twotower.benchmark import now
-from twotower.build import build, build_part, seed_everything
-from twotower.terminal import PlainConsole
-from twotower.types import TrainIndex, UserError
+from twotower.errors import UserError
+from twotower.run import results
+from twotower.run.build import build, build_part, seed_everything
+from twotower.types import TrainIndex
+from twotower.wording import PlainConsole
 
 OWN = ("sizes", "num_items", "rounds", "steps", "output")
 WARM_UP = 5

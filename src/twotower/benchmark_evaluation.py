@@ -10,18 +10,18 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
-from twotower import results
 from twotower.benchmark import now
 from twotower.benchmark_ranking import benchmark_ranking
-from twotower.build import build, seed_everything
 from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
-from twotower.terminal import PlainConsole
+from twotower.run import results
+from twotower.run.build import build, seed_everything
 from twotower.types import EvalBatch
+from twotower.wording import PlainConsole
 
 K = 10
 OWN = ("rounds", "output", "users", "items", "dim", "device")

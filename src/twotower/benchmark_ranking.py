@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from rich.table import Table
 
-from twotower import results
 from twotower.benchmark import now
+from twotower.errors import check_number
 from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.exact import target_ranks
 from twotower.retrieval.forecast import Forecast, duration
-from twotower.terminal import PlainConsole
-from twotower.types import check_number
+from twotower.run import results
+from twotower.wording import PlainConsole
 
 K = 10
 NUM_SEEN = 30  # items that each user has seen

@@ -13,12 +13,12 @@ from rich.table import Table
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from twotower import results
 from twotower.benchmark_tables import Stepper
-from twotower.build import seed_everything
-from twotower.sharding import SHARDING, built_for, shard_of
-from twotower.terminal import PlainConsole
-from twotower.types import check_number
+from twotower.distributed.sharding import SHARDING, built_for, shard_of
+from twotower.errors import check_number
+from twotower.run import results
+from twotower.run.build import seed_everything
+from twotower.wording import PlainConsole
 
 
 def benchmark_sharding(config: DictConfig) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import torch
 from omegaconf import DictConfig
 from rich.table import Table
 
-from twotower import results
 from twotower.benchmark import now
-from twotower.build import build_part, seed_everything
-from twotower.terminal import PlainConsole
-from twotower.types import Batch, Feature, Schema, check_number
+from twotower.errors import check_number
+from twotower.run import results
+from twotower.run.build import build_part, seed_everything
+from twotower.types import Batch, Feature, Schema
+from twotower.wording import PlainConsole
 
 WARM_UP = 3
 NUM_CATEGORIES = 20

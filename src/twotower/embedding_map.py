@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 from torch import Tensor
 
-from twotower.figures import save_figure, short
+from twotower.errors import UserError, check_number
 from twotower.report.style import new_figure
-from twotower.retriever import Retriever, load
-from twotower.types import UserError, check_number
+from twotower.serve.retriever import Retriever, load
+from twotower.wording import save_figure, short
 
 # Paul Tol's muted palette, which colour-blind eyes tell apart
 COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333")

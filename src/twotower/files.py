@@ -1,13 +1,17 @@
-"""Files and folders that are whole or absent: written beside their target, synced to the disk, renamed."""
+"""Files: written whole or not at all, and read only if they are ordinary ones of bounded size."""
 
+import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PARTIAL, OLD = ".partial", ".old"  # ends of the temporary names, which begin with a dot and the target's name
+MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
 
 
 @contextmanager
@@ -110,3 +114,46 @@ def _sync(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of an ordinary file, or of one that a link leads to.
+
+    A pipe, a device or a socket is refused at once: reading it could wait or go on for ever.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: for what is no ordinary file, and for a larger one.
+    """
+    _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
+    with os.fdopen(file, "rb") as opened:
+        _check_ordinary(os.fstat(file))
+        content = opened.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most >> 20:,} MiB")
+    return content
+
+
+def read_json(path: Path, most: int = MAX_RECORD) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: see :func:`read_bytes`, and for what is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_bytes(path, most))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _check_ordinary(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no ordinary file")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from twotower.terminal import PlainConsole
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.wording import PlainConsole
 
 SCRIPTS = Path(__file__).parents[1] / "peers"
 

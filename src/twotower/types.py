@@ -1,16 +1,11 @@
-"""The few typed tuples that cross module borders, and the one error class that users see."""
+"""Named tuples that cross module borders."""
 
 from __future__ import annotations  # so that torch is not imported by modules that only check settings
 
-import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class UserError(ValueError):
-    """Something the user can mend: a setting, a file, a folder. Its message is one line: what, where and the cure."""
 
 
 HIDDEN_RANK = 2**31 - 1  # of a target that no list can show: behind every candidate
@@ -226,25 +221,3 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
-
-
-def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
-    """Refuse what is not a finite number in ``[low, high]``.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or not low <= number <= high:
-        bounds = f" >= {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
-        raise UserError(f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}")
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of ``choices``.
-
-    Raises:
-        UserError: naming the setting and the choices.
-    """
-    if value not in choices:
-        raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

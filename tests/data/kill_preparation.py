@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.conftest import make_data
-from twotower.data.synthetic import Synthetic
+from twotower.data.readers.synthetic import Synthetic
 
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "open", "shutil.rmtree"}
 

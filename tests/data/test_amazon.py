@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.amazon import GENERATIONS, Amazon
-from twotower.types import UserError
+from twotower.data.readers.amazon import GENERATIONS, Amazon
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 CATEGORY = "Musical_Instruments"

@@ -14,10 +14,10 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT, make_data
+from twotower.data.own_files.errors import broken
+from twotower.data.readers.table import Table
 from twotower.data.splits import Given, Temporal
-from twotower.data.table import Table
-from twotower.data.table_errors import broken
-from twotower.types import UserError
+from twotower.errors import UserError
 
 HEADER = "user_id,item_id,timestamp"
 NOW = int(time.time())
@@ -342,8 +342,8 @@ AS_NOBODY = """
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from twotower.data.table_files import open_source
-from twotower.data.table_text import TextFormat
+from twotower.data.own_files.files import open_source
+from twotower.data.own_files.text import TextFormat
 
 if os.getuid() == 0:
     os.setuid(65534)

@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import ROOT, make_data
 from tests.waiting import wait_until
-from twotower.data import store
-from twotower.data.synthetic import Synthetic
-from twotower.types import UserError
+from twotower.data.prepare import store
+from twotower.data.readers.synthetic import Synthetic
+from twotower.errors import UserError
 
 
 class Counted(Synthetic):

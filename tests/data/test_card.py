@@ -21,10 +21,10 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings, percent
 from twotower.data.card.sheet import _category, draw
 from twotower.data.card.spread import concentration, evenness, spread
-from twotower.data.filters import Filters
 from twotower.data.prepare import prepare
+from twotower.data.prepare.filters import Filters
 from twotower.data.splits import Temporal
-from twotower.types import UserError
+from twotower.errors import UserError
 
 SMALL = ("data.reader.num_users=150", "data.reader.num_items=80", "data.reader.interactions_per_user=10")
 # training before 10, validation before 20; user 3 and items 10 and 11 are cold; user 1 comes back to item 7

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from twotower.data import store
-from twotower.data.loader import EvalLoader, TrainLoader
+from twotower.data.batches.loader import EvalLoader, TrainLoader
+from twotower.data.prepare import store
+from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform, Uniform
-from twotower.data.synthetic import Synthetic
-from twotower.types import UserError
+from twotower.errors import UserError
 
 
 def history_of(data, position):

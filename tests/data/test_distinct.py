@@ -7,10 +7,10 @@ from torch._subclasses import fake_tensor
 
 from tests.conftest import make_data
 from tests.test_configs import compose_train
-from twotower.build import build_part
-from twotower.callbacks import compiled
-from twotower.data.distinct import distinct_items
-from twotower.data.synthetic import Synthetic
+from twotower.data.batches.distinct import distinct_items
+from twotower.data.readers.synthetic import Synthetic
+from twotower.run.build import build_part
+from twotower.training.callbacks import compiled
 
 OWN = ("loss/task=bce", "negatives.num=1")
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.5", "loss.lambda3=1", *OWN)

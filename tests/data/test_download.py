@@ -17,9 +17,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.waiting import wait_until
-from twotower.data import download, transfer
-from twotower.data.download import Archive, SingleFile
-from twotower.types import UserError
+from twotower.data.download import download, transfer
+from twotower.data.download.download import Archive, SingleFile
+from twotower.errors import UserError
 
 CONTENT = bytes(range(256)) * 1000  # 256,000 bytes, so four chunks; no two places of a period look alike
 HALF = 128_000
@@ -438,7 +438,7 @@ def test_a_bad_archive_leaves_nothing(server, tmp_path, members, message):
 def start(server, data_dir):
     code = (
         "import sys, types; sys.modules['torch'] = types.SimpleNamespace(Tensor=object); "  # seconds, and of no use here
-        "from pathlib import Path; from twotower.data.download import SingleFile; "
+        "from pathlib import Path; from twotower.data.download.download import SingleFile; "
         f"SingleFile({server.url!r}, {checksum_of(CONTENT)!r}, 'set.bin').fetch(Path({str(data_dir)!r}))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

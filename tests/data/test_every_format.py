@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_table import reader
-from twotower.data.filters import Filters
-from twotower.data.prepare import Options, prepare
+from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import LeaveLastOut
 
 START = datetime(2024, 5, 31)

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from tests.data.test_prepare import make_frames
-from twotower.data.filters import Filters, check_interactions, filter_interactions
-from twotower.types import UserError
+from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
+from twotower.errors import UserError
 
 ALL = Filters(None, "all", 0)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.globo import Globo
-from twotower.types import UserError
+from twotower.data.readers.globo import Globo
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 HEADER = (

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.lightgcn import LightGCN
+from twotower.data.readers.lightgcn import LightGCN
 from twotower.data.splits import Given
-from twotower.types import UserError
+from twotower.errors import UserError
 
 TRAIN = "0 3 1 2\n1 1 3 \n2 2 4\n"
 TEST = "0 4\n1 \n2 4 3 1\n"  # user 1 has no test items; item 4 of user 2 is in training too

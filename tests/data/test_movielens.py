@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.movielens import MovieLens
-from twotower.types import UserError
+from twotower.data.readers.movielens import MovieLens
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 

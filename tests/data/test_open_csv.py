@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from twotower.data import bombs
-from twotower.data.parse import open_csv
-from twotower.types import UserError
+from twotower.data.download import bombs
+from twotower.data.readers.parse import open_csv
+from twotower.errors import UserError
 
 TEXT = "a,b\n" + "".join(f"{row},{row * row}\n" for row in range(50_000))
 
@@ -77,7 +77,7 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("twotower.data.parse.limit", no_room)
+    monkeypatch.setattr("twotower.data.readers.parse.limit", no_room)
     with pytest.raises(UserError, match=r"no room to unpack .*clicks\.csv\.xz: set TMPDIR"):
         total(path)
 

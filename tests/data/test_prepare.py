@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotower.data.filters import Filters
 from twotower.data.frames import Frames
-from twotower.data.prepare import Options, prepare
+from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import Given, LeaveLastOut, RandomRatio, Temporal
-from twotower.types import UserError
+from twotower.errors import UserError
 
 KEEP_ALL = Options(Filters(None, "first", 0), LeaveLastOut(1), 3, (0.5, 0.8))
 

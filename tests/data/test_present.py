@@ -3,7 +3,7 @@
 import torch
 
 from tests.conftest import make_data
-from twotower.data.present import present_features, present_seen
+from twotower.data.batches.present import present_features, present_seen
 
 
 def test_history_ends_with_the_last_interaction_of_all_and_everything_counts_as_seen(data):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.s3rec import S3Rec
-from twotower.types import UserError
+from twotower.data.readers.s3rec import S3Rec
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 SEQUENCES = "1 10 20 30\n2 20 10 40 30 \n3\t40 20 10\r\n"

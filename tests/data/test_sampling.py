@@ -8,11 +8,11 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from twotower.build import build_part
 from twotower.data import sampling
+from twotower.data.batches.train_pairs import TrainPairs
 from twotower.data.sampling import Corpus, InBatch, Mixed, Popularity, Positives, SharedUniform, Uniform
-from twotower.data.train_pairs import TrainPairs
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.run.build import build_part
 
 SAMPLERS = sorted(path.stem for path in (ROOT / "conf" / "negatives").glob("*.yaml"))
 # user 0: items 0, 1, 2; user 1: items 2, 2 (bought twice) and 4; user 2: item 2. Counts: 1, 1, 4, 0 -> 1, 1

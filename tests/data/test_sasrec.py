@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import make_data
 from tests.data.test_movielens import make_1m
-from twotower.data.sasrec import SASRec
-from twotower.types import UserError
+from twotower.data.readers.sasrec import SASRec
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 

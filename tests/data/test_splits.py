@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Given, LeaveLastOut, RandomRatio, Rows, Temporal
-from twotower.types import UserError
+from twotower.errors import UserError
 
 
 def rows(user, time=None, unit="s", part=None):

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from twotower.data.synthetic import Synthetic
+from twotower.data.readers.synthetic import Synthetic
 from twotower.models.oracle import Oracle
 from twotower.retrieval.exact import target_ranks
 
@@ -26,7 +26,7 @@ def test_same_seed_same_world_and_chunks_are_seamless(tmp_path, monkeypatch):
     first = Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path)
     assert first.interactions.equals(Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path).interactions)
     assert not first.interactions.equals(Synthetic(100, 50, 3, 6, 8, seed=5).read(tmp_path).interactions)
-    monkeypatch.setattr("twotower.data.synthetic.USERS_PER_CHUNK", 30)
+    monkeypatch.setattr("twotower.data.readers.synthetic.USERS_PER_CHUNK", 30)
     chunked = Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path)
     assert chunked.users["user"].to_list() == list(range(100))
     assert chunked.interactions["user"].unique().sort().to_list() == list(range(100))

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_data
+from twotower.data.readers.table import Table
 from twotower.data.splits import Given
-from twotower.data.table import Table
-from twotower.types import UserError
+from twotower.errors import UserError
 
 CLICKS = "user_id,item_id,timestamp\n7,007,1600000000\n7,010,1600000060\n9,007,1600000030\n"
 

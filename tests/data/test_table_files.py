@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from tests.data.test_table import reader, rows
-from twotower.data import bombs
-from twotower.data.table_paths import matches
-from twotower.types import UserError
+from twotower.data.download import bombs
+from twotower.data.own_files.paths import matches
+from twotower.errors import UserError
 
 CLICKS = "user_id,item_id,timestamp\n1,10,1600000000\n1,11,1600000001\n2,10,1600000002\n"
 EXPECTED = [(1, 10, 1600000000), (1, 11, 1600000001), (2, 10, 1600000002)]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import make_data
 from tests.data.test_table import read, reader, rows, with_times
-from twotower.types import UserError
+from twotower.errors import UserError
 
 NAN = float("nan")
 

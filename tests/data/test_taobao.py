@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from twotower.data.taobao import Taobao
-from twotower.types import UserError
+from twotower.data.readers.taobao import Taobao
+from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 START = 1511539200  # 2017-11-25 00:00 in China is 2017-11-24 16:00 UTC

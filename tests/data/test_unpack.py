@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from twotower.data import bombs
-from twotower.data import unpack as module
-from twotower.data.unpack import UnpackError, check_whole, unpack
+from twotower.data.download import bombs
+from twotower.data.download import unpack as module
+from twotower.data.download.unpack import UnpackError, check_whole, unpack
 
 
 def make_zip(path: Path, members: dict[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> Path:

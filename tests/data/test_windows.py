@@ -5,12 +5,12 @@ import torch
 
 from tests.conftest import make_data
 from tests.test_learning import WORLD
-from twotower.data import rows
-from twotower.data.loader import TrainLoader
+from twotower.data.batches import rows
+from twotower.data.batches.loader import TrainLoader
+from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
+from twotower.data.batches.windows import BLOCKS, WindowOrder
 from twotower.data.sampling import Corpus, Popularity, Uniform
-from twotower.data.train_pairs import MappedPairs, TrainPairs
-from twotower.data.windows import BLOCKS, WindowOrder
-from twotower.types import UserError
+from twotower.errors import UserError
 
 
 def ignore(first, last):
@@ -159,7 +159,7 @@ def test_pairs_of_a_batch_are_the_pairs_of_all_data():
 
 
 def test_counts_by_chunks_are_counts(data, monkeypatch):
-    monkeypatch.setattr("twotower.data.train_pairs.CHUNK", 100)
+    monkeypatch.setattr("twotower.data.batches.train_pairs.CHUNK", 100)
     known = (data._train_rows, data.schema.num_train_items)
     assert torch.equal(MappedPairs(*known, data.tables, torch.device("cpu")).item_count, TrainPairs(*known).item_count)
 

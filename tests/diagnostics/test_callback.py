@@ -10,8 +10,8 @@ from PIL import Image
 from tests.test_configs import compose_train
 from tests.test_train import SMALL
 from tests.waiting import finish
-from twotower.diagnostics.callback import _key
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.training.diagnostics.callback import _key
 
 WITH = tuple(setting for setting in SMALL if "diagnostics" not in setting)
 
@@ -81,7 +81,7 @@ def test_plots_come_after_the_figures_and_may_fail(script, monkeypatch):
         assert (script.folder / "run" / "test_ranks.parquet").exists()
         raise ZeroDivisionError("no [plot]\nfor $5_to_$10")
 
-    monkeypatch.setattr("twotower.diagnostics.plots.draw", fail)
+    monkeypatch.setattr("twotower.training.diagnostics.plots.draw", fail)
     run = script("train", *WITH, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert run.returncode == 0
     expected = "warning: the plots of the diagnostics are left out: ZeroDivisionError: no [plot] for $5_to_$10"
@@ -98,7 +98,7 @@ def test_any_category_can_be_logged():
 def test_diagnostics_that_cannot_measure_say_so_once_and_stop(monkeypatch, capsys):
     node = dict(compose_train().callbacks.diagnostics._content)
     settings = {key: value._value() for key, value in node.items() if not key.startswith("_")}
-    callback = get_class("twotower.diagnostics.callback.Diagnostics")(**{**settings, "dirpath": "x"})
+    callback = get_class("twotower.training.diagnostics.callback.Diagnostics")(**{**settings, "dirpath": "x"})
     monkeypatch.setattr(callback, "_measure", lambda *_: 1 / 0)
     for _ in range(2):
         callback.users = [None]
@@ -124,4 +124,4 @@ def test_impossible_settings_are_refused(name):
     node = dict(compose_train().callbacks.diagnostics._content)
     settings = {key: value._value() for key, value in node.items() if not key.startswith("_")}
     with pytest.raises(UserError, match=f"callbacks.diagnostics.{name}"):
-        get_class("twotower.diagnostics.callback.Diagnostics")(**{**settings, "dirpath": "x", name: 0})
+        get_class("twotower.training.diagnostics.callback.Diagnostics")(**{**settings, "dirpath": "x", name: 0})

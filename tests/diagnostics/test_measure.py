@@ -9,11 +9,11 @@ from tests.conftest import make_data
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from twotower.data.sampling import SharedUniform
 from twotower.data.splits import RandomRatio
-from twotower.diagnostics.measure import Limits, Sample, measure
-from twotower.diagnostics.probe import constant, in_turn, replaced, shuffled
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
 from twotower.retrieval.exact import target_ranks
+from twotower.training.diagnostics.measure import Limits, Sample, measure
+from twotower.training.diagnostics.probe import constant, in_turn, replaced, shuffled
 
 LIMITS = Limits(num_items=1000, num_categories=12, k=5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.diagnostics import measures
-from twotower.diagnostics.plots import wilson
+from twotower.training.diagnostics import measures
+from twotower.training.diagnostics.plots import wilson
 
 
 def test_mean_pairwise_cosine_by_hand():

@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import make_data
 from tests.models.test_models import build
-from twotower.data.present import present_features, present_seen
+from twotower.data.batches.present import present_features, present_seen
 from twotower.data.splits import Temporal
 from twotower.export.folder import Measure, write_export
 from twotower.export.index import Flat

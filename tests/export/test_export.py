@@ -118,7 +118,7 @@ def test_every_index_option_builds():
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from twotower.checks import check_types
+    from twotower.run.checks.checks import check_types
 
     vectors = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
     for path in sorted((ROOT / "conf" / "index").glob("*.yaml")):

@@ -4,8 +4,8 @@ import faiss
 import numpy as np
 import pytest
 
+from twotower.errors import UserError
 from twotower.export.index import HNSW, IVFPQ, Flat, search
-from twotower.types import UserError
 
 RNG = np.random.default_rng(0)
 ITEMS = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)

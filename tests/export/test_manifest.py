@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from twotower.errors import UserError
 from twotower.export import manifest
 from twotower.export.folder import alone, check_target
 from twotower.files import whole_folder
-from twotower.types import UserError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.export.conftest import assert_same_lists, exact, serve
-from twotower.build import rebuild
-from twotower.checkpoints import load_checkpoint, own_config
+from twotower.run.build import rebuild
+from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data")).absolute()
 RUN = ("experiment=dat_movielens_1m", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "callbacks.progress=null")

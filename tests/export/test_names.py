@@ -12,12 +12,12 @@ from tests.conftest import make_data
 from tests.data.test_table import reader
 from tests.export.conftest import exact, export_model
 from tests.export.test_export import check_parity
-from twotower.data import store
 from twotower.data.card.figures import measure
 from twotower.data.card.sheet import draw
+from twotower.data.prepare import store
 from twotower.data.splits import LeaveLastOut
 from twotower.export.towers import input_name
-from twotower.figures import save_figure
+from twotower.wording import save_figure
 
 PYTHON = ["self", "class", "values", "training"]
 GRAPH = ["vector", "vector_", "embedding", "cat", "sum_1", "val_0", "tower.model"]

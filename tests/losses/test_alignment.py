@@ -6,9 +6,10 @@ import torch
 
 from tests.conftest import in_two_processes
 from tests.losses.test_functional import make_batch
+from twotower.errors import UserError
 from twotower.losses.alignment import CategoryAlignment, RunningCovariance, pair_counts
 from twotower.losses.covariance import CategoryCovariance, category_covariance
-from twotower.types import Schema, Towers, UserError
+from twotower.types import Schema, Towers
 
 PAPER = {
     "major": "batch",

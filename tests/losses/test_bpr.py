@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.losses.test_functional import make_batch
+from twotower.errors import UserError
 from twotower.losses.bpr import BPR
-from twotower.types import Towers, UserError
+from twotower.types import Towers
 
 
 def test_bpr_by_hand():

@@ -7,6 +7,7 @@ import torch
 
 from tests.losses.test_alignment import paper_alignment
 from twotower.data.sampling import Corpus, InBatch, Mixed, SharedUniform, Uniform
+from twotower.errors import UserError
 from twotower.layers.history import Mean
 from twotower.losses.alignment import pair_counts
 from twotower.losses.bce import BCE
@@ -14,7 +15,7 @@ from twotower.losses.dat import DATLoss
 from twotower.losses.softmax import Softmax
 from twotower.models.dat import DAT
 from twotower.models.two_tower import TwoTower
-from twotower.types import Batch, UserError
+from twotower.types import Batch
 
 TOWER = {
     "embedding_dim": 5,

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.losses.test_functional import make_batch
+from twotower.errors import UserError
 from twotower.losses.multi_objective import MultiObjective
-from twotower.types import Schema, Towers, UserError
+from twotower.types import Schema, Towers
 
 SCHEMA = Schema((), (), 3, 3, 0)
 

@@ -11,11 +11,11 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
+from twotower.errors import UserError
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
-from twotower.types import UserError
 
 # user 0 has targets at ranks 2 and 11, user 1 one at rank 1, user 2 one at rank 40; 0 is padding
 RANK = torch.tensor([[2, 11], [1, 0], [40, 0]])

@@ -8,9 +8,9 @@ from tests.conftest import ROOT
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
+from twotower.errors import UserError
 from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last
 from twotower.models.two_tower import TwoTower
-from twotower.types import UserError
 
 DIM, LENGTH = 4, 5
 ENCODERS = {

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from twotower.errors import UserError
 from twotower.models import ials
 from twotower.models.ials import IALS
-from twotower.types import Feature, Interactions, Schema, UserError
+from twotower.types import Feature, Interactions, Schema
 
 USERS, ITEMS = 4, 5
 PAIRS = [(0, 0), (0, 1), (0, 4), (1, 1), (2, 2), (2, 3), (3, 4), (3, 0), (0, 1)]  # the last one is a repetition

@@ -5,8 +5,8 @@ import torch
 
 from tests.losses.test_dat_loss import first_batch
 from twotower.data.sampling import Uniform
+from twotower.errors import UserError
 from twotower.models.mf import MF
-from twotower.types import UserError
 
 
 @pytest.mark.parametrize("item_bias", [False, True])

@@ -8,9 +8,9 @@ from tests.losses.test_dat_loss import first_batch
 from tests.losses.test_functional import make_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
+from twotower.errors import UserError
 from twotower.layers.history import known_last
 from twotower.models.mind import interest_mask, squash
-from twotower.types import UserError
 
 SMALL = ("model.dim=4", "model.hidden_dims=[5]", "model.num_interests=2", "model.num_iterations=3", "data.history_length=6")
 

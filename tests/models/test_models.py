@@ -8,14 +8,15 @@ import torch
 from tests.conftest import ROOT
 from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
 from tests.test_configs import compose_train
-from twotower.build import build_part
 from twotower.data.sampling import Uniform
+from twotower.errors import UserError
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
 from twotower.layers.mlp import Tower
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
-from twotower.types import Feature, UserError
+from twotower.run.build import build_part
+from twotower.types import Feature
 
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 

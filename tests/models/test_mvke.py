@@ -7,7 +7,7 @@ import torch
 from tests.losses.test_dat_loss import first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
-from twotower.types import UserError
+from twotower.errors import UserError
 
 SMALL = ("model.embedding_dim=6", "model.dim=4", "model.hidden_dims=[5]", "model.num_kernels=3")
 TWO = (*SMALL, "model.objectives=[[0,1],[1,2]]", "model.retrieve=1")

@@ -7,7 +7,7 @@ import torch
 from tests.losses.test_dat_loss import first_batch
 from tests.models.test_models import build
 from twotower.data.sampling import Uniform
-from twotower.types import UserError
+from twotower.errors import UserError
 
 
 @pytest.mark.parametrize("normalize", [True, False])

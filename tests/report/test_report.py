@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.report.world import METRICS, SETTINGS, make_ranks, make_run, make_variant
+from twotower.errors import UserError
 from twotower.report import markdown
 from twotower.report.compared import compared
 from twotower.report.ranks import per_user
 from twotower.report.section import Difference
 from twotower.report.statistics import Evidence
-from twotower.types import UserError
 
 PLAIN = {"model._target_": "twotower.models.two_tower.TwoTower", "loss.lambda1": 0, "loss.lambda2": 0, "loss.lambda3": 0}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.report.world import make_ranks, make_run
+from twotower.errors import UserError
 from twotower.report import runs
 from twotower.report.ranks import read_ranks
-from twotower.types import UserError
 
 RANKS = make_ranks(0, 0, num_users=30)
 

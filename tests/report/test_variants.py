@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from twotower.errors import UserError
 from twotower.report.runs import Run
 from twotower.report.variants import by_data, choose_baseline, variants
-from twotower.settings import flat
-from twotower.types import UserError
+from twotower.run.settings import flat
 
 
 def run(tmp_path: Path, name, overrides, settings, model="dat", seed=0, age=0, fingerprint="f"):

@@ -9,18 +9,20 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from twotower.data import rows, sampling
-from twotower.data.distinct import distinct_items
-from twotower.data.filters import Filters
+from twotower.data import sampling
+from twotower.data.batches import rows
+from twotower.data.batches.distinct import distinct_items
+from twotower.data.batches.loader import EvalLoader, TrainLoader
+from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
 from twotower.data.frames import Reader
-from twotower.data.loader import EvalLoader, TrainLoader
-from twotower.data.newcomers import new_users
-from twotower.data.preparation import Preparation
-from twotower.data.prepare import GROUPS, Options
+from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.newcomers import new_users
+from twotower.data.prepare.preparation import Preparation
+from twotower.data.prepare.prepare import GROUPS, Options
 from twotower.data.sampling import Positives
 from twotower.data.splits import Split
-from twotower.data.train_pairs import MappedPairs, TrainPairs
-from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex, UserError, check_number
+from twotower.errors import UserError, check_number
+from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex
 
 CORPUS_CHUNK = 65_536
 
@@ -36,15 +38,16 @@ class RetrievalDataModule(pl.LightningDataModule):
         batch_size: positives per process and training step.
         positives: of an epoch: each of the ``interactions`` once, or as many draws of ``users``.
         eval_batch_size: users per evaluation step.
-        min_value: see :class:`~twotower.data.filters.Filters`, like the next two.
+        min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
         duplicates: which of repeated pairs to keep.
         k_core: minimum interactions of users and items.
-        history_length: see :class:`~twotower.data.prepare.Options`, like the next.
+        history_length: see :class:`~twotower.data.prepare.prepare.Options`, like the next.
         group_shares: shares that part head, middle and tail categories.
-        mask_seen: what lists hide of a user's earlier parts, see :func:`twotower.data.rows.hidden`.
+        mask_seen: what lists hide of a user's earlier parts, see :func:`twotower.data.batches.rows.hidden`.
         seed: of order, negatives and dropout.
         shuffle_window: interactions shuffled together. None: all, which takes memory for each; a number: see
-            :class:`~twotower.data.windows.WindowOrder`, and tables that grow with users and interactions stay mapped on the host.
+            :class:`~twotower.data.batches.windows.WindowOrder`, and tables that grow with users and
+            interactions stay mapped on the host.
     """
 
     schema: Schema

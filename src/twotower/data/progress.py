@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from twotower import locks
-from twotower.terminal import PlainConsole
+from twotower.wording import PlainConsole
 
 ByteBar = Callable[[int, int | None], None]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twotower.data import store
 from twotower.data.frames import Frames, WithoutFiles
+from twotower.data.prepare import store
+from twotower.errors import UserError, check_number
 from twotower.files import whole_folder
-from twotower.types import Feature, Schema, UserError, check_number
+from twotower.types import Feature, Schema
 
 PER_USER = 30  # interactions; the last two are for validation and test
 USERS_PER_CHUNK = 100_000
@@ -39,7 +40,7 @@ class RandomClicks(WithoutFiles):
         raise UserError("random clicks are written by src/benchmark_data.py alone")
 
     def write(self, folder: Path) -> None:
-        """Write ``folder`` as :func:`~twotower.data.store.save` would: whole or not at all.
+        """Write ``folder`` as :func:`~twotower.data.prepare.store.save` would: whole or not at all.
 
         The caller holds the lock of ``folder``.
         """

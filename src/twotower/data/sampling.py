@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twotower.data.train_pairs import TrainPairs
-from twotower.types import Negatives, UserError, check_number
+from twotower.data.batches.train_pairs import TrainPairs
+from twotower.errors import UserError, check_number
+from twotower.types import Negatives
 
 REDRAWS = 4  # with a tenth of the corpus known to a user, one draw in 100,000 is still a positive after them
 

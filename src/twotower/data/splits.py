@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from twotower.data.frames import TimeUnit
-from twotower.types import UserError, check_number
+from twotower.errors import UserError, check_number
 
 TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, 3
 

@@ -6,13 +6,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from twotower.build import build_part, rebuild
-from twotower.checkpoints import load_checkpoint, restore_config
-from twotower.checks import check_roots
+from twotower.errors import UserError, check_number
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
-from twotower.saved_config import resolved
-from twotower.types import UserError, check_number
+from twotower.run.build import build_part, rebuild
+from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
+from twotower.run.checkpoint.saved_config import resolved
+from twotower.run.checks.checks import check_roots
 from twotower.wording import printable
 
 

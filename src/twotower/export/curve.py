@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from twotower.figures import save_figure
+from twotower.wording import save_figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 

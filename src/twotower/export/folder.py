@@ -10,15 +10,15 @@ import faiss
 import torch
 from torch import Tensor
 
-from twotower import locks, results
+from twotower import locks
+from twotower.errors import UserError
 from twotower.export import manifest, parity, tables
 from twotower.export.curve import draw_curve
 from twotower.export.index import Flat
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
-from twotower.files import recover_folder, whole_folder
-from twotower.records import read_json
-from twotower.types import UserError
+from twotower.files import read_json, recover_folder, whole_folder
+from twotower.run import results
 
 PACKAGES = ("onnx", "onnxruntime", "faiss-cpu", "safetensors")
 

@@ -8,7 +8,7 @@ import math
 import faiss
 import numpy as np
 
-from twotower.types import UserError, check_number
+from twotower.errors import UserError, check_number
 
 
 class Flat:

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from twotower import results
-from twotower.build import build_part
+from twotower.errors import check_number
 from twotower.export.packages import require
-from twotower.types import check_number
+from twotower.run import results
+from twotower.run.build import build_part
 
 
 def benchmark_index(config: DictConfig) -> dict[str, Any]:

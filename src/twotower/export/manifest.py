@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twotower.records import read_json
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.files import read_json
 from twotower.wording import printable
 
 FILE = "manifest.json"

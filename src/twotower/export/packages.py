@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from twotower.types import UserError
+from twotower.errors import UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "faiss", "safetensors")
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twotower.errors import UserError
 from twotower.export.index import search, tune
 from twotower.export.towers import OnnxTower, as_inputs
 from twotower.retrieval.encode import encode_users
 from twotower.retrieval.exact import target_ranks, top_k
-from twotower.types import EvalIndex, UserError
+from twotower.types import EvalIndex
 
 ROWS = (1, 7)  # of the first batches; the others take what is left, so that the batch is seen to be dynamic
 WARM_UP = 20  # searches before those that are timed

@@ -8,7 +8,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from twotower.data.present import present_features, present_seen
+from twotower.data.batches.present import present_features, present_seen
 from twotower.export.towers import as_inputs, input_name
 from twotower.retrieval import encode
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
-from twotower.types import UserError, check_choice, check_number
+from twotower.distributed.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
+from twotower.errors import UserError, check_choice, check_number
 
 COLD_IDS = ("mean", "zero", "trained")
 
@@ -61,7 +61,7 @@ def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
         num_values: rows.
         dim: width of a row.
         sharding: where several processes train: each holds the table (``none``), or a share of its rows (``row``); then rows are
-            looked up through :func:`twotower.sharding.fetch`.
+            looked up through :func:`twotower.distributed.sharding.fetch`.
     """
     check_choice("model.sharding", sharding, SHARDING)
     shard = new_shard(num_values) if sharding == "row" else None

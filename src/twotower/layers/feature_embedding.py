@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.sharding import fetch
+from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
-from twotower.sharding import fetch
-from twotower.types import Feature, UserError, check_number
+from twotower.types import Feature
 
 IDS = ("user_id", "item_id")
 

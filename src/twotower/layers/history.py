@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import lookup, mean_lookup
-from twotower.types import UserError, check_number
 
 ROWS_ALIKE = 128  # a CPU computes the transformer for so many histories of like length at a time, without most of their padding
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from twotower.distributed import RowGatherer, world_size
+from twotower.distributed.collectives import RowGatherer, world_size
+from twotower.errors import UserError, check_choice, check_number
 from twotower.losses.covariance import CategoryCovariance, category_covariance
 from twotower.losses.functional import at_least_float32
-from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
+from twotower.types import Batch, Schema, Towers
 
 MAX_STATE = 1 << 28  # numbers in the running covariances: 1 GiB of float32
 

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from twotower.errors import UserError, check_number
 from twotower.losses.functional import binary_cross_entropy, own_logits
-from twotower.types import Batch, Towers, UserError, check_number
+from twotower.types import Batch, Towers
 
 
 class BCE(nn.Module):

@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.errors import UserError, check_number
 from twotower.losses.functional import at_least_float32, own_logits
-from twotower.types import Batch, Towers, UserError, check_number
+from twotower.types import Batch, Towers
 
 
 class BPR(nn.Module):

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from twotower.errors import UserError, check_choice, check_number
 from twotower.losses.functional import mimic
-from twotower.types import Batch, LossOutput, Schema, Towers, UserError, check_choice, check_number
+from twotower.types import Batch, LossOutput, Schema, Towers
 
 
 class DATLoss(nn.Module):

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from twotower.distributed import RowGatherer, world_size
+from twotower.distributed.collectives import RowGatherer, world_size
+from twotower.errors import UserError, check_number
 from twotower.losses.functional import shared_logits, softmax_cross_entropy
-from twotower.types import Batch, Towers, UserError, check_number
+from twotower.types import Batch, Towers
 
 
 class InBatchSoftmax(nn.Module):

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.distributed import sum_over_processes, world_size
+from twotower.distributed.collectives import sum_over_processes, world_size
+from twotower.errors import UserError, check_number
 from twotower.losses.functional import at_least_float32, own_logits
-from twotower.types import Batch, LossOutput, Schema, Towers, UserError, check_number
+from twotower.types import Batch, LossOutput, Schema, Towers
 
 
 class MultiObjective(nn.Module):

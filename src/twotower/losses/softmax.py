@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from twotower.errors import check_number
 from twotower.losses.functional import own_logits, shared_logits, softmax_cross_entropy
-from twotower.types import Batch, Towers, check_number
+from twotower.types import Batch, Towers
 
 
 class Softmax(nn.Module):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from twotower.types import HIDDEN_RANK, UserError
+from twotower.errors import UserError
+from twotower.types import HIDDEN_RANK
 
 
 class RankMetric(Metric):

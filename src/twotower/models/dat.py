@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.errors import check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, check_choice, check_number
+from twotower.types import Batch, Schema, Towers
 
 
 class DAT(nn.Module):

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.sharding import draw
+from twotower.errors import check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import Mean
-from twotower.sharding import draw
-from twotower.types import Batch, Schema, Towers, check_choice, check_number
+from twotower.types import Batch, Schema, Towers
 
 
 class FM(nn.Module):

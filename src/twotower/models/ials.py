@@ -4,8 +4,9 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from twotower.terminal import PlainConsole
-from twotower.types import Batch, Interactions, Schema, Towers, UserError, check_choice, check_number
+from twotower.errors import UserError, check_choice, check_number
+from twotower.types import Batch, Interactions, Schema, Towers
+from twotower.wording import PlainConsole
 
 CHUNK_NUMBERS = 1 << 24  # 64 MiB of float32 for the gathered factors of a chunk, and for its matrices
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.sharding import draw
+from twotower.errors import check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable
-from twotower.sharding import draw
-from twotower.types import Batch, Schema, Towers, check_choice, check_number
+from twotower.types import Batch, Schema, Towers
 
 
 class MF(nn.Module):

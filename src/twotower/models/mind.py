@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import known_last
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, UserError, check_choice, check_number
+from twotower.types import Batch, Schema, Towers
 
 
 class MIND(nn.Module):

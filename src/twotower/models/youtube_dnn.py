@@ -3,10 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.errors import UserError
 from twotower.layers.embedding_table import check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.mlp import Tower
-from twotower.types import Batch, Schema, Towers, UserError
+from twotower.types import Batch, Schema, Towers
 
 
 class YouTubeDNN(nn.Module):

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from twotower.errors import UserError, check_number
 from twotower.files import write_text
 from twotower.metrics.base import RankMetric
 from twotower.report import markdown, quoted, runs, tables
@@ -17,7 +18,6 @@ from twotower.report.page import as_html
 from twotower.report.plots import draw, stems
 from twotower.report.section import Wanted, make_section
 from twotower.report.variants import by_data
-from twotower.types import UserError, check_number
 from twotower.wording import printable
 
 

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.report.grid import Grid, Line
-from twotower.types import UserError
 
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
 

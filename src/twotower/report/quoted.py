@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from twotower.records import read_bytes
+from twotower.errors import UserError
+from twotower.files import read_bytes
 from twotower.report.schema import Text, first_line
 from twotower.report.section import Section
-from twotower.types import UserError
 
 ROOT = Path(__file__).parents[3]
 MAX_BYTES = 1 << 20

@@ -12,10 +12,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from twotower.files import read_bytes
 from twotower.metrics.base import RankMetric
-from twotower.ranks import FILE
-from twotower.records import read_bytes
 from twotower.report.schema import first_line
+from twotower.run.ranks import FILE
 
 MAX_BYTES = 2 << 30
 MAX_TARGETS = 200_000_000
@@ -55,7 +55,7 @@ def read_ranks(folder: Path) -> Ranks | str:
 
 
 def _check(frame: pl.DataFrame) -> None:
-    """Refuse what :func:`twotower.ranks.write` does not write.
+    """Refuse what :func:`twotower.run.ranks.write` does not write.
 
     Raises:
         ValueError: saying what.

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from twotower import settings
+from twotower.errors import UserError
 from twotower.report.schema import first_line, is_number, read_failure, read_record, read_settings
-from twotower.types import UserError
+from twotower.run import settings
 
 SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
 
@@ -22,7 +22,7 @@ class Run(NamedTuple):
         folder: where it is.
         name: the folder's name for people: as given and below, never an absolute path of its own.
         record: ``metrics.json``, see :class:`twotower.report.schema.Record`.
-        settings: see :func:`twotower.settings.flat`.
+        settings: see :func:`twotower.run.settings.flat`.
     """
 
     folder: Path

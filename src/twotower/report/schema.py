@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, YAMLError, parse
 
-from twotower import settings
-from twotower.records import read_bytes, read_json
+from twotower.files import read_bytes, read_json
+from twotower.run import settings
+from twotower.run.moved import renamed
 from twotower.wording import printable
 
 LONGEST_NAME = 200
@@ -97,7 +98,8 @@ def read_record(path: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
         ValueError: for what is no such record; its text says what does not fit.
     """
-    return _read(path, Record)
+    record = _read(path, Record)
+    return {name: renamed(value) if name == "settings" else value for name, value in record.items()}
 
 
 def read_failure(path: Path) -> str:
@@ -121,7 +123,7 @@ def read_settings(path: Path) -> dict[str, settings.Value]:
     try:
         _check_yaml(text)
         plain: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        found = settings.flat(plain)
+        found = renamed(settings.flat(plain))
     except (YAMLError, RecursionError, AttributeError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
     return {printable(str(key)): _plain(value) for key, value in found.items()}

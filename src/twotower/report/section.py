@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from twotower.metrics.base import RankMetric
-from twotower.ranks import ROUNDING
 from twotower.report.compared import Compared, compared
 from twotower.report.ranks import Ranks, per_user, read_ranks
 from twotower.report.runs import LeftOut, Run
 from twotower.report.statistics import Evidence, bootstrap, holm, over_seeds, sign_flip
 from twotower.report.variants import Variant, choose_baseline, split_fingerprint, variants
+from twotower.run.ranks import ROUNDING
 
 
 class Wanted(NamedTuple):

@@ -4,9 +4,9 @@ import re
 from itertools import chain, count
 from typing import Any, NamedTuple
 
+from twotower.errors import UserError
 from twotower.report.runs import LeftOut, Run
-from twotower.settings import ROOTS, is_setting
-from twotower.types import UserError
+from twotower.run.settings import ROOTS, is_setting
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"

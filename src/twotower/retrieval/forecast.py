@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from twotower.retrieval.exact import chunk_bytes
-from twotower.terminal import PlainConsole
+from twotower.wording import PlainConsole
 
 LONG = 30.0  # seconds; shorter evaluations say nothing
 

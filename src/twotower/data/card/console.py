@@ -10,7 +10,7 @@ from rich.text import Text
 
 from twotower.data.card.findings import percent
 from twotower.data.card.spread import QUANTILES
-from twotower.data.prepare import GROUPS
+from twotower.data.prepare.prepare import GROUPS
 from twotower.wording import printable
 
 MAX_NAME = 28

@@ -11,9 +11,8 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.figures import save_figure
-from twotower.terminal import PlainConsole
-from twotower.types import UserError
+from twotower.errors import UserError
+from twotower.wording import PlainConsole, save_figure
 
 
 def describe(data: RetrievalDataModule, name: str, force: bool, output: str | None) -> dict[str, Any]:

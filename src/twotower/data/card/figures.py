@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.data.card.spread import concentration, evenness, spread
-from twotower.data.filters import moment
-from twotower.data.prepare import GROUPS, Options, Prepared
+from twotower.data.prepare.filters import moment
+from twotower.data.prepare.prepare import GROUPS, Options, Prepared
 from twotower.types import Schema
 
 CHUNK = 1 << 22

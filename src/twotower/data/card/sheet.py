@@ -11,10 +11,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from twotower.data.card.findings import percent
-from twotower.data.prepare import GROUPS
+from twotower.data.prepare.prepare import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
-from twotower.figures import short
-from twotower.wording import printable
+from twotower.wording import printable, short
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#999999", "#333333"

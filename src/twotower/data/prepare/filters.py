@@ -1,0 +1,174 @@
+"""What is kept of the raw interactions: checks, threshold, repeated pairs, k-core; each drop is counted."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from twotower.data.frames import Frames
+from twotower.data.splits import UNITS_PER_SECOND
+from twotower.errors import UserError, check_choice, check_number
+
+MAX_ID_LENGTH = 1000
+DAY_S = 86_400
+EARLIEST_S = 631_152_000  # 1990-01-01
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+
+class Filters(NamedTuple):
+    """Which interactions are kept.
+
+    Attributes:
+        min_value: interactions with a lower rating are dropped; None keeps all.
+        duplicates: of a user's interactions with the same item (and the same behaviour) keep the ``first``, the ``last`` or
+            ``all``. With ``last``, a history misses what its user comes back to later, so it tells of the future.
+        k_core: drop users and items with fewer interactions, again and again until none is left to drop; 0 keeps all.
+    """
+
+    min_value: float | None
+    duplicates: str
+    k_core: int
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        if self.min_value is not None:
+            check_number("data.min_value", self.min_value)
+        check_choice("data.duplicates", self.duplicates, ("first", "last", "all"))
+        check_number("data.k_core", self.k_core, 0)
+
+
+def _row(row: int) -> str:
+    return f"row {row:,}"
+
+
+def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> None:
+    """Refuse what no later step could mend.
+
+    Args:
+        frames: a reader's.
+        where: says where a row of the interactions stands, for readers that know file and line.
+
+    Raises:
+        UserError: for missing, blank or overlong ids, missing times, and times in the future.
+    """
+    interactions = frames.interactions
+    if interactions.is_empty():
+        raise UserError("the data hold no interactions")
+    for column in ("user", "item", "time"):
+        missing = interactions[column].is_null()
+        if interactions[column].dtype == pl.String:
+            missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
+        if num_nulls := missing.sum():
+            place = where(missing.arg_max() or 0)
+            raise UserError(f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them")
+    for column in ("user", "item"):
+        ids = interactions[column]
+        if ids.dtype != pl.String:
+            continue
+        lengths = ids.str.len_chars()
+        row = lengths.arg_max() or 0
+        longest = lengths[row]
+        if longest > MAX_ID_LENGTH:
+            raise UserError(
+                f"{where(row)} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
+                "a quote or a line break is missing in the file"
+            )
+    if frames.time_unit in UNITS_PER_SECOND:
+        _check_times(interactions["time"], frames.time_unit, where)
+
+
+def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> None:
+    """Nobody clicked before the web or clicks tomorrow: such times are of another unit, or were never known."""
+    for row in (times.arg_min(), times.arg_max()):
+        assert row is not None
+        value = times[row]
+        if _is_plausible(value, unit):
+            continue
+        other = next((name for name in UNITS_PER_SECOND if _is_plausible(value, name)), None)
+        guess = f"; in {UNIT_NAMES[other]} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong" if other else ""
+        raise UserError(
+            f"{where(row)} has the time {value}, which is {moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the "
+            f"future{guess}: mend or remove such rows, or state the right unit"
+        )
+
+
+def _is_plausible(value: int, unit: str) -> bool:
+    return EARLIEST_S <= value / UNITS_PER_SECOND[unit] <= time.time() + DAY_S
+
+
+def moment(value: float, unit: str) -> str:
+    """A time as a date, or as the number that it is."""
+    try:
+        seconds = value / UNITS_PER_SECOND[unit]
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    except (KeyError, ValueError, OverflowError, OSError):
+        return f"{value:,}"
+
+
+def filter_interactions(coded: pl.DataFrame, filters: Filters) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Threshold, order, repeated pairs, k-core.
+
+    Args:
+        coded: ``user`` and ``item`` as numbers from 0, ``time``, and what else the reader gave, in file order.
+        filters: what to keep.
+
+    Returns:
+        The rest sorted by user, time and file order; rows dropped, by reason.
+
+    Raises:
+        UserError: if nothing is left, or a threshold is asked of data without ratings.
+    """
+    dropped: dict[str, int] = {}
+    kept = coded
+    if filters.min_value is not None:
+        if "value" not in coded.columns:
+            raise UserError(
+                f"data.min_value={filters.min_value} needs ratings, and no column was recognised as one: of a table of your own, "
+                "name it, data.reader.columns.value=<column>; else set data.min_value=null"
+            )
+        kept = kept.filter(pl.col("value").is_not_null() & pl.col("value").is_not_nan())
+        dropped["without a rating"] = len(coded) - len(kept)
+        rated = len(kept)
+        kept = kept.filter(pl.col("value") >= filters.min_value)
+        dropped[f"rated below {filters.min_value:g}"] = rated - len(kept)
+    if not _is_sorted(kept):
+        kept = kept.sort("user", "time", maintain_order=True)
+    if filters.duplicates != "all":
+        before = len(kept)
+        kept = kept.filter(_distinct(kept, filters.duplicates))
+        dropped[f"repeated pairs (the {filters.duplicates} is kept)"] = before - len(kept)
+    if filters.k_core > 1:
+        before = len(kept)
+        kept = _k_core(kept, filters.k_core)
+        dropped[f"users or items with fewer than {filters.k_core} interactions"] = before - len(kept)
+    if kept.is_empty():
+        settings = ", ".join(f"data.{name}={value}" for name, value in filters._asdict().items())
+        raise UserError(f"no interaction is left of {len(coded):,} after {settings}: lower them")
+    return kept, {reason: count for reason, count in dropped.items() if count}
+
+
+def _is_sorted(coded: pl.DataFrame) -> bool:
+    user, moments = coded["user"].to_numpy(), coded["time"].to_numpy()
+    same, later = user[1:] == user[:-1], user[1:] > user[:-1]
+    return bool((later | (same & (moments[1:] >= moments[:-1]))).all())
+
+
+def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
+    """Mask of the first or last row of each (user, item, behaviour)."""
+    key = pl.col("user").cast(pl.Int64) * (int(coded["item"].max() or 0) + 1) + pl.col("item")  # type: ignore[arg-type]
+    if "behaviour" in coded.columns:
+        key = key * 256 + pl.col("behaviour")
+    mask = key.is_first_distinct() if keep == "first" else key.is_last_distinct()
+    return coded.select(mask=mask)["mask"]
+
+
+def _k_core(coded: pl.DataFrame, k: int) -> pl.DataFrame:
+    while True:
+        user, item = coded["user"].to_numpy(), coded["item"].to_numpy()
+        enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(coded) else np.zeros(0, bool)
+        if enough.all():
+            return coded
+        coded = coded.filter(pl.Series(enough))

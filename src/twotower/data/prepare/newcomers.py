@@ -1,0 +1,89 @@
+"""Users and items that training never saw: whom evaluation takes, and features from values that people write."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from twotower.errors import UserError
+from twotower.types import Feature
+
+
+def new_users(
+    tables: dict[str, Tensor], position: Tensor, num_targets: Tensor, num_train_users: int, clicks: int
+) -> tuple[Tensor, Tensor]:
+    """Of the evaluated users those whom training never saw, moved on to where each has ``clicks`` interactions behind.
+
+    Args:
+        tables: of the data module.
+        position: ``(num_users,)`` first target of each.
+        num_targets: ``(num_users,)`` how many lie one after another from there.
+        num_train_users: users from this number on are new.
+        clicks: interactions that are known of each; the rest of the part are the targets.
+
+    Returns:
+        Position and number of the targets that are left, of the users that have any.
+
+    Raises:
+        UserError: if there is no such user.
+    """
+    user = tables["interactions/user"][position].long()  # (num_users,)
+    start, end = tables["offset"][user].long() + clicks, position + num_targets
+    taken = (user >= num_train_users) & (start >= position) & (start < end)
+    if not taken.any():
+        raise UserError(
+            f"clicks={clicks}: this part has no user whom training never saw and who has more clicks than that; "
+            "such users are there with data/split=temporal data.split.min_history=0"
+        )
+    return start[taken], (end - start)[taken]
+
+
+def from_values(
+    side: str, features: tuple[Feature, ...], values: Mapping[str, Any], encodings: Mapping[str, pl.DataFrame]
+) -> dict[str, Tensor]:
+    """Features of one user or item that the data do not have, each ``(1, ...)``; its id is unknown, a history is not set.
+
+    What is not given, and a value that training never saw, is unknown: index 0, and for numbers the mean.
+
+    Args:
+        side: ``user`` or ``item``.
+        features: of the side.
+        values: by name, as the raw data have them; lists for features of several values.
+        encodings: how raw values became numbers, see :func:`~twotower.data.prepare.features.encode`.
+
+    Raises:
+        UserError: for a feature that there is not, and a number that is none.
+    """
+    own = {feature.name: feature for feature in features if feature.name not in (f"{side}_id", "history")}
+    if unknown := [name for name in values if name not in own]:
+        raise UserError(f"features: {unknown[0]} is none of this data set's; there are {', '.join(own) or 'none'}")
+    given = {name: _encoded(feature, values.get(name), encodings[f"{side}/{name}"]) for name, feature in own.items()}
+    return {f"{side}_id": torch.zeros(1, dtype=torch.int32), **given}
+
+
+def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
+    """``(1,)``, or ``(1, width)`` for a feature of several values."""
+    if feature.kind == "numeric":
+        return torch.tensor([_scaled(feature.name, value, encoding)], dtype=torch.float32)
+    several = feature.kind == "multi"
+    given = [] if value is None else list(value) if several and not isinstance(value, str) else [value]
+    index = [_index(one, encoding["value"]) for one in given] or [0]
+    return torch.tensor([index] if several else index, dtype=torch.int32)
+
+
+def _index(value: Any, vocabulary: pl.Series) -> int:
+    """1-based place of a value, 0 for one that training never saw; compared as text: ``1995`` is ``"1995"``."""
+    text = pl.Series([value]).cast(pl.String)[0]
+    place = (vocabulary.cast(pl.String) == text).arg_true()
+    return int(place[0]) + 1 if len(place) else 0
+
+
+def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
+        raise UserError(f"features.{name} must be a number, got {value!r}")
+    return (float(value) - encoding["mean"][0]) / encoding["std"][0]

@@ -1,0 +1,260 @@
+"""Preparation: ids become numbers, filters, split, vocabularies from the training part; frames become arrays of indices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from twotower.data.frames import Frames
+from twotower.data.prepare import features
+from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
+from twotower.data.prepare.left_out import PREFIX, left_out, remark
+from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Rows, Split
+from twotower.errors import UserError, check_number
+from twotower.types import Feature, Schema
+
+GROUPS = ("head", "middle", "tail")
+PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
+NUM_BINS = 60
+
+
+class Prepared(NamedTuple):
+    """Indices instead of raw ids.
+
+    Attributes:
+        arrays: name -> array; ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of training
+            interactions; ``position/val`` and ``position/test`` of each user's first target, ``targets/*`` how many follow
+            one another from there; ``user/*`` and ``item/*`` feature tables.
+        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index;
+            ``left_out_user`` and ``left_out_item``, see :func:`~twotower.data.prepare.left_out.left_out`.
+        meta: plain values: schema, categories, counts, note.
+        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see ``features.encode``.
+    """
+
+    arrays: dict[str, np.ndarray]
+    tables: dict[str, pl.DataFrame]
+    meta: dict[str, Any]
+    encodings: dict[str, pl.DataFrame]
+
+
+class Options(NamedTuple):
+    """Decisions of preparation.
+
+    Attributes:
+        filters: which interactions are kept.
+        split: their parts.
+        history_length: width of the history feature; 0 leaves it out.
+        group_shares: categories, largest first, are ``head`` until they hold this share of training interactions, then
+            ``middle`` until they hold the second share, then ``tail``.
+    """
+
+    filters: Filters
+    split: Split
+    history_length: int
+    group_shares: tuple[float, float]
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        self.filters.check()
+        check_number("data.history_length", self.history_length, 0, 10_000)
+        if len(self.group_shares) != 2 or not 0 < self.group_shares[0] <= self.group_shares[1] <= 1:
+            raise UserError(f"data.group_shares must be two ascending shares in (0, 1], got {list(self.group_shares)}")
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for the cache key."""
+        return {**self._asdict(), "split": [type(self.split).__name__, vars(self.split)], "filters": self.filters._asdict()}
+
+
+class Side(NamedTuple):
+    """Users or items.
+
+    Attributes:
+        ids: raw ids, those of the training part first, each part sorted.
+        num_train: how many have training rows.
+        row: for each code of the filtered interactions its row in ``ids``, -1 for what was dropped.
+    """
+
+    ids: pl.Series
+    num_train: int
+    row: np.ndarray
+
+
+def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = lambda stage: None) -> Prepared:
+    """Filter, split and index.
+
+    Args:
+        frames: a reader's.
+        options: decisions.
+        progress: told the name of each stage as it starts.
+
+    Raises:
+        UserError: for data that cannot be used, or if the filters leave nothing to train or to test on.
+    """
+    progress("checking")
+    check_interactions(frames)
+    progress("ids")
+    raw = frames.interactions
+    user_ids, user_code = _number(raw["user"])
+    item_ids, item_code = _number(raw["item"])
+    coded = raw.drop("user", "item").with_columns(user=user_code, item=item_code)
+    progress("filters")
+    coded, dropped = filter_interactions(coded, options.filters)
+    progress("split")
+    part = options.split(_rows(coded, frames))
+    moments = coded["time"].to_numpy()
+    times = _times(moments, part, frames.time_unit)
+    users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
+    dropped |= _num_nowhere(part)
+    interactions = _sorted_by_part(coded, part, users, items)
+    progress("features")
+    arrays, schema, names, tables, encodings = _tables(frames, options, users, items, interactions)
+    arrays |= _interaction_arrays(interactions, len(users.ids))
+    remarks = list(frames.remarks)
+    without: dict[str, int] = {}
+    for side, listed, distinct, kept in (
+        ("user", frames.users["user"], user_ids, users.ids),
+        ("item", frames.items["item"], item_ids, items.ids),
+    ):
+        rest = left_out(side, listed, distinct, kept)
+        tables[f"{PREFIX}{side}"] = rest
+        remarks += remark(side, listed, rest)
+        without[f"{side}s"] = int((~rest["clicked"]).sum())
+    meta = {
+        "schema": schema.plain(),
+        "categories": names,
+        "behaviours": list(frames.behaviours),
+        "note": frames.note,
+        "remarks": remarks,
+        "without_interactions": without,
+        "raw": {
+            "interactions": len(raw) + sum((frames.dropped or {}).values()),
+            "users": len(user_ids),
+            "items": len(item_ids),
+            "categories": frames.items["category"].n_unique() - frames.items["category"].has_nulls(),
+        },
+        "dropped": (frames.dropped or {}) | dropped,
+        "num_users": len(users.ids),
+        "num_train_users": users.num_train,
+        "num_interactions": len(interactions),
+        "times": times,
+    }
+    return Prepared(arrays, tables, meta, encodings)
+
+
+def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Distinct ids, sorted, and the place of each row's id among them."""
+    distinct = ids.unique().sort()
+    return distinct, ids.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int32)
+
+
+def _rows(coded: pl.DataFrame, frames: Frames) -> Rows:
+    part = coded["part"].to_numpy() if "part" in coded.columns else None
+    return Rows(coded["user"].to_numpy(), coded["time"].to_numpy(), frames.time_unit, part)
+
+
+def _num_nowhere(part: np.ndarray) -> dict[str, int]:
+    num = int((part == NOWHERE).sum())
+    return {"held-out interactions of users with less than data.split.min_history": num} if num else {}
+
+
+def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
+    """Those of the training part first: a trained row then has the same number in every table."""
+    codes = code.to_numpy()
+    in_train = np.bincount(codes[part == TRAIN], minlength=len(ids)) > 0
+    present = np.bincount(codes[part != NOWHERE], minlength=len(ids)) > 0
+    order = np.concatenate([np.flatnonzero(in_train), np.flatnonzero(present & ~in_train)])
+    row = np.full(len(ids), -1, dtype=np.int32)
+    row[order] = np.arange(len(order), dtype=np.int32)
+    return Side(ids[order], int(in_train.sum()), row)
+
+
+def _sorted_by_part(coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side) -> pl.DataFrame:
+    """``user``, ``item``, ``part`` (and ``behaviour``), each user's parts after one another, each in order of time."""
+    columns = {
+        "user": users.row[coded["user"].to_numpy()],
+        "item": items.row[coded["item"].to_numpy()],
+        "part": part,
+    }
+    if "behaviour" in coded.columns:
+        columns["behaviour"] = coded["behaviour"].to_numpy()
+    interactions = pl.DataFrame(columns)
+    if (part == NOWHERE).any():
+        interactions = interactions.filter(pl.col("part") != NOWHERE)
+    key = interactions["user"].to_numpy().astype(np.int64) * len(PARTS) + interactions["part"].to_numpy()
+    in_order = bool((key[1:] >= key[:-1]).all())
+    return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
+
+
+def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str, np.ndarray]:
+    user, part = interactions["user"].to_numpy(), interactions["part"].to_numpy()
+    offset = np.searchsorted(user, np.arange(num_users + 1))
+    arrays = {"interactions/user": user, "interactions/item": interactions["item"].to_numpy(), "offset": offset}
+    if "behaviour" in interactions.columns:
+        arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
+    small = np.int32 if len(user) < 2**31 else np.int64
+    for name, value in PARTS.items():
+        position = np.flatnonzero(part == value).astype(small)
+        if len(position) == 0:
+            raise UserError(
+                f"the split leaves nothing for {name}: lower data.k_core or data.split.min_history, or change data.split"
+            )
+        arrays[f"position/{name}"] = position
+    for name in ("val", "test"):  # a user's targets lie one after another: the first and their number say it all
+        position = arrays[f"position/{name}"]
+        first = np.flatnonzero(np.diff(user[position], prepend=-1))
+        arrays[f"position/{name}"] = position[first]
+        arrays[f"targets/{name}"] = np.diff(first, append=len(position)).astype(np.int32)
+    return arrays
+
+
+def _tables(
+    frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
+) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+    """Feature tables, the schema, names of categories, what people read of users and items, and how features were encoded."""
+    user_table = features.align(users.ids, frames.users, "user")
+    item_table = features.align(items.ids, frames.items, "item")
+    user_features, user_arrays, user_encodings = features.encode(
+        users.ids, users.num_train, user_table, "user", frames.user_features
+    )
+    item_features, item_arrays, item_encodings = features.encode(
+        items.ids, items.num_train, item_table, "item", frames.item_features
+    )
+    if options.history_length > 0:
+        user_features.append(Feature("history", "history", items.num_train + 1))
+    train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
+    category, names = features.categories(item_table["category"])
+    count = np.bincount(train_item, minlength=len(items.ids))
+    size = features.category_sizes(category, count, len(names))
+    arrays = {f"user/{name}": array for name, array in user_arrays.items()}
+    arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
+    arrays |= {"category": category, "group": features.groups(category, size, options.group_shares)}
+    for side, (ids, truth) in (frames.latents or {}).items():
+        rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
+        row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
+        arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
+    sizes = tuple(size.astype(int).tolist())
+    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), sizes)
+    readable = [column for column in ("item", "title", "category") if column in item_table.columns]
+    tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
+    encodings = {f"user/{name}": table for name, table in user_encodings.items()}
+    encodings |= {f"item/{name}": table for name, table in item_encodings.items()}
+    return arrays, schema, names, tables, encodings
+
+
+def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
+    """First and last time of each part, and how the parts lie on the axis of time; empty where there is no clock."""
+    if unit == "order":
+        return {}
+    first, last = moments.min(), moments.max()
+    edges = np.linspace(first, last if last > first else first + 1, NUM_BINS + 1)
+    parts = {}
+    for name, value in PARTS.items():
+        own = moments[part == value]
+        if len(own):
+            parts[name] = {
+                "first": own.min().item(),
+                "last": own.max().item(),
+                "histogram": np.histogram(own, edges)[0].tolist(),
+            }
+    return {"unit": unit, "edges": edges.tolist(), "parts": parts}

@@ -1,0 +1,196 @@
+"""The user's own tables of clicks, users and items: CSV and relatives, Parquet, Arrow or JSON lines."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from twotower.data.frames import Frames
+from twotower.data.own_files.clicks import Wishes, item_categories, makes_sense, read_clicks
+from twotower.data.own_files.columns import INTERACTIONS, ITEMS, USERS, choose
+from twotower.data.own_files.features import Side, read_side
+from twotower.data.own_files.files import Source, open_source
+from twotower.data.own_files.paths import find, matches
+from twotower.data.own_files.plain import plain
+from twotower.data.own_files.report import coverage, report
+from twotower.data.own_files.text import TextFormat
+from twotower.data.own_files.values import Reading
+from twotower.data.prepare.filters import check_interactions
+from twotower.errors import UserError, check_choice
+from twotower.types import FeatureKind
+
+KINDS = ("categorical", "multi", "numeric")
+RULES = 2  # raise it when the same table gives other frames: what was prepared before is then made anew
+UNITS = ("s", "ms", "us", "ns", "step", "order")
+
+
+class Table:
+    """Reads a table of interactions and, where there are any, tables of users and items.
+
+    What the settings leave open is judged by names and values, and printed once as it was taken.
+
+    Args:
+        interactions: path or glob, or several, below ``data_dir`` or the working folder.
+        users: the same, of a table with one row per user; None: there is none.
+        items: the same, of items.
+        columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``part`` and ``category`` among the
+            interactions; None leaves a role to the common names.
+        user_columns: column of ``user`` in ``users``.
+        item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
+        user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the others are inferred.
+        item_features: the same for ``items``.
+        ignore: columns of ``users`` and ``items`` that are no features; ``*`` stands for any characters.
+        list_separator: text that holds it is a list of values; None: no text is.
+        time_unit: ``s``, ``ms``, ``us``, ``ns`` since 1970, ``step`` of one clock, ``order`` of each user alone; None: by size.
+        time_format: of dates, in the letters of ``strptime``; None tries the usual ones. Without a zone they are UTC.
+        behaviours: which to keep; several are kept apart; None takes all alike.
+        drop_incomplete: drop rows without user, item or time instead of refusing them.
+        separator: between the fields of text files; None takes that of the header.
+        header: names of the columns of text files without a header line.
+        quote: around fields that hold separators; None: quotation marks are ordinary characters.
+        missing: words that stand for a missing value, as null, NaN, empty text and blanks do.
+    """
+
+    name = "table"
+
+    def __init__(
+        self,
+        interactions: str | list[str] | None,
+        users: str | list[str] | None,
+        items: str | list[str] | None,
+        columns: dict[str, str | None],
+        user_columns: dict[str, str | None],
+        item_columns: dict[str, str | None],
+        user_features: dict[str, str] | None,
+        item_features: dict[str, str] | None,
+        ignore: list[str],
+        list_separator: str | None,
+        time_unit: str | None,
+        time_format: str | None,
+        behaviours: list[str] | None,
+        drop_incomplete: bool,
+        separator: str | None,
+        header: list[str] | None,
+        quote: str | None,
+        missing: list[str],
+    ) -> None:
+        if not interactions:
+            raise UserError("data=table needs your file: set data.reader.interactions=clicks.csv, say")
+        if time_unit is not None:
+            check_choice("data.reader.time_unit", time_unit, UNITS)
+        for side, declared in (("user", user_features), ("item", item_features)):
+            for column, kind in (declared or {}).items():
+                check_choice(f"data.reader.{side}_features.{column}", kind, KINDS)
+        for name, mark in (("separator", separator), ("quote", quote)):
+            if mark is not None and len(mark.encode()) != 1:
+                raise UserError(f'data.reader.{name} must be one character (a tab is "\\t"), got {mark!r}')
+        if behaviours is not None and (not behaviours or len(set(behaviours)) < len(behaviours)):
+            raise UserError(f"data.reader.behaviours must name different behaviours, got {behaviours}; null takes all")
+        self.paths = {"interactions": interactions, "users": users, "items": items}
+        self.columns = {"interactions": columns, "users": user_columns, "items": item_columns}
+        self.features: dict[str, dict[str, Any]] = {"users": user_features or {}, "items": item_features or {}}  # of KINDS
+        self.ignore = ignore
+        self.list_separator = list_separator
+        wanted = None if behaviours is None else [str(name) for name in behaviours]
+        self.wishes = Wishes(time_unit, time_format, wanted, drop_incomplete)  # type: ignore[arg-type]
+        self.text_format = TextFormat(separator, header, quote, [str(word) for word in missing])
+
+    def options(self) -> dict[str, object]:
+        """All settings, and the version of the rules by which tables are read."""
+        return {**vars(self), "rules": RULES}
+
+    def sources(self, data_dir: Path) -> list[Path]:
+        """The files that are there."""
+        patterns = [pattern for paths in self.paths.values() for pattern in ([paths] if isinstance(paths, str) else paths or [])]
+        return [path for pattern in patterns for path in matches(pattern, data_dir)]
+
+    def fetch(self, data_dir: Path) -> None:
+        """Nothing to download: refuse what is missing."""
+        for name, paths in self.paths.items():
+            if paths:
+                find(f"data.reader.{name}", paths, data_dir)
+
+    def read(self, data_dir: Path) -> Frames:
+        """Read the tables.
+
+        Raises:
+            UserError: for files that cannot be read, columns that are missing and values that are of the wrong type, naming
+                file, line and cure.
+        """
+        with ExitStack() as stack:
+            sources = {
+                name: plain(self._open(name, paths, data_dir, stack), self.text_format.missing)
+                for name, paths in self.paths.items()
+                if paths
+            }
+            return self._frames(sources)
+
+    def _open(self, name: str, paths: str | list[str], data_dir: Path, stack: ExitStack) -> Source:
+        setting = f"data.reader.{name}"
+        text_format = self.text_format if name == "interactions" else self.text_format._replace(header=None)
+        return open_source(setting, find(setting, paths, data_dir), text_format, stack, json_as_text=name == "interactions")
+
+    def _frames(self, sources: dict[str, Source]) -> Frames:
+        source = sources["interactions"]
+        roles = self._click_roles(source)
+        sides = {name: self._side(sources[name], name) for name in ("users", "items") if name in sources}
+        whole = {
+            side: name not in sides or sides[name].frame[side].dtype.is_integer()
+            for side, name in (("user", "users"), ("item", "items"))
+        }
+        clicks = read_clicks(source, roles, self.wishes, whole)
+        shown = report(source, len(clicks.frame), roles, clicks.meaning, {sources[name]: side for name, side in sides.items()})
+        remarks = [shown, *clicks.remarks]
+        tables: dict[str, pl.DataFrame] = {}
+        for side, name in (("user", "users"), ("item", "items")):
+            dtype = clicks.frame[side].dtype
+            tables[name] = pl.DataFrame(schema={side: dtype})
+            if name in sides:
+                tables[name] = sides[name].frame.with_columns(pl.col(side).cast(dtype, strict=False))
+                remarks += coverage(clicks.frame[side], tables[name][side], side, source, sources[name])
+        kinds = {name: sides[name].kinds if name in sides else {} for name in tables}
+        if "category" not in tables["items"].columns:
+            tables["items"], more, remark = self._categories(source, roles, clicks.item, tables["items"])
+            kinds["items"] = kinds["items"] | more
+            remarks.append(remark)
+        frames = Frames(
+            clicks.frame,
+            tables["users"],
+            tables["items"],
+            kinds["users"],
+            kinds["items"],
+            clicks.time_unit,
+            clicks.behaviours,
+            clicks.dropped,
+            tuple(remarks),
+        )
+        check_interactions(frames, clicks.where)
+        return frames
+
+    def _click_roles(self, source: Source) -> dict[str, str]:
+        """The columns; a guessed one whose values make no sense in its role is none."""
+        stated = self.columns["interactions"]
+        roles = choose(source, stated, INTERACTIONS, ("user", "item"))
+        head = source.head()
+        for role in ("value", "part"):
+            if role in roles and stated[role] is None and not makes_sense(role, head[roles[role]]):
+                del roles[role]
+        return roles
+
+    def _side(self, source: Source, name: str) -> Side:
+        side, known = {"users": ("user", USERS), "items": ("item", ITEMS)}[name]
+        roles = choose(source, self.columns[name], known, (side,))
+        return read_side(source, side, roles, self.features[name], self.ignore, self.list_separator)
+
+    def _categories(
+        self, source: Source, roles: dict[str, str], item: Reading, items: pl.DataFrame
+    ) -> tuple[pl.DataFrame, dict[str, FeatureKind], str]:
+        """Categories of items from the interactions, where the table of items has none."""
+        if "category" not in roles:
+            nothing = "no table has a category of items, so the alignment loss has nothing to align: set loss.lambda3=0"
+            return items.with_columns(category=pl.lit(None, pl.String)), {}, nothing
+        found, num_unclear = item_categories(source, roles, item, items["item"].dtype)
+        joined = items.join(found, on="item", how="full", coalesce=True, maintain_order="left_right")
+        remark = f"the category of an item is its most frequent {roles['category']} among the interactions"
+        return joined, {"category": "categorical"}, remark + (f"; {num_unclear:,} items have several" if num_unclear else "")

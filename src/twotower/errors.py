@@ -1,0 +1,57 @@
+"""Errors that users can mend, checks of single settings, and steps whose failure is only a warning."""
+
+import math
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.text import Text
+
+from twotower.wording import PlainConsole, printable
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class UserError(ValueError):
+    """Something the user can mend: a setting, a file, a folder. Its message is one line: what, where and the cure."""
+
+
+def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
+    """Refuse what is not a finite number in ``[low, high]``.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or not low <= number <= high:
+        bounds = f" >= {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
+        raise UserError(f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is not one of ``choices``.
+
+    Raises:
+        UserError: naming the setting and the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+@contextmanager
+def extra(what: str) -> Iterator[None]:
+    """Turn any error inside into a warning on standard error; ``HYDRA_FULL_ERROR=1`` shows its traceback too.
+
+    Args:
+        what: is missing after an error, such as ``the plots of the diagnostics``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get(FULL_ERROR) == "1":
+            traceback.print_exc()
+        reason = printable(str(error)).strip()[:300]
+        line = f" {what} left out: {type(error).__name__}{f': {reason}' if reason else ''}"
+        console = PlainConsole(stderr=True, soft_wrap=True)
+        console.print(Text.assemble(("warning:", "bold yellow"), line))

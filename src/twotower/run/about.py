@@ -1,0 +1,54 @@
+"""What a run is, as its checkpoints will tell: choices, overrides and settings, new or taken up from a checkpoint."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.errors import UserError
+from twotower.run import settings
+from twotower.run.checkpoint import saved_config
+from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
+
+
+def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config as plain values, and what the run's checkpoints will say of it."""
+    hydra = HydraConfig.get()
+    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": told(hydra.overrides.task)}
+    plain, repeats = saved_config.resolved(config)
+    return plain, {**about, **kept(plain, repeats)}
+
+
+def told(overrides: Sequence[str]) -> list[str]:
+    """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
+    return [text for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
+
+
+def warn_of_strangers(about: dict[str, Any]) -> None:
+    """Say it at the start if no checkpoint of the run can be built from: it has a class that no option names, say."""
+    try:
+        saved_config.read_back(about["config"], is_plain=True)
+    except UserError as error:
+        print(f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr)
+
+
+def resumed_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same for a run that goes on from ``ckpt_path``.
+
+    Raises:
+        UserError: for a checkpoint that is none of ours, and a command line that contradicts it.
+    """
+    saved = load_checkpoint(config.ckpt_path)["twotower"]
+    today, new = new_run(config)
+    plain = restore_config(saved, today)
+    about = {"choices": saved["choices"], "fingerprint": saved["fingerprint"]}
+    about["overrides"] = saved["overrides"] + [text for text in new["overrides"] if text not in saved["overrides"]]
+    return plain, {**about, **kept(plain, saved["repeats"])}
+
+
+def kept(plain: dict[str, Any], repeats: list[str]) -> dict[str, Any]:
+    """What checkpoints carry of a config."""
+    return {"config": saved_config.kept(plain), "repeats": repeats, "settings": settings.flat(plain, repeats=repeats)}

@@ -1,0 +1,129 @@
+"""Builds the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+from twotower.distributed.sharding import built_for, shard_of
+from twotower.errors import UserError, check_number
+from twotower.metrics.base import RankMetric
+from twotower.run.checkpoint import saved_config
+from twotower.run.checkpoint.restoring import CheckedConnector, naming
+from twotower.run.checkpoint.saved_config import FIXED
+from twotower.run.checks.checks import check_roots, check_types
+from twotower.run.construct import construct
+from twotower.training.task import RetrievalTask
+
+Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
+
+
+def build(config: Config, about: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
+    """Data module and task of a config.
+
+    Args:
+        config: as ``train.yaml`` composes it.
+        about: what the task's checkpoints will carry; schema and fingerprint are added.
+        trainer: whose processes share the tables of ``model.sharding=row``; None: this process has them all.
+
+    Raises:
+        UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
+    """
+    check_command(config)
+    for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
+        check_types(root, _node(config, root))
+    data = build_part(config, "data")
+    data.negatives = build_part(config, "negatives")
+    data.setup()
+    expected = about.get("fingerprint", data.fingerprint)
+    if expected != data.fingerprint:
+        raise UserError(
+            f"the checkpoint was trained on other data (fingerprint {expected}, here {data.fingerprint}): set paths.data_dir to "
+            "the files that it was trained on"
+        )
+    about |= {"schema": data.schema.plain(), "fingerprint": data.fingerprint}
+    with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):
+        model = build_part(config, "model", schema=data.schema)
+    if trainer is not None and any(shard_of(parameter) for parameter in model.parameters()):
+        _check_sharding(trainer)
+    loss = build_part(config, "loss", schema=data.schema)
+    optimizer = build_part(config, "optimizer")
+    task = RetrievalTask(model, loss, optimizer, build_metrics(config, data), data.group_names, about)
+    if trainer is not None and trainer.precision == "64-true":
+        task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
+    return data, task
+
+
+def rebuild(config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
+    """Data module and task of a checkpoint, its weights in place.
+
+    Args:
+        config: the checkpoint's, see :func:`twotower.run.checkpoint.checkpoints.restore_config`.
+        checkpoint: see :func:`twotower.run.checkpoint.checkpoints.load_checkpoint`.
+        trainer: see :func:`build`.
+
+    Raises:
+        UserError: if the data on disk are not those of the checkpoint, or its weights not the model's.
+    """
+    with naming(checkpoint["path"]):
+        seed_everything(config["seed"])
+        data, task = build(config, checkpoint["twotower"], trainer)
+        task.load_state_dict(checkpoint["state_dict"])
+    return data, task
+
+
+def build_part(config: Config, path: str, **extra: Any) -> Any:
+    """Build the node at ``path`` with its settings checked."""
+    node = _node(config, path)
+    check_types(path, node)
+    part = construct(path, node, **extra)
+    if isinstance(part, pl.Trainer):
+        part._checkpoint_connector = CheckedConnector(part)
+    return part
+
+
+def _node(config: Config, path: str) -> Any:
+    """The node at ``path`` as plain values; what is plain already is never interpolated."""
+    if not isinstance(config, DictConfig):
+        return saved_config.select(config, path)
+    node = OmegaConf.select(config, path)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch.
+
+    Raises:
+        UserError: if it is no whole number that they take.
+    """
+    check_number("seed", seed, 0, 2**32 - 1)
+    pl.seed_everything(seed, verbose=False)
+
+
+def check_command(config: Config, *more: str) -> None:
+    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
+    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
+    check_roots(config, known)
+    if config.get("dry"):
+        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
+
+
+def _check_sharding(trainer: pl.Trainer) -> None:
+    strategy = trainer.strategy
+    if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise UserError("model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp")
+    if str(trainer.precision).startswith("16"):
+        raise UserError(
+            "trainer.precision=16-mixed would skip steps in one process alone: use bf16-mixed, or set model.sharding=none"
+        )
+    if trainer.gradient_clip_val is not None:
+        raise UserError(
+            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it out, or set model.sharding=none"
+        )
+
+
+def build_metrics(config: Config, data: Any) -> list[RankMetric]:
+    names = [name for name, node in config["metric"].items() if node]
+    return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]

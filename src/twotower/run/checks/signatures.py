@@ -1,0 +1,165 @@
+"""What a constructor of ours takes, read from its source: importing it would import torch, which takes seconds."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
+from pydantic_core import CoreSchema, core_schema
+
+from twotower.types import FeatureKind
+
+SOURCE = Path(__file__).parents[3]
+PLAIN: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "Any": Any, "FeatureKind": FeatureKind}
+CHECKS = ("check_number", "check_choice")
+
+
+class Words:
+    """Says in an error what a value should be, instead of listing each of its types."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate as without it."""
+        return core_schema.no_info_wrap_validator_function(self._validate, handler(source))
+
+    def _validate(self, value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise ValueError(self.words) from None
+
+
+def _has_target(node: dict[str, Any]) -> dict[str, Any]:
+    if "_target_" not in node:
+        raise ValueError
+    return node
+
+
+Part = Annotated[dict[str, Any], AfterValidator(_has_target), Words("a node with a _target_")]  # what Hydra builds an object from
+
+
+class Parameter(NamedTuple):
+    """One argument.
+
+    Attributes:
+        hint: type of its value in a config, where an object is a :data:`Part`.
+        required: has it no default?
+    """
+
+    hint: Any
+    required: bool = False
+
+
+class Check(NamedTuple):
+    """A call of ``check_number`` or ``check_choice`` that the constructor begins with.
+
+    Attributes:
+        function: its name.
+        parameter: which argument it checks.
+        setting: what the user calls that.
+        limits: its further arguments.
+    """
+
+    function: str
+    parameter: str
+    setting: str
+    limits: tuple[Any, ...]
+
+
+class Signature(NamedTuple):
+    """What a constructor takes.
+
+    Attributes:
+        parameters: by name.
+        checks: those that can be made without running the constructor.
+    """
+
+    parameters: dict[str, Parameter]
+    checks: tuple[Check, ...] = ()
+
+
+@cache
+def read_signature(target: str) -> Signature | None:
+    """Signature of a class or function of this package, None where there is none of that name.
+
+    Args:
+        target: dotted name, ``twotower.models.dat.DAT``.
+    """
+    module, _, name = target.rpartition(".")
+    path = SOURCE.joinpath(*module.split(".")).with_suffix(".py")
+    if not path.is_file():
+        return None
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _signature(node)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _constructor(module, tree, node)
+    return None
+
+
+def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef) -> Signature | None:
+    for node in cls.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return _signature(node)
+    for base in cls.bases:
+        inherited = read_signature(f"{_module_of(ast.unparse(base), module, tree)}.{ast.unparse(base)}")
+        if inherited is not None:
+            return inherited
+    return Signature({})
+
+
+def _module_of(name: str, module: str, tree: ast.Module) -> str:
+    """Where ``name`` comes from that ``module`` uses."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return node.module or ""
+    return module
+
+
+def _signature(function: ast.FunctionDef) -> Signature:
+    arguments = function.args
+    positional = arguments.args[1:] if function.name == "__init__" else arguments.args
+    first_default = len(positional) - len(arguments.defaults)
+    found = {a.arg: Parameter(_hint(a.annotation), i < first_default) for i, a in enumerate(positional)}
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        found[argument.arg] = Parameter(_hint(argument.annotation), default is None)
+    return Signature(found, tuple(_checks(function, found)))
+
+
+def _hint(node: ast.expr | None) -> Any:
+    """The type that an annotation stands for."""
+    if node is None:
+        return Any
+    if isinstance(node, ast.Constant) and node.value is None:
+        return None
+    if isinstance(node, ast.Name):
+        return PLAIN.get(node.id, Part)
+    if isinstance(node, ast.BinOp):
+        return Union[_hint(node.left), _hint(node.right)]  # noqa: UP007  # a Literal knows no |
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if node.value.id == "list":
+            return list[_hint(inner[0])]  # type: ignore[misc]
+        if node.value.id == "dict":
+            return dict[_hint(inner[0]), _hint(inner[1])]  # type: ignore[misc]
+        if node.value.id == "Literal":
+            return Literal[tuple(ast.literal_eval(value) for value in inner)]
+    return Part
+
+
+def _checks(function: ast.FunctionDef, parameters: dict[str, Parameter]) -> Iterator[Check]:
+    """Those whose arguments are constants, so that nothing has to be run."""
+    for node in ast.walk(function):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CHECKS):
+            continue
+        setting, value, *limits = node.args
+        if isinstance(value, ast.Name) and value.id in parameters:
+            try:
+                yield Check(node.func.id, value.id, ast.literal_eval(setting), tuple(map(ast.literal_eval, limits)))
+            except ValueError:  # a name: the constructor will check it
+                continue

@@ -1,0 +1,49 @@
+"""The project's own .env file: the documented variables, and nothing else."""
+
+import os
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from twotower.errors import UserError
+from twotower.wording import printable
+
+FILE = Path(__file__).parents[3] / ".env"
+KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make processes run anything
+    "TWOTOWER_DATA_DIR",
+    "TWOTOWER_CACHE_DIR",
+    "TWOTOWER_OUTPUT_DIR",
+    "WANDB_API_KEY",
+    "WANDB_PROJECT",
+    "WANDB_ENTITY",
+    "WANDB_MODE",
+)
+LARGEST = 1 << 16  # bytes
+
+
+def read_env_file() -> None:
+    """Set the documented variables that the project's ``.env`` has and the environment has not.
+
+    No other folder is looked into, values are taken as they stand, and other keys are ignored with
+    a line on standard error.
+
+    Raises:
+        UserError: if the file cannot be read as text.
+    """
+    if not FILE.exists():
+        return
+    if not FILE.is_file() or FILE.stat().st_size > LARGEST:
+        raise UserError(f"{FILE} is no small text file: write it as .env.example shows")
+    try:
+        found = dotenv_values(FILE, interpolate=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{FILE} cannot be read: {error}") from None
+    for key, value in found.items():
+        if key in KEYS and value is not None and "\0" not in value:
+            os.environ.setdefault(key, value)
+    ignored = [printable(key) for key in found if key not in KEYS]
+    if ignored and "LOCAL_RANK" not in os.environ:  # the first process says it for the others
+        names = ", ".join(ignored)
+        line = f"warning: {FILE}: {names} ignored, as .env may set only {', '.join(KEYS)}"
+        print(line, file=sys.stderr)

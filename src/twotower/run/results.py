@@ -1,0 +1,105 @@
+"""What a run leaves: its record as JSON, and a table for people."""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from twotower import files
+from twotower.wording import PlainConsole, printable
+
+PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
+COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write by rename: the file is whole or absent."""
+    files.write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def print_table(record: dict[str, Any], where: Path) -> None:
+    """Metrics by name: validation, test, test by category group, and the oracle where there is one; then the run's folder."""
+    (_, *names), rows = as_rows(record)
+    title = f"{record['model']} on {record['data']}, seed {record['seed']}"
+    table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record)))
+    table.add_column("metric", no_wrap=True)
+    for name in map(str, names):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
+    if "oracle" in names:
+        table.add_column("of oracle", justify="right", no_wrap=True)
+    for metric, *values in rows:
+        cells = [_cell(value) for value in values]
+        if "oracle" in names:
+            found = dict(zip(names, values, strict=True))
+            cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
+        table.add_row(metric, *cells)
+    console = PlainConsole()
+    console.print(table)
+    console.print(str(where), soft_wrap=True)  # in one piece, as it is copied into the next command
+
+
+def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+    """The same table as plain values: names of its columns, and a row per metric."""
+    values = {name: column for name, column in _columns(record).items() if column}
+    names = [name for name in COLUMNS if name in values]
+    metrics = values.get("test") or values["val"]
+    return ["metric", *names], [[metric, *(values[name].get(metric) for name in names)] for metric in metrics]
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory so far: on the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """``val``, ``test`` and ``oracle`` overall, and the groups of ``test`` (or of ``val`` where there is no test)."""
+    columns: dict[str, dict[str, float]] = {}
+    for part in ("val", "test", "oracle"):
+        columns[part] = {key: value for key, value in (record.get(part) or {}).items() if _is_metric(key)}
+    for key, value in (record.get("test") or record.get("val") or {}).items():
+        if "/" in key:
+            group, metric = key.split("/", 1)
+            columns.setdefault(group, {})[metric] = value
+    return columns
+
+
+def _is_metric(key: str) -> bool:
+    return "/" not in key and key not in ("zero_items", "hidden_targets")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _caption(record: dict[str, Any]) -> str:
+    facts = [printable(record.get("data_note") or "")]
+    if record.get("train_examples_per_second"):
+        facts.append(f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s")
+    zero = (record.get("test") or {}).get("zero_items", 0)
+    if zero > 0:
+        facts.append(f"{zero:.1%} of item vectors are zero and can never be found")
+    hidden = (record.get("test") or record.get("val") or {}).get("hidden_targets", 0)
+    if hidden > 0:
+        facts.append(f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model")
+    return ", ".join(fact for fact in facts if fact)

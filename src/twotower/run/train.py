@@ -1,0 +1,186 @@
+"""The train command: builds the parts of a run, trains, tests the best checkpoint, writes metrics.json."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from twotower.data.prepare import store
+from twotower.errors import UserError, extra
+from twotower.models.oracle import Oracle
+from twotower.run import ranks, results, settings
+from twotower.run.about import new_run, resumed_run, warn_of_strangers
+from twotower.run.build import Config, build, build_metrics, build_part, seed_everything
+from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.checkpoint.restoring import naming
+from twotower.run.checkpoint.resume import Resume
+from twotower.run.checks.checks import check_monitors
+from twotower.run.wandb_names import flatten, variant
+from twotower.training.callbacks import Throughput
+from twotower.training.checkpoint_io import WholeCheckpointIO
+from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
+from twotower.training.stopping import prepare_to_stop
+from twotower.training.task import RetrievalTask
+
+
+@closing_wandb()
+def train(config: DictConfig) -> dict[str, float]:
+    """Train, choose the best epoch by validation, test it once; then write ``metrics.json``, see :func:`_leave`.
+
+    Returns:
+        Test metrics by name.
+    """
+    started = time.perf_counter()
+    ckpt_path = config.ckpt_path
+    plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    _check_folder(run_dir, ckpt_path)
+    with naming(ckpt_path):
+        seed_everything(plain["seed"])
+    logger = _logger(plain, about)
+    with naming(ckpt_path):
+        trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        prepare_to_stop(trainer, run_dir)
+        data, task = build(plain, about, trainer)
+    _check_with_data(plain, data, task)
+    if trainer.is_global_zero:
+        warn_of_strangers(about)
+    best = run_dir / "checkpoints" / "best.ckpt"
+    if hasattr(task.model, "fit"):
+        task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
+        trainer.validate(task, data, verbose=False)
+        trainer.save_checkpoint(best)
+    else:
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+    epochs = trainer.fit_loop.epoch_progress.current.started
+    chosen = load_checkpoint(_chosen(trainer, best), rebuilds=False)
+    task.load_state_dict(chosen["state_dict"])
+    trainer.test(task, data, verbose=False)
+    test = task.results["test"]
+    oracle = _oracle_metrics(plain, data, trainer) if data.has_oracle else None
+    if trainer.is_global_zero:
+        record = {
+            "status": "completed",
+            "model": about["choices"]["model"],
+            "data": about["choices"]["data"],
+            "data_fingerprint": data.fingerprint,
+            "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
+            "data_note": data.note,
+            "seed": plain["seed"],
+            "overrides": about["overrides"],
+            "settings": settings.flat(plain, trainer.world_size, about["repeats"]),
+            "epochs": epochs,
+            "val": chosen["twotower"]["val"],
+            "test": test,
+            "oracle": oracle,
+            "diagnostics": task.results.get("diagnostics"),
+            "categories": ranks.named_categories(data),
+            "train_examples_per_second": _examples_per_second(trainer),
+            "wall_seconds": time.perf_counter() - started,
+            "peak_memory_bytes": results.peak_memory_bytes(),
+            "versions": results.versions(),
+        }
+        _leave(run_dir, record, task, data, trainer, logger)
+    return test
+
+
+def _leave(run_dir: Path, record: dict[str, Any], task: RetrievalTask, data: Any, trainer: pl.Trainer, logger: Any) -> None:
+    """Write ranks and ``metrics.json``, which says that all figures are known, and only then what a run can do without."""
+    with extra("the ranks of the test are"):  # src/evaluate.py adds them
+        ranks.write(run_dir, task, data)
+    results.write_json(run_dir / "metrics.json", record)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
+        with extra("the table of results is"):
+            results.print_table(record, run_dir)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "draw_plots"):
+            with extra("the plots of the diagnostics are"):
+                callback.draw_plots()
+    if isinstance(logger, RunWandbLogger):
+        chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
+        logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
+
+
+def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
+    """A resumed run needs what lies in its folder: the best epoch so far, and the log.
+
+    Raises:
+        UserError: if it is to go on in another one.
+    """
+    if ckpt_path is None:
+        return
+    own = Path(ckpt_path).absolute().parent.parent
+    if run_dir.resolve() != own.resolve():
+        raise UserError(
+            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {run_dir}: leave out hydra.run.dir (a copy of "
+            "that folder goes on by itself)"
+        )
+
+
+def _check_with_data(config: Config, data: Any, task: RetrievalTask) -> None:
+    """What only the data can tell, before hours of training: the groups that are measured, and the number of batches.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    check_monitors(config["callbacks"], [f"val/{name}" for name in task.metric_names()])
+    for part, loader in (("train", data.train_dataloader), ("val", data.val_dataloader), ("test", data.test_dataloader)):
+        share, num = config["trainer"].get(f"limit_{part}_batches"), len(loader())
+        if isinstance(share, float) and num * share < 1:
+            raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
+
+
+def _chosen(trainer: pl.Trainer, best: Path) -> Path:
+    """The checkpoint to test: the best by validation, the last where no validation was.
+
+    Raises:
+        UserError: if there is none.
+    """
+    kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
+    for path in (Path(kept), best, best.with_name("last.ckpt")):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last"
+    )
+
+
+def _logger(config: dict[str, Any], about: dict[str, Any]) -> Any:
+    logger = build_part(config, "logger") if config.get("logger") else False
+    if isinstance(logger, RunWandbLogger):
+        choices = about["choices"]
+        group = variant(choices, about["overrides"])
+        tags = [choices["model"], choices["data"]]
+        logger.begin(group, tags, flatten(choices, config), resumed=config["ckpt_path"] is not None)
+    return logger
+
+
+def _callbacks(config: Config) -> list[pl.Callback]:
+    names = [name for name, node in config["callbacks"].items() if node]
+    if config["trainer"].get("enable_progress_bar") is False and "progress" in names:
+        names.remove("progress")  # or Lightning refuses it
+    return [build_part(config, f"callbacks.{name}") for name in names]
+
+
+def _oracle_metrics(config: Config, data: Any, trainer: pl.Trainer) -> dict[str, float]:
+    """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``.
+
+    Nobody in them takes an item twice, so the best ranking has seen items last, whatever
+    ``data.mask_seen`` is: ranked by the planted odds alone, they would stand before the targets.
+    """
+    mask_seen, data.mask_seen = data.mask_seen, True
+    task = RetrievalTask(Oracle(), None, None, build_metrics(config, data), data.group_names, {}, test_name="oracle")
+    trainer.test(task, data, verbose=False)
+    data.mask_seen = mask_seen
+    return task.results["oracle"]
+
+
+def _examples_per_second(trainer: pl.Trainer) -> float | None:
+    rates = [callback.examples_per_second() for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
+    return rates[0] if rates and rates[0] is not None and math.isfinite(rates[0]) else None

@@ -1,0 +1,67 @@
+"""How W&B calls a run and its settings."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from twotower.run.settings import ADDRESS, WITHOUT_EFFECT, is_within, key_of
+
+UNNAMED = ("model", "data", "seed")  # said already, or of no variant
+SILENT = (*WITHOUT_EFFECT, "paths", "hydra", "debug")  # with all that is below them
+LONGEST = 112  # W&B takes 128 characters, and the seed follows
+UNLOGGED = ("paths", "logger", "ckpt_path")
+
+
+def variant(choices: dict[str, Any], overrides: list[str]) -> str:
+    """What a run computes, but for its seed: ``dat movielens_1m lambda3=0``.
+
+    Runs of two variants never share it: what is cut off, a long end or a file's folder, leaves a hash.
+
+    Args:
+        choices: option of each config group.
+        overrides: of the command line.
+    """
+    named = [override for override in overrides if _is_named(override)]
+    name = " ".join([choices["model"], choices["data"], *map(_short, named)])
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}@{_hash(name)}"
+
+
+def flatten(choices: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Options and settings under dotted names, as they stand on the command line; of folders the last part alone.
+
+    Args:
+        choices: option of each config group.
+        settings: plain nested containers.
+    """
+    found = {group: option for group, option in choices.items() if option is not None}
+    _flatten("", settings, found)
+    return {key: value for key, value in found.items() if re.split("[./]", key)[0] not in UNLOGGED}
+
+
+def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _flatten(f"{prefix}{key}.", value, found)
+        elif not key.startswith("_") and not ADDRESS.fullmatch(key):  # it may hold a token
+            found[f"{prefix}{key}"] = Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _is_named(override: str) -> bool:
+    """Does it tell what is computed, and is it not in the name already?"""
+    key = key_of(override)
+    return override.lstrip("+").split("=")[0] not in UNNAMED and not is_within(key, SILENT)
+
+
+def _short(override: str) -> str:
+    """``loss.lambda3=0`` as ``lambda3=0``, a file by its name."""
+    key, given, value = override.lstrip("+").partition("=")
+    if not given:
+        return f"~{key.split('.')[-1]}"
+    name = Path(value).name
+    cut = "" if name == value else f"@{_hash(value)[:4]}"
+    return f"{key.split('.')[-1]}={name}{cut}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,236 @@
+"""What a sweep consists of: the name, folder and state of each run, told without training anything."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from twotower import locks
+from twotower.errors import UserError
+from twotower.files import read_json
+from twotower.run.records import fitting
+from twotower.run.settings import WITHOUT_EFFECT, is_within, key_of
+
+DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
+MARK = ".fingerprint"  # in a run's folder: which config it belongs to
+STARTED = ("metrics.json", "failed.json", "checkpoints/last.ckpt")
+NO_AXIS = {  # settings that cannot be varied
+    "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
+    "dry": "dry=true shows the whole sweep: give it one value",
+    "sweep": "one command runs one sweep: give sweep one value",
+}
+LONGEST_NAME = 120
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        overrides: what it was told, ``key=value``, in the sweep's order.
+        folder: where it leaves its results.
+        fingerprint: of its config.
+        model: name of the option.
+        data: name of the option.
+    """
+
+    overrides: list[str]
+    folder: Path
+    fingerprint: str
+    model: str
+    data: str
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed``, ``resume`` (begun), ``changed`` (the folder holds a run of another config) or ``new``."""
+        return status(self.folder, self.fingerprint)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Value by key."""
+        return dict(override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
+        idle = (override for override in self.overrides if is_within(key_of(override), WITHOUT_EFFECT))
+        return (self.fingerprint, *sorted(idle))
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Names the settings that decide a run's result: equal for equal settings, whatever wrote them."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key in WITHOUT_EFFECT:
+        *parents, leaf = key.split(".")
+        node = plain
+        for parent in parents:
+            node = node.get(parent) or {}
+        node.pop(leaf, None)
+    if str(plain.get("paths", {}).get("data_dir", DATA_DIR)).startswith(DATA_DIR):
+        plain.pop("paths", None)  # the machine's own; another folder that is asked for holds other data
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def status(folder: Path, expected: str) -> str:
+    """State of a run's folder, see :class:`Run`."""
+    started = [name for name in STARTED if (folder / name).exists()]
+    if not started:
+        return "new"
+    mark = folder / MARK
+    if not mark.exists() or mark.read_text() != expected:
+        return "changed"
+    if "metrics.json" in started:
+        return "done"
+    return "failed" if "failed.json" in started else "resume"
+
+
+def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()) -> str:
+    """A folder's name: ``seed-0+variant-dat`` of ``seed=0`` and ``variant=dat``, which a later override can hold unquoted.
+
+    Args:
+        overrides: of one run.
+        elsewhere: keys that the sweep's folder tells already.
+        varied: keys that the sweep varies: they are in the name, whatever they are.
+
+    Returns:
+        The same name for the same overrides in any order. What such a name cannot tell apart ends
+        in a hash, of all overrides; a long name tells what is varied alone.
+    """
+    left_out = {*elsewhere, "sweep", "dry", "ckpt_path"}
+    kept = []
+    for override in sorted(overrides):
+        key = key_of(override)
+        if key in varied or not (key in left_out or is_within(key, WITHOUT_EFFECT)):
+            kept.append(override)
+    exact = "\n".join(kept)
+    plain = not any("+" in override for override in kept)
+    name = _file_name(_joined(kept), exact, plain)
+    if len(name) <= LONGEST_NAME:
+        return name
+    telling = [override for override in kept if key_of(override) in varied]
+    return _file_name(_joined(telling or kept), exact, plain=False)
+
+
+def find_folder(sweep: Path, overrides: list[str], mark: str, elsewhere: list[str], varied: list[str]) -> Path:
+    """Where a run's results are or will be.
+
+    Args:
+        sweep: the sweep's folder.
+        overrides: of the run.
+        mark: its fingerprint.
+        elsewhere: see :func:`run_name`.
+        varied: see :func:`run_name`.
+    """
+    folder = sweep / run_name(overrides, elsewhere, varied)
+    untold = [text for text in overrides if "data" in varied or not is_within(key_of(text), ["data"])]
+    older = sweep / run_name(untold, elsewhere, varied)  # names once held nothing of a fixed data.*
+    if older != folder and not folder.exists() and status(older, mark) not in ("new", "changed"):
+        return older
+    return folder
+
+
+def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
+    """A sweep's name: ``ablation-movielens_1m``, or of the keys that it varies.
+
+    Args:
+        sweep: name of the option ``sweep=``.
+        swept: keys with several values, and these.
+        data: name of the option ``data=``, unless it is swept.
+    """
+    what = sweep or "+".join(sorted(key_of(key) for key in swept)) or "single"
+    if "data" in swept:
+        data = swept["data"].replace(",", "+")
+    name = f"{what}-{data}"
+    return _file_name(name, name, plain=True)
+
+
+def refuse_axes(varied: Iterable[str]) -> None:
+    """Refuse to vary what says how the whole sweep runs.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key in varied:
+        if key in NO_AXIS:
+            raise UserError(f"{key} cannot be varied: {NO_AXIS[key]}")
+
+
+def refuse_twins(runs: list[Run]) -> None:
+    """Two runs of one config would be one result counted twice, mostly under a wrong name.
+
+    Raises:
+        UserError: naming both.
+    """
+    seen: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        twin = seen.setdefault(run.identity, run)
+        if twin is not run:
+            one, other = (" ".join(o for o in r.overrides if o not in s.overrides) for r, s in ((twin, run), (run, twin)))
+            raise UserError(
+                f"{one or twin.folder.name} and {other or run.folder.name} are the same run: leave out one, or what unites them"
+            )
+
+
+def exclusive(folder: Path) -> AbstractContextManager[int]:
+    """Hold the lock of a run's folder, see :func:`twotower.locks.alone`."""
+    waits = f"{folder.name}: another process is at it; waiting for its end"
+    return locks.alone(folder.parent / ".locks" / folder.name, waits, lambda line: print(line, flush=True))
+
+
+def quoted(text: str | Path) -> str:
+    """A value that Hydra's grammar takes as it is."""
+    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a run of another config out of its sweep, so that no report mixes them: to ``<sweep>.earlier``."""
+    earlier = folder.parent.with_name(f"{folder.parent.name}.earlier") / f"{folder.name}@{time.strftime('%Y%m%d-%H%M%S')}"
+    earlier.parent.mkdir(exist_ok=True)
+    while earlier.exists():
+        earlier = earlier.with_name(f"{earlier.name}_")
+    return folder.rename(earlier)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON file of ours without fields that do not fit, empty if there is none or it is damaged."""
+    try:
+        return fitting(read_json(path))
+    except (OSError, ValueError):
+        return {}
+
+
+def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
+    """How long each run may take: as long as finished ones of the same overrides, else of the same model and data.
+
+    Returns:
+        Median seconds for each run, None where nothing like it has finished, and how many finished runs were looked at.
+    """
+    like: dict[Any, list[float]] = {}
+    records = [read_record(path) for path in output_dir.glob("**/metrics.json")]
+    records = [record for record in records if "wall_seconds" in record]
+    for record in records:
+        for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
+            like.setdefault(key, []).append(record["wall_seconds"])
+    found = [like.get(_kind(run.overrides)) or like.get((run.model, run.data)) for run in runs]
+    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(records)
+
+
+def _kind(overrides: Iterable[str]) -> frozenset[str]:
+    return frozenset(override for override in overrides if not is_within(key_of(override), (*WITHOUT_EFFECT, "seed")))
+
+
+def _joined(overrides: list[str]) -> str:
+    return "+".join(overrides).replace("=", "-")
+
+
+def _file_name(text: str, exact: str, plain: bool) -> str:
+    name = re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) or "default"
+    if plain and name == (text or "default") and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}@{hashlib.sha256(exact.encode()).hexdigest()[:10]}"

@@ -1,0 +1,93 @@
+"""Class names from before modules moved: checkpoints and records that have them keep working."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import twotower
+from twotower.report.schema import read_record
+from twotower.run.moved import MOVED, new_name, renamed
+
+# what a checkpoint carried of its config, written before the modules moved
+EARLIER = json.loads(Path(__file__).with_name("config_of_earlier_checkpoint.json").read_text())
+TRAIN = (
+    "model=two_tower",
+    "optimizer=lazy_adam",
+    "data.reader.num_users=40",
+    "data.reader.num_items=30",
+    "data.reader.interactions_per_user=8",
+    "data.k_core=0",
+    "data.batch_size=64",
+    "model.hidden_dims=[8]",
+    "model.dim=4",
+    "model.embedding_dim=4",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "callbacks.diagnostics.plots=false",
+    "logger=none",
+)
+
+
+def test_every_old_module_leads_to_one_that_exists():
+    for old, new in MOVED.items():
+        assert importlib.import_module(new).__name__ == new
+        assert old != new
+
+
+def test_only_class_names_are_renamed():
+    old, new = "twotower.data.table.Table", "twotower.data.readers.table.Table"
+    node = {"_target_": old, "interactions": old, "columns": [{"_target_": old}, old], "k": 1}
+    assert renamed(node) == {"_target_": new, "interactions": old, "columns": [{"_target_": new}, old], "k": 1}
+    assert renamed({"data.reader._target_": old, "data.reader.path": old}) == {
+        "data.reader._target_": new,
+        "data.reader.path": old,
+    }
+    assert new_name(new) == new and new_name("mylab.readers.Table") == "mylab.readers.Table"
+
+
+def test_modules_are_found_by_their_old_names():
+    assert twotower.callbacks is importlib.import_module("twotower.training.callbacks")
+    with pytest.raises(AttributeError, match="has no attribute 'benchmarks'"):
+        _ = twotower.benchmarks
+
+
+def test_a_record_with_old_names_is_of_the_same_variant(tmp_path):
+    record = {
+        "status": "completed",
+        "model": "two_tower",
+        "data": "synthetic",
+        "data_fingerprint": "x",
+        "seed": 0,
+        "overrides": [],
+        "settings": {"optimizer._target_": "twotower.optimizers.LazyAdam"},
+        "test": {"mrr": 0.1},
+    }
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(record))
+    assert read_record(path)["settings"] == {"optimizer._target_": "twotower.optimizers.row_sparse.LazyAdam"}
+
+
+def test_a_checkpoint_with_old_names_evaluates_resumes_and_exports(script):
+    def succeeds(*command):
+        run = script(*command)
+        assert run.returncode == 0, run.stderr
+
+    succeeds("train", *TRAIN, "trainer.max_epochs=1", "hydra.run.dir=run")
+    for name in ("best", "last"):
+        path = script.folder / "run" / "checkpoints" / f"{name}.ckpt"
+        checkpoint = torch.load(path, weights_only=True)
+        about = checkpoint["twotower"]
+        for root in ("data", "model", "loss", "optimizer"):  # the same settings under new names
+            assert about["config"][root] == renamed(EARLIER["config"])[root]
+        torch.save({**checkpoint, "twotower": {**about, **EARLIER}}, path)
+    before = script.metrics("run")["test"]
+    succeeds("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "output=again.json")
+    assert json.loads((script.folder / "again.json").read_text())["test"] == pytest.approx(before)
+    succeeds("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2", "logger=none")
+    assert script.metrics("run")["epochs"] == 2
+    pytest.importorskip("onnx")
+    succeeds("export", "ckpt_path=run/checkpoints/best.ckpt", "output=exported")
+    assert (script.folder / "exported" / "manifest.json").exists()
