@@ -214,3 +214,9 @@ def test_a_gradient_scaler_changes_nothing(optimizer):
     scaler.step(rows)
     scaler.update()
     assert torch.equal(weight, scaled[0]) and torch.equal(dense, scaled[1])
+
+
+@pytest.mark.parametrize("betas", [[], [0.9], [0.9, 0.99, 0.999]])
+def test_betas_are_two(betas):
+    with pytest.raises(UserError, match="optimizer.betas must be two numbers"):
+        LazyAdam([table(6, 3)], **{**SETTINGS, "betas": betas})

@@ -388,3 +388,8 @@ def test_two_variants_never_share_a_name():
     assert len(set(names)) == len(names) and all(len(name) <= 112 for name in names), names
     seeds = [variant(choices, [f"seed={seed}", "logger=wandb", "paths.output_dir=x"]) for seed in (0, 1)]
     assert seeds == ["dat table"] * 2
+
+
+def test_an_empty_folder_is_refused():
+    with pytest.raises(UserError, match=r"logger\.save_dir must be a folder"):
+        RunWandbLogger("", "project", None, None, None, [], True, 10, 10)

@@ -21,8 +21,8 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings, percent
 from twotower.data.card.sheet import _category, draw
 from twotower.data.card.spread import concentration, evenness, spread
-from twotower.data.prepare import prepare
 from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.prepare import prepare
 from twotower.data.splits import Temporal
 from twotower.errors import UserError
 

@@ -55,6 +55,8 @@ class RowSparse(AdamW):
             (tables if row_sparse else dense).append(parameter)
         of_tables = {"params": tables, "lr": lr if table_lr is None else table_lr}
         groups = [group for group in ({"params": dense}, of_tables) if group["params"]]
+        if len(betas) != 2:
+            raise UserError(f"optimizer.betas must be two numbers, got {betas}")
         super().__init__(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a gradient scaler must unscale before the step: rows know of no scale
 

@@ -53,6 +53,8 @@ class RunWandbLogger(WandbLogger):
         init_timeout: float,
         finish_timeout: float,
     ) -> None:
+        if not save_dir:
+            raise UserError("logger.save_dir must be a folder, got ''")
         check_number("logger.init_timeout", init_timeout, 1)
         check_number("logger.finish_timeout", finish_timeout, 1)
         super().__init__(name, save_dir, offline=offline, project=project, entity=entity or None, group=group, tags=tags)
