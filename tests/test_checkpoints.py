@@ -8,11 +8,13 @@ import zipfile
 import pytest
 import torch
 
+from tests.losses.test_alignment import make_alignment
 from tests.saved import Saved
 from twotower.errors import UserError
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checkpoint.restoring import CheckedConnector
+from twotower.training.task import RetrievalTask
 
 WRONG = (
     None,
@@ -98,6 +100,20 @@ def test_no_part_can_be_left_out_or_be_empty(saved, key, value):
     if (key, value) in (("callbacks", {}), ("lr_schedulers", []), ("epoch", 5)):
         return  # as good ones may be
     assert try_all(saved, changed(saved.good(), (key,), value)) > 0
+
+
+def test_running_covariances_have_the_width_that_the_weights_have():
+    def task():
+        loss = make_alignment(2, momentum=0.9)
+        return RetrievalTask(torch.nn.Linear(1, 1), loss, None, [], ["all"], {})
+
+    found = task()
+    state = found.state_dict() | {"loss.running.covariance": torch.ones(3, 4, 4)}
+    found.load_state_dict(state)
+    assert torch.equal(found.loss.running.covariance, torch.ones(3, 4, 4))
+    for wrong in (torch.ones(3, 4, 5), torch.ones(2, 4, 4)):
+        with pytest.raises(UserError, match="loss.running.covariance has the shape"):
+            task().load_state_dict(state | {"loss.running.covariance": wrong})
 
 
 def test_weights_of_another_shape_name_both(saved):

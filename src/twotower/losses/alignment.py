@@ -1,5 +1,6 @@
 """Category alignment (DAT, Eq. 3): the covariance of the item vectors shall be the same in every category."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -211,10 +212,21 @@ class RunningCovariance(nn.Module):
             )
         self.covariance = like.new_zeros(self.num_categories + 1, dim, dim)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        saved = state_dict.get(f"{prefix}covariance")
-        if saved is not None and saved.dim() == 3 and self.covariance.dim() == 1:
+    def allocate_for(self, state: Mapping[str, Tensor], prefix: str) -> None:
+        """Take the width of the vectors from weights that are about to be loaded.
+
+        Args:
+            state: weights by name.
+            prefix: of the names of this module.
+        """
+        saved = state.get(f"{prefix}covariance")
+        if self.covariance.dim() > 1 or saved is None or saved.dim() != 3 or not saved.is_floating_point():
+            return
+        if saved.shape == (self.num_categories + 1, saved.shape[-1], saved.shape[-1]):
             self._allocate(saved.shape[-1], self.updates.new_zeros((), dtype=saved.dtype))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        self.allocate_for(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -183,6 +183,9 @@ class RetrievalTask(pl.LightningModule):
             UserError: for weights that are missing, unknown, of another shape, or no finite numbers.
         """
         found = own_tables(self, state_dict)
+        for name, module in self.named_modules():
+            if hasattr(module, "allocate_for"):  # its shapes are known at the first batch, or here
+                module.allocate_for(found, f"{name}.")
         check_weights(found, self.state_dict())
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, value in found.items():
