@@ -1,6 +1,7 @@
 # make train   trains DAT on embedded data, no network; ARGS="model=two_tower data=movielens_1m" changes what it runs
 # make ablation   DAT's parts on MovieLens-100K, 3 seeds, two runs at a time, then the report; interrupted, it goes on
-# make test    the default tests; make check adds format, lint and types
+# make test    the default tests; make lint holds format, lint and types; make check is both
+# make lock    resolves constraints.txt again; ARGS=--upgrade takes the newest versions that pyproject.toml allows
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
@@ -9,7 +10,9 @@ STAMP := $(VENV)/.installed
 
 ABLATION := sweep=ablation experiment=movielens_100k hydra/launcher=joblib hydra.launcher.n_jobs=2 callbacks.progress=null trainer.enable_progress_bar=false
 
-.PHONY: train ablation test check format benchmark clean
+.PHONY: install train ablation test lint check format benchmark lock clean
+
+install: $(STAMP)
 
 train: $(STAMP)
 	$(BIN)/python src/train.py $(ARGS)
@@ -21,11 +24,12 @@ ablation: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+
+check: lint test
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -33,6 +37,18 @@ format: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python src/benchmark.py $(ARGS)
+
+# One file for every platform and Python, with markers where they differ. The comments at its top stay, but for the last.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet uv
+	cp constraints.txt $(VENV)/lock/pins.txt
+	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+		--extra dev --extra sweep --extra export --extra tensorboard --output-file $(VENV)/lock/pins.txt $(ARGS) pyproject.toml
+	{ grep '^#' constraints.txt | grep -v '^# Resolved'; \
+		echo "# Resolved by $$($(VENV)/lock/bin/uv --version) on $$($(VENV)/lock/bin/python -V), $$(uname -sm), $$(date -I)."; \
+		cat $(VENV)/lock/pins.txt; } > $(VENV)/lock/constraints.txt
+	mv $(VENV)/lock/constraints.txt constraints.txt
 
 # Installed once, again when the requirements change. pip's own settings (index, proxy, cache) apply.
 $(STAMP): pyproject.toml constraints.txt
