@@ -11,7 +11,7 @@ from twotower.run import train as run
 from twotower.run.about import kept
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
-from twotower.run.checkpoint.restoring import fitting
+from twotower.run.checkpoint.restoring import fitting, naming
 
 SMALL = (
     "model=two_tower",
@@ -77,7 +77,7 @@ class Saved:
         composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
         today, repeats = saved_config.resolved(composed)
         plain = {**today, **{root: about["config"][root] for root in saved_config.FIXED}}
-        plain["data"] = today["data"]
+        plain["data"] |= {name: today["data"][name] for name in saved_config.PLACES}
         plain["trainer"] |= trainer
         return self._fit(plain, repeats, str(path))
 
@@ -85,6 +85,8 @@ class Saved:
         about = {"choices": CHOICES, "overrides": list(SMALL), **kept(plain, repeats)}
         build.seed_everything(plain["seed"])
         trainer = build.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
-        data, task = build.build(plain, about, trainer)
+        with naming(ckpt_path):
+            weights = None if ckpt_path is None else load_checkpoint(ckpt_path)["state_dict"]
+            data, task = build.build(plain, about, trainer, weights)
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer

@@ -8,12 +8,16 @@ import zipfile
 import pytest
 import torch
 
+from tests.conftest import CONF
 from tests.losses.test_alignment import make_alignment
-from tests.saved import Saved
+from tests.saved import SMALL, Saved
+from tests.test_configs import compose_train
 from twotower.errors import UserError
+from twotower.run import build
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checkpoint.restoring import CheckedConnector
+from twotower.run.checkpoint.saved_config import resolved
 from twotower.training.task import RetrievalTask
 
 WRONG = (
@@ -130,6 +134,21 @@ def test_weights_of_another_shape_name_both(saved):
     bad[1, 1] = float("nan")
     with pytest.raises(UserError, match="holds numbers that are not finite"):
         saved.rebuild(saved.write(changed(good, ("state_dict", name), bad)))
+
+
+MODELS = [path.stem for path in (CONF / "model").glob("*.yaml")]
+HISTORIES = [path.stem for path in (CONF / "model" / "history").glob("*.yaml")]
+KINDS = [(f"model={name}",) for name in MODELS] + [("model=dat", f"model/history={name}") for name in HISTORIES]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ("model=dat", "model.sharding=row")], ids=" ".join)
+def test_every_model_is_compared_with_weights_without_memory_for_it(saved, kind):
+    config, _ = resolved(compose_train(*SMALL, *kind, *saved.paths("paths.{}={}")))
+    data, task = build.build(config, {})
+    build._check_model(config, data, task.state_dict())
+    if weights := {name: value[..., :-1] for name, value in task.state_dict().items() if name.startswith("model.")}:
+        with pytest.raises(UserError, match="has the shape"):
+            build._check_model(config, data, weights)
 
 
 def test_optimizer_states_must_fit_the_model_and_the_optimizer(saved):

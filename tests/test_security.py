@@ -9,9 +9,11 @@ from tests.conftest import ROOT
 from tests.saved import Saved
 from tests.test_checkpoints import changed
 from twotower.errors import UserError
-from twotower.run import environment, settings
+from twotower.run import environment
 from twotower.run.about import told
+from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.checks import foreign
 from twotower.run.construct import construct
 from twotower.run.wandb_names import flatten
 
@@ -130,7 +132,6 @@ def test_what_has_no_business_in_its_place_is_refused(saved, guarded, key, old):
 def test_what_the_command_decides_is_not_taken_from_a_checkpoint(saved, guarded, key):
     good = load_checkpoint(saved.path)["twotower"]["config"]
     found = load_checkpoint(crafted(saved, key, LEFT_OUT[key]))
-    found["twotower"]["config"]["trainer"].setdefault("strategy", "auto")
     assert found["twotower"]["config"] == good
     config = saved.config(found)
     assert config["data"]["data_dir"] == str(saved.folder / "data_dir") and "url" not in config["data"]["reader"]
@@ -280,15 +281,39 @@ def test_the_documented_keys_are_those_of_the_example():
         assert "load_dotenv" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("devices", [5000, "5000", ",".join(map(str, range(5000))), list(range(5000))])
-def test_a_checkpoint_starts_no_crowd_of_processes(devices):
-    with pytest.raises(UserError, match="trainer.devices=5000, more than this machine has"):
-        settings.check_devices(devices)
+LAUNCH = {"devices": 5000, "num_nodes": 10**9, "strategy": "ddp"}
 
 
-@pytest.mark.parametrize("devices", [None, -1, 2, "auto", "2", "0,1", [0, 1]])
-def test_processes_that_a_machine_may_have_are_taken_up(devices):
-    settings.check_devices(devices)
+@pytest.mark.parametrize("key", LAUNCH)
+def test_a_checkpoint_starts_no_processes(saved, key):
+    config = load_checkpoint(crafted(saved, f"trainer.{key}", LAUNCH[key]))["twotower"]["config"]
+    today = {"trainer": {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 3}}
+    saved_config.take_up(today, config, set())
+    assert today["trainer"][key] != LAUNCH[key] and today["trainer"]["max_epochs"] == 1
+
+
+HUGE = {
+    "data.reader.num_users": "would make up",
+    "data.history_length": "data.history_length must be a finite number between 0 and 10000",
+    "model.embedding_dim": "has the shape",
+    "model.dim": "has the shape",
+    "model.hidden_dims": "has the shape",
+}
+
+
+@pytest.mark.parametrize("key", HUGE)
+def test_a_checkpoint_takes_no_memory_for_numbers_that_are_not_its_own(saved, guarded, key):
+    path = crafted(saved, key, [10**9] if key.endswith("dims") else 10**9)
+    for use in (saved.rebuild, saved.resume):
+        with pytest.raises(UserError, match=HUGE[key]) as error:
+            use(path)
+        assert str(path) in str(error.value)
+
+
+def test_settings_that_a_checkpoint_carries_are_settings():
+    assert set(saved_config.TRAINER) <= set(foreign.TRAINER)
+    assert set(saved_config.CALLBACKS["best"]) <= set(foreign.MODEL_CHECKPOINT)
+    assert set(saved_config.CALLBACKS["early_stopping"]) <= set(foreign.EARLY_STOPPING)
 
 
 def test_records_repeat_no_address():

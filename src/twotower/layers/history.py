@@ -85,7 +85,7 @@ class Transformer(nn.Module):
 
     def __init__(self, dim: int, length: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        check_number("model.history.num_layers", num_layers, 1)
+        check_number("model.history.num_layers", num_layers, 1, 100)
         check_number("model.history.num_heads", num_heads, 1)
         check_number("model.history.dropout", dropout, 0, 0.99)
         if dim % num_heads:

@@ -60,8 +60,8 @@ class MIND(nn.Module):
     ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
-        check_number("model.num_interests", num_interests, 1)
-        check_number("model.num_iterations", num_iterations, 1)
+        check_number("model.num_interests", num_interests, 1, 1000)
+        check_number("model.num_iterations", num_iterations, 1, 1000)
         check_number("model.attention_power", attention_power, 0)
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         if length < 1 or "history" in user_features:

@@ -67,7 +67,7 @@ class MVKE(nn.Module):
     ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
-        check_number("model.num_kernels", num_kernels, 1)
+        check_number("model.num_kernels", num_kernels, 1, 1000)
         check_cold_ids(cold_ids, id_dropout)
         _check_objectives(objectives, num_kernels, retrieve)
         self.retrieve = retrieve

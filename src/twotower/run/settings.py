@@ -1,12 +1,9 @@
 """Which settings make a run what it is: two runs that agree in all of them differ by their seed alone."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-from twotower.errors import UserError
 
 ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
 MACHINE = (  # how and where it ran, and what it showed
@@ -42,7 +39,7 @@ WITHOUT_EFFECT = (  # on a result: a run that differs in these alone need not be
 PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings that say where, whatever they belong to
 
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
-FEW_DEVICES = 16  # so many processes harm no machine
+LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # a command that resumes has to repeat them
 
 Value = str | int | float | bool | None
 
@@ -83,22 +80,6 @@ def processes(trainer: dict[str, Any]) -> int | None:
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices
     return devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else None
-
-
-def check_devices(devices: Any) -> None:
-    """Each would be a process: a stranger's number could stop the machine.
-
-    Args:
-        devices: a checkpoint's ``trainer.devices``.
-
-    Raises:
-        UserError: for more than the machine may be thought to have.
-    """
-    if isinstance(devices, str):
-        devices = int(devices) if devices.isdecimal() else devices.split(",")
-    num = len(devices) if isinstance(devices, list) else devices or 1
-    if num > max(FEW_DEVICES, os.cpu_count() or 1):
-        raise UserError(f"the checkpoint's run had trainer.devices={num}, more than this machine has: set trainer.devices")
 
 
 def _flatten(key: str, value: Any, found: dict[str, Value]) -> None:

@@ -46,8 +46,11 @@ def train(config: DictConfig) -> dict[str, float]:
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        prepare_to_stop(trainer, run_dir)
-        data, task = build(plain, about, trainer)
+        again = [text for text in HydraConfig.get().overrides.task if settings.key_of(text) in settings.LAUNCH]
+        prepare_to_stop(trainer, run_dir, again)
+        weights = None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
+        data, task = build(plain, about, trainer, weights)
+        del weights  # of a file that will be replaced
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
         warn_of_strangers(about)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ class Stopping(Checkpoint):
             self.agreed = int(flag) or None
 
 
-def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None) -> None:
+def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None, again: Sequence[str] = ()) -> None:
     """Make signals end what ``trainer`` does, with the processes that it starts.
 
     Args:
         trainer: before its first use.
         run_dir: of a training, None for what cannot be gone on with.
+        again: overrides that a command has to repeat to go on.
     """
     # Lightning's handler would talk to the other processes at any moment; the one for SLURM's requeueing stays
     trainer._signal_connector._sigterm_notifier_fn = lambda *args: None  # type: ignore[method-assign]
@@ -93,16 +95,19 @@ def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None) -> None:
     if launcher is not None:
         signals.on_stop(action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", [])))
     if run_dir is not None:
-        signals.on_stop(hint=lambda: _how_to_go_on(run_dir / "checkpoints" / "last.ckpt"))
+        signals.on_stop(hint=lambda: _how_to_go_on(run_dir / "checkpoints" / "last.ckpt", again))
 
 
-def _how_to_go_on(last: Path) -> str:
+def _how_to_go_on(last: Path, again: Sequence[str] = ()) -> str:
     if not last.exists():
         return "nothing was saved yet"
     shown = str(last.relative_to(Path.cwd()) if last.is_relative_to(Path.cwd()) else last)
-    if re.fullmatch(r"[\w./+-]+", shown, re.ASCII):
-        return f"go on with: python src/train.py ckpt_path={shown}"
-    escaped = shown.replace("\\", "\\\\").replace("'", "\\'")
+    return " ".join(["go on with: python src/train.py", _argument(shown), *map(shlex.quote, again)])
+
+
+def _argument(path: str) -> str:
+    if re.fullmatch(r"[\w./+-]+", path, re.ASCII):
+        return f"ckpt_path={path}"
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
     argument = f"ckpt_path='{escaped}'"  # quoted for Hydra, which would read signs of its own
-    quoted = shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
-    return f"go on with: python src/train.py {quoted}"
+    return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'

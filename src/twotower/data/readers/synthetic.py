@@ -57,6 +57,11 @@ class Synthetic(WithoutFiles):
         self.interactions_per_user = interactions_per_user
         self.seed = seed
 
+    @property
+    def num_values(self) -> int:
+        """About how many numbers the world has."""
+        return self.num_users * (self.interactions_per_user + self.num_clusters) + self.num_items * self.num_clusters
+
     def read(self, data_dir: Path) -> Frames:
         """Generate the world."""
         rng = np.random.default_rng(self.seed)

@@ -202,17 +202,29 @@ def restore_config(about: Plain, config: Plain) -> Plain:
             put(found, key, value)
         elif root in FIXED and select(saved, key) != value:
             raise UserError(f"{override.input_line}: the checkpoint has {select(saved, key)}; start a new run for another")
-    if "trainer" in config and not told & {"trainer", "trainer.devices"}:
-        settings.check_devices(saved["trainer"].get("devices"))
     saved_config.take_up(found, saved, told)
+    _check_callbacks(about["settings"], found, told)
     new_batch = _whole_batch(found)
     if "data" in config and None not in (whole_batch, new_batch) and whole_batch != new_batch:
         num, size = settings.processes(found["trainer"]), found["data"]["batch_size"]
         raise UserError(
             f"the checkpoint's steps take {whole_batch} positives, {num} processes of data.batch_size={size} would take "
-            f"{new_batch}: set data.batch_size={whole_batch}/{num}, or as many processes as before"
+            f"{new_batch}: set data.batch_size={whole_batch}/{num}, or as many processes as before (trainer.devices, "
+            "trainer.num_nodes)"
         )
     return found
+
+
+def _check_callbacks(before: Plain, config: Plain, told: set[str]) -> None:
+    """Refuse to go on with another setting of a callback, such as a name of files, which a checkpoint does not bring."""
+    now = settings.flat({"callbacks": config.get("callbacks") or {}})
+    for key, value in before.items():
+        is_told = settings.is_within(key, told) or key.endswith("_target_")
+        if key.startswith("callbacks.") and key in now and now[key] != value and not is_told:
+            raise UserError(
+                f"the checkpoint's run had {key}={value}, which a checkpoint does not bring: repeat it, "
+                f"or give {key}={now[key]} for the change"
+            )
 
 
 def own_config(about: Plain, paths: Plain) -> Plain:

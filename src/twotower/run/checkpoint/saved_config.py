@@ -2,7 +2,8 @@
 
 A checkpoint decides what was trained: data, negatives, model, loss, optimizer, metrics and seed, as
 plain values. Of trainer and callbacks it carries numbers and words from the lists below. Paths,
-addresses of downloads, loggers and whatever else is built come from the command that reads it.
+addresses of downloads, loggers, whatever else is built, and how many processes are started come
+from the command that reads it.
 """
 
 import copy
@@ -16,45 +17,33 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.errors import UserError
 from twotower.run.checkpoint.roles import check_roles
 from twotower.run.checks.checks import CONF
-from twotower.run.settings import ADDRESS
+from twotower.run.settings import ADDRESS, is_within
 
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
 TRAINER = (
-    "accelerator",
-    "accumulate_grad_batches",
-    "barebones",
-    "benchmark",
-    "check_val_every_n_epoch",
-    "detect_anomaly",
-    "deterministic",
-    "devices",
-    "enable_model_summary",
-    "enable_progress_bar",
-    "fast_dev_run",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "inference_mode",
-    "limit_test_batches",
-    "limit_train_batches",
-    "limit_val_batches",
-    "log_every_n_steps",
-    "max_epochs",
-    "max_steps",
-    "max_time",
-    "min_epochs",
-    "min_steps",
-    "num_nodes",
-    "num_sanity_val_steps",
-    "overfit_batches",
-    "precision",
-    "reload_dataloaders_every_n_epochs",
-    "strategy",
-    "sync_batchnorm",
-    "use_distributed_sampler",
-    "val_check_interval",
-)
+    "accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch",
+    "detect_anomaly", "deterministic", "devices", "enable_model_summary", "enable_progress_bar",
+    "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val", "inference_mode",
+    "limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps",
+    "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps", "num_nodes",
+    "num_sanity_val_steps", "precision", "reload_dataloaders_every_n_epochs", "sync_batchnorm",
+    "use_distributed_sampler", "val_check_interval",
+)  # fmt: skip
 CALLBACKS = {
-    "best": ("monitor", "mode", "save_top_k", "every_n_epochs", "every_n_train_steps", "save_on_train_epoch_end"),
+    "best": (
+        "monitor",
+        "mode",
+        "save_top_k",
+        "every_n_epochs",
+        "every_n_train_steps",
+        "save_on_train_epoch_end",
+        "auto_insert_metric_name",
+        "enable_version_counter",
+        "save_last",
+        "save_on_exception",
+        "save_weights_only",
+        "verbose",
+    ),
     "last": ("every_n_steps",),
     "early_stopping": (
         "monitor",
@@ -66,6 +55,8 @@ CALLBACKS = {
         "check_on_train_epoch_end",
         "stopping_threshold",
         "divergence_threshold",
+        "log_rank_zero_only",
+        "verbose",
     ),
     "progress": ("refresh_rate",),
     "speed": ("compile", "cuda_graphs", "float32_matmul"),
@@ -79,6 +70,7 @@ CALLBACKS = {
         "plots",
     ),
 }
+PROCESSES = ("devices", "num_nodes")  # recorded for the size of a whole batch, and not taken up
 PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
 WORD = re.compile(r"[\w@/.:+ -]{0,200}")
 REFERENCE = re.compile(r"\$\{(\.*)(\w+(?:\.\w+)*)\}")
@@ -193,14 +185,14 @@ def take_up(config: Plain, saved: Plain, told: set[str]) -> None:
     """
     if "trainer" in config:
         for key, value in saved["trainer"].items():
-            if not _is_told(f"trainer.{key}", told):
+            if key not in PROCESSES and not is_within(f"trainer.{key}", told):
                 config["trainer"][key] = value
     if "callbacks" not in config:
         return
     if config["callbacks"] is None or "callbacks" in told:
         return
     for name, node in saved["callbacks"].items():
-        if _is_told(f"callbacks.{name}", told):
+        if is_within(f"callbacks.{name}", told):
             continue
         if node is None:
             config["callbacks"][name] = None
@@ -210,12 +202,8 @@ def take_up(config: Plain, saved: Plain, told: set[str]) -> None:
                 f"the settings that made it, or leave it out with +callbacks.{name}=null"
             )
         else:
-            own = {key: node[key] for key in node if not _is_told(f"callbacks.{name}.{key}", told)}
+            own = {key: node[key] for key in node if not is_within(f"callbacks.{name}.{key}", told)}
             config["callbacks"][name] |= own
-
-
-def _is_told(key: str, told: set[str]) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in told)
 
 
 def _listed(node: Plain, keys: tuple[str, ...]) -> Plain:

@@ -54,7 +54,7 @@ Precision = Literal[
 ]  # fmt: skip
 
 TRAINER: dict[str, Any] = {
-    "accelerator": Text,
+    "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
     "strategy": Text | Part,
     "devices": Devices,
     "num_nodes": Count,
