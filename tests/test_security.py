@@ -4,13 +4,16 @@ import os
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from tests.saved import Saved
 from tests.test_checkpoints import changed
 from twotower.errors import UserError
 from twotower.run import environment
-from twotower.run.about import told
+from twotower.run.about import told, write_record
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checks import foreign
@@ -320,6 +323,17 @@ def test_records_repeat_no_address():
     address = "data.reader.url=https://me:hunter2@example.org/a.zip"
     given = ["model=dat", address, f"+{address}", "data.reader.mirror=x?token=hunter2", "seed=1"]
     assert told(given) == ["model=dat", "seed=1"]
+
+
+def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):
+    address = "+data.reader.url=https://me:hunter2@example.org/a.zip"
+    given = ["logger=wandb", address, "+logger.api_key=hunter2"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", given, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.masked_copy(config, ["hydra"]))
+    write_record(tmp_path, OmegaConf.masked_copy(config, ["data", "logger"]), is_resumed=False)
+    texts = [(tmp_path / ".hydra" / f"{name}.yaml").read_text() for name in ("config", "hydra", "overrides")]
+    assert all("hunter2" not in text and "example.org/a.zip" in text for text in texts)
 
 
 def test_no_address_is_sent_to_a_logger():

@@ -56,6 +56,20 @@ def test_train_then_evaluate(script):
     assert json.loads((script.folder / "val.json").read_text())["val"] == record["val"]
 
 
+def test_a_refused_resume_leaves_no_record(script):
+    run = script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    record = script.folder / "run" / ".hydra"
+    assert {path.name for path in record.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    last = "ckpt_path=run/checkpoints/last.ckpt"
+    again = script("train", last, "model.dim=9")
+    assert again.returncode == 1 and len(list(record.iterdir())) == 3, again.stderr
+    again = script("train", last, "trainer.max_epochs=2")
+    assert again.returncode == 0, again.stderr
+    (resumed,) = record.glob("resumed-*")
+    assert "trainer.max_epochs=2" in (resumed / "overrides.yaml").read_text()
+
+
 def test_alignment_is_logged_where_it_is_weighted(script):
     """In two steps, too, which end before the first validation."""
     run = script("train", *SMALL, "loss.lambda3=1", "trainer.max_steps=2", "hydra.run.dir=run")

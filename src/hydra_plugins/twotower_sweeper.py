@@ -89,13 +89,15 @@ class ResumableSweeper(BasicSweeper):
 
     def _run(self, runs: list[Any]) -> None:
         from twotower import signals
+        from twotower.files import write_text
         from twotower.sweep.plan import exclusive, quoted, set_aside
         from twotower.sweep.tables import print_start
+        from twotower.wording import masked
 
         assert self.config is not None and self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_text(folder / "multirun.yaml", masked(OmegaConf.to_yaml(self.config)))
         print_start(runs)
         for run in runs:
             if run.status == "done":

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from twotower import processes
-from twotower.wording import printable
+from twotower.wording import masked, printable
 
 PAUSE_S = 0.1  # between two attempts
 REMIND_S = 60.0  # between two messages
@@ -38,17 +38,10 @@ def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
     Raises:
         OSError: if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = open_lock(path)
-    try:
+    with _opened(path) as lock:
         _wait(lock, path, waits, say)
-        _sign(lock)
-        try:
+        with _signed(lock):
             yield lock
-        finally:
-            _write(lock, "")
-    finally:
-        os.close(lock)
 
 
 def open_lock(path: Path) -> int:
@@ -75,19 +68,12 @@ def if_free(path: Path) -> Iterator[bool]:
     Raises:
         OSError: if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = open_lock(path)
-    try:
+    with _opened(path) as lock:
         if not _try(lock):
             yield False
             return
-        _sign(lock)
-        try:
+        with _signed(lock):
             yield True
-        finally:
-            _write(lock, "")
-    finally:
-        os.close(lock)
 
 
 def holder(path: Path) -> str:
@@ -133,14 +119,30 @@ def _try(lock: int) -> bool:
     return True
 
 
-def _sign(lock: int) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = open_lock(path)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _signed(lock: int) -> Iterator[None]:
+    """Inside, the file says by which process it is held."""
     record = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": " ".join([Path(sys.executable).name, *sys.argv])[:LONGEST_COMMAND],
+        "command": masked(" ".join([Path(sys.executable).name, *sys.argv]))[:LONGEST_COMMAND],
     }
     _write(lock, json.dumps(record))
+    try:
+        yield
+    finally:
+        _write(lock, "")
 
 
 def _write(lock: int, text: str) -> None:

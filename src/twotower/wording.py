@@ -1,5 +1,6 @@
-"""Text from data and files, made safe to print and to draw."""
+"""Text from data, files and settings, made safe to print, to draw and to keep."""
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable
@@ -16,6 +17,24 @@ UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidirect
 JOINERS = "\u200c\u200d"  # needed to write Persian, Indic scripts and some emoji
 PLAIN: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}
 MAX_NAME = 34  # characters beside a plot
+
+LOGIN = re.compile(r"://[^\s'\"]*@")
+QUERY = re.compile(r"(://[^\s'\",?]*\?)[^\s'\",]+")  # a signed address has its token there
+SECRET = re.compile(
+    r"""([\w.]*(?:api_?key|token|passw(?:or)?d|secret|signature|credential)s?\s*[=:][ ]*)"""
+    r"""(?!\$\{|null\b|\s|\*\*\*)("[^"\n]*"|'[^'\n]*'|[^\s,&}]+)""",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Hide passwords and tokens in texts that are kept: overrides, YAML files, command lines.
+
+    Of an address, the login and the query go; of a setting that is named as a secret, its value.
+    Interpolations stay, as they hold a name and no secret.
+    """
+    text = QUERY.sub(r"\1***", LOGIN.sub("://***@", text))
+    return SECRET.sub(r"\1***", text)
 
 
 def printable(text: str) -> str:

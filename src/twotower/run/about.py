@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.errors import UserError
+from twotower.files import write_text
 from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
+from twotower.wording import masked
 
 
 def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -24,7 +28,25 @@ def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def told(overrides: Sequence[str]) -> list[str]:
     """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
-    return [text for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
+    return [masked(text) for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
+
+
+def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
+    """Write what Hydra would of a run's settings, but no secret: config, overrides, and Hydra's own.
+
+    Args:
+        folder: of the run.
+        config: as it was composed.
+        is_resumed: the record goes beside the first one.
+    """
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    target = folder / ".hydra"
+    if is_resumed:
+        target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, part in (("config", config), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
+        write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
 
 
 def warn_of_strangers(about: dict[str, Any]) -> None:

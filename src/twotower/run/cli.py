@@ -94,11 +94,6 @@ def run_dir(ckpt_path: object, default: str) -> str:
     return default if ckpt_path is None else str(checkpoint_file(ckpt_path).parent.parent)
 
 
-def record_dir(ckpt_path: str | None, now: str) -> str:
-    """Where Hydra records the composed config; a resumed run keeps its first record."""
-    return f".hydra/resumed-{now}" if ckpt_path else ".hydra"
-
-
 def mode(dry: bool) -> str | None:
     """A dry run is Hydra's multirun of one job: a single run would make its folder first.
 
@@ -111,7 +106,7 @@ def mode(dry: bool) -> str | None:
 
 
 # here and not in command(), as a launcher's processes import this module before they compose a job's config
-for resolver in (run_dir, record_dir, mode):
+for resolver in (run_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -9,12 +9,13 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 
 from twotower.data.prepare import store
 from twotower.errors import UserError, extra
 from twotower.models.oracle import Oracle
 from twotower.run import ranks, results, settings
-from twotower.run.about import new_run, resumed_run, warn_of_strangers
+from twotower.run.about import new_run, resumed_run, warn_of_strangers, write_record
 from twotower.run.build import Config, build, build_metrics, build_part, seed_everything
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checkpoint.restoring import naming
@@ -40,6 +41,8 @@ def train(config: DictConfig) -> dict[str, float]:
     plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     _check_folder(run_dir, ckpt_path)
+    if ckpt_path is None and rank_zero_only.rank == 0:
+        write_record(run_dir, config, is_resumed=False)
     with naming(ckpt_path):
         seed_everything(plain["seed"])
     logger = _logger(plain, about)
@@ -54,6 +57,8 @@ def train(config: DictConfig) -> dict[str, float]:
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
         warn_of_strangers(about)
+        if ckpt_path is not None:  # accepted now
+            write_record(run_dir, config, is_resumed=True)
     best = run_dir / "checkpoints" / "best.ckpt"
     if hasattr(task.model, "fit"):
         task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate

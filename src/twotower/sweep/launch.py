@@ -22,6 +22,7 @@ from twotower.run import train as run
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.cli import DEBUG, explain
 from twotower.sweep.plan import MARK, exclusive, fingerprint, quoted, read_record, status
+from twotower.wording import masked
 
 SCRIPT = Path(__file__).parents[2] / "train.py"
 
@@ -82,8 +83,8 @@ def _last_checkpoint(folder: Path) -> str | None:
 def _record_failure(folder: Path, error: Exception) -> None:
     if explain(error) is None and not isinstance(error, ChildProcessError):  # a bug of ours, or of a library
         traceback.print_exception(error)
-    overrides = list(HydraConfig.get().overrides.task)
-    record = {"error": _line(error), "overrides": overrides, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    overrides = [masked(text) for text in HydraConfig.get().overrides.task]
+    record = {"error": masked(_line(error)), "overrides": overrides, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     results.write_json(folder / "failed.json", record)
     print(f"{folder.name}: failed: {_line(error)}", file=sys.stderr, flush=True)
 

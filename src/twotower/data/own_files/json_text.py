@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from twotower.data.own_files.text import UNSEEN, line_end_of
+from twotower.data.own_files.text import UNSEEN, line_end_of, lines_of
 from twotower.errors import UserError
 
 MAX_DEPTH = 50  # the time that Polars takes grows with the third power of the depth
@@ -29,7 +29,7 @@ def readable(path: Path, name: Path, stack: ExitStack) -> Path:
         UserError: naming the line that nests more than 50 deep.
     """
     end = line_end_of(path)
-    lines = _lines(path, end)
+    lines = lines_of(path, end)
     line = pl.col("line")
     opened = line.str.count_matches("[", literal=True) + line.str.count_matches("{", literal=True)
     depth = pl.when(opened > MAX_DEPTH).then(line).map_elements(_depth, return_dtype=pl.Int64)
@@ -41,21 +41,6 @@ def readable(path: Path, name: Path, stack: ExitStack) -> Path:
             f"{name} line {deep:,} holds lists or objects nested more than {MAX_DEPTH} deep: remove that field or that line"
         )
     return _mended(lines, stack) if odd or end == "\r" or not _starts_well(path) else path
-
-
-def _lines(path: Path, end: str) -> pl.LazyFrame:
-    return pl.scan_csv(
-        path,
-        has_header=False,
-        separator=UNSEEN,
-        eol_char=end,
-        quote_char=None,
-        new_columns=["line"],
-        infer_schema=False,
-        encoding="utf8-lossy",
-        truncate_ragged_lines=True,
-        glob=False,
-    )
 
 
 def _starts_well(path: Path) -> bool:

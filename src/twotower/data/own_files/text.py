@@ -104,8 +104,9 @@ def line_end_of(path: Path) -> str:
     return "\r" if lines and "\r" in lines[0].rstrip("\r") else "\n"
 
 
-def _first_lines(path: Path, line_end: str, num: int = MAX_PREAMBLE) -> list[str]:
-    lines = pl.scan_csv(
+def lines_of(path: Path, line_end: str) -> pl.LazyFrame:
+    """A text file with one column, ``line``; blank lines are null."""
+    return pl.scan_csv(
         path,
         has_header=False,
         separator=UNSEEN,
@@ -114,9 +115,13 @@ def _first_lines(path: Path, line_end: str, num: int = MAX_PREAMBLE) -> list[str
         new_columns=["line"],
         infer_schema=False,
         encoding="utf8-lossy",
+        truncate_ragged_lines=True,
         glob=False,
     )
-    return lines.head(num).collect()["line"].fill_null("").to_list()
+
+
+def _first_lines(path: Path, line_end: str, num: int = MAX_PREAMBLE) -> list[str]:
+    return lines_of(path, line_end).head(num).collect()["line"].fill_null("").to_list()
 
 
 def _separator_of(line: str, usual: str) -> str:

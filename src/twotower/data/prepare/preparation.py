@@ -11,6 +11,7 @@ from twotower.data.frames import Reader, WithoutFiles
 from twotower.data.prepare import store
 from twotower.data.prepare.prepare import Options, Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
+from twotower.errors import UserError
 from twotower.files import leftovers, recover_folder
 from twotower.wording import PlainConsole, printable
 
@@ -127,8 +128,15 @@ class Preparation:
             _tell(remark)
 
     def _sources(self) -> dict[str, list[int]]:
-        """Size and time of each raw file that is there."""
+        """Size and time of each raw file that is there.
+
+        Raises:
+            UserError: for a pipe or a device, which would be read for ever.
+        """
         found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
+        for path in found:
+            if not path.is_file() and not path.is_dir():
+                raise UserError(f"{path} is no ordinary file but a pipe or a device: put the file of {self.reader.name} there")
         return {os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
 

@@ -104,6 +104,8 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes().rstrip()
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, a file is expected") from None
     if not content:
         raise UserError(f"{path} is empty")
     return content
