@@ -1,5 +1,6 @@
 """Item vectors on a plane, coloured by category: what ``src/embedding_map.py`` draws."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from twotower.wording import save_figure, short
 # Paul Tol's muted palette, which colour-blind eyes tell apart
 COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333")
 REST = "#DADADA"
+PNG_HEAD = 200  # bytes in which its writer is named
 SEED = 0  # of the items that are drawn, and of the order in which points lie over one another
 
 
@@ -45,6 +47,8 @@ def embedding_map(config: DictConfig) -> Path:
     """
     check_number("num_items", config.num_items, 3)
     check_number("num_categories", config.num_categories, 1, len(COLOURS))
+    output = Path(config.output)
+    _check_output(output)
     places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
     if not places:
         raise UserError("runs=[]: give a run folder or a checkpoint, or two: runs=[<before>,<after>]")
@@ -56,13 +60,23 @@ def embedding_map(config: DictConfig) -> Path:
     rows = _some(len(items), config.num_items)
     panels = [_panel(model, rows) for model in models]
     alike = [panels[0], *(panel._replace(place=_mirrored(panel.place, panels[0].place)) for panel in panels[1:])]
-    output = Path(config.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     category = items["category"].gather(rows.numpy())
     figure = draw(alike, category, config.num_categories, models[0].name)
     save_figure(figure, output)
     print(output)
     return output
+
+
+def _check_output(output: Path) -> None:
+    """Replace an older map, and no other file: matplotlib names itself at the start of its own."""
+    if not os.path.lexists(output):
+        return
+    if output.is_file():
+        with output.open("rb") as file:
+            if b"Matplotlib" in file.read(PNG_HEAD):
+                return
+    raise UserError(f"output={output} is there and is no map of ours: give another name, or remove it")
 
 
 def principal_axes(vectors: Tensor) -> tuple[Tensor, list[float]]:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT, make_data
 from twotower.data.own_files.errors import broken
+from twotower.data.readers.movielens import MovieLens
 from twotower.data.readers.table import Table
 from twotower.data.splits import Given, Temporal
 from twotower.errors import UserError
@@ -369,3 +370,30 @@ def test_a_sound_file_is_not_blamed(tmp_path):
     error = pl.exceptions.InvalidOperationError("cannot cast List type")
     said = str(broken(tmp_path / "clicks.parquet", "Parquet", error, ",", 3))
     assert "is sound Parquet, but a column holds what cannot be used" in said and "write it again" not in said
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("ml-100k/u.data", "pipe"),
+        ("ml-100k/u.data", "folder"),
+        ("ml-100k/u.item", "endless"),
+        ("ml-100k/u.genre", "pipe"),
+    ],
+)
+def test_no_reader_waits_for_a_pipe_or_a_device(tmp_path, place, kind):
+    folder = tmp_path / "ml-100k"
+    folder.mkdir()
+    for name in ("u.data", "u.user", "u.item", "u.genre"):
+        (folder / name).write_text("1\t1\t1\t1\n")
+    path = tmp_path / place
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    reader = MovieLens("100k", "http://127.0.0.1:9/none", None, None, "rarest", None)
+    with pytest.raises(UserError, match=f"{path.name} is"):
+        make_data(tmp_path, reader=reader, data_dir=str(tmp_path)).setup()

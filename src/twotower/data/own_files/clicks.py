@@ -181,7 +181,7 @@ def _readings(
     readings = {}
     for side in ("user", "item"):
         column = known(source, roles[side])
-        readings[side] = id_readings(column, whole_elsewhere[side])
+        readings[side] = id_readings(column, whole_elsewhere[side], may_be_nested=source.is_json)
     if told:
         readings["time"] = [clock.reading for clock in told]
     raw = {role: pl.col(column) for role, column in roles.items()}

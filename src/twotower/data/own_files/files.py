@@ -45,6 +45,7 @@ class Source:
         self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
         kinds = [_format(shard.path) for shard in shards]
         self.is_text = "text" in kinds
+        self.is_json = "JSON lines" in kinds
         self._heads: list[pl.DataFrame] | None = None
 
     def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:

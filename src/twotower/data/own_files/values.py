@@ -10,7 +10,7 @@ MANTISSA: dict[type[pl.DataType], int] = {
     pl.Float64: 53,
 }  # bits: whole numbers beyond them lose digits
 NESTED = r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\])$'  # JSON that stands for more than one value
-NO_ID = NESTED + r"|^[+-]?\d(\.\d+)?[eE]\+\d+$"  # and what spreadsheets make of long numbers: digits are lost
+IN_POWERS = r"^[+-]?\d(\.\d+)?[eE]\+\d+$"  # what spreadsheets make of long numbers: digits are lost
 MADE_DECIMAL = r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
 GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # 1,234 may be a thousand or a little more than one
 
@@ -64,12 +64,14 @@ def as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return text
 
 
-def id_readings(column: pl.Series, may_be_whole: bool) -> list[Reading]:
+def id_readings(column: pl.Series, may_be_whole: bool, may_be_nested: bool = False) -> list[Reading]:
     """How ids can be read: as whole numbers if all of them are, else as the text that they are.
 
     Args:
         column: values that are known, by which the readings are chosen.
         may_be_whole: no other table has ids of this side that are not whole numbers.
+        may_be_nested: text such as ``[1]`` may have been a list, as in JSON lines that are read as
+            text; elsewhere it is an id like any other.
     """
     raw, dtype = pl.col(column.name), column.dtype
     text = as_text(raw, dtype)
@@ -77,7 +79,7 @@ def id_readings(column: pl.Series, may_be_whole: bool) -> list[Reading]:
     if dtype.is_float():
         lost = (raw.abs() >= 2 ** MANTISSA[type(dtype)]).fill_null(False)
     elif dtype == pl.String:
-        lost = raw.str.contains(NO_ID).fill_null(False)
+        lost = raw.str.contains(f"{NESTED}|{IN_POWERS}" if may_be_nested else IN_POWERS).fill_null(False)
     readings = []
     if is_made_decimal(column):
         other = lost | ~raw.str.contains(MADE_DECIMAL).fill_null(True)
