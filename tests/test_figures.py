@@ -6,9 +6,9 @@ import warnings
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from twotower.errors import UserError
 
 from twotower.embedding_map import _check_output
+from twotower.errors import UserError
 from twotower.wording import save_figure, short
 
 NAMES = ["$5_to_$10", r"$\frac{", "\\", "a\0b", "\x1b[31m", "日本語", "_hidden", "", "%s {} #", "\ud800"]

@@ -211,8 +211,8 @@ def test_two_processes_stop_after_the_same_step(script):
     assert whole.returncode == 0, err
     last = script.folder / "run" / "checkpoints" / "last.ckpt"
     _, err = ask_to_end(script, *settings, "hydra.run.dir=run", until=last.exists)
-    assert err.count("terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt") == 1
-    resumed = script.popen("train", "ckpt_path=run/checkpoints/last.ckpt")
+    assert err.count("terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2") == 1
+    resumed = script.popen("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.devices=2")
     _, err = finish(resumed)
     assert resumed.returncode == 0, err
     first, second = script.weights("whole"), script.weights("run")

@@ -204,6 +204,7 @@ def test_two_processes(script):
         (("hydra/launcher=typo",), "hydra/launcher=typo: there is no such option; choose from basic,"),
         (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
         (("+sed=1",), "sed is no setting"),
+        (("+k=5",), "k is no setting of src/train.py; the settings are callbacks,"),
         (("seed=-1",), "seed must be greater than or equal to 0, got -1"),
         (("seed=abc",), "seed must be a valid integer, got 'abc'"),
         (("optimizer.lr=-1",), "optimizer.lr must be greater than or equal to 0, got -1"),

@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from twotower.errors import UserError, check_number
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
-from twotower.run.checks.checks import check_roots
 from twotower.wording import printable
 
 
@@ -30,7 +28,6 @@ def export(config: DictConfig) -> dict[str, Any]:
     require(*PACKAGES)
     from twotower.export import console, folder  # these need the optional packages
 
-    _check_settings(config)
     ckpt_path = Path(config.ckpt_path)
     target = Path(config.output) if config.output else _run_folder(ckpt_path) / "export"
     measure = folder.Measure(**config.parity)
@@ -53,20 +50,6 @@ def _check(folder: Path) -> dict[str, Any]:
     what = printable(f"{record['model']} on {record['data']}")
     print(f"{folder}: {what}, {len(record['files'])} files, all as they were exported")
     return record
-
-
-def _check_settings(config: DictConfig) -> None:
-    check_roots(config, {"ckpt_path", "output", "force", "user_vectors", "check", "parity", "index", "paths", "trainer"})
-    for name in ("force", "user_vectors"):
-        if not isinstance(config[name], bool):
-            raise UserError(f"{name} must be true or false, got {config[name]!r}")
-    for name, low in {"num_users": 1, "k": 1, "seed": 0, "tolerance": 0}.items():
-        value = OmegaConf.select(config, f"parity.{name}")
-        check_number(f"parity.{name}", value, low)
-        if name != "tolerance" and not isinstance(value, int):
-            raise UserError(f"parity.{name} must be a whole number, got {value!r}")
-    if unknown := set(config.parity) - {"num_users", "k", "seed", "tolerance"}:
-        raise UserError(f"parity.{unknown.pop()} is no setting")
 
 
 def _run_folder(ckpt_path: Path) -> Path:

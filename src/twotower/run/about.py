@@ -39,8 +39,7 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
         config: as it was composed.
         is_resumed: the record goes beside the first one.
     """
-    hydra = HydraConfig.instance().cfg
-    assert hydra is not None
+    hydra: Any = HydraConfig.instance().cfg
     target = folder / ".hydra"
     if is_resumed:
         target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"

@@ -17,8 +17,7 @@ from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.restoring import CheckedConnector, naming
-from twotower.run.checkpoint.saved_config import FIXED
-from twotower.run.checks.checks import check_roots, check_types
+from twotower.run.checks.checks import check_types
 from twotower.run.construct import construct
 from twotower.training.task import RetrievalTask, check_weights
 
@@ -42,7 +41,6 @@ def build(
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
     """
-    check_command(config)
     for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
         check_types(root, _node(config, root))
     data = build_part(config, "data")
@@ -171,14 +169,6 @@ def seed_everything(seed: int) -> None:
     """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
-
-
-def check_command(config: Config, *more: str) -> None:
-    """A typo after a plus sign, ``+sed=1``, would pass unseen at the root; and a dry run never gets here."""
-    known = {*FIXED, "paths", "trainer", "callbacks", "logger", "ckpt_path", "dry", *more}
-    check_roots(config, known)
-    if config.get("dry"):
-        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 
 
 def _check_sharding(trainer: pl.Trainer) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from twotower.run.build import build_part, check_command
+from twotower.run.build import build_part
 
 
 def prepare(config: DictConfig) -> dict[str, Any]:
     """Prepare the data that training would use, and describe them on a card."""
     from twotower.data.card.describe import describe  # plots take a second to import, and only this needs them
 
-    check_command(config, "force", "output")
     return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)

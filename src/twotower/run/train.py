@@ -41,7 +41,7 @@ def train(config: DictConfig) -> dict[str, float]:
     plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     _check_folder(run_dir, ckpt_path)
-    if ckpt_path is None and rank_zero_only.rank == 0:
+    if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_record(run_dir, config, is_resumed=False)
     with naming(ckpt_path):
         seed_everything(plain["seed"])

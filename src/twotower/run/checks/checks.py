@@ -39,6 +39,8 @@ def check_config(config: DictConfig) -> None:
         UserError: naming the setting.
     """
     plain = {str(key): _plain(config, key) for key in config}
+    if HydraConfig.initialized():
+        _check_command(plain, HydraConfig.get().job.config_name)
     missing = [name for name in TRAINING if name not in plain] if "dry" in plain else []
     if missing:
         raise UserError(f"{missing[0]} is missing: leave ~{missing[0]} out")
@@ -150,15 +152,30 @@ def check_types(path: str, node: Any) -> None:
         _repeat(check, node)
 
 
-def check_roots(config: Iterable[Any], known: set[str]) -> None:
-    """Refuse a setting at the root that is none: a plus sign lets ``+sed=1`` pass Hydra.
+def _check_command(plain: dict[str, Any], name: str | None) -> None:
+    """Refuse a root of another command: a plus sign lets ``+k=1`` pass Hydra. A dry run never gets here."""
+    known = _own_roots(name) if name else plain.keys()
+    for root in plain:
+        if root not in known and root in ROOTS:
+            raise UserError(f"{root} is no setting of src/{name}.py; the settings are {', '.join(sorted(known & ROOTS.keys()))}")
+    if plain.get("dry") is True:
+        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 
-    Raises:
-        UserError: naming the settings that there are.
-    """
-    for root in map(str, config):
-        if root not in known:
-            raise UserError(f"{root} is no setting; the settings are {', '.join(sorted(known))}")
+
+@cache
+def _own_roots(name: str) -> set[str]:
+    """Keys and groups of ``conf/<name>.yaml`` and of those that it builds on."""
+    path = CONF / f"{name}.yaml"
+    if not path.is_file():  # one of the user's own, --config-name
+        return set(ROOTS)
+    node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    found = set(node)
+    for entry in node["defaults"]:
+        if isinstance(entry, dict):
+            found |= {str(group).split("@")[-1].split(".")[0].split("/")[0] for group in entry}
+        elif entry != "_self_":
+            found |= _own_roots(entry)
+    return found
 
 
 def suggest(word: str, options: Iterable[str]) -> str:
