@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PARTIAL, OLD = ".partial", ".old"  # ends of the temporary names, which begin with a dot and the target's name
 MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
@@ -116,10 +116,25 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of an ordinary file, or of one that a link leads to.
+@contextmanager
+def open_ordinary(path: Path) -> Iterator[IO[bytes]]:
+    """Open an ordinary file, or one that a link leads to, for reading.
 
     A pipe, a device or a socket is refused at once: reading it could wait or go on for ever.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: for what is no ordinary file.
+    """
+    _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
+    with os.fdopen(file, "rb") as opened:
+        _check_ordinary(os.fstat(file))
+        yield opened
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file of bounded size, see :func:`open_ordinary`.
 
     Args:
         path: of the file.
@@ -129,10 +144,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         OSError: if it cannot be read.
         ValueError: for what is no ordinary file, and for a larger one.
     """
-    _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
-    with os.fdopen(file, "rb") as opened:
-        _check_ordinary(os.fstat(file))
+    with open_ordinary(path) as opened:
         content = opened.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most >> 20:,} MiB")
