@@ -293,7 +293,7 @@ def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_
     """But not what a process is writing just now."""
     module = make_data(tmp_path)
     module.setup()
-    left = [module.folder.with_name(f".{module.folder.name}.abc{end}") for end in (".partial", ".old")]
+    left = [module.folder.with_name(f".{module.folder.name}.a1b2c3d4{end}") for end in (".partial", ".old")]
     for path in left:
         path.mkdir()
     with module.preparation.alone():  # which puts things right itself
