@@ -136,7 +136,8 @@ def load(folder: Path) -> Prepared:
         DamagedError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
-    arrays, tables, encodings = {}, {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    tables, encodings = {}, {}
     try:
         for name, expected in meta["checksums"].items():
             path = folder / name
