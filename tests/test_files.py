@@ -82,7 +82,24 @@ def test_a_writer_killed_at_any_rename_loses_nothing(tmp_path: Path, renames: in
     assert names(tmp_path) == ["export"]
 
 
-def test_leftovers_of_a_folder_with_a_longer_name_are_kept(tmp_path: Path) -> None:
-    (tmp_path / ".export.v2.abc.partial").mkdir()  # of a folder "export.v2", maybe being written now
-    files.recover_folder(tmp_path / "export")
-    assert names(tmp_path) == [".export.v2.abc.partial"]
+@pytest.mark.parametrize("name", [".export.v2.a1b2c3d4.partial", ".export.backup.old", ".export.My-Notes.partial"])
+def test_folders_of_others_are_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()  # the first is of a target called "export.v2", maybe being written now
+    with files.whole_folder(tmp_path / "export"):
+        pass
+    assert names(tmp_path) == [name, "export"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path, whole: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if whole:
+        elsewhere.mkdir()
+        (elsewhere / "a").write_text("old")
+    (tmp_path / "export").symlink_to(elsewhere)
+    (tmp_path / ".export.a1b2c3d4.old").symlink_to(elsewhere)  # of a killed process
+    with files.whole_folder(tmp_path / "export") as partial:
+        (partial / "a").write_text("new")
+    assert not (tmp_path / "export").is_symlink() and names(tmp_path / "export") == ["a"]
+    assert names(tmp_path) == (["elsewhere", "export"] if whole else ["export"])
+    assert not whole or (elsewhere / "a").read_text() == "old"

@@ -1,6 +1,7 @@
 """What a sweep is made of: names, states, twins, estimates; and that every sweep and variant is what it says."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -125,13 +126,24 @@ def test_states_of_a_folder(tmp_path):
     assert (status(folder, "f"), status(folder, "g")) == ("resume", "changed")
     (folder / "failed.json").touch()
     assert (status(folder, "f"), status(folder, "g")) == ("failed", "changed")
-    (folder / "metrics.json").touch()
+    (folder / "metrics.json").write_text("{")  # damaged: it is written again
+    assert status(folder, "f") == "failed"
+    (folder / "metrics.json").write_text('{"model": "mf"}')
     assert (status(folder, "f"), status(folder, "g")) == ("done", "changed")
     (folder / ".fingerprint").unlink()
     assert status(folder, "f") == "changed"  # nothing says whose it is
     moved = set_aside(folder)
     assert not folder.exists() and (moved / "metrics.json").exists() and tmp_path not in moved.parent.parents[:1]
     assert moved.parent == tmp_path.with_name(f"{tmp_path.name}.earlier")
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.write_bytes(b"\xff")]
+)
+def test_an_odd_mark_is_that_of_another_run(tmp_path, make):
+    (tmp_path / "failed.json").touch()
+    make(tmp_path / ".fingerprint")
+    assert status(tmp_path, "f") == "changed"
 
 
 def run(folder, print_, *overrides):
@@ -155,7 +167,7 @@ def test_a_run_with_an_older_name_is_found(tmp_path):
     old = tmp_path / "seed-0"
     old.mkdir()
     (old / ".fingerprint").write_text("f")
-    (old / "metrics.json").touch()
+    (old / "metrics.json").write_text('{"model": "mf"}')
     assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == old
     assert find_folder(tmp_path, overrides, "g", ["data"], ["seed"]) == new
     new.mkdir()

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PARTIAL, OLD = ".partial", ".old"  # ends of the temporary names, which begin with a dot and the target's name
 MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
@@ -62,16 +63,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
         yield partial
         for path in partial.rglob("*"):
             _sync(path)
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(old)
         partial.rename(target)
         _sync(target.parent)
     except BaseException:
-        if old.exists() and not target.exists():
+        if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def recover_folder(target: Path) -> None:
@@ -80,11 +81,11 @@ def recover_folder(target: Path) -> None:
     If it was killed between its two renames, the old folder gets its name back. Temporary folders
     are removed. The caller holds the lock of ``target``.
     """
-    olds = sorted(leftovers(target, OLD), key=lambda path: path.stat().st_mtime)
-    if olds and not target.exists():
+    olds = sorted(leftovers(target, OLD), key=lambda path: path.lstat().st_mtime)
+    if olds and not os.path.lexists(target):
         olds.pop().rename(target)
     for path in (*olds, *leftovers(target, PARTIAL)):
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def leftovers(target: Path, suffix: str = "") -> list[Path]:
@@ -96,15 +97,17 @@ def leftovers(target: Path, suffix: str = "") -> list[Path]:
     """
     if not target.parent.is_dir():
         return []
-    start = f".{target.name}."
-    return [
-        path
-        for path in target.parent.iterdir()
-        if path.name.startswith(start)
-        and path.name.endswith(suffix or (PARTIAL, OLD))
-        # mkdtemp's random part has no dot: folders called "a" and "a.b" keep their own
-        and "." not in path.name.removeprefix(start).removesuffix(path.suffix)
-    ]
+    ends = re.escape(suffix) if suffix else f"{re.escape(PARTIAL)}|{re.escape(OLD)}"
+    # mkdtemp's random part tells them from other folders, such as those of a target called "<name>.v2"
+    name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}({ends})")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder or a link to one, as far as that is possible."""
+    if path.is_symlink():  # the target was one when it was renamed away
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -116,10 +119,25 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of an ordinary file, or of one that a link leads to.
+@contextmanager
+def open_ordinary(path: Path) -> Iterator[IO[bytes]]:
+    """Open an ordinary file, or one that a link leads to, for reading.
 
     A pipe, a device or a socket is refused at once: reading it could wait or go on for ever.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: for what is no ordinary file.
+    """
+    _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
+    with os.fdopen(file, "rb") as opened:
+        _check_ordinary(os.fstat(file))
+        yield opened
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file of bounded size, see :func:`open_ordinary`.
 
     Args:
         path: of the file.
@@ -129,10 +147,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         OSError: if it cannot be read.
         ValueError: for what is no ordinary file, and for a larger one.
     """
-    _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
-    with os.fdopen(file, "rb") as opened:
-        _check_ordinary(os.fstat(file))
+    with open_ordinary(path) as opened:
         content = opened.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most >> 20:,} MiB")

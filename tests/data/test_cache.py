@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT, make_data
@@ -158,6 +160,67 @@ def test_a_damaged_cache_is_prepared_again(tmp_path, capsys, name, damage):
     assert again.fingerprint == module.fingerprint and log.read_text() == "read\n" * 2
 
 
+def make_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def link_to_endless(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("name", ["meta.json", "group.npy"])
+@pytest.mark.parametrize("replace", [make_pipe, link_to_endless])
+def test_what_never_ends_is_a_damaged_cache(tmp_path, capsys, name, replace):
+    module = make_data(tmp_path)
+    module.setup()
+    replace(module.folder / name)
+    make_data(tmp_path).setup()
+    assert "it is no ordinary file): they are prepared again" in " ".join(capsys.readouterr().err.split())
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def write_objects(path):
+    np.save(path, np.array([Touch(path.with_name("ran"))], dtype=object), allow_pickle=True)
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(Touch(path.with_name("ran"))))
+
+
+def write_archive(path):
+    with path.open("wb") as file:
+        np.savez(file, numbers=np.zeros(3))
+
+
+def write_odd_header(path):
+    path.write_bytes(b"\x93NUMPY\x02\x00" + (1000).to_bytes(4, "little") + b"(" * 999 + b"\n")
+
+
+@pytest.mark.parametrize("write", [write_objects, write_pickle, write_archive, write_odd_header])
+def test_only_plain_arrays_are_read(tmp_path, capsys, write):
+    """Even where the checksum fits, as it does when somebody means harm."""
+    module = make_data(tmp_path)
+    module.setup()
+    path = module.folder / "group.npy"
+    write(path)
+    meta = json.loads((module.folder / "meta.json").read_text())
+    meta["checksums"]["group.npy"] = store.checksum(path)
+    (module.folder / "meta.json").write_text(json.dumps(meta))
+    make_data(tmp_path).setup()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "they are prepared again" in said and "allow_pickle" not in said
+    assert not list(tmp_path.rglob("ran"))
+
+
 class Filed(Counted):
     """Has a raw file, or had one."""
 
@@ -230,7 +293,7 @@ def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_
     """But not what a process is writing just now."""
     module = make_data(tmp_path)
     module.setup()
-    left = [module.folder.with_name(f".{module.folder.name}.abc{end}") for end in (".partial", ".old")]
+    left = [module.folder.with_name(f".{module.folder.name}.a1b2c3d4{end}") for end in (".partial", ".old")]
     for path in left:
         path.mkdir()
     with module.preparation.alone():  # which puts things right itself

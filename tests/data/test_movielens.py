@@ -190,6 +190,9 @@ def test_a_bad_csv_row_is_named(tmp_path, line, message):
         ([*MOVIES, "four,Four,Drama"], "movies.csv line 5 does not read"),
         (["id,title,genres", *MOVIES[1:]], "movies.csv line 1 does not read 'movieId,title,genres'"),
         ([*MOVIES[:2], '2,"Open,Drama', *MOVIES[3:]], "movies.csv line 3 does not read"),
+        ([*MOVIES, "99999999999,Four,Drama"], "movies.csv line 5 does not read"),
+        ([*MOVIES, "\N{ARABIC-INDIC DIGIT THREE},Four,Drama"], "movies.csv line 5 does not read"),
+        ([*MOVIES, '4,"' + "a" * 200_000], "movies.csv line 5 is damaged"),
         ([""], "movies.csv is empty"),
     ],
 )

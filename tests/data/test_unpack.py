@@ -1,6 +1,7 @@
 """Archives that mean harm, or are merely odd."""
 
 import bz2
+import gzip
 import io
 import stat
 import struct
@@ -143,6 +144,35 @@ def test_too_many_files(tmp_path, monkeypatch):
     refused(make_zip(tmp_path / "a", {f"a/{number}": b"" for number in range(4)}), "holds more than 3 files")
 
 
+def test_a_tar_header_that_fills_the_memory(tmp_path):
+    """tarfile takes a long name into memory, whatever size its header claims."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
+    (tmp_path / "a").write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
+    refused(tmp_path / "a", "has a header of more than 16,384 bytes")
+
+
+def test_long_names_of_a_tar_file(tmp_path):
+    name = "a/" + ("b" * 200 + "/") * 15 + "one.dat"  # a path has at most 4,096 bytes
+    for tar_format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a", "w", format=tar_format) as archive:
+            archive.addfile(tarfile.TarInfo(name))
+        assert unpacked(tmp_path / "a") == {name: b""}
+
+
+def test_members_that_are_left_out_count_too(tmp_path, monkeypatch):
+    """Whatever sizes the headers say, a tar file is read through."""
+    archive = make_tar(tmp_path / "a", {"beside": bytes(20_000), "a/one.dat": b"1"})
+    monkeypatch.setattr(bombs, "limit", lambda path: 10_000)
+    monkeypatch.setattr(module.Meter, "expect", lambda meter, size: None)
+    refused(archive, "unpacks to more than 10,000 bytes")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_a_name_that_is_too_long(tmp_path, make):
+    refused(make(tmp_path / "a", {"a/" + "b" * 300: b"1"}), f"holds a name that is too long, 'a/{'b' * 98}' …: refused")
+
+
 # Damage
 
 
@@ -175,10 +205,25 @@ def test_a_zip_with_a_password(tmp_path):
     refused(archive, "cannot be unpacked .*password")
 
 
-def test_a_needed_file_that_is_not_there(tmp_path):
+@pytest.mark.parametrize("other", ["a/three.dat", "a/two.dat/three.dat"])
+def test_a_needed_file_that_is_not_there(tmp_path, other):
     with pytest.raises(UnpackError, match="holds no a/two.dat"):
-        unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1"}), "one.dat", "two.dat")
+        unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1", other: b""}), "one.dat", "two.dat")
     assert not (tmp_path / "out").exists()
+
+
+def test_slips_of_the_libraries_are_damage(tmp_path):
+    """zipfile ends in an IndexError at an empty name, and in a UnicodeDecodeError at one that is no UTF-8."""
+    make_zip(tmp_path / "a", {"b": b"1"})
+    content = (tmp_path / "a").read_bytes()
+    assert content[26:28] == b"\1\0"
+    start = content.index(b"PK\x01\x02")
+    flagged = bytearray(content)
+    flagged[start + 9] |= 8  # the name is UTF-8
+    flagged[start + 46] = 0xFF
+    for damaged in (flagged, content[: start + 28] + b"\0\0\1\0" + content[start + 32 :]):
+        (tmp_path / "a").write_bytes(damaged)
+        refused(tmp_path / "a", "is damaged")
 
 
 @pytest.mark.parametrize("at", range(0, 160, 7))

@@ -124,8 +124,10 @@ SHA = hashlib.sha256(b"").hexdigest()
         ({"kind": "web app"}, "kind: Input should be 'twotower export'"),
         ({"model": ["m"]}, "model: Input should be a valid string"),
         ({"files": []}, "files: Input should be a valid dictionary"),
+        ({"files": {}}, "files: Dictionary should have at least 1 item"),
         ({"files": {"README.md": 3}}, "files.README.md: Input should be"),
         ({"files": {"README.md": {"bytes": -1, "sha256": SHA}}}, "files.README.md.bytes: Input should be greater"),
+        ({"files": {"README.md": {"bytes": 10**99, "sha256": SHA}}}, "files.README.md.bytes: Input should be less"),
         ({"files": {"README.md": {"bytes": 0, "sha256": "x"}}}, "files.README.md.sha256: String should match"),
         *(
             ({"files": {name: {"bytes": 0, "sha256": SHA}}}, "no export holds a file called")

@@ -28,7 +28,7 @@ NAMES = re.compile(  # of all files that an export can hold, below its folder
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True)
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, lt=2**63)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
@@ -40,7 +40,7 @@ class _Manifest(BaseModel):
     kind: Literal["twotower export"] = "twotower export"  # exports of earlier versions have none
     model: str
     data: str
-    files: dict[Annotated[str, Field(max_length=300)], _File]
+    files: dict[Annotated[str, Field(max_length=300)], _File] = Field(min_length=1)
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower import locks
 from twotower.errors import UserError
-from twotower.files import read_json
+from twotower.files import read_bytes, read_json
 from twotower.run.records import fitting
 from twotower.run.settings import WITHOUT_EFFECT, is_within, key_of
 
@@ -81,11 +81,14 @@ def status(folder: Path, expected: str) -> str:
     started = [name for name in STARTED if (folder / name).exists()]
     if not started:
         return "new"
-    mark = folder / MARK
-    if not mark.exists() or mark.read_text() != expected:
+    try:
+        mark = read_bytes(folder / MARK, len(expected))
+    except (OSError, ValueError):
         return "changed"
-    if "metrics.json" in started:
-        return "done"
+    if mark != expected.encode():
+        return "changed"
+    if read_record(folder / "metrics.json"):
+        return "done"  # a damaged record is written again
     return "failed" if "failed.json" in started else "resume"
 
 

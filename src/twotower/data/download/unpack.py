@@ -4,8 +4,10 @@ import bz2
 import errno
 import gzip
 import lzma
+import math
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,9 +21,13 @@ from twotower.data.progress import ByteBar, byte_bar
 
 BLOCK = 1 << 20
 MAX_MEMBERS = 100_000
+MAX_HEADERS = 1 << 14  # bytes before one member of a tar file; names and times take some hundreds
+SHOWN = 100  # characters of a name in a message
 ZIP_MAGIC = b"PK\x03\x04"
 OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+MAGICS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zX": ".xz", b"\x5d\0\0": ".xz"}  # of tar files
+SLIPS = (ValueError, LookupError, ArithmeticError, struct.error)  # zipfile and tarfile make at headers that are none
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, *SLIPS)
 FOREIGN = (NotImplementedError, RuntimeError)  # zipfile's words for an unknown method and for a password
 
 
@@ -55,7 +61,7 @@ class Meter:
     def expect(self, size: int) -> None:
         """Refuse ``size`` more bytes if they are too many."""
         if self.done + size > self.limit:
-            raise UnpackError(f"unpacks to more than {self.limit:,} bytes, which looks like a bomb: refused")
+            raise UnpackError(_looks_like_a_bomb(self.limit))
 
     def blocks(self, source: IO[bytes]) -> Iterator[bytes]:
         """What ``source`` holds."""
@@ -85,15 +91,16 @@ def unpack(archive: Path, folder: Path, top: str, needed: list[str]) -> None:
     folder.mkdir()
     try:
         with _reasons(), _opened(archive) as (members, total), byte_bar(f"unpacking {top}") as bar:
-            _check_room(folder, total or 0)
             meter = Meter(archive, total, bar)
+            meter.expect(total or 0)
+            _check_room(folder, total or 0)
             for count, member in enumerate(members, start=1):
                 path = _safe_path(member, count)
                 meter.expect(member.size)  # of what is left out too: a tar must be read through it
                 if path.parts[:1] == (top,) and member.kind == "file":
                     _write(folder / path, meter.blocks(member.open()), member.name)
         for name in needed:
-            if not (folder / top / name).exists():
+            if not (folder / top / name).is_file():
                 raise UnpackError(f"holds no {top}/{name}")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -139,18 +146,53 @@ def merge(unpacked: Path, target: Path) -> None:
 def _opened(archive: Path) -> Iterator[tuple[Iterator[Member], int | None]]:
     """Its members, in order, and the bytes that they promise to be."""
     with archive.open("rb") as file:
-        is_zip = file.read(4) == ZIP_MAGIC
-    if is_zip:
+        magic = file.read(4)
+    if magic == ZIP_MAGIC:
         with zipfile.ZipFile(archive) as content:
             infos = content.infolist()
             yield (_of_zip(content, info) for info in infos), sum(info.file_size for info in infos)
         return
-    try:
-        tar = tarfile.open(archive, mode="r:*")  # noqa: SIM115
-    except tarfile.ReadError:
-        raise UnpackError("is no zip or tar file, or its beginning is damaged") from None
-    with tar:
-        yield (_of_tar(tar, entry) for entry in tar), None
+    suffix = next((suffix for start, suffix in MAGICS.items() if magic.startswith(start)), None)
+    with OPENERS[suffix](archive) if suffix else archive.open("rb") as file:
+        source = _TarSource(file, bombs.limit(archive))
+        try:
+            tar = tarfile.TarFile(fileobj=source)  # type: ignore[arg-type]
+        except tarfile.ReadError:
+            raise UnpackError("is no zip or tar file, or its beginning is damaged") from None
+        with tar:
+            yield _members_of_tar(tar, source), None
+
+
+class _TarSource:
+    """What tarfile reads from: it takes a member's headers into memory, however long they say they are.
+
+    Args:
+        file: the unpacked bytes.
+        limit: the most that there may be.
+    """
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self.file = file
+        self.limit = limit
+        self.left: float = MAX_HEADERS  # bytes that may be read before the next member
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise UnpackError(f"has a header of more than {MAX_HEADERS:,} bytes: refused")
+        if self.file.tell() > self.limit:
+            raise UnpackError(_looks_like_a_bomb(self.limit))
+        return self.file.read(size)
+
+
+def _members_of_tar(tar: tarfile.TarFile, source: _TarSource) -> Iterator[Member]:
+    while (entry := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
+        source.left = math.inf  # its content
+        yield _of_tar(tar, entry)
+        source.left = MAX_HEADERS
 
 
 def _of_zip(content: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
@@ -165,12 +207,17 @@ def _of_tar(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
     return Member(entry.name, kind, entry.size, lambda: tar.extractfile(entry))  # type: ignore[arg-type, return-value]
 
 
+def _looks_like_a_bomb(limit: int) -> str:
+    return f"unpacks to more than {limit:,} bytes, which looks like a bomb: refused"
+
+
 def _safe_path(member: Member, count: int) -> PurePosixPath:
     path = PurePosixPath(member.name)
+    name = repr(member.name[:SHOWN])
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
-        raise UnpackError(f"holds {member.name!r}, outside its folder: refused")
+        raise UnpackError(f"holds {name}, outside its folder: refused")
     if member.kind == "other":
-        raise UnpackError(f"holds {member.name!r}, a link or a device: refused")
+        raise UnpackError(f"holds {name}, a link or a device: refused")
     if count > MAX_MEMBERS:
         raise UnpackError(f"holds more than {MAX_MEMBERS:,} files: refused")
     return path
@@ -182,7 +229,11 @@ def _write(target: Path, blocks: Iterator[bytes], name: str) -> None:
         with target.open("xb") as file:
             file.writelines(blocks)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise UnpackError(f"holds {name!r} twice, or as a file and as a folder: refused") from None
+        raise UnpackError(f"holds {name[:SHOWN]!r} twice, or as a file and as a folder: refused") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UnpackError(f"holds a name that is too long, {name[:SHOWN]!r} …: refused") from None
+        raise
 
 
 def _check_room(folder: Path, needed: int) -> None:

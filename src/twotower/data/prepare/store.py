@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tokenize
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ import polars as pl
 
 from twotower.data.prepare.prepare import Prepared
 from twotower.errors import UserError
-from twotower.files import whole_folder
+from twotower.files import open_ordinary, read_json, whole_folder
 
 VERSION = 5  # raise it when files are added or change their meaning
 ENCODING = "encoding."  # begins the names of files that say how a feature was encoded
 UNSEEN = ("remarks", "without_interactions")  # of meta.json: for people alone
 BLOCK = 1 << 24
+MAX_META = 256 << 20  # bytes of meta.json
 SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
 
 
@@ -108,9 +110,9 @@ def load_meta(folder: Path) -> dict[str, Any]:
         DamagedError: if it cannot be read.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json(folder / "meta.json", MAX_META)
         return {**meta, "checksums": dict(meta["checksums"]), "sources": dict(meta["sources"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(folder, error) from error
 
 
@@ -134,27 +136,29 @@ def load(folder: Path) -> Prepared:
         DamagedError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
-    arrays, tables, encodings = {}, {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    tables, encodings = {}, {}
     try:
         for name, expected in meta["checksums"].items():
             path = folder / name
             if checksum(path) != expected:
                 raise ValueError(f"{name} has changed")
             if path.suffix == ".npy":
-                arrays[path.stem.replace(".", "/", 1)] = np.load(path, mmap_mode="c", allow_pickle=False)
+                # not np.load, which takes archives and pickled objects for arrays, too
+                arrays[path.stem.replace(".", "/", 1)] = np.lib.format.open_memmap(path, mode="c")
             elif name.startswith(ENCODING):
                 encodings[path.stem.removeprefix(ENCODING).replace(".", "/", 1)] = pl.read_parquet(path)
             else:
                 tables[path.stem] = pl.read_parquet(path)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
         raise DamagedError(folder, error) from error
     return Prepared(arrays, tables, meta, encodings)
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file, read in blocks."""
+    """CRC-32 of an ordinary file, read in blocks."""
     found = 0
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         while block := file.read(BLOCK):
             found = zlib.crc32(block, found)
     return found

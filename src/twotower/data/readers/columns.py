@@ -102,7 +102,7 @@ class _Layout(NamedTuple):
         at = {name: fields[self.names.index(name)] for name in self.wanted}
         name = next(name for name in at if not pl.select(self._fits(pl.lit(at[name]), name)).item())
         kind = self.wanted[name]
-        return f"has {at[name]!r} for {name}, expected {f'one of {_choices(kind)}' if isinstance(kind, pl.Enum) else kind}"
+        return f"has {at[name][:80]!r} for {name}, expected {f'one of {_choices(kind)}' if isinstance(kind, pl.Enum) else kind}"
 
 
 def _choices(kind: pl.Enum) -> str:

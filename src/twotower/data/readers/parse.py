@@ -77,7 +77,7 @@ def read_quoted(path: Path, schema: dict[str, type[pl.DataType]]) -> pl.DataFram
 
     Args:
         path: UTF-8 text.
-        schema: names that the header holds, in order; whole numbers or text.
+        schema: names that the header holds, in order; ids below 10^9 or text.
 
     Raises:
         UserError: if the file is missing, empty or no UTF-8, or a line has other fields.
@@ -90,13 +90,20 @@ def read_quoted(path: Path, schema: dict[str, type[pl.DataType]]) -> pl.DataFram
     numeric = [place for place, kind in enumerate(schema.values()) if kind.is_integer()]
     rows: list[list[str]] = []
     line = 1
-    for row in reader:
-        fits = row == list(schema) if line == 1 else len(row) == len(schema) and all(row[at].isdecimal() for at in numeric)
-        if not fits:
-            raise UserError(f"{path} line {line} does not read {','.join(schema)!r}: {','.join(row)[:80]!r}")
-        rows.append(row)
-        line = reader.line_num + 1
+    try:
+        for row in reader:
+            fits = row == list(schema) if line == 1 else len(row) == len(schema) and all(_is_id(row[at]) for at in numeric)
+            if not fits:
+                raise UserError(f"{path} line {line} does not read {','.join(schema)!r}: {','.join(row)[:80]!r}")
+            rows.append(row)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path} line {line} is damaged ({error}): is a quote missing?") from None
     return pl.DataFrame(rows[1:], schema=dict.fromkeys(schema, pl.String), orient="row").cast(dict(schema))  # type: ignore[arg-type]
+
+
+def _is_id(field: str) -> bool:
+    return field.isascii() and field.isdecimal() and len(field) < 10  # fits in 32 bits
 
 
 def _content(path: Path) -> bytes:
