@@ -191,6 +191,29 @@ def test_processes_end_and_are_seen_to_be_stopped():
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system ends a process with its parent")
+@pytest.mark.parametrize("parent", ["os.getppid()", "0"], ids=["lives", "has ended"])
+def test_a_process_ends_with_its_parent(parent):
+    """However the parent ends, and whenever: before it is watched, too."""
+    child = f"""
+import os, time
+from twotower import processes
+processes.end_with({parent})
+print(os.getpid(), flush=True)
+time.sleep(99)
+"""
+    code = "import subprocess, sys; subprocess.call([sys.executable, '-c', sys.argv[1]])"
+    command = [sys.executable, "-c", code, child]
+    process = subprocess.Popen(command, cwd=ROOT / "src", stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    assert bool(line) == (parent != "0")
+    process.kill()
+    assert process.stdout.read() == ""  # nobody holds it any more
+    process.wait()
+    while line and processes.state(int(line)) != "gone":
+        pass
+
+
 def ask_to_end(script, *settings, until):
     """A process of its own gets a SIGTERM once ``until`` holds; its children get none from us, and must not outlive it."""
     process = script.popen("train", *settings)

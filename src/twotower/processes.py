@@ -1,12 +1,15 @@
 """Other processes: which ones there are, how they do, and how they end."""
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 GRACE_S = 10.0  # to end by itself, before it is killed
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def descendants(pid: int) -> list[int]:
@@ -63,6 +66,18 @@ def end(pids: Iterable[int]) -> None:
         left = [pid for pid in left if state(pid) != "gone"]
         time.sleep(0.02)
     send(left, signal.SIGKILL)
+
+
+def end_with(parent: int) -> None:
+    """Have the system kill this process when its parent ends, however that ends (Linux only).
+
+    Args:
+        parent: process id of the parent. If it has ended already, this process ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _exists(pid: int) -> bool:
