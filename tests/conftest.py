@@ -134,3 +134,12 @@ class Script:
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     return Script(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def pair():
+    from tests.pair import Pair
+
+    pair = Pair()
+    yield pair
+    pair.end()

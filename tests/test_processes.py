@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests.test_train import SMALL
-from tests.waiting import finish
 
 COMMON = (*SMALL, "trainer.precision=64-true", "trainer.max_epochs=2", "data.reader.num_users=149")  # a last batch of 29 is odd
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
@@ -25,12 +24,12 @@ DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
     ],
     ids=lambda settings: "+".join(settings[4:]),
 )
-def test_two_processes_are_one(script, settings):
-    for devices, batch in ((1, 60), (2, 30)):
-        size = (f"trainer.devices={devices}", f"data.batch_size={batch}", f"hydra.run.dir=run{devices}")
-        process = script.popen("train", *COMMON, *settings, *size)
-        _, err = finish(process)
-        assert process.returncode == 0, err
+def test_two_processes_are_one(script, pair, settings):
+    one = ("trainer.devices=1", "data.batch_size=60", "hydra.run.dir=run1")
+    done = script("train", *COMMON, *settings, *one)
+    assert done.returncode == 0, done.stderr
+    two = ("trainer.devices=2", "data.batch_size=30", "hydra.run.dir=run2")
+    pair(script, "train", *COMMON, *settings, *two)
     one, two = (torch.load(script.folder / f"run{n}/checkpoints/last.ckpt", weights_only=True) for n in (1, 2))
     assert one["global_step"] == two["global_step"] > 10
     for name, value in one["state_dict"].items():

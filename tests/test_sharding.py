@@ -11,7 +11,6 @@ from torch import nn
 from tests.conftest import in_two_processes
 from tests.models.test_models import MODELS, build
 from tests.test_train import SMALL
-from tests.waiting import finish
 from twotower.data.batches.loader import EvalLoader
 from twotower.distributed import sharding
 from twotower.distributed.sharding import Shard, built_for, gather_rows, num_rows
@@ -226,14 +225,16 @@ DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
 ALONE = "callbacks.diagnostics=null"
 
 
-def train(script, run, *settings):
-    return last_of(script, run, "train", *WORLD, *settings, f"hydra.run.dir={run}")
+def train(script, pair, run, *settings):
+    return last_of(script, pair, run, "train", *WORLD, *settings, f"hydra.run.dir={run}")
 
 
-def last_of(script, run, *command):
-    process = script.popen(*command)
-    _, err = finish(process)
-    assert process.returncode == 0, err
+def last_of(script, pair, run, *command):
+    if "trainer.devices=2" in command:
+        pair(script, *command)
+    else:
+        done = script(*command)
+        assert done.returncode == 0, done.stderr
     return torch.load(script.folder / run / "checkpoints/last.ckpt", weights_only=True)
 
 
@@ -269,8 +270,9 @@ def assert_same(found, expected, exactly=1e-11):
     ],
     ids=lambda settings: "+".join(settings[:1] + settings[-3:-1]),
 )
-def test_two_processes_with_half_the_rows_each_are_one(script, settings):
-    one, two = train(script, "one", *settings, *ONE), train(script, "two", *settings, *TWO, "model.sharding=row")
+def test_two_processes_with_half_the_rows_each_are_one(script, pair, settings):
+    one = train(script, pair, "one", *settings, *ONE)
+    two = train(script, pair, "two", *settings, *TWO, "model.sharding=row")
     assert_same(two, one)
     for part in ("val", "test"):
         assert script.metrics("two")[part] == pytest.approx(script.metrics("one")[part], rel=1e-12)
@@ -279,7 +281,7 @@ def test_two_processes_with_half_the_rows_each_are_one(script, settings):
 
 
 @pytest.mark.slow
-def test_checkpoints_go_on_with_any_number_of_processes_and_are_read_by_one(script):
+def test_checkpoints_go_on_with_any_number_of_processes_and_are_read_by_one(script, pair):
     chosen = (
         *DAT,
         "loss/task=in_batch_softmax",
@@ -288,16 +290,16 @@ def test_checkpoints_go_on_with_any_number_of_processes_and_are_read_by_one(scri
         "model.sharding=row",
         ALONE,
     )
-    whole = train(script, "whole", *chosen, *ONE)
+    whole = train(script, pair, "whole", *chosen, *ONE)
     for first, then in ((ONE, TWO), (TWO, ONE)):
         run = f"from_{first[0][-1]}"
-        train(script, run, *chosen, *first, "trainer.max_epochs=1")
-        resumed = last_of(script, run, "train", f"ckpt_path={run}/checkpoints/last.ckpt", *then, "trainer.max_epochs=2")
+        train(script, pair, run, *chosen, *first, "trainer.max_epochs=1")
+        resumed = last_of(script, pair, run, "train", f"ckpt_path={run}/checkpoints/last.ckpt", *then, "trainer.max_epochs=2")
         assert_same(resumed, whole, 2e-6)  # Lightning loads float64 weights into a model that is still float32
         assert script.metrics(run)["test"] == pytest.approx(script.metrics("whole")["test"], rel=1e-12)
     for devices in (1, 2):
         best = "ckpt_path=from_1/checkpoints/best.ckpt"
-        last_of(script, "from_1", "evaluate", best, f"trainer.devices={devices}", f"output={devices}.json")
+        last_of(script, pair, "from_1", "evaluate", best, f"trainer.devices={devices}", f"output={devices}.json")
         found = json.loads((script.folder / f"{devices}.json").read_text())["test"]
         assert found == pytest.approx(script.metrics("from_1")["test"], rel=1e-12)
     shown = script("recommend", "ckpt_path=from_1/checkpoints/best.ckpt", "user_id=1")
