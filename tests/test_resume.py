@@ -284,25 +284,28 @@ def test_a_run_folder_that_was_moved_knows_its_best_epoch(script, monkeypatch):
     assert differences(whole["state_dict"], moved["state_dict"]) == []
 
 
-@pytest.mark.slow
-def test_twenty_kills_lose_nothing(script):
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)],
+)
+def test_kills_lose_nothing(script, number):
     """SIGKILL at drawn moments, many of them within a save; the temporary folder is on another disk."""
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     elsewhere = Path(tempfile.mkdtemp(dir=shm))
     script.env["TMPDIR"] = str(elsewhere)
     settings = (*WORLD, "callbacks.last.every_n_steps=1", "trainer.max_epochs=8")
     settings = (*settings, "callbacks.early_stopping=null", "model.embedding_dim=512")
-    whole = script.popen("train", *settings, "hydra.run.dir=whole")
-    assert whole.communicate()[1].strip() == "" and whole.returncode == 0
+    whole = script("train", *settings, "hydra.run.dir=whole")
+    assert whole.stderr.strip() == "" and whole.returncode == 0
     last = script.folder / "run" / "checkpoints" / "last.ckpt"
     draw, kills = random.Random(0), 0
     command = [*settings, "hydra.run.dir=run"]
-    while kills < 20:
+    while kills < number:
         process = script.popen("train", *command)
         begun = version(last)
         while version(last) == begun and process.poll() is None:  # by progress: it has saved
             time.sleep(0.001)
-        assert process.poll() is None, "the run ended before it was killed twenty times"
+        assert process.poll() is None, "the run ended before it was killed so often"
         time.sleep(draw.random() * 0.3)
         process.kill()
         process.communicate()
