@@ -122,12 +122,10 @@ class ResumableSweeper(BasicSweeper):
         apart = not isinstance(self.launcher, BasicLauncher)  # are runs in processes of the launcher's?
         if apart:
             signals.defer(lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM))
-        if isinstance(getattr(self.launcher, "joblib", None), dict):
+        options = getattr(self.launcher, "joblib", None)
+        if isinstance(options, dict):
             # the workers of a killed sweep would train its next runs, then wait for minutes or for ever
-            self.launcher.joblib |= {
-                "initializer": processes.end_with,
-                "initargs": (os.getpid(),),
-            }
+            options.update(initializer=processes.end_with, initargs=(os.getpid(),))
         size = self.max_batch_size or len(todo) or 1
         try:
             for start in range(0, len(todo), size):
