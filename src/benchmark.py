@@ -1,4 +1,7 @@
-"""Step and evaluation time beside a bare PyTorch loop: python src/benchmark.py experiment=dat_paper data=movielens_1m."""
+"""Measure speed and memory: python src/benchmark.py benchmark=step experiment=dat_paper data=movielens_1m."""
+
+import sys
+from pathlib import Path
 
 from twotower import signals
 
@@ -7,4 +10,5 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.benchmark.benchmark", "benchmark")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is outside the package
+    command("benchmarks.command.benchmark", "benchmark")

@@ -13,7 +13,7 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
     **dict.fromkeys(COLLECTIONS, dict[str, Any]),
     "logger": Part | Annotated[dict[str, Any], Field(max_length=0)] | None,
     "paths": dict[Literal["data_dir", "cache_dir", "output_dir", "run_dir"], Any],
-    "benchmark": dict[str, Any],
+    "benchmark": Text,
     "seed": Annotated[int, Field(ge=0, le=2**32 - 1)],
     "ckpt_path": Text | None,
     "dry": bool,
@@ -46,6 +46,7 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
     "rounds": Count,  # benchmarks
     "steps": Count,
     "compiled": bool,
+    "peers": dict[str, Text],
     "sizes": list[Count],
     "items": Count | None,
     "users": Count,

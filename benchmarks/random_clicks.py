@@ -37,7 +37,7 @@ class RandomClicks(WithoutFiles):
 
     def read(self, data_dir: Path) -> Frames:
         """Refuse: frames of this size are what :meth:`write` is there to avoid."""
-        raise UserError("random clicks are written by src/benchmark_data.py alone")
+        raise UserError("random clicks are written by src/benchmark.py benchmark=memory alone")
 
     def write(self, folder: Path) -> None:
         """Write ``folder`` as :func:`~twotower.data.prepare.store.save` would: whole or not at all.

@@ -13,21 +13,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from twotower.benchmark import now
+from benchmarks.timing import now
 from twotower.errors import UserError
 from twotower.run import results
 from twotower.run.build import build, build_part, seed_everything
 from twotower.types import TrainIndex
-from twotower.wording import PlainConsole
 
-OWN = ("sizes", "num_items", "rounds", "steps", "output")
 WARM_UP = 5
 MODES = ("memory", "windows")
 TRANSIENT = 5  # arrays of 8 bytes a place that live while a window is made, its result included
 
 
-def benchmark_data(config: DictConfig) -> dict[str, Any]:
-    """Positives per second and peak memory for each of ``config.sizes``, from memory and from windows, in turn.
+def measure(config: DictConfig, sizes: list[int], num_items: int, rounds: int, steps: int) -> dict[str, Any]:
+    """Positives per second and peak memory for each of ``sizes``, from memory and from windows, in turn.
 
     Each way has a process of its own, which waits while the other one works. Its step is that of training, without Lightning;
     ``feed`` is the making of the batch alone.
@@ -37,43 +35,27 @@ def benchmark_data(config: DictConfig) -> dict[str, Any]:
     """
     if config.data.shuffle_window is None:
         raise UserError("give a window: data.shuffle_window=1000000")
-    sizes = _measure(config, sorted(config.sizes))
-    record: dict[str, Any] = {
-        "model": config.model._target_.split(".")[-1],
-        "optimizer": config.optimizer._target_.split(".")[-1],
-        "batch_size": config.data.batch_size,
-        "shuffle_window": config.data.shuffle_window,
-        "num_items": config.num_items,
-        "threads": torch.get_num_threads(),
-        "sizes": sizes,
-        "versions": results.versions(),
-    }
-    _print(record)
-    if config.output:
-        results.write_json(Path(config.output), record)
-    return record
-
-
-def _measure(config: DictConfig, sizes: list[int]) -> dict[int, dict[str, Any]]:
-    """All ways at all sizes, in turn."""
-    workers = {(size, mode): Worker(_settings(config, size), mode) for size in sizes for mode in MODES}
+    sizes = sorted(sizes)
+    settings = {size: _settings(config, size, num_items) for size in sizes}
+    workers = {(size, mode): Worker(settings[size], mode) for size in sizes for mode in MODES}
     try:
-        rounds = [{key: worker.ask(config.steps) for key, worker in workers.items()} for _ in range(config.rounds)]
+        turns = [{key: worker.ask(steps) for key, worker in workers.items()} for _ in range(rounds)]
         found: dict[int, dict[str, Any]] = {size: {} for size in sizes}
         for (size, mode), worker in workers.items():
             own = found[size][mode] = worker.ask(0)
             for kind in ("train", "feed"):
-                own[f"{kind}_per_second"] = config.data.batch_size / statistics.median(each[size, mode][kind] for each in rounds)
-                own[f"{kind}_beside_smallest"] = _rate_ratio(rounds, kind, (size, mode), (sizes[0], mode))
+                seconds = statistics.median(turn[size, mode][kind] for turn in turns)
+                own[f"{kind}_per_second"] = config.data.batch_size / seconds
+                own[f"{kind}_beside_smallest"] = _rate_ratio(turns, kind, (size, mode), (sizes[0], mode))
             smallest = found[sizes[0]][mode]
             own["expected"] = smallest["anonymous"] + own["growing"] - smallest["growing"]
         for size in sizes:
             for kind in ("train", "feed"):
-                found[size][f"{kind}_ratio"] = _rate_ratio(rounds, kind, (size, "windows"), (size, "memory"))
+                found[size][f"{kind}_ratio"] = _rate_ratio(turns, kind, (size, "windows"), (size, "memory"))
     finally:
         for worker in workers.values():
             worker.stop()
-    return found
+    return {"shuffle_window": config.data.shuffle_window, "num_items": num_items, "sizes": found}
 
 
 def _rate_ratio(rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, other: Any) -> float:
@@ -81,20 +63,20 @@ def _rate_ratio(rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, 
     return statistics.median(each[other][kind] / each[one][kind] for each in rounds)
 
 
-def _settings(config: DictConfig, size: int) -> Any:
+def _settings(config: DictConfig, size: int, num_items: int) -> Any:
     """A plain config of ``size`` interactions, which are written if they are not there."""
-    settings = OmegaConf.create({key: value for key, value in config.items() if key not in OWN})
-    settings.data.reader = {
-        "_target_": "twotower.data.random_clicks.RandomClicks",
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings["data"]["reader"] = {
+        "_target_": "benchmarks.random_clicks.RandomClicks",
         "num_interactions": size,
-        "num_items": config.num_items,
+        "num_items": num_items,
         "history": config.data.history_length > 0,
     }
     data = build_part(settings, "data")
     with data.preparation.alone():
         if not data.folder.exists():
             data.reader.write(data.folder)
-    return OmegaConf.to_container(settings, resolve=True)
+    return settings
 
 
 class Worker:
@@ -127,6 +109,7 @@ class Worker:
 
 
 def _work(connection: Connection, config: Any, mode: str, threads: int) -> None:
+    """Answer until stopped; what the user can mend is sent as the answer."""
     try:
         _answer(connection, config, mode, threads)
     except UserError as error:
@@ -140,7 +123,7 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
     if mode == "memory":
         config["data"]["shuffle_window"] = None
     seed_everything(config["seed"])
-    data, task = build(OmegaConf.create(config), {})
+    data, task = build(config, {})
     if mode == "memory":
         data.tables = {name: table.clone() for name, table in data.tables.items()}
     optimizer = task.optimizer(task.model.parameters())  # type: ignore[misc]
@@ -204,28 +187,18 @@ class AnonymousPeak:
         return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
-def _print(record: dict[str, Any]) -> None:
+def table(record: dict[str, Any]) -> Table:
+    """Rates and memory by size."""
     title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']:,}, windows of {record['shuffle_window']:,}"
-    table = Table(title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False)
-    smallest = f"beside {next(iter(record['sizes'])):,}"
-    columns = (
-        "interactions",
-        "from",
-        "positives/s",
-        "beside memory",
-        smallest,
-        "fed/s",
-        "start, s",
-        "MiB",
-        "formula",
-        "mapped too",
-    )
-    for column in columns:
-        table.add_column(column, justify="right")
+    shown = Table(title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False)
+    smallest = f"beside {min(record['sizes']):,}"
+    columns = ("interactions", "from", "positives/s", "beside memory", smallest, "fed/s", "start, s", "MiB", "formula")
+    for column in (*columns, "mapped too"):
+        shown.add_column(column, justify="right")
     for size, found in record["sizes"].items():
         for mode in MODES:
             own = found[mode]
-            table.add_row(
+            shown.add_row(
                 f"{size:,}",
                 mode,
                 f"{own['train_per_second']:,.0f}",
@@ -235,5 +208,5 @@ def _print(record: dict[str, Any]) -> None:
                 f"{own['seconds_to_first_step']:.1f}",
                 *(f"{own[name] / 2**20:,.0f}" for name in ("anonymous", "expected", "resident")),
             )
-    table.caption = "medians of rounds in turn over all; peak memory of each process; the formula starts from the smallest"
-    PlainConsole().print(table)
+    shown.caption = "medians of rounds in turn over all; peak memory of each process; the formula starts from the smallest"
+    return shown

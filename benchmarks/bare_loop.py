@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from benchmarks.timing import now
 from twotower.errors import UserError
 
 
@@ -53,7 +54,7 @@ class BareLoop:
         train_item = data.tables["interactions/item"][data.tables["position/train"].long()]
         self.log_q = torch.bincount(train_item, minlength=schema.num_items).clamp_min(1).div(len(train_item)).log().to(device)
 
-    def run(self, warm_up: int, steps: int, now: Any) -> float:
+    def run(self, warm_up: int, steps: int) -> float:
         """Seconds per step after the warm-up."""
         position = self.data.tables["position/train"]
         size = self.data.batch_size

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.errors import UserError
 from twotower.wording import PlainConsole
 
-SCRIPTS = Path(__file__).parents[1] / "peers"
+SCRIPTS = Path(__file__).parent
 
 
 @contextmanager
@@ -107,9 +107,7 @@ class _Peer:
             pass
         self.errors.seek(0)
         last = ([line for line in self.errors.read().splitlines() if line.strip()] or ["it said nothing"])[-1]
-        raise UserError(
-            f"the peer {self.name} has failed: {last}; mend its environment, or leave it out with ~benchmark.peers.{self.name}"
-        )
+        raise UserError(f"the peer {self.name} has failed: {last}; mend its environment, or leave it out with ~peers.{self.name}")
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()

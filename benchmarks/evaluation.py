@@ -1,7 +1,8 @@
 """Measures full ranking with our metrics against torchmetrics' retrieval metrics: the same vectors in, the same values out."""
 
 import statistics
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,61 +11,47 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
-from twotower.benchmark import now
-from twotower.benchmark_ranking import benchmark_ranking
+from benchmarks.timing import in_turn, now
 from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
-from twotower.run import results
-from twotower.run.build import build, seed_everything
+from twotower.run.build import build
 from twotower.types import EvalBatch
-from twotower.wording import PlainConsole
 
 K = 10
-OWN = ("rounds", "output", "users", "items", "dim", "device")
 
 
-def benchmark_evaluation(config: DictConfig) -> dict[str, Any]:
+def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
     """Seconds to rank the corpus for every test user and to compute hit rate, NDCG at 10 and MRR, both ways in turn.
 
-    The vectors are those of an untrained model of the config, encoded in advance. With ``items`` they are random, ours is
-    measured alone, and its forecast beside it.
+    The vectors are those of an untrained model of the config, encoded in advance.
     """
-    if config["items"] is not None:  # a mapping has a method of that name
-        return benchmark_ranking(config)
-    seed_everything(config.seed)
-    settings = DictConfig({key: value for key, value in config.items() if key not in OWN})
-    data, task = build(settings, {})
+    data, task = build(config, {})
     task.eval()
+    values: dict[str, dict[str, float]] = {}
     with torch.no_grad():
         item = encode_corpus(task.model, data.corpus(torch.device("cpu")))
         batches = [data.eval_batch(index) for index in data.test_dataloader()]
         users = [encode_users(task.model, batch.user) for batch in batches]
-        seconds: dict[str, list[float]] = {"ours": [], "torchmetrics": []}
-        values: dict[str, dict[str, float]] = {}
-        for _ in range(config.rounds):
-            for name, evaluate in (("ours", ours), ("torchmetrics", theirs)):
-                started = now()
-                values[name] = evaluate(users, item, batches)
-                seconds[name].append(now() - started)
-    median = {name: statistics.median(own) for name, own in seconds.items()}
-    record = {
+
+        def timed(name: str, evaluate: Callable[..., dict[str, float]]) -> float:
+            started = now()
+            values[name] = evaluate(users, item, batches)
+            return now() - started
+
+        ways = {"ours": partial(timed, "ours", ours), "torchmetrics": partial(timed, "torchmetrics", theirs)}
+        seconds = {name: statistics.median(own) for name, own in in_turn(ways, rounds).items()}
+    return {
         "data": data.reader.name,
         "users": sum(map(len, users)),
         "items": len(item),
-        "threads": torch.get_num_threads(),
-        "seconds": median,
-        "ratio": median["torchmetrics"] / median["ours"],
+        "seconds": seconds,
+        "ratio": seconds["torchmetrics"] / seconds["ours"],
         "values": values,
-        "versions": results.versions(),
     }
-    _print(record)
-    if config.output:
-        results.write_json(Path(config.output), record)
-    return record
 
 
 def ours(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
@@ -95,13 +82,12 @@ def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[
     return {name: metric.compute().item() for name, metric in metrics.items()}
 
 
-def _print(record: dict[str, Any]) -> None:
-    table = Table(title=f"{record['users']:,} users x {record['items']:,} items of {record['data']}, {record['threads']} threads")
-    table.add_column("what")
-    table.add_column("seconds", justify="right")
-    for name in record["values"]["ours"]:
-        table.add_column(name, justify="right")
+def table(record: dict[str, Any]) -> Table:
+    """Time and values of both ways."""
+    title = f"{record['users']:,} users x {record['items']:,} items of {record['data']}, {record['threads']} threads"
+    shown = Table("what", title=title, caption=f"torchmetrics / ours: {record['ratio']:.0f}")
+    for name in ("seconds", *record["values"]["ours"]):
+        shown.add_column(name, justify="right")
     for name, values in record["values"].items():
-        table.add_row(name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values()))
-    table.caption = f"torchmetrics / ours: {record['ratio']:.0f}"
-    PlainConsole().print(table)
+        shown.add_row(name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values()))
+    return shown

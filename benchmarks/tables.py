@@ -1,54 +1,33 @@
 """Measures what a training step costs as the embedding tables grow: row-sparse optimizers should not notice."""
 
-import statistics
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.table import Table
 
-from twotower.benchmark import now
+from benchmarks.timing import in_turn, milliseconds, now
 from twotower.errors import check_number
-from twotower.run import results
-from twotower.run.build import build_part, seed_everything
+from twotower.run.build import build_part
 from twotower.types import Batch, Feature, Schema
-from twotower.wording import PlainConsole
 
 WARM_UP = 3
 NUM_CATEGORIES = 20
 
 
-def benchmark_tables(config: DictConfig) -> dict[str, Any]:
-    """Milliseconds per step for each of ``config.rows`` users and as many items, in turn, on uniform random pairs.
+def measure(config: DictConfig, rows: list[int], rounds: int, steps: int) -> dict[str, Any]:
+    """Milliseconds per step for each of ``rows`` users and as many items, in turn, on uniform random pairs.
 
     The step is model, loss and optimizer of the config, with own negatives, on one device and in this process; data are made in
     advance, so it is the step alone.
     """
-    for rows in config.rows:
-        check_number("rows", rows, 1000)
-    seed_everything(config.seed)
-    steppers = {rows: Stepper(config, rows) for rows in config.rows}
-    seconds: dict[int, list[float]] = {rows: [] for rows in config.rows}
-    for _ in range(config.rounds):
-        for rows, stepper in steppers.items():
-            seconds[rows].append(stepper.run(config.steps))
-    step_ms = {rows: 1000 * statistics.median(values) for rows, values in seconds.items()}
-    smallest = min(step_ms)
-    record = {
-        "model": config.model._target_.split(".")[-1],
-        "optimizer": config.optimizer._target_.split(".")[-1],
-        "batch_size": config.data.batch_size,
-        "threads": torch.get_num_threads(),
-        "step_ms": step_ms,
-        "ratio": {rows: value / step_ms[smallest] for rows, value in step_ms.items()},
-        "peak_memory_bytes": results.peak_memory_bytes(),
-        "versions": results.versions(),
-    }
-    _print(record, smallest)
-    if config.output:
-        results.write_json(Path(config.output), record)
-    return record
+    for number in rows:
+        check_number("rows", number, 1000)
+    steppers = {number: partial(Stepper(config, number).run, steps) for number in rows}
+    step_ms = {number: milliseconds(seconds) for number, seconds in in_turn(steppers, rounds).items()}
+    smallest = step_ms[min(step_ms)]
+    return {"step_ms": step_ms, "ratio": {number: value / smallest for number, value in step_ms.items()}}
 
 
 class Stepper:
@@ -104,11 +83,12 @@ class Stepper:
         )
 
 
-def _print(record: dict[str, Any], smallest: int) -> None:
-    table = Table(title=f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['threads']} threads")
-    for column in ("rows of each table", "ms per step", f"beside {smallest:,}"):
-        table.add_column(column, justify="right")
+def table(record: dict[str, Any]) -> Table:
+    """Step time by rows."""
+    shown = Table(title=f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['threads']} threads")
+    for column in ("rows of each table", "ms per step", f"beside {min(record['step_ms']):,}"):
+        shown.add_column(column, justify="right")
     for rows, value in record["step_ms"].items():
-        table.add_row(f"{rows:,}", f"{value:.2f}", f"{record['ratio'][rows]:.2f}")
-    table.caption = f"medians of rounds in turn; peak memory {record['peak_memory_bytes'] / 2**30:.1f} GiB"
-    PlainConsole().print(table)
+        shown.add_row(f"{rows:,}", f"{value:.2f}", f"{record['ratio'][rows]:.2f}")
+    shown.caption = f"medians of rounds in turn; peak memory {record['peak_memory_bytes'] / 2**30:.1f} GiB"
+    return shown

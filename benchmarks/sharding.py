@@ -1,8 +1,8 @@
 """Measures what sharded tables save in memory and cost in time beside tables that each process holds as a whole."""
 
 import json
-import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +13,44 @@ from rich.table import Table
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from twotower.benchmark_tables import Stepper
+from benchmarks.tables import Stepper
+from benchmarks.timing import in_turn, milliseconds
 from twotower.distributed.sharding import SHARDING, built_for, shard_of
 from twotower.errors import check_number
 from twotower.run import results
 from twotower.run.build import seed_everything
-from twotower.wording import PlainConsole
 
 
-def benchmark_sharding(config: DictConfig) -> dict[str, Any]:
+def measure(config: DictConfig, rows: int, processes: int, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds per step and bytes of a process with ``model.sharding`` of ``none`` and ``row`` in turn, on random pairs.
 
     The step is model, loss and optimizer of the config in DDP; data are made in advance, so it is the step alone.
     """
-    check_number("rows", config.rows, 1000)
-    check_number("processes", config.processes, 2)
+    check_number("rows", rows, 1000)
+    check_number("processes", processes, 2)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
-        multiprocessing.spawn(_measure, (config, f"file://{folder}/rendezvous", found), config.processes)
+        given = (plain, f"file://{folder}/rendezvous", found, rows, processes, rounds, steps)
+        multiprocessing.spawn(_measure, given, processes)
         measured = json.loads(found.read_text())
-    record = {
-        "model": config.model._target_.split(".")[-1],
-        "optimizer": config.optimizer._target_.split(".")[-1],
-        "batch_size": config.data.batch_size,
-        "rows": config.rows,
-        "processes": config.processes,
-        **measured,
-        "step_ratio": measured["row"]["step_ms"] / measured["none"]["step_ms"],
-        "versions": results.versions(),
-    }
-    _print(record)
-    if config.output:
-        results.write_json(Path(config.output), record)
-    return record
+    ratio = measured["row"]["step_ms"] / measured["none"]["step_ms"]
+    return {"rows": rows, "processes": processes, **measured, "step_ratio": ratio}
 
 
-def _measure(rank: int, config: DictConfig, rendezvous: str, found: Path) -> None:
-    """What one process finds; the first one writes it down."""
+def _measure(rank: int, plain: Any, rendezvous: str, found: Path, rows: int, processes: int, rounds: int, steps: int) -> None:
+    """Measure in one process; the first one writes what it found."""
+    config = OmegaConf.create(plain)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=config.processes)
-    steppers = {sharding: _stepper(config, rank, sharding) for sharding in SHARDING}
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes)
+    steppers = {sharding: _stepper(config, rank, processes, rows, sharding) for sharding in SHARDING}
     torch.manual_seed(config.seed + rank)
-    seconds: dict[str, list[float]] = {sharding: [] for sharding in SHARDING}
-    for _ in range(config.rounds):
-        for sharding, stepper in steppers.items():
-            dist.barrier()
-            seconds[sharding].append(stepper.run(config.steps))
+
+    def together(stepper: Stepper) -> float:
+        dist.barrier()
+        return stepper.run(steps)
+
+    seconds = in_turn({name: partial(together, stepper) for name, stepper in steppers.items()}, rounds)
     if rank == 0:
         measured = {sharding: _figures(stepper, seconds[sharding]) for sharding, stepper in steppers.items()}
         results.write_json(found, measured)
@@ -66,10 +58,10 @@ def _measure(rank: int, config: DictConfig, rendezvous: str, found: Path) -> Non
     dist.destroy_process_group()
 
 
-def _stepper(config: DictConfig, rank: int, sharding: str) -> Stepper:
+def _stepper(config: Any, rank: int, processes: int, rows: int, sharding: str) -> Stepper:
     seed_everything(config.seed)
-    with built_for(rank, config.processes):
-        stepper = Stepper(OmegaConf.merge(config, {"model": {"sharding": sharding}}), config.rows)  # type: ignore[arg-type]
+    with built_for(rank, processes):
+        stepper = Stepper(OmegaConf.merge(config, {"model": {"sharding": sharding}}), rows)  # type: ignore[arg-type]
     named: list[tuple[str, Any]] = list(stepper.model.named_parameters())
     apart = [name for name, parameter in named if shard_of(parameter) or getattr(parameter, "row_sparse", False)]
     stepper.model._ddp_params_and_buffers_to_ignore = apart
@@ -81,7 +73,7 @@ def _stepper(config: DictConfig, rank: int, sharding: str) -> Stepper:
 def _figures(stepper: Stepper, seconds: list[float]) -> dict[str, Any]:
     states = [value for state in stepper.optimizer.state.values() for value in state.values()]
     return {
-        "step_ms": 1000 * statistics.median(seconds),
+        "step_ms": milliseconds(seconds),
         "rounds_ms": [1000 * value for value in seconds],
         "parameter_bytes": _bytes(stepper.model.parameters()),
         "optimizer_bytes": _bytes(states),
@@ -92,16 +84,15 @@ def _bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _print(record: dict[str, Any]) -> None:
-    title = (
-        f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['processes']} processes of one thread"
-    )
-    table = Table(title=title)
+def table(record: dict[str, Any]) -> Table:
+    """Time and memory of both."""
+    title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}"
+    shown = Table(title=f"{title}, {record['processes']} processes of one thread")
     for column in ("model.sharding", "ms per step", "parameters, MiB", "optimizer, MiB"):
-        table.add_column(column, justify="right")
+        shown.add_column(column, justify="right")
     for sharding in SHARDING:
         figures = record[sharding]
         sizes = (f"{figures[f'{part}_bytes'] / 2**20:.1f}" for part in ("parameter", "optimizer"))
-        table.add_row(sharding, f"{figures['step_ms']:.2f}", *sizes)
-    table.caption = f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
-    PlainConsole().print(table)
+        shown.add_row(sharding, f"{figures['step_ms']:.2f}", *sizes)
+    shown.caption = f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
+    return shown

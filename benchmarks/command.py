@@ -1,0 +1,34 @@
+"""The one command of the benchmarks: checks the settings, measures, prints and writes the figures."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.run import results
+from twotower.run.build import seed_everything
+from twotower.wording import PlainConsole
+
+
+def benchmark(config: DictConfig) -> dict[str, Any]:
+    """Run ``benchmarks/<benchmark>.py``: its ``measure`` takes its own settings as arguments, its ``table`` shows the figures."""
+    module = importlib.import_module(f"benchmarks.{config.benchmark}")
+    own = [name for name in inspect.signature(module.measure).parameters if name != "config"]
+    settings = {key: config[key] for key in config if key not in ("benchmark", "output", *own)}
+    seed_everything(config.seed)
+    record = {
+        "model": config.model._target_.split(".")[-1],
+        "optimizer": config.optimizer._target_.split(".")[-1],
+        "batch_size": config.data.batch_size,
+        "threads": torch.get_num_threads(),
+        **module.measure(OmegaConf.create(settings), **{name: config[name] for name in own}),
+        "peak_memory_bytes": results.peak_memory_bytes(),
+        "versions": results.versions(),
+    }
+    PlainConsole().print(module.table(record))
+    if config.output:
+        results.write_json(Path(config.output), record)
+    return record
