@@ -21,7 +21,7 @@ def measure(
     items, queries = (_directions(rng, num, dim) for num in (num_items, num_queries))
     rows: list[dict[str, Any]] = []
     exact: np.ndarray | None = None
-    for name in indexes:
+    for name in map(str, indexes):
         index = build_part(indexes, name)
         built, seconds = _build(index, items, build_threads)
         for value in index.curve or [None]:

@@ -126,7 +126,7 @@ def test_resuming_can_train_longer_but_not_otherwise(script):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "twotower.data.prepare.store.shutil.rmtree", "twotower.benchmark.Path", "subprocess.Popen"]
+    "target", ["os.system", "twotower.data.prepare.store.shutil.rmtree", "twotower.files.Path", "subprocess.Popen"]
 )
 def test_a_foreign_checkpoint_runs_no_code(script, target):
     assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0

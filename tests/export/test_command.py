@@ -64,10 +64,3 @@ def test_a_checkpoint_of_other_data_is_refused(script, monkeypatch):
 def test_wrong_settings_are_named(script, setting):
     run = script("export", BEST, *(["index=hnsw"] if "index" in setting else []), setting)
     assert run.returncode == 1 and setting.split("=")[0] in run.stderr
-
-
-def test_the_latency_of_an_index_is_printed_with_its_recall(script):
-    run = script("benchmark_index", "num_items=2000", "dim=8", "num_queries=5", "k=10", "output=figures.json")
-    assert run.returncode == 0, run.stderr
-    flat, *hnsw = json.loads((script.folder / "figures.json").read_text())["rows"]
-    assert flat["recall"] == 1.0 and [row["value"] for row in hnsw] == [100, 200, 400, 800] and hnsw[-1]["recall"] > 0.9

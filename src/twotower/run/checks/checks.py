@@ -155,6 +155,8 @@ def check_types(path: str, node: Any) -> None:
 def _check_command(plain: dict[str, Any], name: str | None) -> None:
     """Refuse a root of another command: a plus sign lets ``+k=1`` pass Hydra. A dry run never gets here."""
     known = _own_roots(name) if name else plain.keys()
+    if name == "benchmark":
+        known = known | _own_roots(f"benchmark/{plain.get('benchmark')}")  # each has settings of its own
     for root in plain:
         if root not in known and root in ROOTS:
             raise UserError(f"{root} is no setting of src/{name}.py; the settings are {', '.join(sorted(known & ROOTS.keys()))}")
@@ -170,7 +172,7 @@ def _own_roots(name: str) -> set[str]:
         return set(ROOTS)
     node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     found = set(node)
-    for entry in node["defaults"]:
+    for entry in node.get("defaults", []):
         if isinstance(entry, dict):
             found |= {str(group).split("@")[-1].split(".")[0].split("/")[0] for group in entry}
         elif entry != "_self_":

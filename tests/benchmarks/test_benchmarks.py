@@ -9,18 +9,24 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
+from benchmarks.bare_loop import BareLoop
+from benchmarks.peers import processes
 from tests.conftest import ROOT
 from tests.test_train import SMALL
 from tests.waiting import finish
-from twotower import peers
-from twotower.bare_loop import BareLoop
-from twotower.benchmark import OWN
 from twotower.run.build import build, seed_everything
 
 
 def test_the_step_as_tables_grow(script):
     run = script(
-        "benchmark_tables", "model=dat", "optimizer=rowwise_adagrad", "rows=[1000,3000]", "rounds=2", "steps=2", "output=o.json"
+        "benchmark",
+        "benchmark=tables",
+        "model=dat",
+        "optimizer=rowwise_adagrad",
+        "rows=[1000,3000]",
+        "rounds=2",
+        "steps=2",
+        "output=o.json",
     )
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
@@ -31,7 +37,7 @@ def test_the_step_as_tables_grow(script):
 @pytest.mark.slow
 def test_shards_take_half_the_memory(script):
     process = script.popen(
-        *("benchmark_sharding", "model=mf", "optimizer=rowwise_adagrad", "optimizer.min_rows=1", "model.dim=4"),
+        *("benchmark", "benchmark=sharding", "model=mf", "optimizer=rowwise_adagrad", "optimizer.min_rows=1", "model.dim=4"),
         *("rows=1001", "rounds=2", "steps=2", "output=o.json"),
     )
     out, err = finish(process)
@@ -44,7 +50,7 @@ def test_shards_take_half_the_memory(script):
 
 
 def test_evaluation_gives_torchmetrics_values(script):
-    run = script("benchmark_evaluation", *SMALL[:3], "model=two_tower", "rounds=1", "output=o.json")
+    run = script("benchmark", "benchmark=evaluation", *SMALL[:3], "model=two_tower", "rounds=1", "output=o.json")
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
     assert record["values"]["ours"] == pytest.approx(record["values"]["torchmetrics"], abs=1e-6)
@@ -58,7 +64,7 @@ def parts(tmp_path):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("benchmark", [*SMALL[:4], f"paths.cache_dir={tmp_path}", *overrides])
         with open_dict(config):
-            for key in OWN:
+            for key in ("rounds", "steps", "output", "compiled", "benchmark", "peers"):
                 del config[key]
         seed_everything(0)
         return *build(config, {}), config
@@ -125,15 +131,15 @@ STEPS = ("rounds=1", "steps=2", *SMALL[:4], "model=two_tower", "loss/task=in_bat
 
 def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
     (tmp_path / "with_fake.py").write_text(PEER)
-    monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(processes, "SCRIPTS", tmp_path)
     data, _, config = parts(*STEPS[6:], *IDS)
-    with peers.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
+    with processes.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
         assert list(found) == ["fake"] and found["fake"]() == 0.128
     assert not (Path.cwd() / "log").exists()  # what a peer writes where it stands goes with its folder
 
 
 def test_a_peer_that_fails_is_named(script):
-    run = script("benchmark", *STEPS, *IDS, "benchmark=peers", f"benchmark.peers.keras_rs={sys.executable}")
+    run = script("benchmark", *STEPS, *IDS, "benchmark=peers", f"peers.keras_rs={sys.executable}")
     assert (
         run.returncode == 1
         and "the peer keras_rs has failed: ModuleNotFoundError" in run.stderr
@@ -161,7 +167,7 @@ def test_models_that_the_bare_loop_does_not_know_are_refused(script):
 @pytest.mark.slow
 def test_windows_beside_memory(script):
     sizes = ("sizes=[3000,6000]", "num_items=50", "rounds=2", "steps=2")
-    run = script("benchmark_data", *sizes, "data.batch_size=64", "data.shuffle_window=640", "output=o.json")
+    run = script("benchmark", "benchmark=memory", *sizes, "data.batch_size=64", "data.shuffle_window=640", "output=o.json")
     assert run.returncode == 0, run.stderr
     found = json.loads((script.folder / "o.json").read_text())["sizes"]
     for mode in ("memory", "windows"):
@@ -175,15 +181,45 @@ def test_windows_beside_memory(script):
     assert "beside memory" in run.stdout
 
 
-def test_ranking_of_random_vectors_and_its_forecast(script):
-    run = script("benchmark_evaluation", "users=50", "items=3000", "data.eval_batch_size=10", "output=o.json")
+def test_ranking_of_random_vectors(script):
+    run = script("benchmark", "benchmark=ranking", "users=50", "items=3000", "data.eval_batch_size=10", "output=o.json")
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
-    assert record["users_per_second"] == 50 / record["seconds"] and record["forecast_seconds"] > 0
-    assert record["extrapolated_seconds"]["300000"] == 6000 * record["seconds"]
-    # 3,000 vectors of 32 floats, and of 10 users scores and comparisons of each, less than the vectors once more
-    assert record["forecast_bytes"] == 2 * 3000 * 32 * 4 and 10 * 3000 * (4 + 5) < 3000 * 32 * 4
+    assert record["users_per_second"] == 50 / record["seconds"]
+    assert record["extrapolated_seconds"] == 6000 * record["seconds"]
     assert "extrapolated to 300,000 users" in run.stdout
+
+
+def test_the_latency_of_an_index_is_printed_with_its_recall(script):
+    pytest.importorskip("faiss")
+    small = ("num_items=2000", "dim=8", "num_queries=5", "k=10", "output=figures.json")
+    run = script("benchmark", "benchmark=index", *small)
+    assert run.returncode == 0, run.stderr
+    flat, *hnsw = json.loads((script.folder / "figures.json").read_text())["rows"]
+    assert flat["recall"] == 1.0 and [row["value"] for row in hnsw] == [100, 200, 400, 800] and hnsw[-1]["recall"] > 0.9
+
+
+NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (("benchmark=tabels",), "benchmark=tabels: there is no such option (did you mean tables?)"),
+        (("rownds=3",), "rownds is no setting (did you mean rounds?)"),
+        *(((f"benchmark={name}", "+sed=1"), "sed is no setting (did you mean seed?)") for name in NAMES),
+        *(((f"benchmark={name}", "+clicks=1"), "clicks is no setting of src/benchmark.py") for name in NAMES),
+        (("benchmark=tables", "+users=5"), "users is no setting of src/benchmark.py"),
+        (("benchmark=ranking", "rounds=2"), "rounds is no setting"),
+        (("rounds=0",), "rounds must be greater than or equal to 1, got 0"),
+        (("benchmark=index", "indexes.hnsw.n=3"), "indexes.hnsw.n is no setting"),
+        (("dry=true",), "dry=true is for src/train.py alone"),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_as_in_other_commands(script, settings, line):
+    run = script("benchmark", *settings)
+    assert run.returncode == 1 and line in run.stderr and "Traceback" not in run.stderr, run.stderr
 
 
 @pytest.mark.parametrize(
@@ -202,5 +238,5 @@ def test_unequal_work_is_refused(script, setting, line):
 @pytest.mark.slow
 def test_a_worker_that_refuses_its_settings_says_why(script):
     sizes = ("sizes=[3000]", "num_items=50", "rounds=1", "steps=2", "data.batch_size=64", "data.shuffle_window=640")
-    run = script("benchmark_data", *sizes, "data.positives=users")
+    run = script("benchmark", "benchmark=memory", *sizes, "data.positives=users")
     assert run.returncode == 1 and "data.positives=users" in run.stderr and "Traceback" not in run.stderr
