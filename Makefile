@@ -1,5 +1,6 @@
 # make train   trains DAT on embedded data, no network; ARGS="model=two_tower data=movielens_1m" changes what it runs
 # make ablation   DAT's parts on MovieLens-100K, 3 seeds, two runs at a time, then the report; interrupted, it goes on
+# make benchmark   times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation" measures something else
 # make test    the default tests; make lint holds format, lint and types; make check is both
 # make lock    resolves constraints.txt again; ARGS=--upgrade takes the newest versions that pyproject.toml allows
 VENV ?= .venv

@@ -11,7 +11,7 @@ CONF = ROOT / "conf"
 OPTIONS = [
     str(path.relative_to(CONF).with_suffix(""))
     for path in sorted(CONF.rglob("*.yaml"))
-    if path.parent != CONF and path.stem != "base" and path.parent.name not in ("metric", "index", "benchmark")
+    if path.parent != CONF and path.stem != "base" and path.parent.name not in ("metric", "index", "benchmark", "callbacks")
 ]
 
 

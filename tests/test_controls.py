@@ -28,8 +28,8 @@ def test_parameters_match_on_the_default_data(default_data):
         name: num_parameters(compose_train(*overrides), default_data.schema)
         for name, overrides in {
             "dat": ("model=dat",),
-            "lambda0": ("experiment=dat_lambda0",),
-            "wide": ("experiment=two_tower_wide",),
+            "lambda0": ("variant=dat_lambda0",),
+            "wide": ("variant=two_tower_wide",),
             "two_tower": ("model=two_tower",),
         }.items()
     }
@@ -44,22 +44,22 @@ def test_parameters_match_on_other_data_and_presets(default_data):
         tuple(f._replace(num_values=f.num_values * (1 if f.name == "user_id" else 7)) for f in side) for side in schema[:2]
     ]
     other = schema._replace(user=features[0], item=features[1])
-    dat = num_parameters(compose_train("experiment=[dat_movielens_1m,dat_lambda0]"), other)
-    assert dat == num_parameters(compose_train("experiment=[two_tower_movielens_1m,two_tower_wide]"), other)
+    dat = num_parameters(compose_train("experiment=dat_movielens_1m", "variant=dat_lambda0"), other)
+    assert dat == num_parameters(compose_train("experiment=two_tower_movielens_1m", "variant=two_tower_wide"), other)
 
 
 def test_controls_leave_optimizer_data_and_task_alone():
     dat = compose_train("model=dat")
     for name in ("dat_lambda0", "two_tower_wide", "two_tower_cal"):
-        control = compose_train(f"experiment={name}")
+        control = compose_train(f"variant={name}")
         for key in ("data", "negatives", "optimizer", "trainer", "metric", "callbacks", "seed"):
             assert control[key] == dat[key], (name, key)
         assert control.loss.task == dat.loss.task
-    assert compose_train("experiment=dat_lambda0", "data=movielens_1m").data.reader.variant == "1m"
+    assert compose_train("variant=dat_lambda0", "data=movielens_1m").data.reader.variant == "1m"
 
 
 def test_lambda0_is_dat_whose_vectors_only_the_task_trains(data):
-    config = compose_train("experiment=dat_lambda0")
+    config = compose_train("variant=dat_lambda0")
     batch = first_batch(data, SharedUniform(50, False))
     model, loss = (build_part(config, part, schema=data.schema) for part in ("model", "loss"))
     output = loss(model(batch), batch)
@@ -70,8 +70,8 @@ def test_lambda0_is_dat_whose_vectors_only_the_task_trains(data):
 
 def test_wide_equals_lambda0_with_the_same_values(data):
     """An id table next to one of augmented vectors is one table as wide as both."""
-    narrow = build_part(compose_train("experiment=dat_lambda0"), "model", schema=data.schema)
-    wide = build_part(compose_train("experiment=two_tower_wide"), "model", schema=data.schema)
+    narrow = build_part(compose_train("variant=dat_lambda0"), "model", schema=data.schema)
+    wide = build_part(compose_train("variant=two_tower_wide"), "model", schema=data.schema)
     for side in ("user", "item"):
         rows, columns, place = [], [], 0
         old, new = getattr(narrow, f"{side}_embedding"), getattr(wide, f"{side}_embedding")
@@ -94,7 +94,7 @@ def test_wide_equals_lambda0_with_the_same_values(data):
 
 
 def test_two_tower_cal_has_alignment_alone(data):
-    config = compose_train("experiment=two_tower_cal")
+    config = compose_train("variant=two_tower_cal")
     batch = first_batch(data, SharedUniform(50, False))
     model, loss = (build_part(config, part, schema=data.schema) for part in ("model", "loss"))
     assert set(loss(model(batch), batch).terms) == {"task", "alignment"} and config.loss.lambda3 == compose_train().loss.lambda3

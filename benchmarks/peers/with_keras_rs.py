@@ -1,4 +1,4 @@
-"""The two-tower model of keras-rs on JAX, as its retrieval examples build it. Run by src/benchmark.py with another Python.
+"""The two-tower model of keras-rs on JAX, as its retrieval examples build it. Run by benchmark=peers with another Python.
 
 python with_keras_rs.py settings.json: answers each line of standard input with the seconds per step of one turn.
 """

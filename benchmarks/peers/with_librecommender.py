@@ -1,4 +1,4 @@
-"""LibRecommender's TwoTower with its in-batch softmax and its own trainer. Run by src/benchmark.py with another Python.
+"""LibRecommender's TwoTower with its in-batch softmax and its own trainer. Run by benchmark=peers with another Python.
 
 python with_librecommender.py settings.json: answers each line of standard input with the seconds per step of one turn.
 """

@@ -1,4 +1,4 @@
-"""RecBole's DSSM with its own trainer: a label for each pair, one negative each. Run by src/benchmark.py with another Python.
+"""RecBole's DSSM with its own trainer: a label for each pair, one negative each. Run by benchmark=peers with another Python.
 
 python with_recbole.py settings.json: answers each line of standard input with the seconds per step of one turn.
 """

@@ -1,4 +1,4 @@
-"""The two-tower model of TensorFlow Recommenders, as its tutorial builds it. Run by src/benchmark.py with another Python.
+"""The two-tower model of TensorFlow Recommenders, as its tutorial builds it. Run by benchmark=peers with another Python.
 
 python with_tensorflow_recommenders.py settings.json: answers each line of standard input with the seconds per step of one turn.
 """
