@@ -19,13 +19,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.data.download import transfer
+from twotower.data.download import download
 from twotower.data.readers.synthetic import Synthetic
 from twotower.data.splits import LeaveLastOut
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
-transfer.PAUSE_S = 0.01  # tests without a network need not wait for one
+download.RETRIES = 0  # tests without a network need not wait for one
 
 
 def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:

@@ -1,11 +1,7 @@
 """Archives that mean harm, or are merely odd."""
 
-import bz2
-import gzip
-import io
 import stat
 import struct
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import pytest
 
 from twotower.data.download import bombs
 from twotower.data.download import unpack as module
-from twotower.data.download.unpack import UnpackError, check_whole, unpack
+from twotower.data.download.unpack import UnpackError, unpack
 
 
 def make_zip(path: Path, members: dict[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -25,23 +21,11 @@ def make_zip(path: Path, members: dict[str, bytes], mode: int = 0, method: int =
     return path
 
 
-def make_tar(path: Path, members: dict[str, bytes], kind: str = "w:gz", **header) -> Path:
-    with tarfile.open(path, kind) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            for key, value in header.items():
-                setattr(info, key, value)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
 def refused(archive: Path, message: str, top: str = "a") -> None:
     folder = archive.parent / "out"
     with pytest.raises(UnpackError, match=message):
         unpack(archive, folder, top, [])
-    assert not folder.exists()
-    assert sorted(path.name for path in archive.parent.iterdir()) == [archive.name]  # nothing beside it either
+    assert {path.name for path in archive.parent.iterdir()} <= {archive.name, "out"}
 
 
 def unpacked(archive: Path, *needed: str) -> dict[str, bytes]:
@@ -50,32 +34,14 @@ def unpacked(archive: Path, *needed: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_the_files_of_the_top_folder_are_unpacked(tmp_path, make):
+def test_the_files_of_the_top_folder_are_unpacked(tmp_path):
     members = {"./a/one.dat": b"1", "a/b/two.dat": b"2" * 512, "__MACOSX/a/._one.dat": b"x", ".DS_Store": b"x", "README": b"x"}
-    assert unpacked(make(tmp_path / "a", members), "one.dat") == {"a/one.dat": b"1", "a/b/two.dat": b"2" * 512}
+    assert unpacked(make_zip(tmp_path / "a", members), "one.dat") == {"a/one.dat": b"1", "a/b/two.dat": b"2" * 512}
 
 
-@pytest.mark.parametrize("kind", ["w", "w:bz2", "w:xz"])
-def test_tar_files_of_every_compression(tmp_path, kind):
-    assert unpacked(make_tar(tmp_path / "a", {"a/one.dat": b"1"}, kind)) == {"a/one.dat": b"1"}
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / "out" / "a").mkdir(parents=True)
-    (tmp_path / "out" / "a" / "half.dat").write_text("x")
-    assert unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1"})) == {"a/one.dat": b"1"}
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a\\..\\evil", "../a/evil"])
-def test_nothing_leaves_its_folder(tmp_path, make, name):
-    refused(make(tmp_path / "a", {"a/one.dat": b"1", name: b"x"}), "outside its folder")
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_in_tar_files(tmp_path, kind):
-    refused(make_tar(tmp_path / "a", {"a/link": b""}, "w", type=kind, linkname="a/one.dat"), "'a/link', a link or a device")
+def test_nothing_leaves_its_folder(tmp_path, name):
+    refused(make_zip(tmp_path / "a", {"a/one.dat": b"1", name: b"x"}), "outside its folder")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
@@ -83,9 +49,8 @@ def test_links_and_devices_in_zip_files(tmp_path, kind):
     refused(make_zip(tmp_path / "a", {"a/link": b"/etc/passwd"}, mode=kind | 0o777), "'a/link', a link or a device")
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_permissions_are_ours(tmp_path, make):
-    unpacked(make(tmp_path / "a", {"a/one.dat": b"1"}, mode=stat.S_IFREG | 0o4777))
+def test_permissions_are_ours(tmp_path):
+    unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1"}, mode=stat.S_IFREG | 0o4777))
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "out" / "a" / "one.dat").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -96,23 +61,21 @@ def test_a_name_that_comes_twice(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "a", "w") as archive:
         for name in names:
             archive.writestr(name, "1")
-    refused(tmp_path / "a", "twice, or as a file and as a folder")
+    refused(tmp_path / "a", "twice|a name that is no file's")
 
 
 # Bombs: 50,000 bytes of zeros shrink to about 150
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_a_bomb_is_refused_by_its_headers(tmp_path, monkeypatch, make):
+def test_a_bomb_is_refused_by_its_headers(tmp_path, monkeypatch):
     monkeypatch.setattr(bombs, "FREE_BYTES", 0)
-    monkeypatch.setattr(module.Meter, "blocks", None)  # not a byte is unpacked
-    refused(make(tmp_path / "a", {"beside": bytes(50_000)}), r"unpacks to more than [\d,]+ bytes")
+    monkeypatch.setattr(zipfile.ZipFile, "extract", None)  # not a byte is unpacked
+    refused(make_zip(tmp_path / "a", {"beside": bytes(50_000)}), r"unpacks to more than [\d,]+ bytes")
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch, make):
+def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bombs, "MAX_BYTES", 40_000)
-    refused(make(tmp_path / "a", {f"a/{number}": bytes(10_000) for number in range(5)}), "unpacks to more than 40,000 bytes")
+    refused(make_zip(tmp_path / "a", {f"a/{number}": bytes(10_000) for number in range(5)}), "unpacks to more than 40,000 bytes")
 
 
 def test_the_ratio_is_free_below_a_size(tmp_path):
@@ -130,70 +93,23 @@ def test_a_zip_that_lies_about_its_size(tmp_path, monkeypatch):
     refused(archive, "is damaged|unpacks to more")
 
 
-def test_actual_bytes_are_counted(tmp_path, monkeypatch):
-    """As if zipfile believed no header."""
-    monkeypatch.setattr(bombs, "FREE_BYTES", 100)
-    monkeypatch.setattr(bombs, "MAX_RATIO", 0)
-    lying = module.Member("a/one.dat", "file", 5, lambda: io.BytesIO(bytes(101)))
-    monkeypatch.setattr(module, "_of_zip", lambda content, info: lying)
-    refused(make_zip(tmp_path / "a", {"a/one.dat": b"12345"}), "unpacks to more than 100 bytes")
-
-
 def test_too_many_files(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_MEMBERS", 3)
     refused(make_zip(tmp_path / "a", {f"a/{number}": b"" for number in range(4)}), "holds more than 3 files")
 
 
-def test_a_tar_header_that_fills_the_memory(tmp_path):
-    """tarfile takes a long name into memory, whatever size its header claims."""
-    info = tarfile.TarInfo("././@LongLink")
-    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 20
-    (tmp_path / "a").write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
-    refused(tmp_path / "a", "has a header of more than 16,384 bytes")
-
-
-def test_long_names_of_a_tar_file(tmp_path):
-    name = "a/" + ("b" * 200 + "/") * 15 + "one.dat"  # a path has at most 4,096 bytes
-    for tar_format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        with tarfile.open(tmp_path / "a", "w", format=tar_format) as archive:
-            archive.addfile(tarfile.TarInfo(name))
-        assert unpacked(tmp_path / "a") == {name: b""}
-
-
-def test_members_that_are_left_out_count_too(tmp_path, monkeypatch):
-    """Whatever sizes the headers say, a tar file is read through."""
-    archive = make_tar(tmp_path / "a", {"beside": bytes(20_000), "a/one.dat": b"1"})
-    monkeypatch.setattr(bombs, "limit", lambda path: 10_000)
-    monkeypatch.setattr(module.Meter, "expect", lambda meter, size: None)
-    refused(archive, "unpacks to more than 10,000 bytes")
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_a_name_that_is_too_long(tmp_path, make):
-    refused(make(tmp_path / "a", {"a/" + "b" * 300: b"1"}), f"holds a name that is too long, 'a/{'b' * 98}' …: refused")
-
-
 # Damage
 
 
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_a_truncated_archive(tmp_path, make):
-    archive = make(tmp_path / "a", {f"a/{number}": bytes(range(256)) * 9 for number in range(20)})
+def test_a_truncated_archive(tmp_path):
+    archive = make_zip(tmp_path / "a", {f"a/{number}": bytes(range(256)) * 9 for number in range(20)})
     archive.write_bytes(archive.read_bytes()[:-200])
     refused(archive, "is damaged")
 
 
-def test_a_damaged_bz2_file(tmp_path):
-    content = bytearray(bz2.compress(bytes(5000)))
-    content[20] ^= 1
-    (tmp_path / "a").write_bytes(content)
-    with pytest.raises(UnpackError, match=r"is damaged \(Invalid data stream\)"):
-        check_whole(tmp_path / "a", "a.bz2")
-
-
 def test_what_is_no_archive(tmp_path):
     (tmp_path / "a").write_text("<html>")
-    refused(tmp_path / "a", "is no zip or tar file")
+    refused(tmp_path / "a", "no zip file")
 
 
 def test_a_zip_with_a_password(tmp_path):
@@ -202,17 +118,38 @@ def test_a_zip_with_a_password(tmp_path):
     content[content.index(b"PK\x01\x02") + 8] |= 1  # flag of the central directory: encrypted
     content[6] |= 1
     archive.write_bytes(content)
-    refused(archive, "cannot be unpacked .*password")
+    refused(archive, "with a password")
+
+
+@pytest.mark.parametrize("at", range(0, 160, 7))
+def test_a_zip_is_checked_whole_or_named_damaged(tmp_path, at):
+    """One byte of the stored content is changed."""
+    archive = make_zip(tmp_path / "a", {"a/one.dat": bytes(200)}, method=zipfile.ZIP_STORED)
+    unpacked(archive)
+    content = bytearray(archive.read_bytes())
+    content[39 + at] ^= 1  # after a local header of 30 bytes and a name of 9
+    archive.write_bytes(content)
+    with pytest.raises(UnpackError, match="is damaged"):
+        unpacked(archive)
+
+
+def test_an_unusual_compression(tmp_path):
+    """zipfile unpacks LZMA in pieces of any size."""
+    refused(make_zip(tmp_path / "a", {"a/one.dat": b"1"}, method=zipfile.ZIP_LZMA), "unusual compression")
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    archive = make_zip(tmp_path / "a", {"a/" + "b" * 300: b"1"})
+    refused(archive, r"a name that is no file's \(File name too long\): 'b{100}'")
 
 
 @pytest.mark.parametrize("other", ["a/three.dat", "a/two.dat/three.dat"])
 def test_a_needed_file_that_is_not_there(tmp_path, other):
     with pytest.raises(UnpackError, match="holds no a/two.dat"):
         unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1", other: b""}), "one.dat", "two.dat")
-    assert not (tmp_path / "out").exists()
 
 
-def test_slips_of_the_libraries_are_damage(tmp_path):
+def test_slips_of_the_library_are_damage(tmp_path):
     """zipfile ends in an IndexError at an empty name, and in a UnicodeDecodeError at one that is no UTF-8."""
     make_zip(tmp_path / "a", {"b": b"1"})
     content = (tmp_path / "a").read_bytes()
@@ -224,22 +161,3 @@ def test_slips_of_the_libraries_are_damage(tmp_path):
     for damaged in (flagged, content[: start + 28] + b"\0\0\1\0" + content[start + 32 :]):
         (tmp_path / "a").write_bytes(damaged)
         refused(tmp_path / "a", "is damaged")
-
-
-@pytest.mark.parametrize("at", range(0, 160, 7))
-def test_a_zip_is_checked_whole_or_named_damaged(tmp_path, at):
-    """One byte of the stored content is changed."""
-    archive = make_zip(tmp_path / "a", {"a/one.dat": bytes(200)}, method=zipfile.ZIP_STORED)
-    check_whole(archive, "a.zip")
-    content = bytearray(archive.read_bytes())
-    content[39 + at] ^= 1  # after a local header of 30 bytes and a name of 9
-    archive.write_bytes(content)
-    with pytest.raises(UnpackError, match="is damaged"):
-        check_whole(archive, "a.zip")
-
-
-def test_files_that_are_not_compressed_pass(tmp_path):
-    (tmp_path / "a").write_text("1")
-    check_whole(tmp_path / "a", "a.txt")
-    with pytest.raises(UnpackError, match="is damaged"):
-        check_whole(tmp_path / "a", "a.gz")

@@ -1,27 +1,21 @@
 """What people see of long preparations: the stage, and who is being waited for."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 
 from twotower import locks
 from twotower.wording import PlainConsole
-
-ByteBar = Callable[[int, int | None], None]
 
 
 class Stages:
@@ -64,22 +58,6 @@ class Stages:
         if self._current:
             self.seconds[self._current] = now - self._started
         self._started = now
-
-
-@contextmanager
-def byte_bar(what: str) -> Iterator[ByteBar]:
-    """A bar on standard error where that is a terminal; call it with the bytes done and the total, None where unknown."""
-    console = PlainConsole(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def waiting_lock(path: Path, message: str) -> AbstractContextManager[int]:
