@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 CELLS_PER_CHUNK = 1 << 22  # resamples times users at once
 
@@ -111,9 +112,11 @@ def over_seeds(variant: dict[int, float], baseline: dict[int, float], level: flo
 
 
 def _t_evidence(mean: float, error: float, freedom: int, level: float) -> Evidence:
-    half = t_quantile(level, freedom) * error
-    p = 1 - t_inside(abs(mean) / error, freedom) if error else float(mean == 0)
-    return Evidence(mean - half, mean + half, p, p)
+    if not error:  # all differences are equal
+        return Evidence(mean, mean, float(mean == 0), float(mean == 0))
+    low, high = stats.t.interval(level, freedom, loc=mean, scale=error)
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    return Evidence(low, high, p, p)
 
 
 def holm(p: list[float]) -> list[float]:
@@ -123,25 +126,3 @@ def holm(p: list[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(raised, 1)
     return adjusted.tolist()
-
-
-def t_inside(t: float, freedom: int) -> float:
-    """Probability that Student's t lies within ``±t``; closed form for whole degrees (Abramowitz & Stegun, 26.7.3-4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term, total = (cosine, 0.0) if freedom % 2 else (1.0, 0.0)
-    for step in range(3 if freedom % 2 else 2, freedom + 1, 2):
-        total += term
-        term *= cosine**2 * (step - 1) / step
-    return 2 / math.pi * (angle + sine * total) if freedom % 2 else sine * total
-
-
-def t_quantile(level: float, freedom: int) -> float:
-    """The ``t`` with ``t_inside(t) == level``, by bisection."""
-    low, high = 0.0, 1.0
-    while t_inside(high, freedom) < level:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_inside(middle, freedom) < level else (low, middle)
-    return high
