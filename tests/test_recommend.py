@@ -1,15 +1,13 @@
-"""``recommend.py``, ``twotower.load`` and ``embedding_map.py`` on one trained run."""
+"""``recommend.py`` and ``twotower.load`` on one trained run."""
 
 import json
 
 import polars as pl
 import pytest
 import torch
-from PIL import Image
 
 from tests.test_train import SMALL
 from twotower import load
-from twotower.embedding_map import _mirrored, principal_axes
 
 CKPT = "ckpt_path=run/checkpoints/best.ckpt"
 
@@ -49,11 +47,6 @@ def test_answers_of_a_trained_run(script, monkeypatch):
     assert "there is no user nobody" in found["notes"][0] and "cold_ids=mean" in found["notes"][0]
     assert found["found"] == model.recommend_history([], 5).to_dicts()
 
-    drawn = script("embedding_map", "runs=[run,run/checkpoints/last.ckpt]", "output=plots/map.png", "num_items=50")
-    assert drawn.returncode == 0, drawn.stderr
-    with Image.open(script.folder / "plots" / "map.png") as image:
-        assert image.size[0] > 1000
-
 
 @pytest.mark.parametrize(
     ("question", "line"),
@@ -73,14 +66,3 @@ def test_bad_questions_are_one_line(script, question, line):
     run = script("recommend", "ckpt_path=none.ckpt", *question.split())
     assert run.returncode == 1 and line in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
     assert run.stdout == ""
-
-
-def test_principal_axes_by_hand():
-    # along (3, 4, 0) / 5 at -2, 0, 2 and along z at 1, -2, 1: variances 8 and 6 of 14
-    vectors = torch.tensor([[-1.2, -1.6, 1], [0, 0, -2], [1.2, 1.6, 1]]) + 7
-    place, share = principal_axes(vectors)
-    assert share == pytest.approx([8 / 14, 6 / 14])
-    torch.testing.assert_close(place.abs(), torch.tensor([[2, 1], [0, 2], [2, 1]]).double(), atol=1e-5, rtol=0)
-    assert (_mirrored(place.numpy() * [-1, 1], place.numpy()) == place.numpy()).all()
-    line, share = principal_axes(torch.tensor([[1.0], [3.0]]))
-    assert line.abs().tolist() == [[1, 0], [1, 0]] and share == [1, 0]

@@ -49,7 +49,7 @@ def test_same_weights_with_and_without_and_resumed(script):
     found = script.metrics("with")["diagnostics"]
     assert found == script.metrics("resumed")["diagnostics"]
     assert found["hit_rate@10/intact"] == script.metrics("with")["test"]["hit_rate@10"]  # all users fit into the sample
-    assert plots(script, "with").keys() == {"vectors", "augmented", "category_covariance", "category_hit_rate"}
+    assert plots(script, "with").keys() == {"vectors", "augmented", "category_covariance", "category_hit_rate", "item_vectors"}
     logged = [row["diagnostics/val/mimic_r2/train/a_u"] for row in columns(script, "with")]
     assert len([value for value in logged if value]) == 2  # once an epoch
     tested = [row for row in columns(script, "with") if row["diagnostics/test/cosine/user"]]
@@ -65,14 +65,14 @@ def test_every_n_epochs_and_a_model_without_augmented_vectors(script):
     rows = columns(script, "run")
     assert len([row for row in rows if row["diagnostics/val/cosine/user"]]) == 1  # of epochs 1, 2, 3 the second
     assert not any("a_u" in name for name in rows[0])
-    assert plots(script, "run").keys() == {"vectors", "category_covariance", "category_hit_rate"}
+    assert plots(script, "run").keys() == {"vectors", "category_covariance", "category_hit_rate", "item_vectors"}
 
 
 def test_a_model_that_is_not_trained(script):
     run = script("train", *WITH, "model=popularity", "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
     assert script.metrics("run")["diagnostics"]["effective_rank/item"] == pytest.approx(1)
-    assert len(plots(script, "run")) == 3
+    assert len(plots(script, "run")) == 4
 
 
 def test_plots_come_after_the_figures_and_may_fail(script, monkeypatch):
@@ -114,7 +114,7 @@ def test_two_processes(script):
     process = script.popen("train", *WITH, "trainer.devices=2", "loss.alignment.momentum=0.9", "hydra.run.dir=run")
     _, err = finish(process)
     assert process.returncode == 0, err
-    assert len(plots(script, "run")) == 4
+    assert len(plots(script, "run")) == 5
     rows = columns(script, "run")
     assert len([row for row in rows if row["diagnostics/val/mrr/a_u_shuffled"]]) == 3
 

@@ -26,6 +26,16 @@ def test_effective_rank_by_hand():
     assert measures.effective_rank(torch.zeros(4, 3)) == 0
 
 
+def test_principal_axes_by_hand():
+    # along (3, 4, 0) / 5 at -2, 0, 2 and along z at 1, -2, 1: variances 8 and 6 of 14
+    vectors = torch.tensor([[-1.2, -1.6, 1], [0, 0, -2], [1.2, 1.6, 1]]) + 7
+    place, share = measures.principal_axes(vectors)
+    assert share == pytest.approx([8 / 14, 6 / 14])
+    torch.testing.assert_close(place.abs(), torch.tensor([[2, 1], [0, 2], [2, 1]]).double(), atol=1e-5, rtol=0)
+    line, share = measures.principal_axes(torch.tensor([[1.0], [3.0]]))
+    assert line.abs().tolist() == [[1, 0], [1, 0]] and share == [1, 0]
+
+
 def test_zero_share_by_hand():
     assert measures.zero_share(torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, -1.0]])) == 0.5
 

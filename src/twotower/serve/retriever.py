@@ -58,9 +58,6 @@ class Retriever:
         self.data = data
         self.model = model.eval()
         self.name = f"{about['choices']['model']} on {about['choices']['data']}, seed {about['config']['seed']}"
-        loss = about["config"].get("loss") or {}
-        weights = [f"λ{place} = {loss[f'lambda{place}']:g}" for place in (1, 2, 3) if f"lambda{place}" in loss]
-        self.title = ", ".join([about["choices"].get("variant") or about["choices"]["model"], *weights])
         self.cold_ids: str | None = about["config"]["model"].get("cold_ids")
         self.users = Lookup(data.ids["user"]["user"], "user", rest=data.ids.get(f"{PREFIX}user"))
         titles = data.ids["item"].to_dict().get("title")

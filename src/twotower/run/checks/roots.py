@@ -31,7 +31,7 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
     "user_vectors": bool,  # export
     "check": Text | None,
     "parity": dict[Literal["num_users", "k", "seed", "tolerance"], Any],
-    "runs": Text | list[Text],  # report, embedding_map
+    "runs": Text | list[Text],  # report
     "compare": Text,
     "columns": list[Text],
     "baseline": Text | None,
@@ -42,7 +42,6 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
     "update": Text | None,
     "block": Text | None,
     "num_items": Count,
-    "num_categories": Count,
     "rounds": Count,  # benchmarks
     "steps": Count,
     "compiled": bool,

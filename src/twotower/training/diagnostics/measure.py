@@ -14,6 +14,7 @@ from twotower.training.diagnostics import measures
 from twotower.training.diagnostics.probe import SIDES, augmented_table, constant, in_turn, replaced, shuffled
 from twotower.types import Batch, EvalBatch
 
+MAX_POINTS = 5000  # items on the plane
 SEED = 0  # of samples and shuffles: the same at every epoch, so that epochs compare
 SYMBOL = {"user": "a_u", "item": "a_v"}
 Features = dict[str, Tensor]
@@ -207,5 +208,12 @@ def _categories(
             "names": [names[index] for index in large],
             "items": size[large].tolist(),
             "distance": distance.tolist(),
+        }
+        step = -(-len(items) // MAX_POINTS)
+        place = {index: number for number, index in enumerate(large)}
+        tables["plane"] = {
+            "names": [names[index] for index in large],
+            "name": [place.get(index, -1) for index in category[::step].tolist()],
+            "vectors": sample.corpus[items[::step]].float().cpu(),
         }
     return values, tables

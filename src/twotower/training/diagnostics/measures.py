@@ -26,6 +26,15 @@ def effective_rank(vectors: Tensor) -> float:
     return torch.special.entr(singular / total).sum().exp().item() if total > 0 else 0.0
 
 
+def principal_axes(vectors: Tensor) -> tuple[Tensor, list[float]]:
+    """``(num, dim)`` to ``(num, 2)`` along the two directions of most variance, and their shares of it."""
+    centred = vectors.double() - vectors.double().mean(0)
+    _, size, axes = torch.linalg.svd(centred, full_matrices=False)
+    share = (size**2 / (size**2).sum().clamp_min(1e-12))[:2].tolist()
+    missing = 2 - len(share)  # vectors of one number lie on a line
+    return F.pad(centred @ axes[:2].T, (0, missing)), share + [0.0] * missing
+
+
 def zero_share(vectors: Tensor) -> float:
     """Share of the rows of ``(num, dim)`` that are zero: what a last ReLU can make, and what no user ever finds."""
     return (vectors == 0).all(1).double().mean().item()

@@ -9,10 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from twotower.training.diagnostics.measure import Diagnosis
+from twotower.training.diagnostics.measures import principal_axes
 from twotower.wording import save_figure, short
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#999999", "#333333"
+# Paul Tol's muted palette, for categories; grey for the others
+CATEGORY_COLOURS = (
+    "#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333",
+)  # fmt: skip
+REST = "#DADADA"
 MAX_NAME = 24
 COLOURS = {"user": BLUE, "item": ORANGE, "a_u": GREEN, "a_v": PURPLE}
 LABELS = {"user": "pᵤ", "item": "pᵥ", "a_u": "aᵤ", "a_v": "aᵥ"}
@@ -39,6 +45,8 @@ def draw(folder: Path, history: list[dict[str, float]], found: Diagnosis) -> Non
         figures["augmented"] = _augmented(history, found.values)
     if "covariance" in found.tables:
         figures["category_covariance"] = _covariance(found.tables["covariance"])
+    if "plane" in found.tables:
+        figures["item_vectors"] = _plane(found.tables["plane"])
     if "hit_rate" in found.tables:
         figures["category_hit_rate"] = _hit_rate(found.tables["hit_rate"])
     if found.tables.get("model"):
@@ -133,6 +141,32 @@ def _covariance(table: dict[str, Any]) -> Figure:
             axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color="white" if dark else BLACK)
     figure.colorbar(image, ax=axis, shrink=0.8)
     axis.set_title("‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)", loc="left", fontweight="bold")
+    return figure
+
+
+def _plane(table: dict[str, Any]) -> Figure:
+    """Items on their vectors' two principal axes, coloured by category, with each category's mean."""
+    axes_place, share = principal_axes(table["vectors"])
+    place, name = axes_place.numpy(), np.array(table["name"])
+    name[name >= len(CATEGORY_COLOURS)] = -1
+    figure = Figure(figsize=(6.5, 7), layout="constrained")
+    axis = figure.subplots()
+    size = float(np.clip(20_000 / len(name), 3, 22))
+    order = np.argsort(name != -1, kind="stable")  # grey lies below; the items are in no order of category
+    colour = np.array([*CATEGORY_COLOURS, REST])[name[order]]
+    axis.scatter(*place[order].T, c=colour, s=size, alpha=0.75, linewidths=0)
+    shown = list(zip(CATEGORY_COLOURS, table["names"], strict=False))
+    for index, (own, label) in enumerate(shown):
+        if (name == index).any():
+            x, y = place[name == index].mean(0)
+            label = f"{short(label, MAX_NAME)} ({(name == index).sum():,})"
+            axis.scatter(x, y, c=own, s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3, label=label)
+    if (name == -1).any():
+        axis.scatter([], [], c=REST, label=f"others ({(name == -1).sum():,})")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    axis.set_title("item vectors by category (items; diamond: mean)", loc="left", fontweight="bold")
+    axes = [f"principal axis {number}, {part:.0%} of the variance" for number, part in enumerate(share, 1)]
+    axis.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     return figure
 
 
