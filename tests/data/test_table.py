@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_data
+from twotower.data.prepare.filters import check_interactions
 from twotower.data.readers.table import Table
 from twotower.data.splits import Given
 from twotower.errors import UserError
@@ -468,7 +469,7 @@ def test_incomplete_rows_can_be_dropped(tmp_path):
     frames = read(tmp_path, clicks, drop_incomplete=True)
     assert rows(frames) == [(1, 4, 1600000000)] and frames.dropped == {"rows without user, item or time": 4}
     with pytest.raises(UserError, match=r"clicks.csv line 7 has the time 1700000000000"):  # lines are those of the file
-        read(tmp_path, clicks + "1,5,1700000000000,a\n", drop_incomplete=True, behaviours=["a"])
+        check_interactions(read(tmp_path, clicks + "1,5,1700000000000,a\n", drop_incomplete=True, behaviours=["a"]))
 
 
 # The whole way

@@ -1,7 +1,5 @@
 """Values of users from ranks, by hand and against the metrics of a run."""
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
@@ -55,22 +53,3 @@ def test_a_run_keeps_ranks_that_give_its_own_metrics(script):
     assert record["settings"]["trainer.num_processes"] == 1 and record["settings"]["data.batch_size"] == 64
     assert all(column == pl.Int32 for column in pl.read_parquet_schema(folder / "test_ranks.parquet").values())
     assert str(script.folder) not in str(record["settings"])  # no path
-
-
-def test_evaluate_gives_an_older_run_its_ranks(script):
-    assert script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run").returncode == 0
-    path = script.folder / "run" / "test_ranks.parquet"
-    whole, record = path.read_bytes(), script.metrics("run")
-    path.unlink()
-    run = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt")
-    assert "ranks are kept in" in run.stdout, run.stderr
-    assert path.read_bytes() == whole and script.metrics("run") == record
-    assert record.pop("split_fingerprint")
-    (script.folder / "run" / "metrics.json").write_text(json.dumps(record))
-    assert script("evaluate", "ckpt_path=run/checkpoints/best.ckpt").returncode == 0
-    assert "split_fingerprint" in script.metrics("run")
-    path.unlink()
-    metrics = script.folder / "run" / "metrics.json"
-    metrics.write_text(metrics.read_text().replace('"mrr": 0', '"mrr": 1'))
-    assert "ranks are not kept" in script("evaluate", "ckpt_path=run/checkpoints/best.ckpt").stdout
-    assert not path.exists()

@@ -106,3 +106,17 @@ def test_ranking_is_exact_in_a_run_of_mixed_precision():
         assert torch.equal(target_ranks(user, item, target, NONE, NONE), expected)
         found = exact.top_k(user, item, NONE, NONE, 50)
     assert torch.equal(found[0], scores) and torch.equal(found[1], items)
+
+
+def test_top_k_masks_what_each_user_has_seen_in_every_chunk(monkeypatch):
+    """Against sorting by hand, with users who have seen nothing and chunks without any."""
+    generator = torch.Generator().manual_seed(0)
+    user, item = torch.randn(23, 4, generator=generator), torch.randn(31, 4, generator=generator)
+    seen = (torch.rand(23, 31, generator=generator) < 0.3) & (torch.arange(23) % 4 > 0)[:, None]
+    seen[8:13] = False
+    scores = (user @ item.T).masked_fill(seen, float("-inf"))
+    expected = scores.sort(descending=True).indices[:, :5].tolist()
+    row, index = seen.nonzero().T
+    for rows in (1, 2, 5, 23, 100):
+        monkeypatch.setattr(exact, "_rows_per_chunk", lambda scores, device, rows=rows: rows)
+        assert exact.top_k(user, item, row, index, 5)[1].tolist() == expected

@@ -1,5 +1,6 @@
 """What a reader hands over: official files as three tables, no learning decisions taken."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ class Frames(NamedTuple):
         dropped: rows of the files that are not among ``interactions``, by reason.
         remarks: what the user should read once: inferred kinds, missing files.
         note: what a reader of results must know of these files, or "".
+        where: says where a row of ``interactions`` stands, for messages.
         latents: the planted truth of synthetic data: ``(user ids, (users, d))`` and ``(item ids, (items, d))``, whose inner
             product orders items as the best possible model would; None for real data.
     """
@@ -41,6 +43,7 @@ class Frames(NamedTuple):
     dropped: dict[str, int] | None = None
     remarks: tuple[str, ...] = ()
     note: str = ""
+    where: Callable[[int], str] = "row {:,}".format
     latents: dict[str, tuple[pl.Series, pl.DataFrame]] | None = None
 
 

@@ -60,15 +60,6 @@ def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: in
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
-def chunk_bytes(user: Tensor, item: Tensor) -> int:
-    """Memory that ranking for ``user`` takes at a time: scores, the best of several interests, and comparisons."""
-    num_interests = user.shape[1:-1].numel()
-    rows = min(len(user), _rows_per_chunk(len(item) * num_interests, user.device.type))
-    size = max(4, user.element_size())
-    per_score = size * num_interests + (size if user.dim() == 3 else 0) + 1 + 4  # the CPU adds comparisons up as numbers
-    return rows * len(item) * per_score
-
-
 def _chunks(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of ``user`` that are scored together, and what they have seen: rows counted from the first of them, and items."""
     rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)

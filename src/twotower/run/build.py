@@ -41,8 +41,6 @@ def build(
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
     """
-    for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
-        check_types(root, _node(config, root))
     data = build_part(config, "data")
     data.negatives = build_part(config, "negatives")
     if weights is not None:

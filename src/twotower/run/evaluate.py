@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from twotower.errors import check_number
-from twotower.run import ranks, results
+from twotower.run import results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
@@ -40,6 +40,4 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
             results.write_json(Path(config.output), record)
-        if config.split == "test" and config.clicks is None and config.shown is None:
-            ranks.complete(Path(config.ckpt_path), about, task, data)
     return values

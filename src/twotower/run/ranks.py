@@ -6,11 +6,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twotower.data.prepare import store
-from twotower.files import read_json
-from twotower.run.records import fitting
-from twotower.run.results import write_json
-
 FILE = "test_ranks.parquet"
 ROUNDING = 1e-4  # another device may break a tie otherwise
 MAX_NAMED = 200  # categories that a record names; there may be thousands
@@ -36,37 +31,6 @@ def named_categories(data: Any) -> list[dict[str, Any]]:
     """Name and training interactions of each category, the largest first; of very many, the largest ones."""
     names, counts = data.meta["categories"], data.schema.category_counts
     return [{"name": names[index], "train_interactions": int(counts[index])} for index in _head_to_tail(data)[:MAX_NAMED]]
-
-
-def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> None:
-    """Give a run of an earlier version what a report reads: ranks, settings, categories and the fingerprint of the split.
-
-    Only if the checkpoint just tested is the one that the run had tested.
-    """
-    run_dir = ckpt_path.absolute().parent.parent
-    path = run_dir / "metrics.json"
-    if not path.exists():
-        return
-    try:
-        record = fitting(read_json(path))
-    except (OSError, ValueError):
-        record = {}
-    if (run_dir / FILE).exists() and "split_fingerprint" in record:
-        return
-    if not _same(record.get("test", {}), task.results["test"]):
-        print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
-        return
-    write(run_dir, task, data)
-    added = {"settings": about["settings"], "categories": named_categories(data)}
-    added["split_fingerprint"] = store.split_fingerprint(data.meta, data.ids)
-    write_json(path, {**added, **record})
-    print(f"ranks are kept in {run_dir / FILE}")
-
-
-def _same(one: dict[str, float], other: dict[str, float]) -> bool:
-    if not one or not one.keys() <= other.keys():  # new ones may have come since
-        return False
-    return all(abs(one[name] - other[name]) < ROUNDING for name in one)
 
 
 def _head_to_tail(data: Any) -> np.ndarray:

@@ -19,7 +19,6 @@ from twotower.metrics.base import RankMetric
 from twotower.optimizers.row_sparse import check_clipping, clip_gradients
 from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
 from twotower.retrieval.exact import target_ranks
-from twotower.retrieval.forecast import Forecast
 from twotower.types import HIDDEN_RANK, Batch, EvalBatch, LossOutput
 
 # logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides
@@ -64,7 +63,6 @@ class RetrievalTask(pl.LightningModule):
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
-        self._forecast: Forecast | None = None
         self._precision = "32-true"  # of the trainer, for messages
         self._evaluating = ExitStack()  # weights in full precision, from an evaluation's start to its end
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
@@ -134,7 +132,7 @@ class RetrievalTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation("val", self.trainer.val_dataloaders, self.trainer.num_val_batches)
+        self._start_evaluation()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the corpus for some users."""
@@ -146,7 +144,7 @@ class RetrievalTask(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation(self.test_name, self.trainer.test_dataloaders, self.trainer.num_test_batches)
+        self._start_evaluation()
         self._ranks = []
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
@@ -201,7 +199,7 @@ class RetrievalTask(pl.LightningModule):
     def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
         return [name for name, parameter in self.named_parameters() if chosen(parameter)]
 
-    def _start_evaluation(self, part: str, loader: Any, num_steps: list[int | float]) -> None:
+    def _start_evaluation(self) -> None:
         self._precision = str(self.trainer.precision)
         self._num_targets = torch.zeros(2, dtype=torch.long, device=self.device)
         for metric in self.metrics:
@@ -211,8 +209,6 @@ class RetrievalTask(pl.LightningModule):
         chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
         self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
         check_finite(self.corpus, "item", self._precision)
-        num_users = sum(map(len, loader.position[: int(num_steps[0])]))
-        self._forecast = Forecast(part, int(num_steps[0]), num_users, self.corpus, silent=not self.trainer.is_global_zero)
 
     def _evaluate(self, batch: EvalBatch) -> Tensor:
         user = encode_users(self.model, batch.user)  # (batch, dim)
@@ -222,8 +218,6 @@ class RetrievalTask(pl.LightningModule):
         with full_precision(rank.device):
             for metric in self.metrics:
                 metric.update(rank, batch.group)
-        if self._forecast is not None:
-            self._forecast.step(user)
         return rank  # (batch, num_targets)
 
     def _finish_evaluation(self, part: str) -> None:
@@ -238,7 +232,6 @@ class RetrievalTask(pl.LightningModule):
         hidden, num_targets = self._over_processes(self._num_targets).tolist()
         values["hidden_targets"] = hidden / max(1, num_targets)
         self.corpus = torch.empty(0)
-        self._forecast = None  # it holds the corpus
         self._evaluating.close()
         self.results[part] = values
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})

@@ -40,16 +40,11 @@ class Filters(NamedTuple):
         check_number("data.k_core", self.k_core, 0)
 
 
-def _row(row: int) -> str:
-    return f"row {row:,}"
-
-
-def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> None:
+def check_interactions(frames: Frames) -> None:
     """Refuse what no later step could mend.
 
     Args:
         frames: a reader's.
-        where: says where a row of the interactions stands, for readers that know file and line.
 
     Raises:
         UserError: for missing, blank or overlong ids, missing times, and times in the future.
@@ -62,7 +57,7 @@ def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> No
         if interactions[column].dtype == pl.String:
             missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
         if num_nulls := missing.sum():
-            place = where(missing.arg_max() or 0)
+            place = frames.where(missing.arg_max() or 0)
             raise UserError(f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them")
     for column in ("user", "item"):
         ids = interactions[column]
@@ -73,11 +68,11 @@ def check_interactions(frames: Frames, where: Callable[[int], str] = _row) -> No
         longest = lengths[row]
         if longest > MAX_ID_LENGTH:
             raise UserError(
-                f"{where(row)} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
+                f"{frames.where(row)} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
                 "a quote or a line break is missing in the file"
             )
     if frames.time_unit in UNITS_PER_SECOND:
-        _check_times(interactions["time"], frames.time_unit, where)
+        _check_times(interactions["time"], frames.time_unit, frames.where)
 
 
 def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> None:

@@ -16,7 +16,6 @@ from twotower.data.own_files.plain import plain
 from twotower.data.own_files.report import coverage, report
 from twotower.data.own_files.text import TextFormat
 from twotower.data.own_files.values import Reading
-from twotower.data.prepare.filters import check_interactions
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
@@ -154,7 +153,7 @@ class Table:
             tables["items"], more, remark = self._categories(source, roles, clicks.item, tables["items"])
             kinds["items"] = kinds["items"] | more
             remarks.append(remark)
-        frames = Frames(
+        return Frames(
             clicks.frame,
             tables["users"],
             tables["items"],
@@ -164,9 +163,8 @@ class Table:
             clicks.behaviours,
             clicks.dropped,
             tuple(remarks),
+            where=clicks.where,
         )
-        check_interactions(frames, clicks.where)
-        return frames
 
     def _click_roles(self, source: Source) -> dict[str, str]:
         """The columns; a guessed one whose values make no sense in its role is none."""

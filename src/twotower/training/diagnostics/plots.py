@@ -154,13 +154,16 @@ def _plane(table: dict[str, Any]) -> Figure:
     size = float(np.clip(20_000 / len(name), 3, 22))
     order = np.argsort(name != -1, kind="stable")  # grey lies below; the items are in no order of category
     colour = np.array([*CATEGORY_COLOURS, REST])[name[order]]
-    axis.scatter(*place[order].T, c=colour, s=size, alpha=0.75, linewidths=0)
+    x, y = place[order].T
+    axis.scatter(x, y, c=colour, s=size, alpha=0.75, linewidths=0)
     shown = list(zip(CATEGORY_COLOURS, table["names"], strict=False))
     for index, (own, label) in enumerate(shown):
         if (name == index).any():
-            x, y = place[name == index].mean(0)
+            centre = place[name == index].mean(0)
             label = f"{short(label, MAX_NAME)} ({(name == index).sum():,})"
-            axis.scatter(x, y, c=own, s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3, label=label)
+            axis.scatter(
+                centre[0], centre[1], c=own, s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3, label=label
+            )
     if (name == -1).any():
         axis.scatter([], [], c=REST, label=f"others ({(name == -1).sum():,})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
