@@ -112,17 +112,6 @@ def test_a_huge_record_is_not_read(tmp_path):
     assert runs.read(tmp_path, "r", []).reason == "damaged: metrics.json cannot be read (it has more than 16 MiB)"
 
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True))
-
-
-@pytest.mark.parametrize("text", [BOMB, "a: " + "[" * 5000, "{", "- 1", "a: !!python/object:os.system {}", "\x00"])
-def test_an_odd_config_of_an_old_run_is_left_out(tmp_path, text):
-    folder = make_run(tmp_path / "r", RANKS, settings=None)
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "config.yaml").write_text(text)
-    assert "damaged: .hydra/config.yaml cannot be read" in runs.read(folder, "r", []).reason
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -70,15 +70,6 @@ def test_missing_values_status_and_settings(tmp_path):
     assert reason(make_run(tmp_path / "d", RANKS, settings=None)).startswith("its settings are not known")
 
 
-def test_runs_before_settings_were_kept_are_read_from_their_config(tmp_path):
-    folder = make_run(tmp_path / "a", RANKS, settings=None)
-    (folder / ".hydra").mkdir()
-    text = "seed: 3\nloss: {lambda1: 0.5}\ndata: {seed: '${seed}', mask_seen: true}\ntrainer: {devices: 2, num_nodes: 1}\n"
-    (folder / ".hydra" / "config.yaml").write_text(text)
-    found = runs.read(folder, "a", ["ndcg@10"])
-    assert found.settings == {"loss.lambda1": 0.5, "data.mask_seen": True, "trainer.num_processes": 2}
-
-
 def test_null_is_unset(tmp_path):
     """A run from before a setting was there is one with those that leave it at null."""
     found = runs.read(make_run(tmp_path / "a", RANKS, settings={"loss.lambda1": 0.5, "data.min_value": None}), "a", ["ndcg@10"])

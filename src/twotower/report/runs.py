@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from twotower.errors import UserError
-from twotower.report.schema import first_line, is_number, read_failure, read_record, read_settings
+from twotower.report.schema import first_line, is_number, read_failure, read_record
 from twotower.run import settings
 
 SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
@@ -92,17 +92,15 @@ def read(folder: Path, name: str, metrics: list[str]) -> Run | LeftOut:
         record = read_record(path)
     except (OSError, ValueError) as error:
         return LeftOut(name, f"damaged: {_reason(error)}")
-    try:
-        found = _settings(folder, record)
-    except (OSError, ValueError) as error:
-        return LeftOut(name, f"damaged: .hydra/config.yaml cannot be read ({first_line(error)})")
     if record["status"] != "completed":
         return LeftOut(name, f"its status is {record['status']}")
-    if found is None:
-        return LeftOut(name, "its settings are not known: neither metrics.json nor .hydra/config.yaml has them")
+    if "settings" not in record:
+        return LeftOut(name, "its settings are not known: metrics.json has none")
     unusable = [metric for metric in metrics if not is_number(record["test"].get(metric))]
     if unusable:
         return LeftOut(name, f"no test value of {', '.join(unusable)}")
+    # null is as good as unset: a setting may be younger than a run
+    found = {key: value for key, value in record["settings"].items() if value is not None}
     return Run(folder, name, record, found)
 
 
@@ -130,18 +128,6 @@ def _unfinished(folder: Path) -> str:
     except OSError:  # another process removes what is listed
         return f"not finished{half}: running, or killed"
     return f"not finished{half}: running, or killed; last written {_ago(time.time() - newest)} ago"
-
-
-def _settings(folder: Path, record: dict[str, Any]) -> dict[str, settings.Value] | None:
-    """From the record; of runs older than that from the composed config. Null is as good as unset: a setting may be younger."""
-    path = folder / ".hydra" / "config.yaml"
-    if "settings" in record:
-        found = record["settings"]
-    elif path.exists():
-        found = read_settings(path)
-    else:
-        return None
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _ago(seconds: float) -> str:

@@ -4,20 +4,15 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, YAMLError, parse
 
-from twotower.files import read_bytes, read_json
-from twotower.run import settings
+from twotower.files import read_json
 from twotower.run.moved import renamed
 from twotower.wording import printable
 
 LONGEST_NAME = 200
 LONGEST_TEXT = 10_000
 LARGEST = 1e9  # of a metric; ours are shares
-MAX_CONFIG = 1 << 20  # bytes
-DEEPEST = 50  # of a config
 STRICT = ConfigDict(strict=True)
 
 
@@ -112,23 +107,6 @@ def read_failure(path: Path) -> str:
     return str(_read(path, Failure)["error"])
 
 
-def read_settings(path: Path) -> dict[str, settings.Value]:
-    """The settings of a run from before its record had them, from the config that Hydra wrote.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: for what is no such config.
-    """
-    text = read_bytes(path, MAX_CONFIG).decode()
-    try:
-        _check_yaml(text)
-        plain: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        found = renamed(settings.flat(plain))
-    except (YAMLError, RecursionError, AttributeError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
-    return {printable(str(key)): _plain(value) for key, value in found.items()}
-
-
 def first_line(error: object) -> str:
     """An error in one line that can be shown."""
     if isinstance(error, ValidationError):
@@ -144,12 +122,3 @@ def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"it is no object but a {type(content).__name__}")
     return kind.model_validate(content).model_dump(exclude_none=True)
-
-
-def _check_yaml(text: str) -> None:
-    """Aliases can make a small file endless, and depth a recursion; our configs have neither."""
-    depth = 0
-    for event in parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if isinstance(event, AliasEvent) or depth > DEEPEST:
-            raise ValueError("it has aliases, or is nested too deeply")
