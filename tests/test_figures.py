@@ -7,8 +7,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twotower.embedding_map import _check_output
-from twotower.errors import UserError
 from twotower.wording import save_figure, short
 
 NAMES = ["$5_to_$10", r"$\frac{", "\\", "a\0b", "\x1b[31m", "日本語", "_hidden", "", "%s {} #", "\ud800"]
@@ -52,14 +50,3 @@ def test_a_link_in_the_place_of_a_plot_is_replaced(tmp_path):
 @pytest.mark.parametrize(("name", "shown"), [("a" * 9, "aaaa…"), ("_b", " _b"), ("c\0\n", "c ")])
 def test_a_short_name_fits_and_is_never_left_out_of_a_legend(name, shown):
     assert short(name, 5) == shown
-
-
-def test_a_map_replaces_a_map_and_no_other_file(tmp_path):
-    save_figure(Figure(), tmp_path / "map.png")
-    _check_output(tmp_path / "map.png")
-    _check_output(tmp_path / "new.png")
-    (tmp_path / "notes.png").write_text("precious")
-    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
-    for name in ("notes.png", "link.png", ""):
-        with pytest.raises(UserError, match="is no map of ours"):
-            _check_output(tmp_path / name)
