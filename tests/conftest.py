@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.helpers import composition
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.download import transfer
 from twotower.data.readers.synthetic import Synthetic
@@ -25,6 +26,7 @@ from twotower.data.splits import LeaveLastOut
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
+composition.remember()
 transfer.PAUSE_S = 0.01  # tests without a network need not wait for one
 
 
