@@ -73,7 +73,13 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow
 
 
 @pytest.mark.parametrize(
-    "overrides", [["--help"], ["--cfg", "job"], ["loss.lamda3=0"], ["model=dta"], ["dry=true"]], ids=" ".join
+    "overrides",
+    [
+        ["loss.lamda3=0"],
+        ["dry=true"],
+        *(pytest.param(given, marks=pytest.mark.slow) for given in (["--help"], ["--cfg", "job"], ["model=dta"])),
+    ],
+    ids=" ".join,
 )
 def test_what_needs_no_training_imports_no_torch(overrides, tmp_path):
     """They take seconds to import, and a mistake in the command line should show at once."""

@@ -85,9 +85,9 @@ def test_a_value_of_another_kind_or_none_ends_in_one_line(saved):
     good, rng = saved.good(), random.Random(0)
     every = list(places(good))
     ended = 0
-    for path in rng.sample(every, 120):
+    for path in rng.sample(every, 40):
         ended += try_all(saved, changed(good, path, rng.choice((..., *WRONG)))) > 0
-    assert ended > 60
+    assert ended > 20
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ SETTINGS = {
 LEARNERS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "popularity")
 
 
-@pytest.mark.parametrize("model", [name if name == "dat" else pytest.param(name, marks=pytest.mark.slow) for name in LEARNERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LEARNERS)
 def test_beats_popularity(script, model):
     for name in (model, "popularity"):
         run = script("train", *WORLD, f"model={name}", *SETTINGS.get(name, ()), f"hydra.run.dir={name}")

@@ -82,8 +82,14 @@ def models(wide):
     return {name: build(name, wide) for name in MODELS}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", MODELS)
+PAIRS = [
+    pytest.param(name, precision, marks=() if name == "dat" or precision == "bf16-true" else pytest.mark.slow)
+    for name in MODELS
+    for precision in PRECISIONS
+]
+
+
+@pytest.mark.parametrize(("name", "precision"), PAIRS)
 def test_recorded_ranks_are_those_of_the_loaded_model(name, precision, wide, models):
     task = task_of(copy.deepcopy(models[name]), wide)
     recorded = run(task, wide, precision)

@@ -216,8 +216,7 @@ SETTINGS |= {
     "negatives=corpus": ("negatives=corpus", "loss/task=full_softmax"),
 }
 DEFAULT = {  # the rest, and the other moments of these, are slow
-    "accumulation, validations between": ("saved", "test"),
-    "64-true": ("saved",),
+    "accumulation, validations between": ("saved",),
     "steps": ("epoch",),
 }
 

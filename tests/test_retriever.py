@@ -28,7 +28,7 @@ def make_retriever(data, name="two_tower", *overrides):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("part", [pytest.param("val", marks=pytest.mark.slow), "test"])
 def test_lists_are_what_the_evaluation_ranked(name, part, data):
     model = make_retriever(data, name)
     loader = data.val_dataloader() if part == "val" else data.test_dataloader()

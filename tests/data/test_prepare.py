@@ -124,7 +124,7 @@ splits = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=worlds, split=splits, k_core=st.integers(0, 3), duplicates=st.sampled_from(["first", "last", "all"]))
 def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     items = {

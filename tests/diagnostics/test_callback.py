@@ -30,6 +30,7 @@ def plots(script, run):
     return found
 
 
+@pytest.mark.slow
 def test_same_weights_with_and_without_and_resumed(script):
     settings = ("seed=4", "model.dropout=0.3", "trainer.max_epochs=2")
     assert script("train", *SMALL, *settings, "hydra.run.dir=without").returncode == 0

@@ -55,6 +55,7 @@ def nasty(tmp_path):
     return module
 
 
+@pytest.mark.slow
 def test_features_of_any_name_are_exported_and_served(nasty, tmp_path):
     assert len(nasty.schema.user) == len(NAMES) + 2  # with user_id and history
     model, record = export_model("two_tower", nasty, tmp_path / "export", "model.embedding_dim=2")

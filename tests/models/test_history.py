@@ -172,7 +172,7 @@ def test_attention_weights_are_dropped_too():
     assert not torch.equal(encoder(index, weight), encoder(index, weight))
 
 
-@pytest.mark.parametrize("model", ["dat", "two_tower", "youtube_dnn"])
+@pytest.mark.parametrize("model", ["dat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two_tower", "youtube_dnn"))])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_tower_takes_every_encoder(model, name, data):
     built, batch = build(model, data, f"model/history={name}"), first_batch(data, Uniform(3, False))

@@ -62,7 +62,7 @@ def test_every_parameter_gets_a_gradient(name, data):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
     """``trainer.precision=bf16-true`` and ``64-true``: numbers among the features stay float32."""
