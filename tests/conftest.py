@@ -1,6 +1,7 @@
 """Shared parts of the tests: small worlds, and the scripts run as their users run them."""
 
 import datetime
+import importlib.util
 import io
 import json
 import os
@@ -28,6 +29,36 @@ ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
 composition.remember()
 transfer.PAUSE_S = 0.01  # tests without a network need not wait for one
+
+
+EXTRAS = {  # what cannot be imported without a package that is optional
+    "export": ("faiss", "onnx", "onnxruntime", "onnxscript", "pyarrow", "safetensors"),
+    "test_wandb.py": ("wandb",),
+}
+
+
+class Skipped(pytest.Module):
+    """A file whose packages are not installed."""
+
+    def collect(self):
+        pytest.skip(f"needs a package of an extra: {missing(self.path)}", allow_module_level=True)
+
+
+def missing(path: Path) -> list[str]:
+    """Packages that a test file needs and that are not installed."""
+    needed = [name for part in path.relative_to(ROOT).parts for name in EXTRAS.get(part, ())]
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Skipped.from_parent(parent, path=module_path) if missing(module_path) else None
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:
@@ -140,7 +171,7 @@ def script(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def pair():
-    from tests.pair import Pair
+    from tests.helpers.pair import Pair
 
     pair = Pair()
     yield pair

@@ -113,3 +113,12 @@ def test_nothing_unpickles_or_evaluates():
         text = path.read_text()
         assert "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "") and "import pickle" not in text, path
         assert text.count("torch.load(") <= text.count("weights_only=True)"), path
+
+
+def test_no_test_imports_another():
+    """What several tests need is in tests/helpers, or beside them."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                names = [*node.module.split("."), *(alias.name for alias in node.names)]
+                assert not any(name.startswith("test_") for name in names), f"{path} imports {node.module}"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_alignment import make_alignment
-from tests.saved import SMALL, Saved
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
+from tests.helpers.losses import make_alignment
+from tests.helpers.saved import SMALL, Saved, changed
 from twotower.errors import UserError
 from twotower.run import build
 from twotower.run.checkpoint.checkpoints import load_checkpoint
@@ -52,19 +52,6 @@ def places(node, path=()):
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in list(pairs)[:25]:
         yield from places(value, (*path, key))
-
-
-def changed(good, path, value):
-    """A copy with another value at ``path``; without it for ``...``."""
-    checkpoint = copy.deepcopy(good)
-    node = checkpoint
-    for key in path[:-1]:
-        node = node[key]
-    if value is ...:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return checkpoint
 
 
 def try_all(saved, checkpoint):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.errors import UserError
 from twotower.layers.embedding_table import lookup, mean_lookup, table
 from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients

@@ -9,10 +9,9 @@ import pytorch_lightning
 import torch
 
 from tests.conftest import make_data
-from tests.diagnostics.test_measure import LIMITS, sample_of
-from tests.losses.test_dat_loss import make_dat
-from tests.models.test_models import MODELS, build
-from tests.test_train import SMALL
+from tests.helpers.measured import LIMITS, sample_of
+from tests.helpers.models import MODELS, build, make_dat
+from tests.helpers.runs import SMALL
 from twotower import load
 from twotower.data.readers.synthetic import Synthetic
 from twotower.metrics.hit_rate import HitRate

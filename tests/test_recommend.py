@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower import load
 from twotower.embedding_map import _mirrored, principal_axes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.training.callbacks import LastCheckpoint, is_last_batch
 from twotower.training.task import RetrievalTask
 

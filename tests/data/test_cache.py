@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, make_data
-from tests.waiting import wait_until
+from tests.helpers.waiting import wait_until
 from twotower.data.prepare import store
 from twotower.data.readers.synthetic import Synthetic
 from twotower.errors import UserError

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_table import reader
+from tests.helpers.table import reader
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import LeaveLastOut

@@ -10,7 +10,7 @@ from functools import partial
 import polars as pl
 import pytest
 
-from tests.data.test_table import reader, rows
+from tests.helpers.table import reader, rows
 from twotower.data.download import bombs
 from twotower.data.own_files.paths import matches
 from twotower.errors import UserError

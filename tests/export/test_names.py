@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_data
-from tests.data.test_table import reader
-from tests.export.conftest import exact, export_model
-from tests.export.test_export import check_parity
+from tests.helpers.exporting import check_parity, exact, export_model
+from tests.helpers.table import reader
 from twotower.data.card.figures import measure
 from twotower.data.card.sheet import draw
 from twotower.data.prepare import store

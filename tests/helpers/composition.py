@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.utils import JobRuntime
@@ -39,3 +40,8 @@ def remember() -> None:
 
     ConfigRepository.load_config = load_config
     ConfigLoaderImpl.load_configuration = load_configuration
+
+
+def compose_train(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))

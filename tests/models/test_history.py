@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TWO_TOWER, first_batch
-from tests.models.test_models import build
+from tests.helpers.models import TWO_TOWER, build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last

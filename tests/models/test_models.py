@@ -5,9 +5,8 @@ import re
 import pytest
 import torch
 
-from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
+from tests.helpers.models import MODELS, TWO_TOWER, build, first_batch, make_dat
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
@@ -15,19 +14,7 @@ from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
 from twotower.layers.mlp import Tower
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
-from twotower.run.build import build_part
 from twotower.types import Feature
-
-MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
-
-
-def build(name, data, *overrides):
-    config = compose_train(f"model={name}", f"data.history_length={data.options.history_length}", *overrides)
-    torch.manual_seed(0)
-    model = build_part(config, "model", schema=data.schema)
-    if hasattr(model, "fit"):
-        model.fit(data.train_interactions())
-    return model.eval()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.retrieval import exact, forecast
 from twotower.retrieval.forecast import Forecast, duration, evaluation_bytes
 
