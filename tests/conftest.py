@@ -1,6 +1,7 @@
 """Shared parts of the tests: small worlds, and the scripts run as their users run them."""
 
 import datetime
+import importlib.util
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.helpers import composition
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.download import download
 from twotower.data.readers.synthetic import Synthetic
@@ -26,6 +28,37 @@ from twotower.data.splits import LeaveLastOut
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
 download.RETRIES = 0  # tests without a network need not wait for one
+composition.remember()
+
+
+EXTRAS = {  # what cannot be imported without a package that is optional
+    "export": ("faiss", "onnx", "onnxruntime", "onnxscript", "pyarrow", "safetensors"),
+    "test_wandb.py": ("wandb",),
+}
+
+
+class Skipped(pytest.Module):
+    """A file whose packages are not installed."""
+
+    def collect(self):
+        pytest.skip(f"needs a package of an extra: {missing(self.path)}", allow_module_level=True)
+
+
+def missing(path: Path) -> list[str]:
+    """Packages that a test file needs and that are not installed."""
+    needed = [name for part in path.relative_to(ROOT).parts for name in EXTRAS.get(part, ())]
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Skipped.from_parent(parent, path=module_path) if missing(module_path) else None
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def make_data(cache_dir: Path, reader=None, **changes) -> RetrievalDataModule:
@@ -138,7 +171,7 @@ def script(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def pair():
-    from tests.pair import Pair
+    from tests.helpers.pair import Pair
 
     pair = Pair()
     yield pair

@@ -70,7 +70,13 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow
 
 
 @pytest.mark.parametrize(
-    "overrides", [["--help"], ["--cfg", "job"], ["loss.lamda3=0"], ["model=dta"], ["dry=true"]], ids=" ".join
+    "overrides",
+    [
+        ["loss.lamda3=0"],
+        ["dry=true"],
+        *(pytest.param(given, marks=pytest.mark.slow) for given in (["--help"], ["--cfg", "job"], ["model=dta"])),
+    ],
+    ids=" ".join,
 )
 def test_what_needs_no_training_imports_no_torch(overrides, tmp_path):
     """They take seconds to import, and a mistake in the command line should show at once."""
@@ -104,3 +110,12 @@ def test_nothing_unpickles_or_evaluates():
         text = path.read_text()
         assert "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "") and "import pickle" not in text, path
         assert text.count("torch.load(") <= text.count("weights_only=True)"), path
+
+
+def test_no_test_imports_another():
+    """What several tests need is in tests/helpers, or beside them."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                names = [*node.module.split("."), *(alias.name for alias in node.names)]
+                assert not any(name.startswith("test_") for name in names), f"{path} imports {node.module}"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.training.callbacks import compiled
 
 
@@ -45,7 +45,7 @@ def test_what_does_not_compile_is_refused(script):
     assert run.returncode == 1 and "here are 1 on cpu: set it to false" in run.stderr and "Traceback" not in run.stderr
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("overrides", [("model=dat", "loss.lambda3=1"), ("model=two_tower", "loss/task=in_batch_softmax")])
 def test_replayed_steps_are_the_run(script, overrides):
     """In float64, without dropout, whose draws follow the shape: the last batch of an epoch has a recording of its own."""

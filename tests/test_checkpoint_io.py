@@ -8,7 +8,7 @@ import tempfile
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.errors import UserError
 from twotower.training.callbacks import LastCheckpoint
 from twotower.training.checkpoint_io import WholeCheckpointIO

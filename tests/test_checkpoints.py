@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_alignment import make_alignment
-from tests.saved import SMALL, Saved
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
+from tests.helpers.losses import make_alignment
+from tests.helpers.saved import SMALL, Saved, changed
 from twotower.errors import UserError
 from twotower.run import build
 from twotower.run.checkpoint.checkpoints import load_checkpoint
@@ -54,19 +54,6 @@ def places(node, path=()):
         yield from places(value, (*path, key))
 
 
-def changed(good, path, value):
-    """A copy with another value at ``path``; without it for ``...``."""
-    checkpoint = copy.deepcopy(good)
-    node = checkpoint
-    for key in path[:-1]:
-        node = node[key]
-    if value is ...:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return checkpoint
-
-
 def try_all(saved, checkpoint):
     """Each use must work or end in one line with the file's name; returns how many ended."""
     path, ended = saved.write(checkpoint), 0
@@ -85,9 +72,9 @@ def test_a_value_of_another_kind_or_none_ends_in_one_line(saved):
     good, rng = saved.good(), random.Random(0)
     every = list(places(good))
     ended = 0
-    for path in rng.sample(every, 120):
+    for path in rng.sample(every, 40):
         ended += try_all(saved, changed(good, path, rng.choice((..., *WRONG)))) > 0
-    assert ended > 60
+    assert ended > 20
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """Every option composes, names only settings that its constructor has, and every paper preset says what the paper says."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
+from tests.helpers.composition import compose_train
 from twotower.run.checks.checks import check_config
 
 CONF = ROOT / "conf"
@@ -13,11 +13,6 @@ OPTIONS = [
     for path in sorted(CONF.rglob("*.yaml"))
     if path.parent != CONF and path.stem != "base" and path.parent.name not in ("metric", "index", "benchmark", "callbacks")
 ]
-
-
-def compose_train(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -11,6 +11,7 @@ def second_fails(rank):
     return rank
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_wait(tmp_path):
     with pytest.raises(ChildProcessError, match="without an answer"):
         in_two_processes(second_fails, tmp_path / "rendezvous")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.losses.test_dat_loss import first_batch
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
+from tests.helpers.models import first_batch
 from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform
 from twotower.run.build import build_part

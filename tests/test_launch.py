@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Script
-from tests.test_train import SMALL
-from tests.waiting import cpu_seconds, finish, wait_until
+from tests.helpers.runs import SMALL
+from tests.helpers.waiting import cpu_seconds, finish, wait_until
 from twotower.sweep.plan import exclusive
 
 SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")

@@ -3,19 +3,7 @@
 import pytest
 
 from tests.conftest import ROOT
-
-WORLD = (
-    "data.reader.num_users=700",
-    "data.reader.num_items=200",
-    "data.reader.num_clusters=12",
-    "data.reader.interactions_per_user=20",
-    "data.batch_size=64",
-    "negatives.num=128",
-    "trainer.max_epochs=8",
-    "trainer.enable_progress_bar=false",
-    "callbacks.progress=null",
-    "callbacks.diagnostics=null",
-)
+from tests.helpers.runs import WORLD
 
 # This world is small: 128 factors for 200 items overfit, and MIND's sharp attention over several interests learns little from 700
 # histories. At its defaults MIND reaches .101 to .119 on seeds 0 to 2, with these .157 to .169; the bar is .144. YouTubeDNN has
@@ -29,7 +17,8 @@ SETTINGS = {
 LEARNERS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if path.stem != "popularity")
 
 
-@pytest.mark.parametrize("model", [name if name == "dat" else pytest.param(name, marks=pytest.mark.slow) for name in LEARNERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LEARNERS)
 def test_beats_popularity(script, model):
     for name in (model, "popularity"):
         run = script("train", *WORLD, f"model={name}", *SETTINGS.get(name, ()), f"hydra.run.dir={name}")

@@ -3,7 +3,7 @@
 import pytest
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
 from twotower.errors import UserError
 from twotower.run.build import _check_machine, build_part
 from twotower.run.checks.checks import check_config

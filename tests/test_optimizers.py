@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.errors import UserError
 from twotower.layers.embedding_table import lookup, mean_lookup, table
 from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad, check_clipping, clip_gradients
@@ -177,8 +177,15 @@ def test_impossible_settings_are_refused():
             LazyAdam([table(6, 3)], **{**SETTINGS, name: -1})
 
 
-@pytest.mark.parametrize("optimizer", ["lazy_adam", "rowwise_adagrad"])
-@pytest.mark.parametrize("model", ["dat", "two_tower", "mf", "mvke"])
+@pytest.mark.parametrize(
+    ("optimizer", "model"),
+    [
+        ("lazy_adam", "dat"),
+        ("rowwise_adagrad", "mf"),
+        *(pytest.param("lazy_adam", name, marks=pytest.mark.slow) for name in ("two_tower", "mf", "mvke")),
+        *(pytest.param("rowwise_adagrad", name, marks=pytest.mark.slow) for name in ("dat", "two_tower", "mvke")),
+    ],
+)
 def test_models_train_their_tables_by_rows(script, optimizer, model):
     chosen = (f"model={model}", f"optimizer={optimizer}", "optimizer.min_rows=50", "trainer.max_epochs=1")
     run = script("train", *SMALL, *chosen, "hydra.run.dir=run")

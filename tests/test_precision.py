@@ -9,10 +9,9 @@ import pytorch_lightning
 import torch
 
 from tests.conftest import make_data
-from tests.diagnostics.test_measure import LIMITS, sample_of
-from tests.losses.test_dat_loss import make_dat
-from tests.models.test_models import MODELS, build
-from tests.test_train import SMALL
+from tests.helpers.measured import LIMITS, sample_of
+from tests.helpers.models import MODELS, build, make_dat
+from tests.helpers.runs import SMALL
 from twotower import load
 from twotower.data.readers.synthetic import Synthetic
 from twotower.metrics.hit_rate import HitRate
@@ -82,8 +81,14 @@ def models(wide):
     return {name: build(name, wide) for name in MODELS}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", MODELS)
+PAIRS = [
+    pytest.param(name, precision, marks=() if name == "dat" or precision == "bf16-true" else pytest.mark.slow)
+    for name in MODELS
+    for precision in PRECISIONS
+]
+
+
+@pytest.mark.parametrize(("name", "precision"), PAIRS)
 def test_recorded_ranks_are_those_of_the_loaded_model(name, precision, wide, models):
     task = task_of(copy.deepcopy(models[name]), wide)
     recorded = run(task, wide, precision)

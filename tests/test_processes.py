@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 
 COMMON = (*SMALL, "trainer.precision=64-true", "trainer.max_epochs=2", "data.reader.num_users=149")  # a last batch of 29 is odd
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower import load
 
 CKPT = "ckpt_path=run/checkpoints/best.ckpt"

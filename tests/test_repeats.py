@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.data.test_prepare import make_frames
-from tests.test_retriever import make_retriever
-from tests.test_train import SMALL
+from tests.helpers.frames import make_frames
+from tests.helpers.retriever import make_retriever
+from tests.helpers.runs import SMALL
 from twotower.data.batches.present import present_seen
 from twotower.data.batches.rows import hidden, targets
 from twotower.data.frames import WithoutFiles

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_train import SMALL
+from tests.helpers.runs import SMALL
 from twotower.training.callbacks import LastCheckpoint, is_last_batch
 from twotower.training.task import RetrievalTask
 
@@ -216,8 +216,7 @@ SETTINGS |= {
     "negatives=corpus": ("negatives=corpus", "loss/task=full_softmax"),
 }
 DEFAULT = {  # the rest, and the other moments of these, are slow
-    "accumulation, validations between": ("saved", "test"),
-    "64-true": ("saved",),
+    "accumulation, validations between": ("saved",),
     "steps": ("epoch",),
 }
 

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.models.test_models import MODELS, build
+from tests.helpers.models import MODELS
+from tests.helpers.retriever import make_retriever
 from twotower.data.prepare.newcomers import from_values, new_users
 from twotower.data.splits import Temporal
 from twotower.errors import UserError
 from twotower.retrieval.exact import target_ranks
 from twotower.serve.lookup import Lookup
-from twotower.serve.retriever import Retriever
 from twotower.types import EvalIndex, Feature
 
-ABOUT = {"choices": {"model": "m", "data": "d"}, "config": {"seed": 1, "model": {"cold_ids": "mean"}}}
 TINY = {
     "interactions/user": torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]),
     "interactions/item": torch.tensor([0, 1, 0, 1, 2, 2, 1, 0]),
@@ -23,12 +22,8 @@ TINY = {
 }
 
 
-def make_retriever(data, name="two_tower", *overrides):
-    return Retriever(data, build(name, data, *overrides), ABOUT)
-
-
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("part", [pytest.param("val", marks=pytest.mark.slow), "test"])
 def test_lists_are_what_the_evaluation_ranked(name, part, data):
     model = make_retriever(data, name)
     loader = data.val_dataloader() if part == "val" else data.test_dataloader()

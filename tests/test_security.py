@@ -9,8 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from tests.saved import Saved
-from tests.test_checkpoints import changed
+from tests.helpers.saved import Saved, changed
 from twotower.errors import UserError
 from twotower.run import environment
 from twotower.run.about import told, write_record

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.conftest import in_two_processes
-from tests.models.test_models import MODELS, build
-from tests.test_train import SMALL
+from tests.helpers.models import MODELS, build
+from tests.helpers.runs import SMALL
 from twotower.data.batches.loader import EvalLoader
 from twotower.distributed import sharding
 from twotower.distributed.sharding import Shard, built_for, gather_rows, num_rows

@@ -13,8 +13,8 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
-from tests.test_train import SMALL, logged
-from tests.waiting import finish, wait_until
+from tests.helpers.runs import SMALL, logged
+from tests.helpers.waiting import finish, wait_until
 from twotower import processes, signals
 from twotower.run import train as run
 from twotower.training.stopping import Stopping, _how_to_go_on

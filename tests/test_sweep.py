@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
 from twotower.errors import UserError
 from twotower.run.settings import WITHOUT_EFFECT
 from twotower.sweep.plan import (

@@ -1,6 +1,5 @@
 """The scripts as their users run them: whole processes on small worlds."""
 
-import csv
 import json
 import signal
 
@@ -8,29 +7,11 @@ import polars as pl
 import pytest
 import torch
 
-from tests.waiting import finish, wait_until
+from tests.helpers.runs import SMALL, logged
+from tests.helpers.waiting import finish, wait_until
 from twotower.errors import UserError
 from twotower.run.cli import explain
 from twotower.run.construct import construct
-
-SMALL = (
-    "data.reader.num_users=150",
-    "data.reader.num_items=80",
-    "data.reader.interactions_per_user=10",
-    "data.batch_size=64",
-    "loss/task=bce",
-    "trainer.max_epochs=3",
-    "trainer.enable_progress_bar=false",
-    "callbacks.progress=null",
-    "callbacks.diagnostics=null",
-    "callbacks.last.every_n_steps=5",
-    "trainer.log_every_n_steps=1",
-)
-
-
-def logged(script, run):
-    with (script.folder / run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_train_then_evaluate(script):
@@ -271,7 +252,7 @@ def test_a_real_process_ends_with_exit_code_1(script):
 
 
 def test_bad_raw_files_and_a_corrupt_cache_are_one_line(script):
-    from tests.data.test_movielens import make_1m
+    from tests.helpers.movielens import make_1m
 
     top = make_1m(script.folder / "data")
     settings = ("data=movielens_1m", "data.k_core=0", "debug=smoke")

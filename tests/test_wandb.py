@@ -14,8 +14,8 @@ import wandb
 import yaml
 
 from tests.conftest import ROOT
-from tests.waiting import finish
-from tests.wandb_backend import KEY, Backend, closed_port, silent_server
+from tests.helpers.waiting import finish
+from tests.helpers.wandb_backend import KEY, Backend, closed_port, silent_server
 from twotower.errors import UserError
 from twotower.run.wandb_names import flatten, variant
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb

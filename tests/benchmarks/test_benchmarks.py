@@ -12,8 +12,8 @@ from omegaconf import open_dict
 from benchmarks.bare_loop import BareLoop
 from benchmarks.peers import processes
 from tests.conftest import ROOT
-from tests.test_train import SMALL
-from tests.waiting import finish
+from tests.helpers.runs import SMALL
+from tests.helpers.waiting import finish
 from twotower.run.build import build, seed_everything
 
 

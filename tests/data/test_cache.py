@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, make_data
-from tests.waiting import wait_until
+from tests.helpers.waiting import wait_until
 from twotower.data.prepare import store
 from twotower.data.readers.synthetic import Synthetic
 from twotower.errors import UserError
@@ -269,7 +269,8 @@ def test_preparing_anew_keeps_the_old_data_until_the_new_are_there(tmp_path):
     assert gone.fingerprint == module.fingerprint
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 20])
 def test_killed_at_every_write_while_a_cache_is_replaced(tmp_path, step):
     run = subprocess.run(
         [sys.executable, "-m", "tests.data.kill_preparation", str(tmp_path), str(step)],

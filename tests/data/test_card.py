@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from tests.conftest import ROOT, make_data
-from tests.data.test_prepare import KEEP_ALL, make_frames
+from tests.helpers.frames import KEEP_ALL, make_frames
 from twotower.data.card import figures as card_figures
 from twotower.data.card.console import _settings, _short, show
 from twotower.data.card.describe import describe

@@ -6,7 +6,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._subclasses import fake_tensor
 
 from tests.conftest import make_data
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.readers.synthetic import Synthetic
 from twotower.run.build import build_part

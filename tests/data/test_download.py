@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.waiting import wait_until
+from tests.helpers.waiting import wait_until
 from twotower.data.download import download
 from twotower.data.download.download import Archive, SingleFile
 from twotower.errors import UserError

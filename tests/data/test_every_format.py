@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_table import reader
+from tests.helpers.table import reader
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import LeaveLastOut
@@ -194,7 +194,7 @@ def assert_all_alike(folder, world):
             np.testing.assert_array_equal(array, expected[0][key], err_msg=f"{name}: {key}")
 
 
-@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=1, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(world=worlds())
 def test_every_format_prepares_to_the_same_data(tmp_path_factory, world):
     assert_all_alike(tmp_path_factory.mktemp("world"), world)

@@ -5,7 +5,7 @@ import time
 import polars as pl
 import pytest
 
-from tests.data.test_prepare import make_frames
+from tests.helpers.frames import make_frames
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.errors import UserError
 

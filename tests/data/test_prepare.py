@@ -1,28 +1,15 @@
 """Preparation on hand-made frames, and its promises on random worlds under every split."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotower.data.frames import Frames
+from tests.helpers.frames import KEEP_ALL, make_frames
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import Given, LeaveLastOut, RandomRatio, Temporal
 from twotower.errors import UserError
-
-KEEP_ALL = Options(Filters(None, "first", 0), LeaveLastOut(1), 3, (0.5, 0.8))
-
-
-def make_frames(rows, users=None, items=None, columns=("user", "item", "time", "value"), **more):
-    interactions = pl.DataFrame(rows, schema=list(columns), orient="row")
-    users = users or {"user": interactions["user"].unique().sort()}
-    items = items or {"item": interactions["item"].unique().sort(), "category": [None] * interactions["item"].n_unique()}
-    user_kinds = {name: "categorical" for name in users if name != "user"}
-    item_kinds = {name: {"tags": "multi", "price": "numeric"}[name] for name in items if name not in ("item", "category")}
-    frames = Frames(interactions, pl.DataFrame(users), pl.DataFrame(items), user_kinds, item_kinds, time_unit="step")
-    return frames._replace(**more)
 
 
 def test_features_by_hand():
@@ -124,7 +111,7 @@ splits = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=worlds, split=splits, k_core=st.integers(0, 3), duplicates=st.sampled_from(["first", "last", "all"]))
 def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     items = {

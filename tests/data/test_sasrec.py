@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_data
-from tests.data.test_movielens import make_1m
+from tests.helpers.movielens import make_1m
 from twotower.data.readers.sasrec import SASRec
 from twotower.errors import UserError
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_data
-from tests.data.test_table import read, reader, rows, with_times
+from tests.helpers.table import read, reader, rows, with_times
 from twotower.errors import UserError
 
 NAN = float("nan")

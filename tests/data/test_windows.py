@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.test_learning import WORLD
+from tests.helpers.runs import WORLD
 from twotower.data.batches import rows
 from twotower.data.batches.loader import TrainLoader
 from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
@@ -185,12 +185,12 @@ def test_a_model_learns_from_windows_as_from_a_full_shuffle(script):
 @pytest.mark.gpu
 def test_on_a_gpu_what_grows_stays_on_the_host(tmp_path):
     full, windowed = make_data(tmp_path), make_data(tmp_path, shuffle_window=64)
-    batches = []
     for data in (full, windowed):
         data.setup()
         data.negatives = Corpus(True)
-        index = next(iter(windowed.train_dataloader()))
-        batches.append(data.train_batch(index._replace(position=index.position.cuda())))
+    index = next(iter(windowed.train_dataloader()))
+    index = index._replace(position=index.position.cuda())
+    batches = [data.train_batch(index) for data in (full, windowed)]
     assert windowed.tables["interactions/item"].device.type == windowed.tables["user/segment"].device.type == "cpu"
     assert windowed.tables["category"].device.type == batches[1].excluded.device.type == "cuda"
     assert torch.equal(batches[0].excluded, batches[1].excluded)

@@ -7,9 +7,9 @@ import torch
 from hydra.utils import get_class
 from PIL import Image
 
-from tests.test_configs import compose_train
-from tests.test_train import SMALL
-from tests.waiting import finish
+from tests.helpers.composition import compose_train
+from tests.helpers.runs import SMALL
+from tests.helpers.waiting import finish
 from twotower.errors import UserError
 from twotower.training.diagnostics.callback import _key
 
@@ -30,6 +30,7 @@ def plots(script, run):
     return found
 
 
+@pytest.mark.slow
 def test_same_weights_with_and_without_and_resumed(script):
     settings = ("seed=4", "model.dropout=0.3", "trainer.max_epochs=2")
     assert script("train", *SMALL, *settings, "hydra.run.dir=without").returncode == 0

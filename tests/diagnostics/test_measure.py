@@ -6,31 +6,14 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
-from twotower.data.sampling import SharedUniform
+from tests.helpers.measured import LIMITS, sample_of
+from tests.helpers.models import TWO_TOWER, make_dat
 from twotower.data.splits import RandomRatio
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
 from twotower.retrieval.exact import target_ranks
-from twotower.training.diagnostics.measure import Limits, Sample, measure
+from twotower.training.diagnostics.measure import measure
 from twotower.training.diagnostics.probe import constant, in_turn, replaced, shuffled
-
-LIMITS = Limits(num_items=1000, num_categories=12, k=5)
-
-
-def sample_of(data, model, train=True):
-    batch = first_batch(data, SharedUniform(20, False))
-    with torch.no_grad():
-        corpus = torch.cat([model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))])
-    return Sample(
-        train=[batch] if train else [],
-        users=[data.eval_batch(index) for index in data.val_dataloader()],
-        corpus=corpus,
-        corpus_features=lambda: data.corpus(torch.device("cpu")),
-        item_features=data.item_features,
-        category=data.tables["category"].long(),
-        category_names=data.meta["categories"],
-    )
 
 
 def test_shuffle_gives_each_row_anothers_vector():

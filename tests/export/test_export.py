@@ -7,13 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT
-from tests.export.conftest import assert_same_lists, exact, export_model, serve
-from tests.models.test_models import MODELS, build
+from tests.helpers.exporting import CPU, assert_same_lists, check_parity, exact, export_model, serve
+from tests.helpers.models import MODELS, build
 from twotower.export.tables import encode_items, encode_users
-from twotower.export.towers import OnnxTower, as_inputs
-from twotower.types import EvalIndex
 
-CPU = torch.device("cpu")
 TYPED = [
     ("two_tower", "model/history=attention"),
     ("two_tower", "model/history=gru", "model.cold_ids=zero"),
@@ -22,22 +19,6 @@ TYPED = [
     ("mind", "model.user_features=[segment,age]"),
     ("dat", "model.cold_ids=trained", "model.id_dropout=0.1"),
 ]
-
-
-def check_parity(model, record, folder, data):
-    """The towers on their own: batches of 1, 2 and many, ids that training never saw among them."""
-    assert record["parity"]["user_tower"] < 1e-6 and record["parity"]["item_tower"] < 1e-6
-    position, num = data.tables["position/test"].long(), data.tables["targets/test"].long()
-    user = {name: value for name, value in data.eval_batch(EvalIndex(position, num)).user.items() if name != "latent"}
-    item = {name: value for name, value in next(data.corpus(CPU)).items() if name != "latent"}
-    user["user_id"][:3], item["item_id"][:3] = 0, 0
-    for side, features in (("user", as_inputs(user)), ("item", as_inputs(item))):
-        tower = OnnxTower(folder / f"{side}_tower.onnx")
-        with torch.no_grad():
-            wanted = (model.encode_user if side == "user" else model.encode_item)(features).numpy()
-        for rows in (slice(0, 1), slice(1, 3), slice(0, None)):
-            found = tower({name: value[rows] for name, value in features.items()})
-            np.testing.assert_allclose(found, wanted[rows], rtol=1e-5, atol=1e-6)
 
 
 def test_dat_as_onnx_returns_its_vectors(exported):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.export.conftest import assert_same_lists, exact, serve
+from tests.helpers.exporting import assert_same_lists, exact, serve
 from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 

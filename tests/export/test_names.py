@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_data
-from tests.data.test_table import reader
-from tests.export.conftest import exact, export_model
-from tests.export.test_export import check_parity
+from tests.helpers.exporting import check_parity, exact, export_model
+from tests.helpers.table import reader
 from twotower.data.card.figures import measure
 from twotower.data.card.sheet import draw
 from twotower.data.prepare import store
@@ -55,6 +54,7 @@ def nasty(tmp_path):
     return module
 
 
+@pytest.mark.slow
 def test_features_of_any_name_are_exported_and_served(nasty, tmp_path):
     assert len(nasty.schema.user) == len(NAMES) + 2  # with user_id and history
     model, record = export_model("two_tower", nasty, tmp_path / "export", "model.embedding_dim=2")

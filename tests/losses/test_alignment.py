@@ -5,31 +5,11 @@ import pytest
 import torch
 
 from tests.conftest import in_two_processes
-from tests.losses.test_functional import make_batch
+from tests.helpers.losses import PAPER, make_alignment, make_batch
 from twotower.errors import UserError
 from twotower.losses.alignment import CategoryAlignment, RunningCovariance, pair_counts
 from twotower.losses.covariance import CategoryCovariance, category_covariance
 from twotower.types import Schema, Towers
-
-PAPER = {
-    "major": "batch",
-    "detach_major": False,
-    "count": "pairs",
-    "min_items": 2,
-    "unbiased": True,
-    "weighting": "none",
-    "over_categories": "sum",
-    "momentum": 0.0,
-}
-
-
-def paper_alignment(schema):
-    return CategoryAlignment(schema, **PAPER)
-
-
-def make_alignment(num_categories, counts=None, **changes):
-    schema = Schema((), (), 9, 9, num_categories, tuple(counts or [0] * num_categories))
-    return CategoryAlignment(schema, **{**PAPER, **changes})
 
 
 def batch_of(category, weight=None):

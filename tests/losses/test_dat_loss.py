@@ -5,34 +5,15 @@ import math
 import pytest
 import torch
 
-from tests.losses.test_alignment import paper_alignment
+from tests.helpers.losses import paper_alignment
+from tests.helpers.models import TWO_TOWER, first_batch, make_dat
 from twotower.data.sampling import Corpus, InBatch, Mixed, SharedUniform, Uniform
 from twotower.errors import UserError
-from twotower.layers.history import Mean
 from twotower.losses.alignment import pair_counts
 from twotower.losses.bce import BCE
 from twotower.losses.dat import DATLoss
 from twotower.losses.softmax import Softmax
-from twotower.models.dat import DAT
 from twotower.models.two_tower import TwoTower
-from twotower.types import Batch
-
-TOWER = {
-    "embedding_dim": 5,
-    "hidden_dims": [7],
-    "dim": 6,
-    "activation": "relu",
-    "last_activation": "none",
-    "normalize": True,
-    "dropout": 0.0,
-    "user_features": None,
-    "item_features": None,
-    "history": Mean(),
-    "share_item_table": False,
-    "cold_ids": "mean",
-    "id_dropout": 0.0,
-}
-TWO_TOWER = {**TOWER, "id_extra_dim": 0}
 
 
 class NoTask(torch.nn.Module):
@@ -43,16 +24,6 @@ class NoTask(torch.nn.Module):
 def make_loss(schema, task=None, lambda1=0.5, lambda2=0.25, lambda3=2.0, **changes):
     settings = {"reduction": "pairs", "over_dim": "sum", "alignment": paper_alignment, **changes}
     return DATLoss(schema, task or BCE(0.5), lambda1, lambda2, lambda3, **settings)
-
-
-def make_dat(schema, **changes):
-    torch.manual_seed(0)
-    return DAT(schema, **{**TOWER, "augment_gradient": "both", **changes})
-
-
-def first_batch(data, negatives) -> Batch:
-    data.negatives = negatives
-    return data.train_batch(next(iter(data.train_dataloader())))
 
 
 def gradients(model, loss, batch):

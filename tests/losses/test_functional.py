@@ -6,25 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.losses import make_batch
 from twotower.losses import functional as F
 from twotower.losses.bpr import pairwise_logistic
 from twotower.losses.multi_objective import masked_bce
-from twotower.types import Batch, Towers
-
-
-def make_batch(positive, negative=None, num_draws=None, num_items=None, log_q=None, category=None, num_pairs=1):
-    num_items = num_items or 1 + max(positive)
-    return Batch(
-        user={},
-        item={},
-        item_index=torch.arange(num_items),
-        category=torch.tensor(category if category is not None else [0] * num_items),
-        positive=torch.tensor(positive),
-        negative=None if negative is None else torch.tensor(negative),
-        num_draws=None if num_draws is None else torch.tensor(num_draws),
-        log_q=torch.tensor(log_q if log_q is not None else [0.0] * num_items),
-        num_pairs=num_pairs,
-    )
+from twotower.types import Towers
 
 
 def test_own_logits_by_hand():

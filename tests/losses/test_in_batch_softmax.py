@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import in_two_processes
-from tests.losses.test_functional import make_batch
+from tests.helpers.losses import make_batch
 from twotower.errors import UserError
 from twotower.losses.in_batch_softmax import InBatchSoftmax
 from twotower.types import Towers

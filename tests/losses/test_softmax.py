@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.losses.test_functional import make_batch
+from tests.helpers.losses import make_batch
 from twotower.losses.softmax import Softmax
 from twotower.types import Towers
 

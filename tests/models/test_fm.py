@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.losses.test_dat_loss import first_batch
+from tests.helpers.models import first_batch
 from twotower.data.sampling import Uniform
 from twotower.models.fm import FM
 

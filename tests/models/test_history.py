@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TWO_TOWER, first_batch
-from tests.models.test_models import build
+from tests.helpers.models import TWO_TOWER, build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last
@@ -172,7 +171,7 @@ def test_attention_weights_are_dropped_too():
     assert not torch.equal(encoder(index, weight), encoder(index, weight))
 
 
-@pytest.mark.parametrize("model", ["dat", "two_tower", "youtube_dnn"])
+@pytest.mark.parametrize("model", ["dat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two_tower", "youtube_dnn"))])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_tower_takes_every_encoder(model, name, data):
     built, batch = build(model, data, f"model/history={name}"), first_batch(data, Uniform(3, False))

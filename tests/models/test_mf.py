@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.losses.test_dat_loss import first_batch
+from tests.helpers.models import first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.models.mf import MF

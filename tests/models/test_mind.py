@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.losses.test_dat_loss import first_batch
-from tests.losses.test_functional import make_batch
-from tests.models.test_models import build
+from tests.helpers.losses import make_batch
+from tests.helpers.models import build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.history import known_last

@@ -5,9 +5,8 @@ import re
 import pytest
 import torch
 
-from tests.conftest import ROOT
-from tests.losses.test_dat_loss import TWO_TOWER, first_batch, make_dat
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
+from tests.helpers.models import MODELS, TWO_TOWER, build, first_batch, make_dat
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
@@ -15,19 +14,7 @@ from twotower.layers.feature_embedding import FeatureEmbedding, MultiEmbedding
 from twotower.layers.mlp import Tower
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
-from twotower.run.build import build_part
 from twotower.types import Feature
-
-MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
-
-
-def build(name, data, *overrides):
-    config = compose_train(f"model={name}", f"data.history_length={data.options.history_length}", *overrides)
-    torch.manual_seed(0)
-    model = build_part(config, "model", schema=data.schema)
-    if hasattr(model, "fit"):
-        model.fit(data.train_interactions())
-    return model.eval()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -62,7 +49,7 @@ def test_every_parameter_gets_a_gradient(name, data):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
     """``trainer.precision=bf16-true`` and ``64-true``: numbers among the features stay float32."""

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.losses.test_dat_loss import first_batch
-from tests.models.test_models import build
+from tests.helpers.models import build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 

@@ -9,8 +9,7 @@ import socket
 import polars as pl
 import pytest
 
-from tests.report.test_report import rows
-from tests.report.world import SETTINGS, make_ranks, make_run, make_variant
+from tests.report.world import SETTINGS, make_ranks, make_run, make_variant, rows
 from twotower.report import markdown, runs, tables
 from twotower.report.learning import read_curve
 from twotower.report.plots import stems

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.helpers.runs import SMALL
 from tests.report.world import METRICS
-from tests.test_train import SMALL
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.report import ranks as report_ranks

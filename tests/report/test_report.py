@@ -1,14 +1,12 @@
 """The whole command on run folders made by hand."""
 
-import csv
-import io
 import re
 import shutil
 
 import numpy as np
 import pytest
 
-from tests.report.world import METRICS, SETTINGS, make_ranks, make_run, make_variant
+from tests.report.world import METRICS, SETTINGS, make_ranks, make_run, make_variant, rows
 from twotower.errors import UserError
 from twotower.report import markdown
 from twotower.report.compared import compared
@@ -27,11 +25,6 @@ def sweep(tmp_path):
     make_variant(root, 0.5, overrides=["model=dat"], settings={"loss.lambda3": 1}, curve=[0.1, 0.3])
     make_variant(root, 0.01, overrides=["model=dat", "loss.lambda3=0"], settings={"loss.lambda3": 0}, curve=[0.2, 0.25])
     return root
-
-
-def rows(script, where="sweep/report"):
-    text = (script.folder / where / "tables.csv").read_text()
-    return {row["variant"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
 def test_a_table_with_differences(script, sweep):

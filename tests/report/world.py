@@ -1,5 +1,7 @@
 """Run folders made by hand: ranks first, then the metrics that they give."""
 
+import csv
+import io
 import json
 import zlib
 from pathlib import Path
@@ -67,3 +69,8 @@ def make_variant(root: Path, gain, seeds=(0, 1, 2), overrides=(), settings=None,
         noise = [seed, zlib.crc32(name.encode())]  # each training makes its own mistakes
         ranks = make_ranks(gain + 0.02 * np.random.default_rng(noise).normal(), noise)
         make_run(root / f"{name},seed={seed}", ranks, seed, overrides, settings={**SETTINGS, **(settings or {})}, **changes)
+
+
+def rows(script, where="sweep/report"):
+    text = (script.folder / where / "tables.csv").read_text()
+    return {row["variant"]: row for row in csv.DictReader(io.StringIO(text))}

@@ -1,11 +1,12 @@
 """A tiny run and its checkpoint, made in this process: what tests of damaged and crafted checkpoints start from."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.test_configs import compose_train
+from tests.helpers.composition import compose_train
 from twotower.run import build
 from twotower.run import train as run
 from twotower.run.about import kept
@@ -90,3 +91,16 @@ class Saved:
             data, task = build.build(plain, about, trainer, weights)
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
+
+
+def changed(good, path, value):
+    """A copy with another value at ``path``; without it for ``...``."""
+    checkpoint = copy.deepcopy(good)
+    node = checkpoint
+    for key in path[:-1]:
+        node = node[key]
+    if value is ...:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return checkpoint

@@ -1,0 +1,10 @@
+"""A model that recommends, without a training run."""
+
+from tests.helpers.models import build
+from twotower.serve.retriever import Retriever
+
+ABOUT = {"choices": {"model": "m", "data": "d"}, "config": {"seed": 1, "model": {"cold_ids": "mean"}}}
+
+
+def make_retriever(data, name="two_tower", *overrides):
+    return Retriever(data, build(name, data, *overrides), ABOUT)

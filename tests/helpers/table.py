@@ -1,0 +1,34 @@
+"""The table reader on small files."""
+
+import yaml
+
+from tests.conftest import ROOT
+from twotower.data.readers.table import Table
+
+CLICKS = "user_id,item_id,timestamp\n7,007,1600000000\n7,010,1600000060\n9,007,1600000030\n"
+
+
+def reader(**changes):
+    """The reader of conf/data/table.yaml with other settings; dots are written as ``__``."""
+    given = yaml.safe_load((ROOT / "conf" / "data" / "table.yaml").read_text())["reader"]
+    del given["_target_"]
+    for name, value in changes.items():
+        *parents, leaf = name.split("__")
+        (given[parents[0]] if parents else given)[leaf] = value
+    return Table(**given)
+
+
+def read(folder, clicks=CLICKS, items=None, users=None, **changes):
+    for name, content in (("clicks", clicks), ("items", items), ("users", users)):
+        if content is not None:
+            (folder / f"{name}.csv").write_text(content)
+            changes.setdefault({"clicks": "interactions"}.get(name, name), f"{name}.csv")
+    return reader(**changes).read(folder)
+
+
+def rows(frames, *columns):
+    return frames.interactions.select(*(columns or ("user", "item", "time"))).rows()
+
+
+def with_times(*times, header="user,item,time"):
+    return "\n".join([header, *[f"u,i{place},{time}" for place, time in enumerate(times)], ""])
