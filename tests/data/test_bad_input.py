@@ -121,7 +121,7 @@ CASES = {
     "feature of the wrong type": (
         {"clicks.csv": GOOD, "items.csv": ITEMS.replace("2.5", "cheap")},
         (*BOTH, "data.reader.item_features={price:numeric}"),
-        ["items.csv line 4: price 'cheap' is no number", "categorical"],
+        ["items.csv line 4: price 'cheap' (1 in all) is no number", "categorical"],
     ),
     "empty": ({"clicks.csv": ""}, CLICKS, ["clicks.csv is empty"]),
     "blank": ({"clicks.csv": "\n\n\n"}, CLICKS, ["clicks.csv is empty"]),
@@ -349,7 +349,7 @@ from twotower.data.own_files.text import TextFormat
 if os.getuid() == 0:
     os.setuid(65534)
 with ExitStack() as stack:
-    open_source("data.reader.interactions", [Path("clicks.csv")], TextFormat(None, None, None, []), stack, True)
+    open_source("data.reader.interactions", [Path("clicks.csv")], TextFormat(None, None, None), stack, None)
 """
 
 

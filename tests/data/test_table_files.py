@@ -34,8 +34,6 @@ def read(folder, content, name="a.csv", **changes):
         "# exported on 2024-05-31, by me\n#\n\n" + CLICKS,
         "% made by hand\n// twice\n" + CLICKS,
         '# an odd " mark\n' + CLICKS,
-        "#" + CLICKS,
-        "# the clicks\n# " + CLICKS,
         "\n\n" + CLICKS,
         CLICKS.replace("\n", "\r"),
         "\ufeff" + CLICKS.replace("\n", "\r"),
@@ -56,6 +54,12 @@ def test_what_stands_around_the_rows_is_passed_over(tmp_path, content, packed):
 def test_without_a_header_comments_are_passed_over_too(tmp_path):
     content = "# user item time\n" + CLICKS.split("\n", 1)[1]
     assert rows(read(tmp_path, content, header=["user", "item", "time"])) == EXPECTED
+
+
+def test_a_header_behind_a_comment_mark_is_to_be_stated(tmp_path):
+    with pytest.raises(UserError, match=r"name the columns, data\.reader\.header=\[user,item,time\]"):
+        read(tmp_path, "#" + CLICKS)
+    assert rows(read(tmp_path, "#" + CLICKS, header=["user", "item", "time"])) == EXPECTED
 
 
 @pytest.mark.parametrize("before", ["", "# one\n# two\n", "sep=,\n"])

@@ -8,20 +8,9 @@ import polars as pl
 
 from twotower.data.frames import TimeUnit
 from twotower.data.own_files.errors import clip
-from twotower.data.own_files.files import Source, not_blank
-from twotower.data.own_files.plain import known
-from twotower.data.own_files.readings import LOST, num_missing_of, read
+from twotower.data.own_files.files import Source
 from twotower.data.own_files.times import Clock, clocks, coarsen
-from twotower.data.own_files.values import (
-    NESTED,
-    Reading,
-    as_text,
-    compact,
-    id_readings,
-    is_made_decimal,
-    made_whole,
-    numbers,
-)
+from twotower.data.own_files.values import NESTED, Reading, as_text, compact, id_readings, is_made_decimal, made_whole, numbers
 from twotower.data.readers.categories import most_frequent
 from twotower.errors import UserError
 
@@ -30,6 +19,17 @@ PARTS |= {"test": 2, "testing": 2, "2": 2}
 INCOMPLETE = "rows without user, item or time"
 MAX_BEHAVIOURS = 255
 LONG = 17  # digits that tell all floats apart
+LOST = "_lost"  # ends the names of columns that mark the values which a reading would lose
+ID = "no id that can be kept: write ids as whole numbers or text"
+OTHER_COLUMN = "set data.reader.columns.{role} to another column"
+LOST_VALUES = {
+    "user": f"{ID}, or {OTHER_COLUMN}",
+    "item": f"{ID}, or {OTHER_COLUMN}",
+    "time": "no time like the first rows' ({meaning}): mend it, or drop such rows, data.reader.drop_incomplete=true",
+    "value": f"no number: mend it, add it to data.reader.missing, or {OTHER_COLUMN}",
+    "part": f"none of train, val and test: mend it, or {OTHER_COLUMN}",
+    "behaviour": "",  # any text is one
+}
 
 
 class Wishes(NamedTuple):
@@ -69,7 +69,7 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     """Read the interactions.
 
     Args:
-        source: its files.
+        source: its files, with plain columns.
         roles: columns of ``user``, ``item`` and, where there are any, ``time``, ``value``, ``behaviour``, ``part``.
         wishes: what the user states.
         whole_elsewhere: whether the other tables' ids of ``user`` and ``item`` are whole numbers.
@@ -79,38 +79,35 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     """
     told: list[Clock] = []
     if "time" in roles:
-        told = clocks(source.path, known(source, roles["time"]), wishes.time_unit, wishes.time_format)
-    readings = _readings(source, roles, told, whole_elsewhere)
-    frame, chosen = read(source, readings)
-    num_missing = {role: num_missing_of(frame, role) for role in roles if role in frame}
-    meaning = {role: _meaning(chosen[role], num) for role, num in num_missing.items()}
-    for role in readings:
+        told = clocks(source.path, source.known(roles["time"]), wishes.time_unit, wishes.time_format)
+    frame, chosen = _read(source, _readings(source, roles, told, whole_elsewhere))
+    meaning = {}
+    for role, reading in chosen.items():
+        lost = frame[f"{role}{LOST}"]
         if not (role == "time" and wishes.drop_incomplete):
-            _refuse_lost_values(source, roles[role], role, frame[f"{role}{LOST}"], chosen[role].meaning)
-    frame = frame.select(column for column in frame.columns if not column.endswith(LOST))
-    kept = [pl.lit(True)]
+            source.refuse(roles[role], lost, LOST_VALUES[role].format(role=role, meaning=reading.meaning))
+        num_missing = frame[role].null_count() - lost.sum()
+        meaning[role] = ", ".join(filter(None, (reading.meaning, f"{num_missing:,} missing" if num_missing else "")))
+    frame = frame.select(*chosen)
+    kept = pl.lit(True)
     dropped: dict[str, int] = {}
-    behaviours: tuple[str, ...] = ()
     remarks: list[str] = []
-    if wishes.behaviours is not None or "behaviour" in roles:
-        before = len(frame)
-        frame, behaviours, said = _keep_behaviours(source, roles, frame, wishes.behaviours)
-        remarks += said
-        if wishes.behaviours is not None:
-            kept.append(chosen["behaviour"].values.cast(pl.String).is_in(wishes.behaviours))
-            dropped[f"behaviours other than {', '.join(wishes.behaviours)}"] = before - len(frame)
+    wanted = wishes.behaviours
+    if wanted is not None:
+        num_rows = len(frame)
+        frame = _keep_behaviours(source, roles, frame, wanted)
+        kept &= chosen["behaviour"].values.cast(pl.String).is_in(wanted)
+        dropped[f"behaviours other than {', '.join(wanted)}"] = num_rows - len(frame)
+    elif "behaviour" in roles:
+        remarks += _behaviours(roles["behaviour"], frame["behaviour"])
     needed = [role for role in ("user", "item", "time") if role in roles]
     if wishes.drop_incomplete:
-        before = len(frame)
+        num_rows = len(frame)
         frame = frame.drop_nulls(needed)
-        kept += [chosen[role].values.is_not_null() for role in needed]
-        dropped[INCOMPLETE] = before - len(frame)
-
-    def passing(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return not_blank(source, rows).filter(pl.all_horizontal(kept))
-
+        kept &= pl.all_horizontal(chosen[role].values.is_not_null() for role in needed)
+        dropped[INCOMPLETE] = num_rows - len(frame)
     for role in needed:
-        _refuse_gap(source, passing, role, frame[role])
+        source.refuse_gap(role, frame[role], "fill the gap, or drop such rows, data.reader.drop_incomplete=true", kept)
     unit = wishes.time_unit or "order"
     if told:
         clock = next(clock for clock in told if clock.reading is chosen["time"])
@@ -124,9 +121,10 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
             f"{source.name} has no column of times, so each user's order is that of the file; if the whole file is one log "
             "in order of time, data.reader.time_unit=step says so"
         )
-    frame = frame.with_columns(compact(frame[side]) for side in ("user", "item"))
+    apart = tuple(wanted) if wanted and len(wanted) > 1 else ()
+    frame = frame.drop([] if apart else "behaviour", strict=False).with_columns(compact(frame[side]) for side in ("user", "item"))
     dropped = {reason: count for reason, count in dropped.items() if count}
-    return Clicks(frame, unit, meaning, behaviours, dropped, remarks, chosen["item"], lambda row: source.locate(passing, row)[0])
+    return Clicks(frame, unit, meaning, apart, dropped, remarks, chosen["item"], lambda row: source.locate(row, kept=kept)[0])
 
 
 def item_categories(source: Source, roles: dict[str, str], item: Reading, id_type: pl.DataType) -> tuple[pl.DataFrame, int]:
@@ -167,11 +165,10 @@ def item_categories(source: Source, roles: dict[str, str], item: Reading, id_typ
 def makes_sense(role: str, head: pl.Series) -> bool:
     """Does a column that only its name makes a ``value`` or a ``part`` hold such values?"""
     values = head.drop_nulls()
-    table = values.to_frame("it")
+    raw = pl.col(head.name)
     if role == "part":
-        names = table.select(as_text(pl.col("it"), values.dtype).str.to_lowercase()).to_series()
-        return len(values) > 0 and bool(names.is_in(list(PARTS)).all())
-    return not table.select(numbers(values, pl.col("it"))).to_series().has_nulls()
+        return len(values) > 0 and not values.to_frame().select(_part(raw, values.dtype)).to_series().has_nulls()
+    return not values.to_frame().select(numbers(values, raw)).to_series().has_nulls()
 
 
 def _readings(
@@ -180,73 +177,80 @@ def _readings(
     """How the column of each role can be read, the most compact way first."""
     readings = {}
     for side in ("user", "item"):
-        column = known(source, roles[side])
-        readings[side] = id_readings(column, whole_elsewhere[side], may_be_nested=source.is_json)
+        readings[side] = id_readings(source.known(roles[side]), whole_elsewhere[side], source.is_json)
     if told:
         readings["time"] = [clock.reading for clock in told]
-    raw = {role: pl.col(column) for role, column in roles.items()}
     if "value" in roles:
-        value = numbers(known(source, roles["value"]), raw["value"])
-        readings["value"] = [Reading(value, raw["value"].is_not_null() & value.is_null())]
+        raw = pl.col(roles["value"])
+        value = numbers(source.known(roles["value"]), raw)
+        readings["value"] = [Reading(value, raw.is_not_null() & value.is_null())]
     if "behaviour" in roles:
-        name = as_text(raw["behaviour"], source.schema[roles["behaviour"]])
+        name = as_text(pl.col(roles["behaviour"]), source.schema[roles["behaviour"]])
         readings["behaviour"] = [Reading(name.cast(pl.Categorical), pl.lit(False))]
     if "part" in roles:
-        name = as_text(raw["part"], source.schema[roles["part"]]).str.to_lowercase()
-        part = name.replace_strict(PARTS, default=None, return_dtype=pl.Int8)
+        part = _part(pl.col(roles["part"]), source.schema[roles["part"]])
         readings["part"] = [Reading(part, part.is_null())]
     return readings
 
 
-def _meaning(reading: Reading, num_missing: int) -> str:
-    missing = f"{num_missing:,} missing" if num_missing else ""
-    return ", ".join(filter(None, (reading.meaning, missing)))
+def _part(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return as_text(raw, dtype).str.to_lowercase().replace_strict(PARTS, default=None, return_dtype=pl.Int8)
 
 
-def _keep_behaviours(
-    source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str] | None
-) -> tuple[pl.DataFrame, tuple[str, ...], list[str]]:
-    """The rows of the wanted behaviours, as indices if there are several; None takes all alike."""
+def _read(source: Source, readings: dict[str, list[Reading]]) -> tuple[pl.DataFrame, dict[str, Reading]]:
+    """All columns in one pass, each in the first of its readings that loses the fewest values.
+
+    Nearly always it is the first one; where that loses any, more passes are needed.
+
+    Returns:
+        A column of values for each role, and one that marks what is lost; the readings.
+    """
+    chosen = {role: several[0] for role, several in readings.items()}
+    frame = _collect(source, chosen)
+    doubtful = [role for role, several in readings.items() if len(several) > 1 and frame[f"{role}{LOST}"].any()]
+    if not doubtful:
+        return frame, chosen
+    for role in doubtful:
+        lost = [reading.lost.sum().alias(str(place)) for place, reading in enumerate(readings[role])]
+        num_lost = source.collect(lambda rows, lost=lost: rows.select(lost)).sum().row(0)  # type: ignore[misc]
+        chosen[role] = readings[role][num_lost.index(min(num_lost))]
+    return _collect(source, chosen), chosen
+
+
+def _collect(source: Source, chosen: dict[str, Reading]) -> pl.DataFrame:
+    values = {role: reading.values for role, reading in chosen.items()}
+    lost = {f"{role}{LOST}": reading.lost for role, reading in chosen.items()}
+    return source.collect(lambda rows: rows.select(**values, **lost))
+
+
+def _behaviours(column: str, behaviours: pl.Series) -> list[str]:
+    """What is said where all behaviours count alike."""
+    counts = behaviours.value_counts(sort=True).drop_nulls()
+    if len(counts) < 2:
+        return []
+    shares = ", ".join(f"{name} {count / len(behaviours):.1%}" for name, count in counts.head(6).iter_rows())
+    return [
+        f"{column} holds {shares}: all count alike; data.reader.behaviours=[{counts[0, 0]}] keeps one, and a list of "
+        "several keeps them apart"
+    ]
+
+
+def _keep_behaviours(source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str]) -> pl.DataFrame:
+    """The rows of the wanted behaviours, which become their places among these."""
     if "behaviour" not in roles:
         raise UserError(
             f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set data.reader.columns.behaviour"
         )
-    counts = frame["behaviour"].value_counts(sort=True).drop_nulls()
-    names = counts["behaviour"].cast(pl.String).to_list()
-    if wanted is None and not names:
-        return frame.drop("behaviour"), (), []
-    if wanted is None:
-        shares = ", ".join(f"{name} {count / len(frame):.1%}" for name, count in zip(names[:6], counts["count"], strict=False))
-        said = [
-            f"{roles['behaviour']} holds {shares}: all count alike; data.reader.behaviours=[{names[0]}] keeps one, and a list of "
-            "several keeps them apart"
-        ]
-        return frame.drop("behaviour"), (), said if len(names) > 1 else []
+    if len(wanted) > MAX_BEHAVIOURS:
+        raise UserError(f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can be kept apart")
+    names = frame["behaviour"].value_counts(sort=True)["behaviour"].drop_nulls().cast(pl.String).to_list()
     if unknown := [name for name in wanted if name not in names]:
         listed = ", ".join(clip(name, 30) for name in names[:8]) or "none"
         raise UserError(
             f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} {unknown[0]}; there are {listed}"
         )
-    if len(wanted) > MAX_BEHAVIOURS:
-        raise UserError(f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can be kept apart")
-    index = pl.col("behaviour").cast(pl.String).replace_strict(wanted, range(len(wanted)), default=None, return_dtype=pl.UInt8)
-    frame = frame.with_columns(behaviour=index).filter(pl.col("behaviour").is_not_null())
-    return (frame, tuple(wanted), []) if len(wanted) > 1 else (frame.drop("behaviour"), (), [])
-
-
-def _refuse_lost_values(source: Source, column: str, role: str, lost: pl.Series, times: str) -> None:
-    if not lost.any():
-        return
-    where, value = source.locate(lambda rows: not_blank(source, rows), lost.arg_max() or 0, column)
-    other = f"set data.reader.columns.{role} to another column"
-    cure = {
-        "user": f"no id that can be kept: write ids as whole numbers or text, or {other}",
-        "item": f"no id that can be kept: write ids as whole numbers or text, or {other}",
-        "time": f"no time like the first rows' ({times}): mend it, or drop such rows, data.reader.drop_incomplete=true",
-        "value": f"no number: mend it, add it to data.reader.missing, or {other}",
-        "part": f"none of train, val and test: mend it, or {other}",
-    }
-    raise UserError(f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is {cure[role]}")
+    place = pl.col("behaviour").cast(pl.String).replace_strict(wanted, range(len(wanted)), default=None, return_dtype=pl.UInt8)
+    return frame.with_columns(behaviour=place).filter(pl.col("behaviour").is_not_null())
 
 
 def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
@@ -254,10 +258,8 @@ def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
     if source.schema[column] != pl.String:
         return
     is_long = pl.col(column).str.len_chars() > LONG
-    if source.collect(lambda rows: rows.select(column).filter(is_long).head(1)).is_empty():
-        return
-    pairs = source.collect(lambda rows: rows.select(text=column, number=reading.values).unique()).unique()
-    equal = pairs.drop_nulls().group_by("number").agg("text").filter(pl.col("text").list.len() > 1)
+    long = source.collect(lambda rows: rows.filter(is_long).select(text=column, number=reading.values))
+    equal = long.drop_nulls().group_by("number").agg(pl.col("text").unique()).filter(pl.col("text").list.len() > 1)
     for texts in equal["text"].to_list():
         values = {Decimal(text.replace(",", ".")): text for text in texts}
         if len(values) > 1:
@@ -266,12 +268,3 @@ def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
                 f"{source.path} column {column}: {clip(one, 40)!r} and {clip(two, 40)!r} have more digits than can be told "
                 "apart: write them as whole numbers of a smaller unit, or set data.reader.columns.time to another column"
             )
-
-
-def _refuse_gap(source: Source, passing: Callable[[pl.LazyFrame], pl.LazyFrame], role: str, values: pl.Series) -> None:
-    missing = values.is_null()
-    if missing.any():
-        where, _ = source.locate(passing, missing.arg_max() or 0)
-        raise UserError(
-            f"{where} has no {role} ({missing.sum():,} in all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
-        )

@@ -2,14 +2,13 @@
 
 import fnmatch
 import re
-from functools import partial
 from typing import NamedTuple
 
 import polars as pl
 
 from twotower.data.own_files.columns import describe
 from twotower.data.own_files.errors import clip
-from twotower.data.own_files.files import Source, not_blank
+from twotower.data.own_files.files import Source
 from twotower.data.own_files.times import looks_like_dates
 from twotower.data.own_files.values import (
     NESTED,
@@ -78,45 +77,54 @@ def read_side(
         UserError: for files that cannot be read, rows without id, values that do not fit their declared kind, and
             several different rows for one id.
     """
-    table = source.collect(lambda rows: not_blank(source, rows).select(*source.schema))
+    table = source.collect(lambda rows: rows.select(*source.schema))
     if table.is_empty():
         raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")
     if unknown := [name for name in declared if name not in table.columns]:
         raise UserError(
             f"data.reader.{side}_features: {unknown[0]} is no column of {source.path}; it has {', '.join(table.columns)}"
         )
-    report = [(roles[side], side, examples(table[roles[side]]))]
-    columns = {side: pl.lit(_ids(source, table, roles[side]))}
+    id_column, title, category = roles[side], roles.get("title"), roles.get("category")
+    report = [(id_column, side, examples(table[id_column]))]
+    columns = {side: pl.lit(_ids(source, table, id_column))}
     kinds: dict[str, FeatureKind] = {}
-    if "title" in roles:
-        columns["title"] = _title(table[roles["title"]])
-        report.append((roles["title"], _told("title, for people", table[roles["title"]]), examples(table[roles["title"]])))
+    if title:
+        columns["title"] = _title(table[title])
+        report.append((title, _told("title, for people", table[title]), examples(table[title])))
     for name in table.columns:
-        if name in (roles[side], roles.get("title")):
+        if name in (id_column, title):
             continue
-        if any(fnmatch.fnmatch(name, pattern) for pattern in ignore) and name != roles.get("category"):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in ignore) and name != category:
             report.append((name, "left out, as data.reader.ignore says", ""))
             continue
-        column = column_of(table[name], declared.get(name), list_separator, is_category=name == roles.get("category"))
-        if column.kind is None and name in declared:
-            raise UserError(
-                f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} holds "
-                f"{describe(table[name].dtype)}: take it out of that setting, or change the column"
-            )
-        if name == roles.get("category"):
-            _refuse_nested(source, table, name)
-            columns |= _category(table[name], column)
-            kinds["categories" if column.kind == "multi" else "category"] = column.kind or "categorical"
-            meaning = "category" + (", the most frequent of a list" if column.kind == "multi" else "")
-            report.append((name, _told(meaning, table[name]), examples(table[name])))
+        kind, values, meaning = column_of(table[name], declared.get(name), list_separator, is_category=name == category)
+        if kind is None:
+            if name in declared:
+                raise UserError(
+                    f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} holds "
+                    f"{describe(table[name].dtype)}: take it out of that setting, or change the column"
+                )
+            report.append((name, meaning, examples(table[name])))
             continue
-        if column.kind:
+        read = table.select(values.alias(name)).to_series()
+        if name == category:
+            kinds["categories" if kind == "multi" else "category"] = kind
+            if kind == "multi":
+                columns |= {"category": pl.lit(primary(read)), "categories": values}
+                meaning = "category, the most frequent of a list"
+            else:
+                cure = "mend it, or set data.reader.item_columns.category to another column"
+                source.refuse(name, read.cast(pl.String).str.contains(NESTED).fill_null(False), f"no category: {cure}")
+                columns["category"] = values
+                meaning = "category"
+        else:
+            if kind == "numeric" and table[name].dtype == pl.String:
+                bad = table[name].is_not_null() & read.is_null()
+                source.refuse(name, bad, f"no number: mend it, or declare {name} categorical")
             feature = _free_name(name, [*columns, "category", "categories"])
-            columns[feature] = column.values
-            kinds[feature] = column.kind
-            _refuse_bad_values(source, table, name, column)
-        shown = table.select(column.values.alias(name)).to_series() if column.kind == "numeric" else table[name]
-        report.append((name, _told(column.meaning, shown) if column.kind else column.meaning, examples(shown)))
+            columns[feature], kinds[feature] = values, kind
+        shown = read if kind == "numeric" else table[name]
+        report.append((name, _told(meaning, shown), examples(shown)))
     frame = _one_row_each(source, table.select(values.alias(name) for name, values in columns.items()), side, kinds)
     return Side(frame, kinds, report, len(table))
 
@@ -192,13 +200,6 @@ def _told(meaning: str, values: pl.Series) -> str:
     return f"{meaning}, {num_missing:,} missing" if num_missing else meaning
 
 
-def _category(column: pl.Series, found: Column) -> dict[str, pl.Expr]:
-    if found.kind != "multi":
-        return {"category": found.values}
-    lists = column.to_frame().select(found.values).to_series()
-    return {"category": pl.lit(primary(lists)), "categories": found.values}
-
-
 def _is_quantity(name: str, values: pl.Series) -> bool:
     """Numbers that measure: with a fraction, or of many values and no code by name or by a leading zero."""
     if not values.dtype.is_numeric() and values.dtype != pl.String:
@@ -244,40 +245,13 @@ def _ids(source: Source, table: pl.DataFrame, column: str) -> pl.Series:
     Raises:
         UserError: for rows without an id, and ids that cannot be kept as they are.
     """
-    missing = table[column].is_null()
-    if missing.any():
-        where, _ = source.locate(partial(not_blank, source), missing.arg_max() or 0)
-        raise UserError(f"{where} has no {column} ({missing.sum():,} in all): fill or remove such rows")
-    for reading in id_readings(table[column], True):
+    source.refuse_gap(column, table[column], "fill or remove such rows")
+    for reading in id_readings(table[column], True, source.is_json):
         ids, lost = table.select(ids=reading.values, lost=reading.lost)
         if not lost.any():
-            return ids
-    where, value = source.locate(partial(not_blank, source), lost.arg_max() or 0, column)
-    raise UserError(
-        f"{where}: {column} {clip(str(value), 40)!r} ({lost.sum():,} in all) is no id that can be kept: "
-        "write ids as whole numbers or text"
-    )
-
-
-def _refuse_nested(source: Source, table: pl.DataFrame, name: str) -> None:
-    if table[name].dtype != pl.String:
-        return
-    nested = table[name].str.contains(NESTED).fill_null(False)
-    if nested.any():
-        where, value = source.locate(partial(not_blank, source), nested.arg_max() or 0, name)
-        raise UserError(
-            f"{where}: {name} {clip(value, 40)!r} ({nested.sum():,} in all) is no category: mend it, or set "
-            "data.reader.item_columns.category to another column"
-        )
-
-
-def _refuse_bad_values(source: Source, table: pl.DataFrame, name: str, column: Column) -> None:
-    if column.kind != "numeric" or table[name].dtype != pl.String:
-        return
-    bad = table.select(pl.col(name).is_not_null() & column.values.is_null()).to_series()
-    if bad.any():
-        where, value = source.locate(partial(not_blank, source), bad.arg_max() or 0, name)
-        raise UserError(f"{where}: {name} {clip(value, 40)!r} is no number: mend it, or declare {name} categorical")
+            break
+    source.refuse(column, lost, "no id that can be kept: write ids as whole numbers or text")
+    return ids
 
 
 def _one_row_each(source: Source, frame: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]) -> pl.DataFrame:

@@ -13,16 +13,6 @@ from twotower.data.own_files.values import has_text
 from twotower.errors import UserError
 from twotower.wording import PlainConsole
 
-MEANINGS = {
-    "user": "user",
-    "item": "item",
-    "time": "time",
-    "value": "value",
-    "behaviour": "behaviour",
-    "part": "part",
-    "category": "category of the item",
-}
-
 
 def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[str, str], sides: dict[Source, Side]) -> str:
     """One table of all columns: what each was taken as, with examples.
@@ -39,9 +29,12 @@ def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[s
     names = {column: role for role, column in roles.items()}
     table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
     for column, dtype in source.schema.items():
-        role = names.get(column, "")
-        unused = "not used" if has_text(dtype) else f"not used: {describe(dtype)}"
-        taken = ", ".join(filter(None, (MEANINGS.get(role, unused), meaning.get(role))))
+        role = names.get(column)
+        taken = "category of the item" if role == "category" else role
+        if role is None:
+            taken = "not used" if has_text(dtype) else f"not used: {describe(dtype)}"
+        elif meaning.get(role):
+            taken = f"{role}, {meaning[role]}"
         table.add_row(f"  {clip(column, 30)}", taken, examples(head[column]))
     for other, side in sides.items():
         table.add_section()

@@ -1,13 +1,12 @@
 """Times of a user's table: how they are read is judged by the first ones and held against all."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import polars as pl
 
 from twotower.data.frames import TimeUnit
-from twotower.data.own_files.values import MANTISSA, Reading, as_text, with_point
+from twotower.data.own_files.values import MANTISSA, Reading, with_point
 from twotower.errors import UserError
 
 FORMATS = (
@@ -37,6 +36,7 @@ DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # after the point, down to nanosec
 FINER: dict[TimeUnit, TimeUnit] = {"s": "ms", "ms": "us", "us": "ns"}
 EXACT = 2**53  # floats hold every whole number up to this one
 LAST_NS = 2**63 - 1  # the last time that fits into 64 bits
+DECIMAL = pl.Decimal(38, 18)
 
 
 class Clock(NamedTuple):
@@ -66,12 +66,10 @@ def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: st
         UserError: if the values are neither numbers nor dates.
     """
     raw, dtype = pl.col(column.name), column.dtype
-    if dtype == pl.Date:
-        days = raw.cast(pl.Datetime("ms")).dt.epoch("ms")
-        return [Clock("ms", Reading(days, pl.lit(False), "dates"), "ms")]
-    if isinstance(dtype, pl.Datetime):
-        precision = dtype.time_unit
-        return [Clock(precision, Reading(raw.dt.epoch(precision), pl.lit(False), "dates"), precision)]
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        precision = dtype.time_unit if isinstance(dtype, pl.Datetime) else "ms"
+        times = raw.cast(pl.Datetime(precision)).dt.epoch(precision)
+        return [Clock(precision, Reading(times, pl.lit(False), "dates"), precision)]
     if isinstance(dtype, pl.Duration):
         return [Clock("step", Reading(raw.cast(pl.Int64), pl.lit(False), "durations on one clock"), "step")]
     if dtype == pl.Time:
@@ -109,9 +107,7 @@ def coarsen(times: pl.Series, clock: Clock) -> tuple[pl.Series, TimeUnit]:
 def looks_like_dates(values: pl.Series) -> pl.Expr | None:
     """For a column of text that is dates, how to read it as days since 1970."""
     time_format = _format(values)
-    if time_format is None:
-        return None
-    return pl.col(values.name).str.to_datetime(time_format, time_unit="ms", strict=False).dt.epoch("ms") / 86_400_000
+    return _parsed(pl.col(values.name), time_format, "ms") / 86_400_000 if time_format else None
 
 
 def _counts(raw: pl.Expr, dtype: pl.DataType, unit: TimeUnit) -> list[Clock]:
@@ -124,29 +120,21 @@ def _counts(raw: pl.Expr, dtype: pl.DataType, unit: TimeUnit) -> list[Clock]:
     if dtype.is_integer():
         return [compact]
     if unit in DIGITS:
-        exact = _nanoseconds(raw, dtype, DIGITS[unit])
-        return [compact, Clock("ns", _reading(exact, raw, meaning), unit)]
+        return [compact, Clock("ns", _reading(_nanoseconds(raw, DIGITS[unit]), raw, meaning), unit)]
     number = raw.cast(pl.Float64, strict=False)
-    number = pl.when(number.is_finite()).then(number)
-    return [compact, Clock(unit, _reading(number, raw, meaning), unit)]
+    return [compact, Clock(unit, _reading(pl.when(number.is_finite()).then(number), raw, meaning), unit)]
 
 
 def _reading(times: pl.Expr, raw: pl.Expr, meaning: str) -> Reading:
     return Reading(times, raw.is_not_null() & times.is_null(), meaning)
 
 
-def _nanoseconds(raw: pl.Expr, dtype: pl.DataType, digits: int) -> pl.Expr:
-    """Digit by digit, because floats do not hold nanoseconds since 1970; null for more digits than those."""
-    text = raw.cast(pl.String)
-    if dtype == pl.String:
-        in_powers = text.str.contains("e", literal=True) | text.str.contains("E", literal=True)
-        text = pl.when(in_powers).then(as_text(raw.cast(pl.Float64, strict=False), pl.Float64())).otherwise(text)
-    whole = text.str.extract(rf"^([+-]?\d+)(?:\.\d{{0,{digits}}}0*)?$").cast(pl.Int64, strict=False)
-    fraction = text.str.extract(rf"\.(\d{{0,{digits}}})").fill_null("").str.pad_end(digits, "0")
-    sign = pl.when(text.str.starts_with("-")).then(-1).otherwise(1)
-    fits = whole.abs() < LAST_NS // 10**digits
-    rest = fraction.cast(pl.Int64, strict=False).fill_null(0)
-    return pl.when(fits).then(whole * 10**digits + sign * rest)
+def _nanoseconds(raw: pl.Expr, digits: int) -> pl.Expr:
+    """As decimals, because floats do not hold nanoseconds since 1970; null for more digits than those."""
+    number = raw.cast(pl.String).cast(DECIMAL, strict=False)
+    exact = pl.when(number.abs() < LAST_NS // 10**digits).then(number) * 10**digits
+    whole = exact.cast(pl.Int64, strict=False)
+    return pl.when(whole.cast(DECIMAL) == exact).then(whole)
 
 
 def _dates(path: Path, values: pl.Series, stated: str | None) -> list[Clock]:
@@ -159,20 +147,20 @@ def _dates(path: Path, values: pl.Series, stated: str | None) -> list[Clock]:
         )
     raw = pl.col(values.name)
     text = raw.cast(pl.String)
-    meaning = f"dates, {time_format}"
 
-    def parsed(unit: TimeUnit, digits: int) -> Reading:
-        times = text.str.to_datetime(time_format, time_unit=unit, strict=False).dt.epoch(unit)  # type: ignore[arg-type]
-        if unit == "ns":
-            rough = text.str.to_datetime(time_format, time_unit="us", strict=False).dt.epoch("us")
-            times = pl.when(rough.abs() < LAST_NS // 1000).then(times)
+    def clock(unit: TimeUnit, digits: int) -> Clock:
+        times = _parsed(text, time_format, unit)
+        if unit == "ns":  # what does not fit would come out as another time
+            times = pl.when(_parsed(text, time_format, "us").abs() < LAST_NS // 1000).then(times)
         cut = text.str.contains(rf"[.,]\d{{{digits}}}\d*[1-9]")
-        return _reading(pl.when(~cut).then(times), raw, meaning)
+        return Clock(unit, _reading(pl.when(~cut).then(times), raw, f"dates, {time_format}"), "ms")
 
-    if not re.search(r"%[\d.:]*f", time_format):
-        times = text.str.to_datetime(time_format, time_unit="ms", strict=False).dt.epoch("ms")
-        return [Clock("ms", _reading(times, raw, meaning), "ms")]
-    return [Clock("us", parsed("us", 6), "ms"), Clock("ns", parsed("ns", 9), "ms")]
+    return [clock("us", 6), clock("ns", 9)]
+
+
+def _parsed(text: pl.Expr, time_format: str, unit: TimeUnit) -> pl.Expr:
+    times = text.str.to_datetime(time_format, time_unit=unit, strict=False)  # type: ignore[arg-type]
+    return times.dt.epoch(unit)  # type: ignore[arg-type]
 
 
 def _format(values: pl.Series) -> str | None:

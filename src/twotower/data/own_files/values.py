@@ -74,30 +74,27 @@ def id_readings(column: pl.Series, may_be_whole: bool, may_be_nested: bool = Fal
             text; elsewhere it is an id like any other.
     """
     raw, dtype = pl.col(column.name), column.dtype
-    text = as_text(raw, dtype)
     lost = pl.lit(False)
     if dtype.is_float():
         lost = (raw.abs() >= 2 ** MANTISSA[type(dtype)]).fill_null(False)
-    elif dtype == pl.String:
-        lost = raw.str.contains(f"{NESTED}|{IN_POWERS}" if may_be_nested else IN_POWERS).fill_null(False)
+    may_be_whole = may_be_whole and (dtype == pl.String or dtype.is_numeric())
     readings = []
     if is_made_decimal(column):
-        other = lost | ~raw.str.contains(MADE_DECIMAL).fill_null(True)
-        meaning = "whole numbers, written as 5.0"
-        if may_be_whole:
-            readings.append(_whole(made_whole(text), other, meaning))
-        readings.append(Reading(made_whole(text), other, meaning))
-    if may_be_whole and dtype == pl.String:
-        readings.append(_whole(text, pl.lit(False)))  # what is no id is no whole number
-    elif may_be_whole and dtype.is_numeric():
-        readings.append(_whole(text, lost))
-    return [*readings, Reading(text, lost)]
+        whole, meaning = made_whole(raw), "whole numbers, written as 5.0"
+        other = ~raw.str.contains(MADE_DECIMAL).fill_null(True)
+        readings = [_whole(whole, dtype, other, meaning)] if may_be_whole else []
+        readings.append(Reading(whole, other, meaning))
+    if may_be_whole:
+        readings.append(_whole(raw, dtype, lost))
+    if dtype == pl.String:
+        lost = raw.str.contains(f"{NESTED}|{IN_POWERS}" if may_be_nested else IN_POWERS).fill_null(False)
+    return [*readings, Reading(as_text(raw, dtype), lost)]
 
 
-def _whole(text: pl.Expr, lost: pl.Expr, meaning: str = "") -> Reading:
+def _whole(values: pl.Expr, dtype: pl.DataType, lost: pl.Expr, meaning: str = "") -> Reading:
     """Whole numbers; ``007``, ``7.5`` and ``seven`` would not survive it."""
-    number = text.cast(pl.Int64, strict=False)
-    return Reading(number, lost | (text.is_not_null() & text.ne_missing(number.cast(pl.String))), meaning)
+    number = values.cast(pl.Int64, strict=False)
+    return Reading(number, lost | values.ne_missing(number.cast(dtype)), meaning)
 
 
 def is_made_decimal(values: pl.Series) -> bool:

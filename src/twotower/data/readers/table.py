@@ -10,7 +10,7 @@ from twotower.data.frames import Frames
 from twotower.data.own_files.clicks import Wishes, item_categories, makes_sense, read_clicks
 from twotower.data.own_files.columns import INTERACTIONS, ITEMS, USERS, choose
 from twotower.data.own_files.features import Side, read_side
-from twotower.data.own_files.files import Source, open_source
+from twotower.data.own_files.files import HEAD_ROWS, Source, open_source
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.plain import plain
 from twotower.data.own_files.report import coverage, report
@@ -20,7 +20,7 @@ from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
 KINDS = ("categorical", "multi", "numeric")
-RULES = 2  # raise it when the same table gives other frames: what was prepared before is then made anew
+RULES = 3  # raise it when the same table gives other frames: what was prepared before is then made anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -93,7 +93,8 @@ class Table:
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
         self.wishes = Wishes(time_unit, time_format, wanted, drop_incomplete)  # type: ignore[arg-type]
-        self.text_format = TextFormat(separator, header, quote, [str(word) for word in missing])
+        self.text_format = TextFormat(separator, header, quote)
+        self.missing = [str(word) for word in missing]
 
     def options(self) -> dict[str, object]:
         """All settings, and the version of the rules by which tables are read."""
@@ -118,17 +119,17 @@ class Table:
                 file, line and cure.
         """
         with ExitStack() as stack:
-            sources = {
-                name: plain(self._open(name, paths, data_dir, stack), self.text_format.missing)
-                for name, paths in self.paths.items()
-                if paths
-            }
+            sources = {}
+            for name, paths in self.paths.items():
+                if paths:
+                    setting = f"data.reader.{name}"
+                    is_clicks = name == "interactions"
+                    text_format = self.text_format if is_clicks else self.text_format._replace(header=None)
+                    # clicks are many, and their fields stand in the first of them; features may come late
+                    sample = HEAD_ROWS if is_clicks else None
+                    source = open_source(setting, find(setting, paths, data_dir), text_format, stack, sample)
+                    sources[name] = plain(source, self.missing)
             return self._frames(sources)
-
-    def _open(self, name: str, paths: str | list[str], data_dir: Path, stack: ExitStack) -> Source:
-        setting = f"data.reader.{name}"
-        text_format = self.text_format if name == "interactions" else self.text_format._replace(header=None)
-        return open_source(setting, find(setting, paths, data_dir), text_format, stack, json_as_text=name == "interactions")
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
         source = sources["interactions"]
