@@ -50,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, *headers = act
             self.answer(status, dict(headers), b"an error page")
         else:
+            if act == "hold":
+                self.server.released.wait()
             content = self.server.content
             sent = content[: HALF if act == "drop" else None]
             self.answer(200, self.server.headers, sent, length=len(content))
@@ -313,11 +315,15 @@ def test_killed_then_downloaded_by_one_of_two(server, tmp_path):
     process.communicate()
     assert not (tmp_path / "set.bin").exists()
 
-    both = [start(server, tmp_path) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    first, waited = sorted(errors)
-    assert first == "" and waited.startswith("another process is downloading set.bin: waiting for it; process ")
-    assert server.requests == 2
+    server.pause = 0.0
+    server.acts = ["hold"]
+    first = start(server, tmp_path)
+    wait_until(lambda: server.requests == 2, first)
+    second = start(server, tmp_path)
+    waits = second.stderr.readline()
+    assert waits.startswith("another process is downloading set.bin: waiting for it; process ")
+    server.released.set()
+    assert (first.communicate()[1], second.communicate()[1]) == ("", "")
+    assert (first.returncode, second.returncode, server.requests) == (0, 0, 2)
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
     assert {path.name for path in tmp_path.iterdir()} == {"set.bin", ".set.bin.lock"}
