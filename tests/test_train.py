@@ -60,6 +60,7 @@ def test_alignment_is_logged_where_it_is_weighted(script):
     assert any(row["train/alignment"] for row in logged(script, "run"))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(script):
     """A real SIGKILL in the middle of an epoch; dropout and negatives go on as if nothing had happened."""
     settings = (*SMALL, "model.dropout=0.2", "seed=1", "trainer.max_epochs=6", "callbacks.early_stopping=null")

@@ -114,7 +114,7 @@ def test_padding_changes_no_loss_and_no_gradient(parts, overrides):
     assert not one_size and (len(sizes) > 1 and max(sizes) < room or "loss/task=full_softmax" in overrides)
 
 
-@pytest.mark.parametrize("fixed_shapes", [True, False])
+@pytest.mark.parametrize("fixed_shapes", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_one_recording_for_all_batches(parts, fixed_shapes):
     """The whole step is one graph without a look at the data; with other shapes it would be recorded again."""
     data, model, loss = parts(*DAT)
