@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tests.test_configs import compose_train
-from twotower.run import build
+from twotower.run import build, settings
 from twotower.run import train as run
 from twotower.run.about import kept
 from twotower.run.checkpoint import saved_config
@@ -76,8 +76,8 @@ class Saved:
         about = load_checkpoint(path)["twotower"]
         composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
         today, repeats = saved_config.resolved(composed)
-        plain = {**today, **{root: about["config"][root] for root in saved_config.FIXED}}
-        plain["data"] |= {name: today["data"][name] for name in saved_config.PLACES}
+        plain = {**today, **{root: about["config"][root] for root in settings.FIXED}}
+        plain["data"] |= {name: today["data"][name] for name in settings.PLACES}
         plain["trainer"] |= trainer
         return self._fit(plain, repeats, str(path))
 

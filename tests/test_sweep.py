@@ -12,12 +12,10 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from tests.test_configs import compose_train
 from twotower.errors import UserError
-from twotower.run.settings import WITHOUT_EFFECT
+from twotower.run.settings import fingerprint
 from twotower.sweep.plan import (
     Run,
     estimate_seconds,
-    find_folder,
-    fingerprint,
     refuse_axes,
     refuse_twins,
     run_name,
@@ -72,7 +70,6 @@ def test_what_a_sweep_cannot_vary_is_refused():
 
 def test_another_folder_of_raw_files_is_other_data():
     config = compose_train()
-    assert "data_dir" not in str(WITHOUT_EFFECT)
     other = compose_train("paths.data_dir=elsewhere")
     assert fingerprint(config) != fingerprint(other)
     assert run_name(["paths.data_dir=a"]) != run_name(["paths.data_dir=b"]) != "default"
@@ -157,21 +154,6 @@ def test_twins_are_refused(tmp_path):
         refuse_twins([one, other])
     idle = [run(tmp_path / name, "f", f"callbacks.progress={name}") for name in "ab"]
     refuse_twins(idle)  # of one result, but the sweep asks for both
-
-
-def test_a_run_with_an_older_name_is_found(tmp_path):
-    """Names once held nothing of data.*, where data was not varied."""
-    overrides = ["data.batch_size=64", "data=table", "seed=0"]
-    new = tmp_path / "data.batch_size-64+seed-0"
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
-    old = tmp_path / "seed-0"
-    old.mkdir()
-    (old / ".fingerprint").write_text("f")
-    (old / "metrics.json").write_text('{"model": "mf"}')
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == old
-    assert find_folder(tmp_path, overrides, "g", ["data"], ["seed"]) == new
-    new.mkdir()
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
 
 
 def test_an_estimate_prefers_the_same_overrides_and_ignores_the_seed(tmp_path):

@@ -65,8 +65,8 @@ class ResumableSweeper(BasicSweeper):
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
         from twotower.run.checks.checks import check_config
-        from twotower.run.settings import key_of
-        from twotower.sweep.plan import Run, find_folder, fingerprint, refuse_axes
+        from twotower.run.settings import fingerprint, key_of
+        from twotower.sweep.plan import Run, refuse_axes, run_name
 
         assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
@@ -82,9 +82,8 @@ class ResumableSweeper(BasicSweeper):
             with open_dict(config):
                 config.pop("hydra")
             check_config(config)
-            mark = fingerprint(config)
-            place = find_folder(folder, job, mark, self._elsewhere, varied)
-            runs.append(Run(list(job), place, mark, choices["model"], choices["data"]))
+            place = folder / run_name(job, self._elsewhere, varied)
+            runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
         return runs
 
     def _run(self, runs: list[Any]) -> None:

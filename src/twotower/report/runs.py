@@ -141,7 +141,7 @@ def _settings(folder: Path, record: dict[str, Any]) -> dict[str, settings.Value]
         found = read_settings(path)
     else:
         return None
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in found.items() if value is not None and settings.makes_experiment(key)}
 
 
 def _ago(seconds: float) -> str:

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from twotower.errors import UserError
 from twotower.report.runs import LeftOut, Run
-from twotower.run.settings import ROOTS, is_setting
+from twotower.run.settings import key_of, makes_experiment
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"
 LONGEST_LABEL = 300
-IGNORED = ("seed", "paths", "logger", "ckpt_path", "hydra", "data", "metric", "debug", "dry", "sweep")
 
 Pairs = dict[str, str]
 
@@ -111,14 +110,7 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
 def _pairs(overrides: list[str]) -> Pairs:
     """Overrides that make another experiment, by name."""
     split = [override.lstrip("+~").partition("=") for override in overrides]
-    return {key: value for key, _, value in split if _counts(key)}
-
-
-def _counts(key: str) -> bool:
-    root = re.split(r"[./@]", key)[0]
-    if "." in key and root in ROOTS:
-        return is_setting(key)
-    return root not in IGNORED
+    return {key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))}
 
 
 def _label(model: str, own: Pairs, short: dict[str, str]) -> str:

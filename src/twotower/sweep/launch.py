@@ -21,7 +21,8 @@ from twotower.run import results
 from twotower.run import train as run
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.cli import DEBUG, explain
-from twotower.sweep.plan import MARK, exclusive, fingerprint, quoted, read_record, status
+from twotower.run.settings import fingerprint
+from twotower.sweep.plan import MARK, exclusive, quoted, read_record, status
 from twotower.wording import masked
 
 SCRIPT = Path(__file__).parents[2] / "train.py"

@@ -1,7 +1,6 @@
 """What a sweep consists of: the name, folder and state of each run, told without training anything."""
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Iterable
@@ -9,15 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
 from twotower import locks
 from twotower.errors import UserError
 from twotower.files import read_bytes, read_json
 from twotower.run.records import fitting
-from twotower.run.settings import WITHOUT_EFFECT, is_within, key_of
+from twotower.run.settings import changes_result, key_of, names_variant
 
-DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
 MARK = ".fingerprint"  # in a run's folder: which config it belongs to
 STARTED = ("metrics.json", "failed.json", "checkpoints/last.ckpt")
 NO_AXIS = {  # settings that cannot be varied
@@ -58,22 +54,8 @@ class Run(NamedTuple):
     @property
     def identity(self) -> tuple[str, ...]:
         """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
-        idle = (override for override in self.overrides if is_within(key_of(override), WITHOUT_EFFECT))
+        idle = (override for override in self.overrides if not changes_result(key_of(override)))
         return (self.fingerprint, *sorted(idle))
-
-
-def fingerprint(config: DictConfig) -> str:
-    """Names the settings that decide a run's result: equal for equal settings, whatever wrote them."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    for key in WITHOUT_EFFECT:
-        *parents, leaf = key.split(".")
-        node = plain
-        for parent in parents:
-            node = node.get(parent) or {}
-        node.pop(leaf, None)
-    if str(plain.get("paths", {}).get("data_dir", DATA_DIR)).startswith(DATA_DIR):
-        plain.pop("paths", None)  # the machine's own; another folder that is asked for holds other data
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def status(folder: Path, expected: str) -> str:
@@ -104,11 +86,10 @@ def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: It
         The same name for the same overrides in any order. What such a name cannot tell apart ends
         in a hash, of all overrides; a long name tells what is varied alone.
     """
-    left_out = {*elsewhere, "sweep", "dry", "ckpt_path"}
     kept = []
     for override in sorted(overrides):
         key = key_of(override)
-        if key in varied or not (key in left_out or is_within(key, WITHOUT_EFFECT)):
+        if key in varied or (changes_result(key) and key not in elsewhere):
             kept.append(override)
     exact = "\n".join(kept)
     plain = not any("+" in override for override in kept)
@@ -117,24 +98,6 @@ def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: It
         return name
     telling = [override for override in kept if key_of(override) in varied]
     return _file_name(_joined(telling or kept), exact, plain=False)
-
-
-def find_folder(sweep: Path, overrides: list[str], mark: str, elsewhere: list[str], varied: list[str]) -> Path:
-    """Where a run's results are or will be.
-
-    Args:
-        sweep: the sweep's folder.
-        overrides: of the run.
-        mark: its fingerprint.
-        elsewhere: see :func:`run_name`.
-        varied: see :func:`run_name`.
-    """
-    folder = sweep / run_name(overrides, elsewhere, varied)
-    untold = [text for text in overrides if "data" in varied or not is_within(key_of(text), ["data"])]
-    older = sweep / run_name(untold, elsewhere, varied)  # names once held nothing of a fixed data.*
-    if older != folder and not folder.exists() and status(older, mark) not in ("new", "changed"):
-        return older
-    return folder
 
 
 def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
@@ -225,7 +188,7 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
 
 
 def _kind(overrides: Iterable[str]) -> frozenset[str]:
-    return frozenset(override for override in overrides if not is_within(key_of(override), (*WITHOUT_EFFECT, "seed")))
+    return frozenset(override for override in overrides if names_variant(key_of(override)))
 
 
 def _joined(overrides: list[str]) -> str:

@@ -15,9 +15,9 @@ from twotower.errors import UserError
 from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import checkpoint_file
-from twotower.run.checkpoint.saved_config import FIXED, PLACES, Plain, put, select
+from twotower.run.checkpoint.saved_config import Plain, put, select
 from twotower.run.moved import renamed
-from twotower.run.settings import ADDRESS
+from twotower.run.settings import ADDRESS, FIXED, PLACES
 from twotower.wording import printable
 
 ABROAD = ("paths", "trainer", "callbacks", "logger", "ckpt_path")  # what the command in hand decides
