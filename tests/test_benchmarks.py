@@ -61,7 +61,7 @@ def parts(tmp_path):
             for key in OWN:
                 del config[key]
         seed_everything(0)
-        return *build(config, {}), config
+        return *build(config), config
 
     return parts_of
 

@@ -13,9 +13,9 @@ from twotower.errors import UserError
 from twotower.retrieval.exact import target_ranks
 from twotower.serve.lookup import Lookup
 from twotower.serve.retriever import Retriever
-from twotower.types import EvalIndex, Feature
+from twotower.types import EvalIndex, Feature, RunInfo
 
-ABOUT = {"choices": {"model": "m", "data": "d"}, "config": {"seed": 1, "model": {"cold_ids": "mean"}}}
+INFO = RunInfo({"model": "m", "data": "d"}, [], {"seed": 1, "model": {"cold_ids": "mean"}})
 TINY = {
     "interactions/user": torch.tensor([0, 0, 1, 1, 1, 2, 2, 2]),
     "interactions/item": torch.tensor([0, 1, 0, 1, 2, 2, 1, 0]),
@@ -24,7 +24,7 @@ TINY = {
 
 
 def make_retriever(data, name="two_tower", *overrides):
-    return Retriever(data, build(name, data, *overrides), ABOUT)
+    return Retriever(data, build(name, data, *overrides), INFO)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -218,16 +218,16 @@ def test_cold_and_warm_targets_and_new_users_after_clicks(tmp_path):
     data.schema = data.schema._replace(num_train_items=data.schema.num_items)
     batch = data.eval_batch(next(iter(data.test_dataloader())))
     assert not batch.group[:, :, [warm, cold]].any()  # training knows all items: there is nothing to tell apart
-    data.new_user_clicks = 2
+    data.evaluate_after(2, None)
     for index in data.test_dataloader():
         taken = data.eval_batch(EvalIndex(*index))
         assert (taken.user["user_id"] == 0).all()
         assert ((taken.user["history"] > 0).sum(1) <= 2).all()
         assert torch.bincount(taken.seen_row, minlength=len(taken.user_index)).tolist() == [2] * len(taken.user_index)
         for shown in (0, 1, 3):
-            data.shown_clicks = shown
+            data.evaluate_after(2, shown)
             less, columns = data.eval_batch(EvalIndex(*index)), data.options.history_length - shown
             assert (less.user["history"][:, :columns] == 0).all()
             assert torch.equal(less.user["history"][:, columns:], taken.user["history"][:, columns:])
             assert torch.equal(less.target, taken.target) and torch.equal(less.seen_item, taken.seen_item)
-        data.shown_clicks = None
+        data.evaluate_after(2, None)

@@ -38,15 +38,15 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     OmegaConf.set_struct(config, False)
     settings = OmegaConf.create({key: value for key, value in config.items() if key not in OWN})
     seed_everything(config.seed)
-    data, task = build(settings, {})
+    data, task = build(settings)
     device = build_part(settings, "trainer", logger=False).strategy.root_device
     contestants: dict[str, Callable[[], float]] = {"framework": lambda: framework_step(settings, data, task, steps)}
     if config.compiled:
-        fast = build(settings, {})[1]
+        fast = build(settings)[1]
         fast.step = compiled(fast.step)
         contestants["framework, compiled"] = lambda: framework_step(settings, data, fast, steps)
         if device.type == "cuda":
-            recorded = build(settings, {})[1]
+            recorded = build(settings)[1]
             recorded.step = compiled(recorded.step, cuda_graphs=True)
             contestants["framework, CUDA graphs"] = lambda: framework_step(settings, data, recorded, steps, fixed_shapes=True)
     for name, distinct in (("bare loop, distinct items once", True), ("bare loop, every row encoded", False)):

@@ -140,7 +140,7 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
     if mode == "memory":
         config["data"]["shuffle_window"] = None
     seed_everything(config["seed"])
-    data, task = build(OmegaConf.create(config), {})
+    data, task = build(OmegaConf.create(config))
     if mode == "memory":
         data.tables = {name: table.clone() for name, table in data.tables.items()}
     optimizer = task.optimizer(task.model.parameters())  # type: ignore[misc]
@@ -175,7 +175,7 @@ def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], s
     return (now() - started) / steps
 
 
-def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> float:
+def growing_bytes(data: Any, model: Any, mode: str) -> float:
     """Memory that grows with the data, by the formula of docs/performance.md; libraries and batches take the rest."""
     num = len(data.tables["position/train"])
     parameters = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())  # and row-wise Adagrad's state

@@ -37,7 +37,7 @@ def benchmark_evaluation(config: DictConfig) -> dict[str, Any]:
         return benchmark_ranking(config)
     seed_everything(config.seed)
     settings = DictConfig({key: value for key, value in config.items() if key not in OWN})
-    data, task = build(settings, {})
+    data, task = build(settings)
     task.eval()
     with torch.no_grad():
         item = encode_corpus(task.model, data.corpus(torch.device("cpu")))

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from twotower import locks
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export import manifest, parity, tables
 from twotower.export.curve import draw_curve
-from twotower.export.index import Flat
+from twotower.export.index import Flat, Index
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
 from twotower.files import read_json, recover_folder, whole_folder
 from twotower.run import results
+from twotower.types import Model
 
 PACKAGES = ("onnx", "onnxruntime", "faiss-cpu", "safetensors")
 
@@ -80,9 +82,9 @@ def alone(folder: Path) -> Iterator[None]:
 def write_export(
     folder: Path,
     about: dict[str, Any],
-    model: Any,
-    data: Any,
-    index: Any,
+    model: Model,
+    data: RetrievalDataModule,
+    index: Index,
     user_vectors: bool,
     measure: Measure,
     progress: Callable[[str], None],
@@ -141,7 +143,9 @@ def write_export(
     return record
 
 
-def _write_towers(model: Any, user_features: dict[str, Tensor], data: Any, folder: Path) -> dict[str, OnnxTower]:
+def _write_towers(
+    model: Model, user_features: dict[str, Tensor], data: RetrievalDataModule, folder: Path
+) -> dict[str, OnnxTower]:
     fix_cold_rows(model)
     features = {"user": user_features, "item": as_inputs(next(data.corpus(tables.CPU)))}
     written = {}
@@ -156,9 +160,9 @@ def _write_towers(model: Any, user_features: dict[str, Tensor], data: Any, folde
 def _compare(
     towers: dict[str, OnnxTower],
     items: Tensor,
-    data: Any,
+    data: RetrievalDataModule,
     sample: parity.Sample,
-    index: Any,
+    index: Index,
     built: faiss.Index,
     measure: Measure,
 ) -> dict[str, Any]:
@@ -176,7 +180,7 @@ def _compare(
     return record
 
 
-def _about_index(index: Any, built: faiss.Index) -> dict[str, Any]:
+def _about_index(index: Index, built: faiss.Index) -> dict[str, Any]:
     settings = {name: value for name, value in vars(index).items() if name != "curve"}
     return {
         "type": index.name,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twotower.errors import check_number
+from twotower.export.index import Index
 from twotower.export.packages import require
 from twotower.run import results
 from twotower.run.build import build_part
@@ -46,7 +47,7 @@ def _directions(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:
+def _build(index: Index, items: np.ndarray, threads: int) -> tuple[Any, float]:
     import faiss
 
     faiss.omp_set_num_threads(threads or os.cpu_count() or 1)
@@ -54,7 +55,7 @@ def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:
     return index.build(items), time.perf_counter() - started
 
 
-def _measure(index: Any, built: Any, value: int | None, queries: np.ndarray, k: int) -> tuple[dict[str, Any], np.ndarray]:
+def _measure(index: Index, built: Any, value: int | None, queries: np.ndarray, k: int) -> tuple[dict[str, Any], np.ndarray]:
     """Times of single searches, and ``(num_queries, k)`` the items found."""
     import faiss
 

@@ -6,17 +6,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
 from twotower.files import read_json
 from twotower.run.records import fitting
 from twotower.run.results import write_json
+from twotower.training.task import RetrievalTask
+from twotower.types import RunInfo
 
 FILE = "test_ranks.parquet"
 ROUNDING = 1e-4  # another device may break a tie otherwise
 MAX_NAMED = 200  # categories that a record names; there may be thousands
 
 
-def write(run_dir: Path, task: Any, data: Any) -> None:
+def write(run_dir: Path, task: RetrievalTask, data: RetrievalDataModule) -> None:
     """Write the task's last test as Parquet of whole numbers, ordered by user and item; by rename.
 
     The columns are ``user``, ``item`` (index in the corpus), ``category`` (place in :func:`named_categories`, -1 where missing)
@@ -32,13 +35,13 @@ def write(run_dir: Path, task: Any, data: Any) -> None:
     partial.replace(run_dir / FILE)
 
 
-def named_categories(data: Any) -> list[dict[str, Any]]:
+def named_categories(data: RetrievalDataModule) -> list[dict[str, Any]]:
     """Name and training interactions of each category, the largest first; of very many, the largest ones."""
     names, counts = data.meta["categories"], data.schema.category_counts
     return [{"name": names[index], "train_interactions": int(counts[index])} for index in _head_to_tail(data)[:MAX_NAMED]]
 
 
-def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> None:
+def complete(ckpt_path: Path, info: RunInfo, task: RetrievalTask, data: RetrievalDataModule) -> None:
     """Give a run of an earlier version what a report reads: ranks, settings, categories and the fingerprint of the split.
 
     Only if the checkpoint just tested is the one that the run had tested.
@@ -57,7 +60,7 @@ def complete(ckpt_path: Path, about: dict[str, Any], task: Any, data: Any) -> No
         print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
         return
     write(run_dir, task, data)
-    added = {"settings": about["settings"], "categories": named_categories(data)}
+    added = {"settings": info.settings, "categories": named_categories(data)}
     added["split_fingerprint"] = store.split_fingerprint(data.meta, data.ids)
     write_json(path, {**added, **record})
     print(f"ranks are kept in {run_dir / FILE}")
@@ -69,6 +72,6 @@ def _same(one: dict[str, float], other: dict[str, float]) -> bool:
     return all(abs(one[name] - other[name]) < ROUNDING for name in one)
 
 
-def _head_to_tail(data: Any) -> np.ndarray:
+def _head_to_tail(data: RetrievalDataModule) -> np.ndarray:
     """``(num_categories,)`` the largest first."""
     return np.argsort(-np.array(data.schema.category_counts, dtype=np.int64), kind="stable")
