@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from tests.test_configs import compose_train
 from twotower.errors import UserError
+from twotower.run.run_folder import RunFolder
 from twotower.run.settings import fingerprint
 from twotower.sweep.plan import (
     Run,
@@ -19,8 +20,6 @@ from twotower.sweep.plan import (
     refuse_axes,
     refuse_twins,
     run_name,
-    set_aside,
-    status,
     sweep_name,
 )
 
@@ -115,21 +114,21 @@ def test_a_fingerprint_is_of_what_decides_the_result():
 
 def test_states_of_a_folder(tmp_path):
     folder = tmp_path / "run"
-    assert status(folder, "f") == "new"
+    assert RunFolder(folder).status("f") == "new"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / ".fingerprint").write_text("f")
-    assert status(folder, "f") == "new"  # killed before its first checkpoint
+    assert RunFolder(folder).status("f") == "new"  # killed before its first checkpoint
     (folder / "checkpoints" / "last.ckpt").touch()
-    assert (status(folder, "f"), status(folder, "g")) == ("resume", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("resume", "changed")
     (folder / "failed.json").touch()
-    assert (status(folder, "f"), status(folder, "g")) == ("failed", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("failed", "changed")
     (folder / "metrics.json").write_text("{")  # damaged: it is written again
-    assert status(folder, "f") == "failed"
+    assert RunFolder(folder).status("f") == "failed"
     (folder / "metrics.json").write_text('{"model": "mf"}')
-    assert (status(folder, "f"), status(folder, "g")) == ("done", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("done", "changed")
     (folder / ".fingerprint").unlink()
-    assert status(folder, "f") == "changed"  # nothing says whose it is
-    moved = set_aside(folder)
+    assert RunFolder(folder).status("f") == "changed"  # nothing says whose it is
+    moved = RunFolder(folder).set_aside()
     assert not folder.exists() and (moved / "metrics.json").exists() and tmp_path not in moved.parent.parents[:1]
     assert moved.parent == tmp_path.with_name(f"{tmp_path.name}.earlier")
 
@@ -140,7 +139,7 @@ def test_states_of_a_folder(tmp_path):
 def test_an_odd_mark_is_that_of_another_run(tmp_path, make):
     (tmp_path / "failed.json").touch()
     make(tmp_path / ".fingerprint")
-    assert status(tmp_path, "f") == "changed"
+    assert RunFolder(tmp_path).status("f") == "changed"
 
 
 def run(folder, print_, *overrides):

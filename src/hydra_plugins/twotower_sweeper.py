@@ -89,7 +89,7 @@ class ResumableSweeper(BasicSweeper):
     def _run(self, runs: list[Any]) -> None:
         from twotower import signals
         from twotower.files import write_text
-        from twotower.sweep.plan import exclusive, quoted, set_aside
+        from twotower.sweep.plan import quoted
         from twotower.sweep.tables import print_start
         from twotower.wording import masked
 
@@ -102,9 +102,10 @@ class ResumableSweeper(BasicSweeper):
             if run.status == "done":
                 print(f"{run.folder.name}: already done", flush=True)
             elif run.status == "changed":
-                with exclusive(run.folder):
+                with run.place.alone():
                     if run.status == "changed":  # still, once the lock is ours
-                        print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
+                        moved = run.place.set_aside()
+                        print(f"{run.folder.name}: held a run of another config, now in {moved}", flush=True)
         source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
         os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]

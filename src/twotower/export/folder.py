@@ -18,8 +18,9 @@ from twotower.export.curve import draw_curve
 from twotower.export.index import Flat, Index
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
-from twotower.files import read_json, recover_folder, whole_folder
+from twotower.files import recover_folder, whole_folder
 from twotower.run import results
+from twotower.run.run_folder import RunFolder
 from twotower.types import Model
 
 PACKAGES = ("onnx", "onnxruntime", "faiss-cpu", "safetensors")
@@ -198,13 +199,6 @@ def _versions() -> dict[str, str]:
 
 def run_metrics(ckpt_path: Path) -> dict[str, float] | None:
     """Test metrics of the run that a checkpoint is the chosen one of, else None."""
-    path = ckpt_path.absolute().parent.parent / "metrics.json"
-    chosen = ckpt_path.name == "best.ckpt" or not ckpt_path.with_name("best.ckpt").exists()
-    if not chosen or not path.is_file():
-        return None
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):
-        return None
-    test = record.get("test") if isinstance(record, dict) else None
-    return test if isinstance(test, dict) else None
+    folder = RunFolder.of(ckpt_path)
+    is_chosen = ckpt_path.name == folder.best.name or not folder.best.exists()
+    return folder.read_record().get("test") if is_chosen else None

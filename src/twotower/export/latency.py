@@ -13,6 +13,7 @@ from rich.table import Table
 from twotower.errors import check_number
 from twotower.export.index import Index
 from twotower.export.packages import require
+from twotower.files import write_json
 from twotower.run import results
 from twotower.run.build import build_part
 
@@ -38,7 +39,7 @@ def benchmark_index(config: DictConfig) -> dict[str, Any]:
     record |= {"cores": os.cpu_count(), "load": os.getloadavg()[0], "versions": results.versions()}
     _print(record)
     if config.output:
-        results.write_json(Path(config.output), record)
+        write_json(Path(config.output), record)
     return record
 
 

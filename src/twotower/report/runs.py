@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from twotower.errors import UserError
 from twotower.report.schema import first_line, is_number, read_failure, read_record, read_settings
 from twotower.run import settings
-
-SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
+from twotower.run.run_folder import SIGNS, RunFolder
 
 
 class Run(NamedTuple):
@@ -85,7 +84,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 def read(folder: Path, name: str, metrics: list[str]) -> Run | LeftOut:
     """A finished run with all of ``metrics``, or why it is none."""
-    path = folder / "metrics.json"
+    path = RunFolder(folder).record
     if not os.path.lexists(path):
         return LeftOut(name, _unfinished(folder))
     try:
@@ -117,7 +116,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _unfinished(folder: Path) -> str:
-    failed = folder / "failed.json"
+    failed = RunFolder(folder).failure
     if os.path.lexists(failed):
         try:
             return f"failed: {first_line(read_failure(failed))}"
@@ -134,7 +133,7 @@ def _unfinished(folder: Path) -> str:
 
 def _settings(folder: Path, record: dict[str, Any]) -> dict[str, settings.Value] | None:
     """From the record; of runs older than that from the composed config. Null is as good as unset: a setting may be younger."""
-    path = folder / ".hydra" / "config.yaml"
+    path = RunFolder(folder).config
     if "settings" in record:
         found = record["settings"]
     elif path.exists():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from twotower.errors import UserError
 from twotower.report.runs import LeftOut, Run
+from twotower.run.run_folder import RunFolder
 from twotower.run.settings import key_of, makes_experiment
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
@@ -59,7 +60,7 @@ def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
     """The variants of one data set, and runs that repeat a seed of theirs: the newest counts."""
     groups: dict[Any, dict[int, Run]] = {}
     repeated = []
-    for run in sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, reverse=True):
+    for run in sorted(runs, key=lambda run: RunFolder(run.folder).record.stat().st_mtime, reverse=True):
         seeds = groups.setdefault(frozenset(run.settings.items()), {})
         if run.record["seed"] in seeds:
             repeated.append(LeftOut(run.name, f"repeats {seeds[run.record['seed']].name}: the same settings and seed"))

@@ -15,6 +15,7 @@ from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import Plain
+from twotower.run.run_folder import HYDRA
 from twotower.types import RunInfo
 from twotower.wording import masked
 
@@ -42,7 +43,7 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
         is_resumed: the record goes beside the first one.
     """
     hydra: Any = HydraConfig.instance().cfg
-    target = folder / ".hydra"
+    target = folder / HYDRA
     if is_resumed:
         target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
     target.mkdir(parents=True, exist_ok=True)

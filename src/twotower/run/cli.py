@@ -27,6 +27,7 @@ from twotower.errors import UserError
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import CONF, check_config, suggest
 from twotower.run.environment import read_env_file
+from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole
 
 DEBUG = "HYDRA_FULL_ERROR"
@@ -91,7 +92,7 @@ def run_dir(ckpt_path: object, default: str) -> str:
     Raises:
         UserError: if there is no such file, before Hydra makes a folder for it.
     """
-    return default if ckpt_path is None else str(checkpoint_file(ckpt_path).parent.parent)
+    return default if ckpt_path is None else str(RunFolder.of(checkpoint_file(ckpt_path)).path)
 
 
 def mode(dry: bool) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from twotower.files import write_json
 from twotower.run import ranks, results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
@@ -34,7 +35,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
-            results.write_json(Path(config.output), record)
+            write_json(Path(config.output), record)
         if config.split == "test" and config.clicks is None and config.shown is None:
             ranks.complete(Path(config.ckpt_path), info, task, data)
     return values

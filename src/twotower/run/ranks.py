@@ -8,18 +8,16 @@ import polars as pl
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
-from twotower.files import read_json
-from twotower.run.records import fitting
-from twotower.run.results import write_json
+from twotower.files import whole_file, write_json
+from twotower.run.run_folder import RunFolder
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
 
-FILE = "test_ranks.parquet"
 ROUNDING = 1e-4  # another device may break a tie otherwise
 MAX_NAMED = 200  # categories that a record names; there may be thousands
 
 
-def write(run_dir: Path, task: RetrievalTask, data: RetrievalDataModule) -> None:
+def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> None:
     """Write the task's last test as Parquet of whole numbers, ordered by user and item; by rename.
 
     The columns are ``user``, ``item`` (index in the corpus), ``category`` (place in :func:`named_categories`, -1 where missing)
@@ -30,9 +28,8 @@ def write(run_dir: Path, task: RetrievalTask, data: RetrievalDataModule) -> None
     user, item, rank = task.ranks.cpu().numpy().T
     category = data.tables["category"].cpu().numpy()[item]
     frame = pl.DataFrame({"user": user, "item": item, "category": place[category], "rank": rank})
-    partial = run_dir / f".{FILE}.partial"
-    frame.cast(pl.Int32).sort("user", "item").write_parquet(partial, compression="zstd")
-    partial.replace(run_dir / FILE)
+    with whole_file(folder.ranks) as partial:
+        frame.cast(pl.Int32).sort("user", "item").write_parquet(partial, compression="zstd")
 
 
 def named_categories(data: RetrievalDataModule) -> list[dict[str, Any]]:
@@ -46,24 +43,20 @@ def complete(ckpt_path: Path, info: RunInfo, task: RetrievalTask, data: Retrieva
 
     Only if the checkpoint just tested is the one that the run had tested.
     """
-    run_dir = ckpt_path.absolute().parent.parent
-    path = run_dir / "metrics.json"
-    if not path.exists():
+    folder = RunFolder.of(ckpt_path)
+    if not folder.record.exists():
         return
-    try:
-        record = fitting(read_json(path))
-    except (OSError, ValueError):
-        record = {}
-    if (run_dir / FILE).exists() and "split_fingerprint" in record:
+    record = folder.read_record()
+    if folder.ranks.exists() and "split_fingerprint" in record:
         return
     if not _same(record.get("test", {}), task.results["test"]):
-        print(f"ranks are not kept: {path} has other test metrics, so it is of another checkpoint")
+        print(f"ranks are not kept: {folder.record} has other test metrics, so it is of another checkpoint")
         return
-    write(run_dir, task, data)
+    write(folder, task, data)
     added = {"settings": info.settings, "categories": named_categories(data)}
     added["split_fingerprint"] = store.split_fingerprint(data.meta, data.ids)
-    write_json(path, {**added, **record})
-    print(f"ranks are kept in {run_dir / FILE}")
+    write_json(folder.record, {**added, **record})
+    print(f"ranks are kept in {folder.ranks}")
 
 
 def _same(one: dict[str, float], other: dict[str, float]) -> bool:

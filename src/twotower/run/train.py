@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
 from twotower.errors import UserError, extra
+from twotower.files import write_json
 from twotower.models.oracle import Oracle
 from twotower.run import ranks, results, settings
 from twotower.run.about import new_run, resumed_run, warn_of_strangers, write_record
@@ -23,6 +24,7 @@ from twotower.run.checkpoint.restoring import naming
 from twotower.run.checkpoint.resume import Resume
 from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checks.checks import check_monitors
+from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
@@ -42,10 +44,10 @@ def train(config: DictConfig) -> dict[str, float]:
     started = time.perf_counter()
     ckpt_path = config.ckpt_path
     plain, info = new_run(config) if ckpt_path is None else resumed_run(config)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    _check_folder(run_dir, ckpt_path)
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    _check_folder(folder, ckpt_path)
     if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        write_record(run_dir, config, is_resumed=False)
+        write_record(folder.path, config, is_resumed=False)
     with naming(ckpt_path):
         seed_everything(plain["seed"])
     logger = _logger(plain, info)
@@ -53,7 +55,7 @@ def train(config: DictConfig) -> dict[str, float]:
         trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         again = [text for text in HydraConfig.get().overrides.task if settings.key_of(text) in settings.LAUNCH]
-        prepare_to_stop(trainer, run_dir, again)
+        prepare_to_stop(trainer, folder.last, again)
         weights = None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
         data, task = build(plain, info, trainer, weights)
         del weights  # of a file that will be replaced
@@ -61,17 +63,16 @@ def train(config: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         warn_of_strangers(info)
         if ckpt_path is not None:  # accepted now
-            write_record(run_dir, config, is_resumed=True)
-    best = run_dir / "checkpoints" / "best.ckpt"
+            write_record(folder.path, config, is_resumed=True)
     if hasattr(task.model, "fit"):
         model: Any = task.model
         model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
-        trainer.save_checkpoint(best)
+        trainer.save_checkpoint(folder.best)
     else:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.started
-    chosen = load_checkpoint(_chosen(trainer, best), rebuilds=False)
+    chosen = load_checkpoint(_chosen(trainer, folder), rebuilds=False)
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
@@ -98,12 +99,12 @@ def train(config: DictConfig) -> dict[str, float]:
             "peak_memory_bytes": results.peak_memory_bytes(),
             "versions": results.versions(),
         }
-        _leave(run_dir, record, task, data, trainer, logger)
+        _leave(folder, record, task, data, trainer, logger)
     return test
 
 
 def _leave(
-    run_dir: Path,
+    folder: RunFolder,
     record: dict[str, Any],
     task: RetrievalTask,
     data: RetrievalDataModule,
@@ -112,21 +113,21 @@ def _leave(
 ) -> None:
     """Write ranks and ``metrics.json``, which says that all figures are known, and only then what a run can do without."""
     with extra("the ranks of the test are"):  # src/evaluate.py adds them
-        ranks.write(run_dir, task, data)
-    results.write_json(run_dir / "metrics.json", record)
+        ranks.write(folder, task, data)
+    write_json(folder.record, record)
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
         with extra("the table of results is"):
-            results.print_table(record, run_dir)
+            results.print_table(record, folder.path)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "draw_plots"):
             with extra("the plots of the diagnostics are"):
                 callback.draw_plots()
     if isinstance(logger, RunWandbLogger):
         chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
-        logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
+        logger.log_results(*results.as_rows(record), chosen_epoch, folder.plots)
 
 
-def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
+def _check_folder(folder: RunFolder, ckpt_path: str | None) -> None:
     """A resumed run needs what lies in its folder: the best epoch so far, and the log.
 
     Raises:
@@ -134,11 +135,11 @@ def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
     """
     if ckpt_path is None:
         return
-    own = Path(ckpt_path).absolute().parent.parent
-    if run_dir.resolve() != own.resolve():
+    own = RunFolder.of(ckpt_path).path
+    if folder.path.resolve() != own.resolve():
         raise UserError(
-            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {run_dir}: leave out hydra.run.dir (a copy of "
-            "that folder goes on by itself)"
+            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {folder.path}: leave out "
+            "hydra.run.dir (a copy of that folder goes on by itself)"
         )
 
 
@@ -155,18 +156,18 @@ def _check_with_data(config: Config, data: RetrievalDataModule, task: RetrievalT
             raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
 
 
-def _chosen(trainer: pl.Trainer, best: Path) -> Path:
+def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
     """The checkpoint to test: the best by validation, the last where no validation was.
 
     Raises:
         UserError: if there is none.
     """
     kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
-    for path in (Path(kept), best, best.with_name("last.ckpt")):
+    for path in (Path(kept), folder.best, folder.last):
         if path.is_file():
             return path
     raise UserError(
-        f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last"
+        f"no checkpoint was written to {folder.best.parent}, so there are no weights to test: look at callbacks.best and last"
     )
 
 

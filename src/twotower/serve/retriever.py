@@ -23,6 +23,7 @@ from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checks.checks import CONF
 from twotower.run.environment import read_env_file
+from twotower.run.run_folder import RunFolder
 from twotower.serve.lookup import Lookup, plain
 from twotower.types import Model, RunInfo
 
@@ -277,7 +278,7 @@ def load(path: str | Path, data_dir: str | Path | None = None, cache_dir: str | 
     """
     read_env_file()
     if isinstance(path, (str, Path)) and Path(path).is_dir():
-        path = Path(path) / "checkpoints" / "best.ckpt"
+        path = RunFolder(Path(path)).best
     checkpoint = load_checkpoint(path)
     usual: Any = OmegaConf.load(CONF / "paths" / "default.yaml")
     given = {"data_dir": data_dir, "cache_dir": cache_dir}

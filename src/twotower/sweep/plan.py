@@ -2,20 +2,14 @@
 
 import hashlib
 import re
-import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twotower import locks
 from twotower.errors import UserError
-from twotower.files import read_bytes, read_json
-from twotower.run.records import fitting
+from twotower.run.run_folder import RunFolder, Status, records
 from twotower.run.settings import changes_result, key_of, names_variant
 
-MARK = ".fingerprint"  # in a run's folder: which config it belongs to
-STARTED = ("metrics.json", "failed.json", "checkpoints/last.ckpt")
 NO_AXIS = {  # settings that cannot be varied
     "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
     "dry": "dry=true shows the whole sweep: give it one value",
@@ -42,9 +36,14 @@ class Run(NamedTuple):
     data: str
 
     @property
-    def status(self) -> str:
-        """``done``, ``failed``, ``resume`` (begun), ``changed`` (the folder holds a run of another config) or ``new``."""
-        return status(self.folder, self.fingerprint)
+    def place(self) -> RunFolder:
+        """Its folder, and what stands in it."""
+        return RunFolder(self.folder)
+
+    @property
+    def status(self) -> Status:
+        """See :meth:`twotower.run.run_folder.RunFolder.status`."""
+        return self.place.status(self.fingerprint)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -56,22 +55,6 @@ class Run(NamedTuple):
         """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
         idle = (override for override in self.overrides if not changes_result(key_of(override)))
         return (self.fingerprint, *sorted(idle))
-
-
-def status(folder: Path, expected: str) -> str:
-    """State of a run's folder, see :class:`Run`."""
-    started = [name for name in STARTED if (folder / name).exists()]
-    if not started:
-        return "new"
-    try:
-        mark = read_bytes(folder / MARK, len(expected))
-    except (OSError, ValueError):
-        return "changed"
-    if mark != expected.encode():
-        return "changed"
-    if read_record(folder / "metrics.json"):
-        return "done"  # a damaged record is written again
-    return "failed" if "failed.json" in started else "resume"
 
 
 def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()) -> str:
@@ -142,33 +125,10 @@ def refuse_twins(runs: list[Run]) -> None:
             )
 
 
-def exclusive(folder: Path) -> AbstractContextManager[int]:
-    """Hold the lock of a run's folder, see :func:`twotower.locks.alone`."""
-    waits = f"{folder.name}: another process is at it; waiting for its end"
-    return locks.alone(folder.parent / ".locks" / folder.name, waits, lambda line: print(line, flush=True))
-
-
 def quoted(text: str | Path) -> str:
     """A value that Hydra's grammar takes as it is."""
     escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def set_aside(folder: Path) -> Path:
-    """Move a run of another config out of its sweep, so that no report mixes them: to ``<sweep>.earlier``."""
-    earlier = folder.parent.with_name(f"{folder.parent.name}.earlier") / f"{folder.name}@{time.strftime('%Y%m%d-%H%M%S')}"
-    earlier.parent.mkdir(exist_ok=True)
-    while earlier.exists():
-        earlier = earlier.with_name(f"{earlier.name}_")
-    return folder.rename(earlier)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file of ours without fields that do not fit, empty if there is none or it is damaged."""
-    try:
-        return fitting(read_json(path))
-    except (OSError, ValueError):
-        return {}
 
 
 def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
@@ -178,13 +138,12 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
         Median seconds for each run, None where nothing like it has finished, and how many finished runs were looked at.
     """
     like: dict[Any, list[float]] = {}
-    records = [read_record(path) for path in output_dir.glob("**/metrics.json")]
-    records = [record for record in records if "wall_seconds" in record]
-    for record in records:
+    finished = [record for record in records(output_dir) if "wall_seconds" in record]
+    for record in finished:
         for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
             like.setdefault(key, []).append(record["wall_seconds"])
     found = [like.get(_kind(run.overrides)) or like.get((run.model, run.data)) for run in runs]
-    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(records)
+    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(finished)
 
 
 def _kind(overrides: Iterable[str]) -> frozenset[str]:
