@@ -14,10 +14,10 @@ from tests.test_checkpoints import changed
 from twotower.errors import UserError
 from twotower.run import environment
 from twotower.run.about import told, write_record
+from twotower.run.build import construct
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checks import foreign
-from twotower.run.construct import construct
 from twotower.run.wandb_names import flatten
 
 SECRET = "hunter2-of-the-environment"

@@ -9,8 +9,8 @@ import torch
 
 from tests.waiting import finish, wait_until
 from twotower.errors import UserError
+from twotower.run.build import construct
 from twotower.run.cli import explain
-from twotower.run.construct import construct
 
 SMALL = (
     "data.reader.num_users=150",

@@ -122,9 +122,10 @@ class ResumableSweeper(BasicSweeper):
         apart = not isinstance(self.launcher, BasicLauncher)  # are runs in processes of the launcher's?
         if apart:
             signals.defer(lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM))
-        if isinstance(getattr(self.launcher, "joblib", None), dict):
+        launcher: Any = self.launcher
+        if isinstance(getattr(launcher, "joblib", None), dict):
             # the workers of a killed sweep would train its next runs, then wait for minutes or for ever
-            self.launcher.joblib |= {
+            launcher.joblib |= {
                 "initializer": processes.end_with,
                 "initargs": (os.getpid(),),
             }

@@ -1,14 +1,17 @@
 """Builds the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -19,7 +22,6 @@ from twotower.metrics.base import RankMetric
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.restoring import CheckedConnector, naming
 from twotower.run.checks.checks import check_types
-from twotower.run.construct import construct
 from twotower.training.strategy import check_weights
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
@@ -194,3 +196,52 @@ def _check_sharding(trainer: pl.Trainer) -> None:
 def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]:
     names = [name for name, node in config["metric"].items() if node]
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
+
+
+def construct(place: str, node: Any, **extra: Any) -> Any:
+    """Call what ``_target_`` names with the node's other values; nested nodes are built first.
+
+    Texts are passed on as they stand, whatever they hold: ``hydra.utils.instantiate`` would
+    evaluate ``${…}`` in them.
+
+    Args:
+        place: dotted name of the node in the config, for messages.
+        node: plain containers. ``_partial_: true`` gives a function that still takes arguments.
+        extra: more arguments of the outermost call.
+
+    Raises:
+        UserError: for a target that cannot be imported, and one that refuses its arguments.
+    """
+    if isinstance(node, list):
+        return [construct(f"{place}[{index}]", value) for index, value in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    settings = {key: construct(f"{place}.{key}", value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return settings
+    if unknown := [key for key in settings if not isinstance(key, str) or key.startswith("_")]:
+        raise UserError(f"{place}.{unknown[0]} is no setting: a node has _target_ and _partial_")
+    target = node["_target_"]
+    make = _callable(place, target)
+    if node.get("_partial_"):
+        return partial(make, **settings, **extra)
+    try:
+        return make(**settings, **extra)
+    except (UserError, MisconfigurationException, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):  # torch's RuntimeError for a table that is too large
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place} does not fit {target}: {reason}") from error
+
+
+def _callable(place: str, target: Any) -> Callable[..., Any]:
+    try:
+        found = get_object(target)
+    except Exception as error:  # of the import of any module
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from error
+    if not callable(found):
+        raise UserError(f"{place}._target_={target} cannot be called")
+    return found

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from twotower import signals
@@ -28,13 +27,11 @@ SCRIPT = Path(__file__).parents[2] / "train.py"
 
 
 def train(config: DictConfig) -> dict[str, float] | None:
-    """Train: a job of a sweep within the sweep's rules, a single run as it is.
+    """Train a job of a sweep: locked, resumed, its failure recorded.
 
     Raises:
-        UserError: for whatever ended a job of a sweep; ``failed.json`` says it too.
+        UserError: for whatever ended it; ``failed.json`` says it too.
     """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return run.train(config)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     if _task() > 0:  # only SLURM task 0 writes lock and status
         config.ckpt_path = _last_checkpoint(folder)
