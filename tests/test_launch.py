@@ -260,7 +260,7 @@ def saves(outputs):
 MIXED = (*SWEEP, "trainer.devices=2,1", "data.k_core=1000,0")
 
 
-def tests_of(outputs):
+def figures_of(outputs):
     """What the finished runs of a sweep have measured, by run."""
     paths = outputs.glob("sweeps/*/*/metrics.json")
     return {path.parent.name: json.loads(path.read_text())["test"] for path in paths}
@@ -278,7 +278,7 @@ def mixed(tmp_path_factory):
         script = Script(tmp_path_factory.mktemp("mixed"), patch)
         run = script("train", *MIXED)
         assert_half_failed(run.returncode, run.stdout, run.stderr)
-        return tests_of(script.folder / "outputs")
+        return figures_of(script.folder / "outputs")
 
 
 @pytest.mark.slow
@@ -324,4 +324,4 @@ def test_launchers_give_what_the_basic_one_gives(script, mixed, launcher):
     process = script.popen("train", *MIXED, f"hydra/launcher={launcher}")
     out, err = finish(process)
     assert_half_failed(process.returncode, out, err)
-    assert tests_of(script.folder / "outputs") == mixed
+    assert figures_of(script.folder / "outputs") == mixed
