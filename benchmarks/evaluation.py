@@ -29,7 +29,7 @@ def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
 
     The vectors are those of an untrained model of the config, encoded in advance.
     """
-    data, task = build(config, {})
+    data, task = build(config)
     task.eval()
     values: dict[str, dict[str, float]] = {}
     with torch.no_grad():

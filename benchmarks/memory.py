@@ -123,7 +123,7 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
     if mode == "memory":
         config["data"]["shuffle_window"] = None
     seed_everything(config["seed"])
-    data, task = build(config, {})
+    data, task = build(config)
     if mode == "memory":
         data.tables = {name: table.clone() for name, table in data.tables.items()}
     optimizer = task.optimizer(task.model.parameters())  # type: ignore[misc]
@@ -137,6 +137,7 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
 
     train(next(batches))
     first = now() - started
+    assert isinstance(task.model, torch.nn.Module)
     growing = growing_bytes(data, task.model, mode)
     while True:
         steps = connection.recv()

@@ -30,7 +30,7 @@ def measure(config: DictConfig, rounds: int, steps: int, compiled: bool, peers: 
     """
     check_number("steps", steps, 2)
     OmegaConf.set_struct(config, False)
-    data, task = build(config, {})
+    data, task = build(config)
     device = build_part(config, "trainer", logger=False).strategy.root_device
     contestants: dict[str, Callable[[], float]] = {"framework": partial(framework_step, config, data, task, steps)}
     if compiled:
@@ -62,7 +62,7 @@ def measure(config: DictConfig, rounds: int, steps: int, compiled: bool, peers: 
 
 def _compiled(config: DictConfig, data: Any, steps: int, cuda_graphs: bool) -> Callable[[], float]:
     """The framework with a compiled step, recorded as CUDA graphs or not."""
-    task = build(config, {})[1]
+    task = build(config)[1]
     task.step = callbacks.compiled(task.step, cuda_graphs=cuda_graphs)
     return partial(framework_step, config, data, task, steps, fixed_shapes=cuda_graphs)
 

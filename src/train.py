@@ -7,4 +7,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.sweep.launch.train", "train")
+    command("twotower.run.train.train", "train", in_sweep="twotower.sweep.launch.train")

@@ -269,8 +269,8 @@ def test_references_of_earlier_versions_are_looked_up_and_no_other(saved):
     config["trainer"]["_target_"] = "pytorch_lightning.Trainer"
     config["logger"] = {"_target_": "twotower.training.loggers.csv_logger.RunCSVLogger", "save_dir": "${paths.run_dir}"}
     found = load_checkpoint(saved.write(checkpoint))["twotower"]
-    assert found["config"] == expected and set(found["repeats"]) == {"data.seed", "model.dim"}
-    assert "data.seed" not in found["settings"] and found["settings"]["model._target_"]
+    assert found.config == expected and set(found.repeats) == {"data.seed", "model.dim"}
+    assert "data.seed" not in found.settings and found.settings["model._target_"]
     for text in ("${oc.env:HOME}", "${.hidden_dims}x", "${model.nothing}", "${model}", "${a.${b}}", "a${seed}", "${model.dim}"):
         config["model"]["dim"] = text
         with pytest.raises(UserError, match=r"model\.dim=.* which a checkpoint may not leave to be evaluated"):

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Script
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import cpu_seconds, finish, wait_until
-from twotower.sweep.plan import exclusive
+from twotower.run.run_folder import RunFolder
 
 SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")
 
@@ -184,7 +184,7 @@ def test_one_process_waits_for_another(script, tmp_path):
     assert script("train", *SWEEP, "seed=0,1").returncode == 0
     folder = named(script, "seed-synthetic", "seed-0")
     (folder / "metrics.json").rename(folder / "hidden.json")
-    with exclusive(folder):
+    with RunFolder(folder).alone():
         other = script.popen("train", *SWEEP, "seed=0,1")
         line = next(line for line in other.stdout if "waiting" in line)
         assert "another process is at it" in line

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from twotower.errors import UserError
+from twotower.run.build import construct
 from twotower.run.cli import explain
-from twotower.run.construct import construct
 from twotower.training.loggers.csv_logger import RunCSVLogger
 
 CALLS = [

@@ -35,7 +35,7 @@ def metrics(num_groups=1):
 
 def task_of(model, data):
     names = data.group_names
-    return RetrievalTask(model, None, None, metrics(len(names)), names, {})
+    return RetrievalTask(model, None, None, metrics(len(names)), names, None)
 
 
 def run(task, data, precision, part="test"):
@@ -104,7 +104,7 @@ def test_recorded_ranks_are_those_of_the_loaded_model(name, precision, wide, mod
     run(task, wide, precision, "val")
     after = {key: (value.dtype, value.data_ptr()) for key, value in task.state_dict().items()}
     assert after == weights  # training goes on with its own weights
-    assert all(metric.total.dtype == torch.float64 for metric in task.metrics)
+    assert all(metric.total.dtype == torch.float64 for metric in task.evaluation.metrics)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -6,7 +6,8 @@ import pytest
 
 from twotower.files import read_bytes
 from twotower.run.records import fitting
-from twotower.sweep.plan import Run, estimate_seconds, read_record
+from twotower.run.run_folder import RunFolder
+from twotower.sweep.plan import Run, estimate_seconds
 
 NAN, HUGE = float("nan"), 10**400
 
@@ -39,7 +40,7 @@ def test_odd_records_hold_up_no_estimate(tmp_path):
     (tmp_path / "deep" / "metrics.json").write_text("[" * 100_000)
     (tmp_path / "device").mkdir()
     (tmp_path / "device" / "metrics.json").symlink_to("/dev/zero")
-    assert read_record(tmp_path / "deep" / "metrics.json") == {}
+    assert RunFolder(tmp_path / "deep").read_record() == {}
     seconds, num_known = estimate_seconds([Run(["model=dat"], tmp_path / "new", "f", "dat", "toy")], tmp_path)
     assert seconds == [None] and num_known == 2
 

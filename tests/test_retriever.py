@@ -213,16 +213,16 @@ def test_cold_and_warm_targets_and_new_users_after_clicks(tmp_path):
     data.schema = data.schema._replace(num_train_items=data.schema.num_items)
     batch = data.eval_batch(next(iter(data.test_dataloader())))
     assert not batch.group[:, :, [warm, cold]].any()  # training knows all items: there is nothing to tell apart
-    data.new_user_clicks = 2
+    data.evaluate_after(2, None)
     for index in data.test_dataloader():
         taken = data.eval_batch(EvalIndex(*index))
         assert (taken.user["user_id"] == 0).all()
         assert ((taken.user["history"] > 0).sum(1) <= 2).all()
         assert torch.bincount(taken.seen_row, minlength=len(taken.user_index)).tolist() == [2] * len(taken.user_index)
         for shown in (0, 1, 3):
-            data.shown_clicks = shown
+            data.evaluate_after(2, shown)
             less, columns = data.eval_batch(EvalIndex(*index)), data.options.history_length - shown
             assert (less.user["history"][:, :columns] == 0).all()
             assert torch.equal(less.user["history"][:, columns:], taken.user["history"][:, columns:])
             assert torch.equal(less.target, taken.target) and torch.equal(less.seen_item, taken.seen_item)
-        data.shown_clicks = None
+        data.evaluate_after(2, None)

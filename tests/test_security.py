@@ -13,10 +13,10 @@ from tests.helpers.saved import Saved, changed
 from twotower.errors import UserError
 from twotower.run import environment
 from twotower.run.about import told, write_record
+from twotower.run.build import construct
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checks import foreign
-from twotower.run.construct import construct
 from twotower.run.wandb_names import flatten
 
 SECRET = "hunter2-of-the-environment"
@@ -132,9 +132,9 @@ def test_what_has_no_business_in_its_place_is_refused(saved, guarded, key, old):
 
 @pytest.mark.parametrize("key", LEFT_OUT)
 def test_what_the_command_decides_is_not_taken_from_a_checkpoint(saved, guarded, key):
-    good = load_checkpoint(saved.path)["twotower"]["config"]
+    good = load_checkpoint(saved.path)["twotower"].config
     found = load_checkpoint(crafted(saved, key, LEFT_OUT[key]))
-    assert found["twotower"]["config"] == good
+    assert found["twotower"].config == good
     config = saved.config(found)
     assert config["data"]["data_dir"] == str(saved.folder / "data_dir") and "url" not in config["data"]["reader"]
 
@@ -144,7 +144,7 @@ def test_texts_are_never_evaluated(saved, guarded):
     text = "${oc.env:SECRET}"
     reader = {"_target_": "twotower.data.readers.table.Table", "interactions": text, "columns": {"user": text}}
     found = load_checkpoint(crafted(saved, "data.reader", reader))
-    assert found["twotower"]["config"]["data"]["reader"] == reader
+    assert found["twotower"].config["data"]["reader"] == reader
     with pytest.raises(UserError) as error:
         saved.rebuild(crafted(saved, "data.reader", reader))
     assert SECRET not in str(error.value)
@@ -288,7 +288,7 @@ LAUNCH = {"devices": 5000, "num_nodes": 10**9, "strategy": "ddp"}
 
 @pytest.mark.parametrize("key", LAUNCH)
 def test_a_checkpoint_starts_no_processes(saved, key):
-    config = load_checkpoint(crafted(saved, f"trainer.{key}", LAUNCH[key]))["twotower"]["config"]
+    config = load_checkpoint(crafted(saved, f"trainer.{key}", LAUNCH[key]))["twotower"].config
     today = {"trainer": {"devices": 1, "num_nodes": 1, "strategy": "auto", "max_epochs": 3}}
     saved_config.take_up(today, config, set())
     assert today["trainer"][key] != LAUNCH[key] and today["trainer"]["max_epochs"] == 1

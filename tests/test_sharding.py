@@ -87,11 +87,11 @@ def test_a_batch_of_nobody_is_evaluated(name, history, data):
     if history != "mean" and name not in ("dat", "two_tower"):
         return
     model = build(name, data, *([f"model/history={history}"] if history != "mean" else []))
-    task = RetrievalTask(model, None, None, [], data.group_names, {})
-    task.corpus = torch.cat([model.encode_item(chunk).float() for chunk in data.corpus(torch.device("cpu"))])
+    task = RetrievalTask(model, None, None, [], data.group_names, None)
+    task.evaluation.corpus = torch.cat([model.encode_item(chunk).float() for chunk in data.corpus(torch.device("cpu"))])
     nobody = data.eval_batch(next(iter(EvalLoader(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 4))))
     with torch.no_grad():
-        assert task._evaluate(nobody).shape == (0, 1) and nobody.group.shape == (0, 1, len(data.group_names))
+        assert task.evaluation.rank(nobody).shape == (0, 1) and nobody.group.shape == (0, 1, len(data.group_names))
 
 
 # In two processes, against whole tables in this one

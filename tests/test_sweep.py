@@ -12,17 +12,14 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from tests.helpers.composition import compose_train
 from twotower.errors import UserError
-from twotower.run.settings import WITHOUT_EFFECT
+from twotower.run.run_folder import RunFolder
+from twotower.run.settings import fingerprint
 from twotower.sweep.plan import (
     Run,
     estimate_seconds,
-    find_folder,
-    fingerprint,
     refuse_axes,
     refuse_twins,
     run_name,
-    set_aside,
-    status,
     sweep_name,
 )
 
@@ -72,7 +69,6 @@ def test_what_a_sweep_cannot_vary_is_refused():
 
 def test_another_folder_of_raw_files_is_other_data():
     config = compose_train()
-    assert "data_dir" not in str(WITHOUT_EFFECT)
     other = compose_train("paths.data_dir=elsewhere")
     assert fingerprint(config) != fingerprint(other)
     assert run_name(["paths.data_dir=a"]) != run_name(["paths.data_dir=b"]) != "default"
@@ -118,21 +114,21 @@ def test_a_fingerprint_is_of_what_decides_the_result():
 
 def test_states_of_a_folder(tmp_path):
     folder = tmp_path / "run"
-    assert status(folder, "f") == "new"
+    assert RunFolder(folder).status("f") == "new"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / ".fingerprint").write_text("f")
-    assert status(folder, "f") == "new"  # killed before its first checkpoint
+    assert RunFolder(folder).status("f") == "new"  # killed before its first checkpoint
     (folder / "checkpoints" / "last.ckpt").touch()
-    assert (status(folder, "f"), status(folder, "g")) == ("resume", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("resume", "changed")
     (folder / "failed.json").touch()
-    assert (status(folder, "f"), status(folder, "g")) == ("failed", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("failed", "changed")
     (folder / "metrics.json").write_text("{")  # damaged: it is written again
-    assert status(folder, "f") == "failed"
+    assert RunFolder(folder).status("f") == "failed"
     (folder / "metrics.json").write_text('{"model": "mf"}')
-    assert (status(folder, "f"), status(folder, "g")) == ("done", "changed")
+    assert (RunFolder(folder).status("f"), RunFolder(folder).status("g")) == ("done", "changed")
     (folder / ".fingerprint").unlink()
-    assert status(folder, "f") == "changed"  # nothing says whose it is
-    moved = set_aside(folder)
+    assert RunFolder(folder).status("f") == "changed"  # nothing says whose it is
+    moved = RunFolder(folder).set_aside()
     assert not folder.exists() and (moved / "metrics.json").exists() and tmp_path not in moved.parent.parents[:1]
     assert moved.parent == tmp_path.with_name(f"{tmp_path.name}.earlier")
 
@@ -143,7 +139,7 @@ def test_states_of_a_folder(tmp_path):
 def test_an_odd_mark_is_that_of_another_run(tmp_path, make):
     (tmp_path / "failed.json").touch()
     make(tmp_path / ".fingerprint")
-    assert status(tmp_path, "f") == "changed"
+    assert RunFolder(tmp_path).status("f") == "changed"
 
 
 def run(folder, print_, *overrides):
@@ -157,21 +153,6 @@ def test_twins_are_refused(tmp_path):
         refuse_twins([one, other])
     idle = [run(tmp_path / name, "f", f"callbacks.progress={name}") for name in "ab"]
     refuse_twins(idle)  # of one result, but the sweep asks for both
-
-
-def test_a_run_with_an_older_name_is_found(tmp_path):
-    """Names once held nothing of data.*, where data was not varied."""
-    overrides = ["data.batch_size=64", "data=table", "seed=0"]
-    new = tmp_path / "data.batch_size-64+seed-0"
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
-    old = tmp_path / "seed-0"
-    old.mkdir()
-    (old / ".fingerprint").write_text("f")
-    (old / "metrics.json").write_text('{"model": "mf"}')
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == old
-    assert find_folder(tmp_path, overrides, "g", ["data"], ["seed"]) == new
-    new.mkdir()
-    assert find_folder(tmp_path, overrides, "f", ["data"], ["seed"]) == new
 
 
 def test_an_estimate_prefers_the_same_overrides_and_ignores_the_seed(tmp_path):

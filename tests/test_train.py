@@ -10,8 +10,8 @@ import torch
 from tests.helpers.runs import SMALL, logged
 from tests.helpers.waiting import finish, wait_until
 from twotower.errors import UserError
+from twotower.run.build import construct
 from twotower.run.cli import explain
-from twotower.run.construct import construct
 
 
 def test_train_then_evaluate(script):

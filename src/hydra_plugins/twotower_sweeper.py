@@ -65,8 +65,8 @@ class ResumableSweeper(BasicSweeper):
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
         from twotower.run.checks.checks import check_config
-        from twotower.run.settings import key_of
-        from twotower.sweep.plan import Run, find_folder, fingerprint, refuse_axes
+        from twotower.run.settings import fingerprint, key_of
+        from twotower.sweep.plan import Run, refuse_axes, run_name
 
         assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
@@ -82,15 +82,14 @@ class ResumableSweeper(BasicSweeper):
             with open_dict(config):
                 config.pop("hydra")
             check_config(config)
-            mark = fingerprint(config)
-            place = find_folder(folder, job, mark, self._elsewhere, varied)
-            runs.append(Run(list(job), place, mark, choices["model"], choices["data"]))
+            place = folder / run_name(job, self._elsewhere, varied)
+            runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
         return runs
 
     def _run(self, runs: list[Any]) -> None:
         from twotower import signals
         from twotower.files import write_text
-        from twotower.sweep.plan import exclusive, quoted, set_aside
+        from twotower.sweep.plan import quoted
         from twotower.sweep.tables import print_start
         from twotower.wording import masked
 
@@ -103,9 +102,10 @@ class ResumableSweeper(BasicSweeper):
             if run.status == "done":
                 print(f"{run.folder.name}: already done", flush=True)
             elif run.status == "changed":
-                with exclusive(run.folder):
+                with run.place.alone():
                     if run.status == "changed":  # still, once the lock is ours
-                        print(f"{run.folder.name}: held a run of another config, now in {set_aside(run.folder)}", flush=True)
+                        moved = run.place.set_aside()
+                        print(f"{run.folder.name}: held a run of another config, now in {moved}", flush=True)
         source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
         os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
         todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]

@@ -43,6 +43,11 @@ def write_text(target: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def write_json(target: Path, record: dict[str, Any]) -> None:
+    """Write JSON, see :func:`whole_file`."""
+    write_text(target, json.dumps(record, indent=1) + "\n")
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """Give a new folder beside ``target`` to fill, and put it in the place of ``target`` at the end.

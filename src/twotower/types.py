@@ -1,12 +1,16 @@
-"""Named tuples that cross module borders."""
+"""What crosses module borders: named tuples, and protocols of the parts that people add."""
 
 from __future__ import annotations  # so that torch is not imported by modules that only check settings
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Iterable, Iterator
 
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+Features: TypeAlias = "dict[str, Tensor]"  # by name, each (batch, ...)
 
 HIDDEN_RANK = 2**31 - 1  # of a target that no list can show: behind every candidate
 
@@ -221,3 +225,71 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+class Model(Protocol):
+    """A two-tower model: an ``nn.Module`` whose score of a user and an item is the inner product of two vectors."""
+
+    def encode_user(self, features: Features) -> Tensor:
+        """``(batch, dim)``, or ``(batch, num_interests, dim)`` of a model with several vectors of a user."""
+        ...
+
+    def encode_item(self, features: Features) -> Tensor:
+        """``(batch, dim)``."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained; empty for a model that is fitted in closed form."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All layers."""
+        ...
+
+    def train(self, mode: bool) -> Any:
+        """Switch dropout on or off."""
+        ...
+
+    def __call__(self, batch: Batch) -> Towers:
+        """Both towers' vectors of a training batch."""
+        ...
+
+
+class Loss(Protocol):
+    """What is minimised: sees vectors and the batch, never the model."""
+
+    def __call__(self, towers: Towers, batch: Batch) -> LossOutput:
+        """The loss of a batch, and its terms for the log."""
+        ...
+
+
+class MakeOptimizer(Protocol):
+    """An optimizer that lacks its parameters, as ``_partial_: true`` builds it."""
+
+    def __call__(self, params: Iterable[nn.Parameter]) -> Optimizer:
+        """An optimizer of these parameters."""
+        ...
+
+
+class RunInfo(NamedTuple):
+    """What a run's checkpoints tell of it, as plain containers, besides weights and state.
+
+    Attributes:
+        choices: option of each config group.
+        overrides: of the command line.
+        config: what rebuilds the run, plain values; empty where it was not asked for.
+        repeats: dotted names of values in it that were interpolations.
+        settings: what tells variants apart, by dotted names.
+        fingerprint: of the data; empty before they are known.
+        schema: of the data.
+        val: metrics of the last validation.
+    """
+
+    choices: dict[str, Any]
+    overrides: list[str]
+    config: dict[str, Any] = {}
+    repeats: list[str] = []
+    settings: dict[str, str | int | float | bool | None] = {}
+    fingerprint: str = ""
+    schema: dict[str, Any] = {}
+    val: dict[str, float] = {}

@@ -67,7 +67,7 @@ def parts(tmp_path):
             for key in ("rounds", "steps", "output", "compiled", "benchmark", "peers"):
                 del config[key]
         seed_everything(0)
-        return *build(config, {}), config
+        return *build(config), config
 
     return parts_of
 

@@ -2,9 +2,10 @@
 
 from tests.helpers.models import build
 from twotower.serve.retriever import Retriever
+from twotower.types import RunInfo
 
-ABOUT = {"choices": {"model": "m", "data": "d"}, "config": {"seed": 1, "model": {"cold_ids": "mean"}}}
+INFO = RunInfo({"model": "m", "data": "d"}, [], {"seed": 1, "model": {"cold_ids": "mean"}})
 
 
 def make_retriever(data, name="two_tower", *overrides):
-    return Retriever(data, build(name, data, *overrides), ABOUT)
+    return Retriever(data, build(name, data, *overrides), INFO)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from tests.helpers.composition import compose_train
-from twotower.run import build
+from twotower.run import build, settings
 from twotower.run import train as run
-from twotower.run.about import kept
+from twotower.run.about import describe
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checkpoint.restoring import fitting, naming
@@ -74,21 +74,21 @@ class Saved:
 
     def resume(self, path: Path, **trainer: Any) -> Any:
         """Train on from a checkpoint."""
-        about = load_checkpoint(path)["twotower"]
+        info = load_checkpoint(path)["twotower"]
         composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
         today, repeats = saved_config.resolved(composed)
-        plain = {**today, **{root: about["config"][root] for root in saved_config.FIXED}}
-        plain["data"] |= {name: today["data"][name] for name in saved_config.PLACES}
+        plain = {**today, **{root: info.config[root] for root in settings.FIXED}}
+        plain["data"] |= {name: today["data"][name] for name in settings.PLACES}
         plain["trainer"] |= trainer
         return self._fit(plain, repeats, str(path))
 
     def _fit(self, plain: dict[str, Any], repeats: list[str], ckpt_path: str | None) -> Any:
-        about = {"choices": CHOICES, "overrides": list(SMALL), **kept(plain, repeats)}
+        info = describe(plain, repeats, CHOICES, list(SMALL))
         build.seed_everything(plain["seed"])
         trainer = build.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
         with naming(ckpt_path):
             weights = None if ckpt_path is None else load_checkpoint(ckpt_path)["state_dict"]
-            data, task = build.build(plain, about, trainer, weights)
+            data, task = build.build(plain, info, trainer, weights)
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
 

@@ -1,6 +1,7 @@
 """The LightningDataModule of every data set: prepares once, yields indices, builds batches on the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,10 +20,10 @@ from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import new_users
 from twotower.data.prepare.preparation import Preparation
 from twotower.data.prepare.prepare import GROUPS, Options
-from twotower.data.sampling import Positives
+from twotower.data.sampling import Positives, Sampler
 from twotower.data.splits import Split
 from twotower.errors import UserError, check_number
-from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Negatives, Schema, TrainIndex
+from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Schema, TrainIndex
 
 CORPUS_CHUNK = 65_536
 
@@ -48,6 +49,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         shuffle_window: interactions shuffled together. None: all, which takes memory for each; a number: see
             :class:`~twotower.data.batches.windows.WindowOrder`, and tables that grow with users and
             interactions stay mapped on the host.
+        negatives: draws a training step's negatives; None for evaluation alone.
     """
 
     schema: Schema
@@ -72,6 +74,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         mask_seen: bool | Literal["except_targets"],
         seed: int,
         shuffle_window: int | None = None,
+        negatives: Sampler | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -88,10 +91,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window
-        self.negatives: Callable[[Positives], Negatives] | None = None  # given by what trains on these data
+        self.negatives = negatives
         self.fixed_shapes = False  # True: as many item rows in every batch as it can need, some of them padding
-        self.new_user_clicks: int | None = None  # a number: evaluate new users alone, from that many clicks
-        self.shown_clicks: int | None = None  # a number: evaluation's histories end with that many clicks, and lack those before
+        self._new_user_clicks: int | None = None
+        self._shown_clicks: int | None = None
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
@@ -138,13 +141,37 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, part: str) -> EvalLoader:
         position, num_targets = self.tables[f"position/{part}"].long(), self.tables[f"targets/{part}"].long()
-        if self.new_user_clicks is not None:
+        if self._new_user_clicks is not None:
             num_train_users = self.meta["num_train_users"]
-            position, num_targets = new_users(self.tables, position, num_targets, num_train_users, self.new_user_clicks)
+            position, num_targets = new_users(self.tables, position, num_targets, num_train_users, self._new_user_clicks)
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def evaluate_after(self, clicks: int | None, shown: int | None) -> None:
+        """Evaluate new users, or with short histories, from now on; None: as the split says.
+
+        Args:
+            clicks: new users alone, from that many clicks.
+            shown: histories end with that many clicks, and lack those before.
+
+        Raises:
+            UserError: for what is no number of clicks.
+        """
+        for name, value in (("clicks", clicks), ("shown", shown)):
+            if value is not None:
+                check_number(name, value, 0)
+        self._new_user_clicks, self._shown_clicks = clicks, shown
+
+    @contextmanager
+    def hiding_all_seen(self) -> Iterator[None]:
+        """Inside, evaluation hides all that a user has seen, whatever ``mask_seen`` is."""
+        before, self.mask_seen = self.mask_seen, True
+        try:
+            yield
+        finally:
+            self.mask_seen = before
 
     @property
     def has_oracle(self) -> bool:
@@ -161,10 +188,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Draw negatives, gather features, keep each distinct item once.
 
         Raises:
-            UserError: if nobody has said which negatives to draw.
+            UserError: for a data module without ``negatives``.
         """
         if self.negatives is None:
-            raise UserError("the data module draws no negatives before its attribute `negatives` is set")
+            raise UserError("the data module draws no negatives: build it with `negatives`")
         positives = self._positives(index)
         sampling.seed(index.seed, index.position.device)  # negatives and dropout of this step
         drawn = self.negatives(positives)
@@ -210,8 +237,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         seen = rows.seen(tables, index.position)
         seen_row, seen_item = rows.hidden(*seen, target, self.mask_seen)
         features = self.user_features(index.position, user)
-        if self.shown_clicks is not None and "history" in features:
-            features["history"][:, : max(0, self.options.history_length - self.shown_clicks)] = 0
+        if self._shown_clicks is not None and "history" in features:
+            features["history"][:, : max(0, self.options.history_length - self._shown_clicks)] = 0
         return EvalBatch(
             user=self._with_truth(features, "user", user),
             target=target,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,14 @@ class Positives(NamedTuple):
     def own(self, rows: Tensor) -> Tensor:
         """This process's of some rows."""
         return rows[self.rank :: self.world_size]
+
+
+class Sampler(Protocol):
+    """Draws negatives. One class, one ``conf/negatives``."""
+
+    def __call__(self, positives: Positives) -> Negatives:
+        """Draw for a training step."""
+        ...
 
 
 class Uniform:

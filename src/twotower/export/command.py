@@ -6,11 +6,13 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.export import manifest
 from twotower.export.packages import PACKAGES, require
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
+from twotower.types import RunInfo
 from twotower.wording import printable
 
 
@@ -39,7 +41,7 @@ def export(config: DictConfig) -> dict[str, Any]:
         with Console(stderr=True).status("data and model") as status:
             data, task = rebuild(saved, checkpoint)
             about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
-            model, user_vectors = task.model.eval().float(), config.user_vectors
+            model, user_vectors = task.model.train(False).float(), config.user_vectors
             record = folder.write_export(target, about, model, data, index, user_vectors, measure, status.update)
     console.show(record, target)
     return record
@@ -56,15 +58,15 @@ def _run_folder(ckpt_path: Path) -> Path:
     return ckpt_path.parent.parent if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
 
 
-def _about(checkpoint: dict[str, Any], data: Any, test: dict[str, float] | None) -> dict[str, Any]:
-    about = checkpoint["twotower"]
+def _about(checkpoint: dict[str, Any], data: RetrievalDataModule, test: dict[str, float] | None) -> dict[str, Any]:
+    info: RunInfo = checkpoint["twotower"]
     return {
-        "model": about["choices"]["model"],
-        "data": about["choices"]["data"],
+        "model": info.choices["model"],
+        "data": info.choices["data"],
         "data_fingerprint": data.fingerprint,
         "data_note": data.note,
-        "overrides": about["overrides"],
-        "seed": about["config"]["seed"],
-        "metrics": {"val": about["val"], "test": test},
-        "settings": about["config"],
+        "overrides": info.overrides,
+        "seed": info.config["seed"],
+        "metrics": {"val": info.val, "test": test},
+        "settings": info.config,
     }

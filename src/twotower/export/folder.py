@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from twotower import locks
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export import manifest, parity, tables
 from twotower.export.curve import draw_curve
-from twotower.export.index import Flat
+from twotower.export.index import Flat, Index
 from twotower.export.readme import as_readme
 from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
-from twotower.files import read_json, recover_folder, whole_folder
+from twotower.files import recover_folder, whole_folder
 from twotower.run import results
+from twotower.run.run_folder import RunFolder
+from twotower.types import Model
 
 PACKAGES = ("onnx", "onnxruntime", "faiss-cpu", "safetensors")
 
@@ -80,9 +83,9 @@ def alone(folder: Path) -> Iterator[None]:
 def write_export(
     folder: Path,
     about: dict[str, Any],
-    model: Any,
-    data: Any,
-    index: Any,
+    model: Model,
+    data: RetrievalDataModule,
+    index: Index,
     user_vectors: bool,
     measure: Measure,
     progress: Callable[[str], None],
@@ -141,7 +144,9 @@ def write_export(
     return record
 
 
-def _write_towers(model: Any, user_features: dict[str, Tensor], data: Any, folder: Path) -> dict[str, OnnxTower]:
+def _write_towers(
+    model: Model, user_features: dict[str, Tensor], data: RetrievalDataModule, folder: Path
+) -> dict[str, OnnxTower]:
     fix_cold_rows(model)
     features = {"user": user_features, "item": as_inputs(next(data.corpus(tables.CPU)))}
     written = {}
@@ -156,9 +161,9 @@ def _write_towers(model: Any, user_features: dict[str, Tensor], data: Any, folde
 def _compare(
     towers: dict[str, OnnxTower],
     items: Tensor,
-    data: Any,
+    data: RetrievalDataModule,
     sample: parity.Sample,
-    index: Any,
+    index: Index,
     built: faiss.Index,
     measure: Measure,
 ) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def _compare(
     return record
 
 
-def _about_index(index: Any, built: faiss.Index) -> dict[str, Any]:
+def _about_index(index: Index, built: faiss.Index) -> dict[str, Any]:
     settings = {name: value for name, value in vars(index).items() if name != "curve"}
     return {
         "type": index.name,
@@ -194,13 +199,6 @@ def _versions() -> dict[str, str]:
 
 def run_metrics(ckpt_path: Path) -> dict[str, float] | None:
     """Test metrics of the run that a checkpoint is the chosen one of, else None."""
-    path = ckpt_path.absolute().parent.parent / "metrics.json"
-    chosen = ckpt_path.name == "best.ckpt" or not ckpt_path.with_name("best.ckpt").exists()
-    if not chosen or not path.is_file():
-        return None
-    try:
-        record = read_json(path)
-    except (OSError, ValueError):
-        return None
-    test = record.get("test") if isinstance(record, dict) else None
-    return test if isinstance(test, dict) else None
+    folder = RunFolder.of(ckpt_path)
+    is_chosen = ckpt_path.name == folder.best.name or not folder.best.exists()
+    return folder.read_record().get("test") if is_chosen else None

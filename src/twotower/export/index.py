@@ -1,14 +1,30 @@
-"""Faiss indexes over item vectors; scores are inner products. One class, one ``conf/index``.
-
-Each has ``build(vectors)``, and ``parameter``, which trades recall for time: Faiss' name for it and the values to measure.
-"""
+"""Faiss indexes over item vectors; scores are inner products."""
 
 import math
+from typing import Protocol
 
 import faiss
 import numpy as np
 
 from twotower.errors import UserError, check_number
+
+
+class Index(Protocol):
+    """A search index of Faiss. One class, one ``conf/index``.
+
+    Attributes:
+        name: of its kind.
+        parameter: Faiss' name of what trades recall for time; empty where nothing does.
+        curve: values of it to measure.
+    """
+
+    name: str
+    parameter: str
+    curve: list[int]
+
+    def build(self, vectors: np.ndarray) -> faiss.Index:
+        """``(num_items, dim)`` float32 to an index whose rows are the items'."""
+        ...
 
 
 class Flat:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export.index import search, tune
 from twotower.export.towers import OnnxTower, as_inputs
 from twotower.retrieval.encode import encode_users
 from twotower.retrieval.exact import target_ranks, top_k
-from twotower.types import EvalIndex
+from twotower.types import EvalIndex, Model
 
 ROWS = (1, 7)  # of the first batches; the others take what is left, so that the batch is seen to be dynamic
 WARM_UP = 20  # searches before those that are timed
@@ -43,7 +44,7 @@ class Sample(NamedTuple):
 
 
 @torch.no_grad()
-def take_sample(model: Any, data: Any, items: Tensor, num_users: int, k: int, seed: int) -> Sample:
+def take_sample(model: Model, data: RetrievalDataModule, items: Tensor, num_users: int, k: int, seed: int) -> Sample:
     """Random test users, and what exact search finds for them among ``items`` ``(num_items, dim)``."""
     position, num_targets = data.tables["position/test"].long(), data.tables["targets/test"].long()
     chosen = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:num_users].sort().values

@@ -1,7 +1,6 @@
 """Vectors, users and vocabularies as Parquet; row ``i`` of an item table is item ``i`` of the index."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,28 +8,30 @@ import torch
 from torch import Tensor
 
 from twotower.data.batches.present import present_features, present_seen
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.export.towers import as_inputs, input_name
 from twotower.retrieval import encode
+from twotower.types import Model
 
 CHUNK = 8192
 CPU = torch.device("cpu")
 
 
 @torch.no_grad()
-def encode_items(model: Any, data: Any) -> Tensor:
+def encode_items(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
     return encode.encode_corpus(model, data.corpus(CPU))
 
 
 @torch.no_grad()
-def encode_users(model: Any, data: Any) -> Tensor:
+def encode_users(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_users, dim)``, or ``(num_users, num_interests, dim)``: all users as they are now."""
     users = torch.arange(data.meta["num_users"])
     chunks = (present_features(data, user) for user in users.split(CHUNK))
     return torch.cat([encode.encode_users(model, features) for features in chunks])
 
 
-def write_items(data: Any, vectors: Tensor, folder: Path) -> None:
+def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
     """``item_vectors.parquet``: raw id, vector, category and, where the data have one, title."""
     table = data.ids["item"]
     names = [column for column in ("category", "title") if column in table.columns]
@@ -39,13 +40,13 @@ def write_items(data: Any, vectors: Tensor, folder: Path) -> None:
     )
 
 
-def write_user_vectors(data: Any, vectors: Tensor, folder: Path) -> None:
+def write_user_vectors(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
     """``user_vectors.parquet``: raw id and vector; of several interests, one after another."""
     table = _plain(data.ids["user"].select("user"))
     table.with_columns(_fixed("vector", vectors.flatten(1))).write_parquet(folder / "user_vectors.parquet")
 
 
-def write_users(data: Any, names: list[str], folder: Path) -> None:
+def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> None:
     """``users.parquet``: raw id, the user tower's inputs as they are now, and rows of the items that the user has seen."""
     users = torch.arange(data.meta["num_users"])
     features = as_inputs({name: value for name, value in present_features(data, users).items() if input_name(name) in names})
@@ -56,7 +57,7 @@ def write_users(data: Any, names: list[str], folder: Path) -> None:
     table.sort("user").write_parquet(folder / "users.parquet", row_group_size=CHUNK)
 
 
-def write_vocabularies(data: Any, folder: Path) -> dict[str, dict[str, float]]:
+def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dict[str, float]]:
     """``vocabularies/<side>.<feature>.parquet``: raw value and index of each id, category and tag that training saw.
 
     Returns:

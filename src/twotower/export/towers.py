@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from twotower.layers.embedding_table import EmbeddingTable
-from twotower.types import Feature
+from twotower.types import Feature, Model
 
 OUTPUT = "vector"
 MAX_INSIDE = 1_500_000_000  # bytes of weights in one ONNX file; it may hold 2 GB
@@ -28,7 +28,7 @@ class Tower(nn.Module):
         side: ``user`` or ``item``.
     """
 
-    def __init__(self, model: Any, side: str) -> None:
+    def __init__(self, model: Model, side: str) -> None:
         super().__init__()
         self.model = model
         self.side = side
@@ -76,7 +76,7 @@ def input_name(feature: str) -> str:
     return f"{feature}_" if feature.rstrip("_") == OUTPUT else feature
 
 
-def fix_cold_rows(model: nn.Module) -> None:
+def fix_cold_rows(model: Model) -> None:
     """Write the cold policy's vectors into the tables, so that a graph is the same for every id."""
     for module in model.modules():
         if isinstance(module, EmbeddingTable):

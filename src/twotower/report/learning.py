@@ -15,6 +15,7 @@ from twotower.report.section import Section, Wanted
 from twotower.report.style import BLACK, COLOURS, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant
+from twotower.run.run_folder import RunFolder
 from twotower.wording import short
 
 Curve = dict[int, float]
@@ -52,7 +53,7 @@ def learning(section: Section, wanted: Wanted) -> Figure | None:
 def read_curve(folder: Path, metric: str) -> Curve:
     """Validation values by epoch, from 1, as ``metrics.csv`` has them; empty where it has none."""
     try:
-        text = read_bytes(folder / "metrics.csv", MAX_BYTES).decode()
+        text = read_bytes(RunFolder(folder).log, MAX_BYTES).decode()
         rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if row.get(f"val/{metric}")]
         curve = {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error):

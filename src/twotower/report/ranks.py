@@ -15,7 +15,7 @@ from torch import Tensor
 from twotower.files import read_bytes
 from twotower.metrics.base import RankMetric
 from twotower.report.schema import first_line
-from twotower.run.ranks import FILE
+from twotower.run.run_folder import RunFolder
 
 MAX_BYTES = 2 << 30
 MAX_TARGETS = 200_000_000
@@ -42,15 +42,15 @@ class Ranks(NamedTuple):
 
 def read_ranks(folder: Path) -> Ranks | str:
     """The ranks in a run folder, or why there are none."""
-    path = folder / FILE
+    path = RunFolder(folder).ranks
     if not os.path.lexists(path):
-        return f"no {FILE}"
+        return f"no {path.name}"
     try:
         content = io.BytesIO(read_bytes(path, MAX_BYTES))
         frame = pl.read_parquet(content, columns=list(Ranks._fields), n_rows=MAX_TARGETS + 1)
         _check(frame)
     except Exception as error:  # polars raises many kinds for a damaged file
-        return f"{FILE} is damaged ({first_line(error)})"
+        return f"{path.name} is damaged ({first_line(error)})"
     return Ranks(*(frame[name].cast(pl.Int32).to_numpy() for name in Ranks._fields))
 
 

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from twotower.errors import UserError
 from twotower.report.schema import first_line, is_number, read_failure, read_record
 from twotower.run import settings
-
-SIGNS = (".hydra", "metrics.json", "failed.json", "metrics.csv")  # any of them makes a folder a run folder
+from twotower.run.run_folder import SIGNS, RunFolder
 
 
 class Run(NamedTuple):
@@ -85,7 +84,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 def read(folder: Path, name: str, metrics: list[str]) -> Run | LeftOut:
     """A finished run with all of ``metrics``, or why it is none."""
-    path = folder / "metrics.json"
+    path = RunFolder(folder).record
     if not os.path.lexists(path):
         return LeftOut(name, _unfinished(folder))
     try:
@@ -115,7 +114,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _unfinished(folder: Path) -> str:
-    failed = folder / "failed.json"
+    failed = RunFolder(folder).failure
     if os.path.lexists(failed):
         try:
             return f"failed: {first_line(read_failure(failed))}"

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from twotower.errors import UserError
 from twotower.report.runs import LeftOut, Run
-from twotower.run.settings import ROOTS, is_setting
+from twotower.run.run_folder import RunFolder
+from twotower.run.settings import key_of, makes_experiment
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"
 LONGEST_LABEL = 300
-IGNORED = ("seed", "paths", "logger", "ckpt_path", "hydra", "data", "metric", "debug", "dry", "sweep")
 
 Pairs = dict[str, str]
 
@@ -60,7 +60,7 @@ def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
     """The variants of one data set, and runs that repeat a seed of theirs: the newest counts."""
     groups: dict[Any, dict[int, Run]] = {}
     repeated = []
-    for run in sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, reverse=True):
+    for run in sorted(runs, key=lambda run: RunFolder(run.folder).record.stat().st_mtime, reverse=True):
         seeds = groups.setdefault(frozenset(run.settings.items()), {})
         if run.record["seed"] in seeds:
             repeated.append(LeftOut(run.name, f"repeats {seeds[run.record['seed']].name}: the same settings and seed"))
@@ -111,14 +111,7 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
 def _pairs(overrides: list[str]) -> Pairs:
     """Overrides that make another experiment, by name."""
     split = [override.lstrip("+~").partition("=") for override in overrides]
-    return {key: value for key, _, value in split if _counts(key)}
-
-
-def _counts(key: str) -> bool:
-    root = re.split(r"[./@]", key)[0]
-    if "." in key and root in ROOTS:
-        return is_setting(key)
-    return root not in IGNORED
+    return {key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))}
 
 
 def _label(model: str, own: Pairs, short: dict[str, str]) -> str:

@@ -3,25 +3,26 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from twotower.types import Model
 
-def encode_users(model: Any, features: dict[str, Tensor]) -> Tensor:
+
+def encode_users(model: Model, features: dict[str, Tensor]) -> Tensor:
     """``(batch, dim)``, or ``(batch, num_interests, dim)``, of users with these features."""
     with in_full(model), full_precision(_device(features), _dtype(model)):
         return at_least_float32(model.encode_user(features))
 
 
-def encode_items(model: Any, features: dict[str, Tensor]) -> Tensor:
+def encode_items(model: Model, features: dict[str, Tensor]) -> Tensor:
     """``(batch, dim)`` of items with these features."""
     with in_full(model), full_precision(_device(features), _dtype(model)):
         return at_least_float32(model.encode_item(features))
 
 
-def encode_corpus(model: Any, chunks: Iterable[dict[str, Tensor]]) -> Tensor:
+def encode_corpus(model: Model, chunks: Iterable[dict[str, Tensor]]) -> Tensor:
     """``(num_items, dim)`` of all items, from their features as ``corpus`` of a data module gives them."""
     with in_full(model):
         return torch.cat([encode_items(model, features) for features in chunks])
@@ -52,7 +53,7 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
 
 
 @contextmanager
-def in_full(model: Any) -> Iterator[None]:
+def in_full(model: Model) -> Iterator[None]:
     """Inside, weights of 16 bits are float32 copies of themselves, as in a model that is loaded.
 
     What trains them (optimizer, DDP, recorded graphs) finds its own tensors again after it, with the
@@ -69,14 +70,14 @@ def in_full(model: Any) -> Iterator[None]:
             tensor.data = data
 
 
-def _floating(model: Any) -> list[Tensor]:
+def _floating(model: Model) -> list[Tensor]:
     if not isinstance(model, nn.Module):
         return []
     tensors = chain(model.parameters(), model.buffers())
     return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
-def _dtype(model: Any) -> torch.dtype:
+def _dtype(model: Model) -> torch.dtype:
     double = any(tensor.dtype == torch.float64 for tensor in _floating(model))
     return torch.float64 if double else torch.float32
 

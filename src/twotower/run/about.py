@@ -1,4 +1,4 @@
-"""What a run is, as its checkpoints will tell: choices, overrides and settings, new or taken up from a checkpoint."""
+"""What the checkpoints of a run will tell of it: a new one, or one that goes on from a checkpoint."""
 
 import sys
 from collections.abc import Sequence
@@ -14,16 +14,19 @@ from twotower.files import write_text
 from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
+from twotower.run.checkpoint.saved_config import Plain
+from twotower.run.run_folder import HYDRA
+from twotower.types import RunInfo
 from twotower.wording import masked
 
 
-def new_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def new_run(config: DictConfig) -> tuple[Plain, RunInfo]:
     """The config as plain values, and what the run's checkpoints will say of it."""
     hydra = HydraConfig.get()
-    choices = {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")}
-    about = {"choices": OmegaConf.to_container(OmegaConf.create(choices)), "overrides": told(hydra.overrides.task)}
+    choices: Any = OmegaConf.to_container(OmegaConf.create(hydra.runtime.choices))
+    choices = {key: value for key, value in choices.items() if not key.startswith("hydra/")}
     plain, repeats = saved_config.resolved(config)
-    return plain, {**about, **kept(plain, repeats)}
+    return plain, describe(plain, repeats, choices, told(hydra.overrides.task))
 
 
 def told(overrides: Sequence[str]) -> list[str]:
@@ -40,7 +43,7 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
         is_resumed: the record goes beside the first one.
     """
     hydra: Any = HydraConfig.instance().cfg
-    target = folder / ".hydra"
+    target = folder / HYDRA
     if is_resumed:
         target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
     target.mkdir(parents=True, exist_ok=True)
@@ -48,28 +51,29 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
         write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
 
 
-def warn_of_strangers(about: dict[str, Any]) -> None:
+def warn_of_strangers(info: RunInfo) -> None:
     """Say it at the start if no checkpoint of the run can be built from: it has a class that no option names, say."""
     try:
-        saved_config.read_back(about["config"], is_plain=True)
+        saved_config.read_back(info.config, is_plain=True)
     except UserError as error:
         print(f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr)
 
 
-def resumed_run(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
     """The same for a run that goes on from ``ckpt_path``.
 
     Raises:
         UserError: for a checkpoint that is none of ours, and a command line that contradicts it.
     """
-    saved = load_checkpoint(config.ckpt_path)["twotower"]
+    saved: RunInfo = load_checkpoint(config.ckpt_path)["twotower"]
     today, new = new_run(config)
     plain = restore_config(saved, today)
-    about = {"choices": saved["choices"], "fingerprint": saved["fingerprint"]}
-    about["overrides"] = saved["overrides"] + [text for text in new["overrides"] if text not in saved["overrides"]]
-    return plain, {**about, **kept(plain, saved["repeats"])}
+    overrides = saved.overrides + [text for text in new.overrides if text not in saved.overrides]
+    info = describe(plain, saved.repeats, saved.choices, overrides)
+    return plain, info._replace(fingerprint=saved.fingerprint)
 
 
-def kept(plain: dict[str, Any], repeats: list[str]) -> dict[str, Any]:
-    """What checkpoints carry of a config."""
-    return {"config": saved_config.kept(plain), "repeats": repeats, "settings": settings.flat(plain, repeats=repeats)}
+def describe(plain: Plain, repeats: list[str], choices: dict[str, Any], overrides: list[str]) -> RunInfo:
+    """What checkpoints tell of a run with this config, before its data are known."""
+    found = settings.flat(plain, repeats=repeats)
+    return RunInfo(choices, overrides, saved_config.kept(plain), repeats, found)

@@ -1,25 +1,30 @@
 """Builds the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
 from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.restoring import CheckedConnector, naming
 from twotower.run.checks.checks import check_types
-from twotower.run.construct import construct
-from twotower.training.task import RetrievalTask, check_weights
+from twotower.training.strategy import check_weights
+from twotower.training.task import RetrievalTask
+from twotower.types import RunInfo
 
 Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
 Weights = Mapping[str, Tensor]
@@ -27,32 +32,33 @@ MOST_MADE_UP = 200_000_000  # numbers of a planted world that a checkpoint may a
 
 
 def build(
-    config: Config, about: dict[str, Any], trainer: pl.Trainer | None = None, weights: Weights | None = None
-) -> tuple[Any, RetrievalTask]:
+    config: Config,
+    info: RunInfo | None = None,
+    trainer: pl.Trainer | None = None,
+    weights: Weights | None = None,
+) -> tuple[RetrievalDataModule, RetrievalTask]:
     """Data module and task of a config.
 
     Args:
         config: as ``train.yaml`` composes it.
-        about: what the task's checkpoints will carry; schema and fingerprint are added.
+        info: what the task's checkpoints will tell; schema and fingerprint are added. None: it writes none.
         trainer: whose processes share the tables of ``model.sharding=row``; None: this process has them all.
         weights: of the checkpoint that the config is from, which may be a stranger's. Its numbers
             are then taken for what these weights fit, or a second of preparation makes.
 
     Raises:
-        UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
+        UserError: for settings that do not fit their part, one another, or the data that ``info`` remembers.
     """
-    data = build_part(config, "data")
-    data.negatives = build_part(config, "negatives")
+    data: RetrievalDataModule = build_part(config, "data", negatives=build_part(config, "negatives"))
     if weights is not None:
         _check_made_up(data)
     data.setup()
-    expected = about.get("fingerprint", data.fingerprint)
-    if expected != data.fingerprint:
+    if info and info.fingerprint not in ("", data.fingerprint):
         raise UserError(
-            f"the checkpoint was trained on other data (fingerprint {expected}, here {data.fingerprint}): set paths.data_dir to "
-            "the files that it was trained on"
+            f"the checkpoint was trained on other data (fingerprint {info.fingerprint}, here "
+            f"{data.fingerprint}): set paths.data_dir to the files that it was trained on"
         )
-    about |= {"schema": data.schema.plain(), "fingerprint": data.fingerprint}
+    info = info and info._replace(schema=data.schema.plain(), fingerprint=data.fingerprint)
     if weights is not None:
         _check_model(config, data, weights)
     with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):
@@ -61,13 +67,15 @@ def build(
         _check_sharding(trainer)
     loss = build_part(config, "loss", schema=data.schema)
     optimizer = build_part(config, "optimizer")
-    task = RetrievalTask(model, loss, optimizer, build_metrics(config, data), data.group_names, about)
+    task = RetrievalTask(model, loss, optimizer, build_metrics(config, data), data.group_names, info)
     if trainer is not None and trainer.precision == "64-true":
         task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
     return data, task
 
 
-def rebuild(config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None) -> tuple[Any, RetrievalTask]:
+def rebuild(
+    config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | None = None
+) -> tuple[RetrievalDataModule, RetrievalTask]:
     """Data module and task of a checkpoint, its weights in place.
 
     Args:
@@ -85,7 +93,7 @@ def rebuild(config: Config, checkpoint: dict[str, Any], trainer: pl.Trainer | No
     return data, task
 
 
-def _check_made_up(data: Any) -> None:
+def _check_made_up(data: RetrievalDataModule) -> None:
     made = getattr(data.reader, "num_values", 0)
     if made > MOST_MADE_UP and not data.folder.exists():
         raise UserError(
@@ -94,7 +102,7 @@ def _check_made_up(data: Any) -> None:
         )
 
 
-def _check_model(config: Config, data: Any, weights: Weights) -> None:
+def _check_model(config: Config, data: RetrievalDataModule, weights: Weights) -> None:
     """Refuse a model that is not the one of the weights, before memory is taken for it.
 
     It is built without numbers, which takes no memory however large its tables are.
@@ -183,6 +191,55 @@ def _check_sharding(trainer: pl.Trainer) -> None:
         )
 
 
-def build_metrics(config: Config, data: Any) -> list[RankMetric]:
+def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]:
     names = [name for name, node in config["metric"].items() if node]
     return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
+
+
+def construct(place: str, node: Any, **extra: Any) -> Any:
+    """Call what ``_target_`` names with the node's other values; nested nodes are built first.
+
+    Texts are passed on as they stand, whatever they hold: ``hydra.utils.instantiate`` would
+    evaluate ``${…}`` in them.
+
+    Args:
+        place: dotted name of the node in the config, for messages.
+        node: plain containers. ``_partial_: true`` gives a function that still takes arguments.
+        extra: more arguments of the outermost call.
+
+    Raises:
+        UserError: for a target that cannot be imported, and one that refuses its arguments.
+    """
+    if isinstance(node, list):
+        return [construct(f"{place}[{index}]", value) for index, value in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    settings = {key: construct(f"{place}.{key}", value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return settings
+    if unknown := [key for key in settings if not isinstance(key, str) or key.startswith("_")]:
+        raise UserError(f"{place}.{unknown[0]} is no setting: a node has _target_ and _partial_")
+    target = node["_target_"]
+    make = _callable(place, target)
+    if node.get("_partial_"):
+        return partial(make, **settings, **extra)
+    try:
+        return make(**settings, **extra)
+    except (UserError, MisconfigurationException, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):  # torch's RuntimeError for a table that is too large
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place} does not fit {target}: {reason}") from error
+
+
+def _callable(place: str, target: Any) -> Callable[..., Any]:
+    try:
+        found = get_object(target)
+    except Exception as error:  # of the import of any module
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from error
+    if not callable(found):
+        raise UserError(f"{place}._target_={target} cannot be called")
+    return found

@@ -27,13 +27,14 @@ from twotower.errors import UserError
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import CONF, check_config, suggest
 from twotower.run.environment import read_env_file
+from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole
 
 DEBUG = "HYDRA_FULL_ERROR"
 
 
-def command(function: str, config_name: str) -> None:
-    """Run the function called ``function``, with its module, with the composed config.
+def command(function: str, config_name: str, in_sweep: str = "") -> None:
+    """Run the function called ``function``, with its module, with the composed config; a sweep's jobs run ``in_sweep``.
 
     Its module is imported once the config is composed: torch and Lightning take seconds, which ``--help`` and a typo need not.
 
@@ -51,7 +52,8 @@ def command(function: str, config_name: str) -> None:
         os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
         try:
             check_config(config)
-            module, _, name = function.rpartition(".")
+            is_job = in_sweep and HydraConfig.get().mode == RunMode.MULTIRUN
+            module, _, name = (in_sweep if is_job else function).rpartition(".")
             called = getattr(importlib.import_module(module), name)
             with signals.running():
                 return called(config)
@@ -91,7 +93,7 @@ def run_dir(ckpt_path: object, default: str) -> str:
     Raises:
         UserError: if there is no such file, before Hydra makes a folder for it.
     """
-    return default if ckpt_path is None else str(checkpoint_file(ckpt_path).parent.parent)
+    return default if ckpt_path is None else str(RunFolder.of(checkpoint_file(ckpt_path)).path)
 
 
 def mode(dry: bool) -> str | None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from twotower.errors import check_number
+from twotower.files import write_json
 from twotower.run import results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.restoring import naming
 from twotower.training.stopping import prepare_to_stop
+from twotower.types import RunInfo
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
@@ -20,24 +21,19 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         UserError: if the data on disk are not those of the checkpoint.
     """
     checkpoint = load_checkpoint(config.ckpt_path)
-    about = checkpoint["twotower"]
-    saved = restore_config(about, saved_config.resolved(config)[0])
+    info: RunInfo = checkpoint["twotower"]
+    saved = restore_config(info, saved_config.resolved(config)[0])
     with naming(config.ckpt_path):
         trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
     prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
-    if config.clicks is not None:
-        check_number("clicks", config.clicks, 0)
-        data.new_user_clicks = config.clicks
-    if config.shown is not None:
-        check_number("shown", config.shown, 0)
-        data.shown_clicks = config.shown
+    data.evaluate_after(config.clicks, config.shown)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
     values = task.results[config.split]
-    record = {**about["choices"], "data_note": data.note, "seed": saved["seed"], config.split: values}
+    record = {**info.choices, "data_note": data.note, "seed": saved["seed"], config.split: values}
     if trainer.is_global_zero:
         results.print_table(record, Path(config.ckpt_path))
         if config.output:
-            results.write_json(Path(config.output), record)
+            write_json(Path(config.output), record)
     return values

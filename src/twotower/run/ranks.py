@@ -1,17 +1,20 @@
 """The ranks of a run's test, one row per held-out interaction: what a report compares users by."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-FILE = "test_ranks.parquet"
+from twotower.data.datamodule import RetrievalDataModule
+from twotower.files import whole_file
+from twotower.run.run_folder import RunFolder
+from twotower.training.task import RetrievalTask
+
 ROUNDING = 1e-4  # another device may break a tie otherwise
 MAX_NAMED = 200  # categories that a record names; there may be thousands
 
 
-def write(run_dir: Path, task: Any, data: Any) -> None:
+def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> None:
     """Write the task's last test as Parquet of whole numbers, ordered by user and item; by rename.
 
     The columns are ``user``, ``item`` (index in the corpus), ``category`` (place in :func:`named_categories`, -1 where missing)
@@ -22,17 +25,16 @@ def write(run_dir: Path, task: Any, data: Any) -> None:
     user, item, rank = task.ranks.cpu().numpy().T
     category = data.tables["category"].cpu().numpy()[item]
     frame = pl.DataFrame({"user": user, "item": item, "category": place[category], "rank": rank})
-    partial = run_dir / f".{FILE}.partial"
-    frame.cast(pl.Int32).sort("user", "item").write_parquet(partial, compression="zstd")
-    partial.replace(run_dir / FILE)
+    with whole_file(folder.ranks) as partial:
+        frame.cast(pl.Int32).sort("user", "item").write_parquet(partial, compression="zstd")
 
 
-def named_categories(data: Any) -> list[dict[str, Any]]:
+def named_categories(data: RetrievalDataModule) -> list[dict[str, Any]]:
     """Name and training interactions of each category, the largest first; of very many, the largest ones."""
     names, counts = data.meta["categories"], data.schema.category_counts
     return [{"name": names[index], "train_interactions": int(counts[index])} for index in _head_to_tail(data)[:MAX_NAMED]]
 
 
-def _head_to_tail(data: Any) -> np.ndarray:
+def _head_to_tail(data: RetrievalDataModule) -> np.ndarray:
     """``(num_categories,)`` the largest first."""
     return np.argsort(-np.array(data.schema.category_counts, dtype=np.int64), kind="stable")

@@ -1,7 +1,6 @@
 """What a run leaves: its record as JSON, and a table for people."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import sys
@@ -19,9 +18,7 @@ PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-cor
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write by rename: the file is whole or absent."""
-    files.write_text(path, json.dumps(record, indent=1) + "\n")
+write_json = files.write_json
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:

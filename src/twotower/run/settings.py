@@ -1,68 +1,148 @@
-"""Which settings make a run what it is: two runs that agree in all of them differ by their seed alone."""
+"""Which settings make a run another experiment: the one table that sweeps, reports and W&B names ask."""
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any
 
-ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
-MACHINE = (  # how and where it ran, and what it showed
-    "data.reader",  # the fingerprint tells data apart
-    "data.eval_batch_size",
-    "model.sharding",
-    "trainer.accelerator",
-    "trainer.devices",  # counted in trainer.num_processes
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.enable_",
-    "trainer.log_every_n_steps",
-    "trainer.num_sanity_val_steps",
-    "trainer.default_root_dir",
-    "callbacks.last",
-    "callbacks.progress",
-    "callbacks.speed",
-    "callbacks.throughput",
-    "callbacks.diagnostics",
-)
-WITHOUT_EFFECT = (  # on a result: a run that differs in these alone need not be run again
-    "paths.cache_dir",
-    "paths.output_dir",
-    "paths.run_dir",
-    "logger",
-    "ckpt_path",
-    "dry",
-    "sweep",
-    "callbacks.progress",
-    "model.sharding",
-    "trainer.enable_progress_bar",
-)
-PATHS = ("data_dir", "cache_dir", "dirpath", "save_dir")  # names of settings that say where, whatever they belong to
+from omegaconf import DictConfig, OmegaConf
 
-ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
+FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # a checkpoint decides these
+PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
 LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # a command that resumes has to repeat them
+ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
+FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # say where, whatever they belong to
+DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
 
 Value = str | int | float | bool | None
 
 
+class Kind(Enum):
+    """What a setting does to a run."""
+
+    EXPERIMENT = "runs that differ in it are two variants"
+    DATA = "chooses the data, which reports tell apart by their fingerprint"
+    MEASURE = "the same training, other figures"
+    SEED = "another run of the same variant"
+    PROCESSES = "counts as their number, trainer.num_processes: a batch is per process"
+    MACHINE = "how and where it runs, and what it shows: the same result"
+
+
+TABLE = {  # each line decides a setting and all below it that have no line of their own
+    Kind.EXPERIMENT: (
+        "data",
+        "negatives",
+        "model",
+        "loss",
+        "optimizer",
+        "callbacks.best",
+        "callbacks.early_stopping",
+        "trainer._target_",
+        "trainer.check_val_every_n_epoch",
+        "trainer.deterministic",
+        "trainer.limit_test_batches",
+        "trainer.limit_train_batches",
+        "trainer.limit_val_batches",
+        "trainer.max_epochs",
+        "trainer.max_steps",
+        "trainer.num_processes",
+        "trainer.precision",
+        "trainer.use_distributed_sampler",
+    ),
+    Kind.DATA: ("data.reader", "paths.data_dir"),
+    Kind.MEASURE: ("metric",),
+    Kind.SEED: ("seed",),
+    Kind.PROCESSES: ("trainer.devices", "trainer.num_nodes"),
+    Kind.MACHINE: (
+        "callbacks.diagnostics",
+        "callbacks.last",
+        "callbacks.progress",
+        "callbacks.speed",
+        "callbacks.throughput",
+        "ckpt_path",
+        "data.eval_batch_size",
+        "dry",
+        "hydra",
+        "logger",
+        "model.sharding",
+        "paths",
+        "sweep",
+        "trainer.accelerator",
+        "trainer.default_root_dir",
+        "trainer.enable_checkpointing",
+        "trainer.enable_model_summary",
+        "trainer.enable_progress_bar",
+        "trainer.log_every_n_steps",
+        "trainer.num_sanity_val_steps",
+        "trainer.strategy",
+    ),
+}
+KINDS = {key: kind for kind, keys in TABLE.items() for key in keys}
+
+
+def decided(key: str) -> Kind | None:
+    """The table's word on a setting, None if it has none.
+
+    Args:
+        key: dotted name of a setting, or of a config group.
+    """
+    last = key.split(".")[-1]
+    if key not in KINDS and (FOLDER.fullmatch(last) or (key.startswith("data.") and ADDRESS.fullmatch(last))):
+        return Kind.MACHINE
+    while key and key not in KINDS:
+        key = key.rpartition(".")[0]
+    return KINDS.get(key)
+
+
+def kind_of(key: str) -> Kind:
+    """What a setting does to a run; one that the table does not know may change anything."""
+    return decided(key) or Kind.EXPERIMENT
+
+
+def makes_experiment(key: str) -> bool:
+    """Are two runs that differ in this setting two variants?"""
+    return kind_of(key) is Kind.EXPERIMENT
+
+
+def changes_result(key: str) -> bool:
+    """Must a finished run be repeated for another value of this setting?"""
+    return kind_of(key) is not Kind.MACHINE
+
+
+def names_variant(key: str) -> bool:
+    """Does the setting belong into the name that the seeds of one variant share? A folder's path does not."""
+    return changes_result(key) and kind_of(key) is not Kind.SEED and key != "paths.data_dir"
+
+
 def flat(config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()) -> dict[str, Value]:
-    """What tells variants apart, as dotted names: no seed, no path, nothing of the machine but the number of processes.
+    """What tells variants apart, by dotted names.
 
     Args:
         config: plain; an interpolation repeats a value that stands elsewhere, so it is left out.
-        num_processes: a batch is per process, so this is part of the experiment; None: as many as the trainer asks for.
+        num_processes: None: as many as the trainer asks for.
         repeats: dotted names of values that were interpolations before the config was resolved.
     """
-    found: dict[str, Value] = {}
-    for root in ROOTS:
-        if root in config:
-            _flatten(root, config[root], found)
+    found = {key: value for key, value in _leaves("", config) if makes_experiment(key) and key not in repeats}
     found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
-    return {key: value for key, value in found.items() if is_setting(key) and key not in repeats}
+    return {key: value for key, value in found.items() if not (isinstance(value, str) and "${" in value)}
 
 
-def is_setting(key: str) -> bool:
-    """Does the setting called ``key`` make a run another experiment?"""
-    return key.split(".")[0] in ROOTS and not key.startswith(MACHINE) and key.split(".")[-1] not in PATHS
+def fingerprint(config: DictConfig) -> str:
+    """Names the settings that decide a run's result: equal for equal settings, whatever wrote them.
+
+    Null is as good as unset, so that a new setting that does nothing leaves older runs as they are.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    found = {key: value for key, value in _leaves("", plain) if changes_result(key) and value is not None}
+    if str(found.get("paths.data_dir", "")).startswith(DEFAULT_DATA_DIR):
+        del found["paths.data_dir"]  # the machine's own; another folder that is asked for holds other data
+    num_processes = processes(plain.get("trainer") or {})
+    if num_processes is not None:
+        found = {key: value for key, value in found.items() if kind_of(key) is not Kind.PROCESSES}
+        found["trainer.num_processes"] = num_processes
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def key_of(override: str) -> str:
@@ -82,11 +162,12 @@ def processes(trainer: dict[str, Any]) -> int | None:
     return devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else None
 
 
-def _flatten(key: str, value: Any, found: dict[str, Value]) -> None:
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Value]]:
+    """Dotted names and values; a list, and an empty dictionary, is one value."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            _flatten(f"{key}.{name}", inner, found)
+            yield from _leaves(f"{key}.{name}" if key else str(name), inner)
     elif isinstance(value, (dict, list)):
-        found[key] = json.dumps(value)
-    elif not (isinstance(value, str) and "${" in value):
-        found[key] = value
+        yield key, json.dumps(value)
+    else:
+        yield key, value

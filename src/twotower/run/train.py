@@ -11,8 +11,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
 from twotower.errors import UserError, extra
+from twotower.files import write_json
 from twotower.models.oracle import Oracle
 from twotower.run import ranks, results, settings
 from twotower.run.about import new_run, resumed_run, warn_of_strangers, write_record
@@ -20,13 +22,16 @@ from twotower.run.build import Config, build, build_metrics, build_part, seed_ev
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.checkpoint.restoring import naming
 from twotower.run.checkpoint.resume import Resume
+from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checks.checks import check_monitors
+from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
 from twotower.training.stopping import prepare_to_stop
 from twotower.training.task import RetrievalTask
+from twotower.types import RunInfo
 
 
 @closing_wandb()
@@ -38,36 +43,36 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     started = time.perf_counter()
     ckpt_path = config.ckpt_path
-    plain, about = new_run(config) if ckpt_path is None else resumed_run(config)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    _check_folder(run_dir, ckpt_path)
+    plain, info = new_run(config) if ckpt_path is None else resumed_run(config)
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    _check_folder(folder, ckpt_path)
     if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        write_record(run_dir, config, is_resumed=False)
+        write_record(folder.path, config, is_resumed=False)
     with naming(ckpt_path):
         seed_everything(plain["seed"])
-    logger = _logger(plain, about)
+    logger = _logger(plain, info)
     with naming(ckpt_path):
         trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         again = [text for text in HydraConfig.get().overrides.task if settings.key_of(text) in settings.LAUNCH]
-        prepare_to_stop(trainer, run_dir, again)
+        prepare_to_stop(trainer, folder.last, again)
         weights = None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
-        data, task = build(plain, about, trainer, weights)
+        data, task = build(plain, info, trainer, weights)
         del weights  # of a file that will be replaced
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
-        warn_of_strangers(about)
+        warn_of_strangers(info)
         if ckpt_path is not None:  # accepted now
-            write_record(run_dir, config, is_resumed=True)
-    best = run_dir / "checkpoints" / "best.ckpt"
+            write_record(folder.path, config, is_resumed=True)
     if hasattr(task.model, "fit"):
-        task.model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
+        model: Any = task.model
+        model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
-        trainer.save_checkpoint(best)
+        trainer.save_checkpoint(folder.best)
     else:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.started
-    chosen = load_checkpoint(_chosen(trainer, best), rebuilds=False)
+    chosen = load_checkpoint(_chosen(trainer, folder), rebuilds=False)
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
@@ -75,16 +80,16 @@ def train(config: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         record = {
             "status": "completed",
-            "model": about["choices"]["model"],
-            "data": about["choices"]["data"],
+            "model": info.choices["model"],
+            "data": info.choices["data"],
             "data_fingerprint": data.fingerprint,
             "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
             "data_note": data.note,
             "seed": plain["seed"],
-            "overrides": about["overrides"],
-            "settings": settings.flat(plain, trainer.world_size, about["repeats"]),
+            "overrides": info.overrides,
+            "settings": settings.flat(plain, trainer.world_size, info.repeats),
             "epochs": epochs,
-            "val": chosen["twotower"]["val"],
+            "val": chosen["twotower"].val,
             "test": test,
             "oracle": oracle,
             "diagnostics": task.results.get("diagnostics"),
@@ -94,28 +99,35 @@ def train(config: DictConfig) -> dict[str, float]:
             "peak_memory_bytes": results.peak_memory_bytes(),
             "versions": results.versions(),
         }
-        _leave(run_dir, record, task, data, trainer, logger)
+        _leave(folder, record, task, data, trainer, logger)
     return test
 
 
-def _leave(run_dir: Path, record: dict[str, Any], task: RetrievalTask, data: Any, trainer: pl.Trainer, logger: Any) -> None:
+def _leave(
+    folder: RunFolder,
+    record: dict[str, Any],
+    task: RetrievalTask,
+    data: RetrievalDataModule,
+    trainer: pl.Trainer,
+    logger: Any,
+) -> None:
     """Write ranks and ``metrics.json``, which says that all figures are known, and only then what a run can do without."""
     with extra("the ranks of the test are"):  # src/evaluate.py adds them
-        ranks.write(run_dir, task, data)
-    results.write_json(run_dir / "metrics.json", record)
+        ranks.write(folder, task, data)
+    write_json(folder.record, record)
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
         with extra("the table of results is"):
-            results.print_table(record, run_dir)
+            results.print_table(record, folder.path)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "draw_plots"):
             with extra("the plots of the diagnostics are"):
                 callback.draw_plots()
     if isinstance(logger, RunWandbLogger):
         chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
-        logger.log_results(*results.as_rows(record), chosen_epoch, run_dir / "plots")
+        logger.log_results(*results.as_rows(record), chosen_epoch, folder.plots)
 
 
-def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
+def _check_folder(folder: RunFolder, ckpt_path: str | None) -> None:
     """A resumed run needs what lies in its folder: the best epoch so far, and the log.
 
     Raises:
@@ -123,47 +135,47 @@ def _check_folder(run_dir: Path, ckpt_path: str | None) -> None:
     """
     if ckpt_path is None:
         return
-    own = Path(ckpt_path).absolute().parent.parent
-    if run_dir.resolve() != own.resolve():
+    own = RunFolder.of(ckpt_path).path
+    if folder.path.resolve() != own.resolve():
         raise UserError(
-            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {run_dir}: leave out hydra.run.dir (a copy of "
-            "that folder goes on by itself)"
+            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {folder.path}: leave out "
+            "hydra.run.dir (a copy of that folder goes on by itself)"
         )
 
 
-def _check_with_data(config: Config, data: Any, task: RetrievalTask) -> None:
+def _check_with_data(config: Config, data: RetrievalDataModule, task: RetrievalTask) -> None:
     """What only the data can tell, before hours of training: the groups that are measured, and the number of batches.
 
     Raises:
         UserError: naming the setting.
     """
-    check_monitors(config["callbacks"], [f"val/{name}" for name in task.metric_names()])
+    check_monitors(config["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
     for part, loader in (("train", data.train_dataloader), ("val", data.val_dataloader), ("test", data.test_dataloader)):
         share, num = config["trainer"].get(f"limit_{part}_batches"), len(loader())
         if isinstance(share, float) and num * share < 1:
             raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
 
 
-def _chosen(trainer: pl.Trainer, best: Path) -> Path:
+def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
     """The checkpoint to test: the best by validation, the last where no validation was.
 
     Raises:
         UserError: if there is none.
     """
     kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
-    for path in (Path(kept), best, best.with_name("last.ckpt")):
+    for path in (Path(kept), folder.best, folder.last):
         if path.is_file():
             return path
     raise UserError(
-        f"no checkpoint was written to {best.parent}, so there are no weights to test: look at callbacks.best and last"
+        f"no checkpoint was written to {folder.best.parent}, so there are no weights to test: look at callbacks.best and last"
     )
 
 
-def _logger(config: dict[str, Any], about: dict[str, Any]) -> Any:
+def _logger(config: Plain, info: RunInfo) -> Any:
     logger = build_part(config, "logger") if config.get("logger") else False
     if isinstance(logger, RunWandbLogger):
-        choices = about["choices"]
-        group = variant(choices, about["overrides"])
+        choices = info.choices
+        group = variant(choices, info.overrides)
         tags = [choices["model"], choices["data"]]
         logger.begin(group, tags, flatten(choices, config), resumed=config["ckpt_path"] is not None)
     return logger
@@ -176,16 +188,15 @@ def _callbacks(config: Config) -> list[pl.Callback]:
     return [build_part(config, f"callbacks.{name}") for name in names]
 
 
-def _oracle_metrics(config: Config, data: Any, trainer: pl.Trainer) -> dict[str, float]:
+def _oracle_metrics(config: Config, data: RetrievalDataModule, trainer: pl.Trainer) -> dict[str, float]:
     """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``.
 
     Nobody in them takes an item twice, so the best ranking has seen items last, whatever
     ``data.mask_seen`` is: ranked by the planted odds alone, they would stand before the targets.
     """
-    mask_seen, data.mask_seen = data.mask_seen, True
-    task = RetrievalTask(Oracle(), None, None, build_metrics(config, data), data.group_names, {}, test_name="oracle")
-    trainer.test(task, data, verbose=False)
-    data.mask_seen = mask_seen
+    task = RetrievalTask(Oracle(), None, None, build_metrics(config, data), data.group_names, None, test_name="oracle")
+    with data.hiding_all_seen():
+        trainer.test(task, data, verbose=False)
     return task.results["oracle"]
 
 

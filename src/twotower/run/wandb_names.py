@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from twotower.run.settings import ADDRESS, WITHOUT_EFFECT, is_within, key_of
+from twotower.run.settings import ADDRESS, key_of, names_variant
 
-UNNAMED = ("model", "data", "seed")  # said already, or of no variant
-SILENT = (*WITHOUT_EFFECT, "paths", "hydra", "debug")  # with all that is below them
+UNNAMED = ("model", "data")  # options that begin the name
 LONGEST = 112  # W&B takes 128 characters, and the seed follows
 UNLOGGED = ("paths", "logger", "ckpt_path")
 
@@ -49,8 +48,7 @@ def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
 
 def _is_named(override: str) -> bool:
     """Does it tell what is computed, and is it not in the name already?"""
-    key = key_of(override)
-    return override.lstrip("+").split("=")[0] not in UNNAMED and not is_within(key, SILENT)
+    return override.lstrip("+").split("=")[0] not in UNNAMED and names_variant(key_of(override))
 
 
 def _short(override: str) -> str:

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from twotower.data.batches.rows import hidden
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError
@@ -22,7 +23,9 @@ from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checks.checks import CONF
 from twotower.run.environment import read_env_file
+from twotower.run.run_folder import RunFolder
 from twotower.serve.lookup import Lookup, plain
+from twotower.types import Model, RunInfo
 
 RawId = int | str
 Part = Literal["val", "test"]
@@ -51,14 +54,14 @@ class Retriever:
     Args:
         data: the data module, set up.
         model: with its trained weights.
-        about: what the checkpoint says of itself.
+        info: what the checkpoint says of itself.
     """
 
-    def __init__(self, data: Any, model: Any, about: Mapping[str, Any]) -> None:
+    def __init__(self, data: RetrievalDataModule, model: Model, info: RunInfo) -> None:
         self.data = data
-        self.model = model.eval()
-        self.name = f"{about['choices']['model']} on {about['choices']['data']}, seed {about['config']['seed']}"
-        self.cold_ids: str | None = about["config"]["model"].get("cold_ids")
+        self.model: Model = model.train(False)
+        self.name = f"{info.choices['model']} on {info.choices['data']}, seed {info.config['seed']}"
+        self.cold_ids: str | None = info.config["model"].get("cold_ids")
         self.users = Lookup(data.ids["user"]["user"], "user", rest=data.ids.get(f"{PREFIX}user"))
         titles = data.ids["item"].to_dict().get("title")
         self.items = Lookup(data.ids["item"]["item"], "item", titles, data.ids.get(f"{PREFIX}item"))
@@ -272,7 +275,7 @@ def load(path: str | Path, data_dir: str | Path | None = None, cache_dir: str | 
     """
     read_env_file()
     if isinstance(path, (str, Path)) and Path(path).is_dir():
-        path = Path(path) / "checkpoints" / "best.ckpt"
+        path = RunFolder(Path(path)).best
     checkpoint = load_checkpoint(path)
     usual: Any = OmegaConf.load(CONF / "paths" / "default.yaml")
     given = {"data_dir": data_dir, "cache_dir": cache_dir}

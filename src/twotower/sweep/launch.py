@@ -5,55 +5,52 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from twotower import signals
 from twotower.errors import UserError
 from twotower.files import write_text
-from twotower.run import results
 from twotower.run import train as run
 from twotower.run.checkpoint.checkpoints import load_checkpoint
 from twotower.run.cli import DEBUG, explain
-from twotower.sweep.plan import MARK, exclusive, fingerprint, quoted, read_record, status
+from twotower.run.run_folder import RunFolder
+from twotower.run.settings import fingerprint
+from twotower.sweep.plan import quoted
 from twotower.wording import masked
 
 SCRIPT = Path(__file__).parents[2] / "train.py"
 
 
 def train(config: DictConfig) -> dict[str, float] | None:
-    """Train: a job of a sweep within the sweep's rules, a single run as it is.
+    """Train a job of a sweep: locked, resumed, its failure recorded.
 
     Raises:
-        UserError: for whatever ended a job of a sweep; ``failed.json`` says it too.
+        UserError: for whatever ended it; ``failed.json`` says it too.
     """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return run.train(config)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if _task() > 0:  # another task of the same job keeps the books
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    if _task() > 0:  # only SLURM task 0 writes lock and status
         config.ckpt_path = _last_checkpoint(folder)
         return run.train(config)
-    with exclusive(folder) as lock:
+    with folder.alone() as lock:
         return _attempt(config, folder, lock)
 
 
-def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | None:
+def _attempt(config: DictConfig, folder: RunFolder, lock: int) -> dict[str, float] | None:
     expected = fingerprint(config)
-    before = status(folder, expected)
+    before = folder.status(expected)
     if before == "changed":
-        raise UserError(f"{folder} holds a run of another config: move it away")
-    if before == "done":  # by whom we waited for
-        print(f"{folder.name}: already done", flush=True)
-        return read_record(folder / "metrics.json").get("test")
-    write_text(folder / MARK, expected)
+        raise UserError(f"{folder.path} holds a run of another config: move it away")
+    if before == "done":  # by another process, while we waited for the lock
+        print(f"{folder.path.name}: already done", flush=True)
+        return folder.read_record().get("test")
+    write_text(folder.mark, expected)
     config.ckpt_path = _last_checkpoint(folder)
-    print(f"{folder.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
+    print(f"{folder.path.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
     try:
         found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
     except Exception as error:
@@ -62,31 +59,29 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
         raise UserError(_line(error)) from None  # travels between processes, which not every exception does
     finally:
         _clean_up()
-    (folder / "failed.json").unlink(missing_ok=True)
-    print(f"{folder.name}: done", flush=True)
+    folder.failure.unlink(missing_ok=True)
+    print(f"{folder.path.name}: done", flush=True)
     return found
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def _last_checkpoint(folder: RunFolder) -> str | None:
     """Where to go on; a file that was being written as its process was killed counts as none."""
-    path = folder / "checkpoints" / "last.ckpt"
-    if not path.exists():
+    if not folder.last.exists():
         return None
     try:
-        load_checkpoint(path)
+        load_checkpoint(folder.last)
     except UserError as error:
-        print(f"{folder.name}: last.ckpt is damaged and is not used: {error}", flush=True)
+        print(f"{folder.path.name}: last.ckpt is damaged and is not used: {error}", flush=True)
         return None
-    return str(path)
+    return str(folder.last)
 
 
-def _record_failure(folder: Path, error: Exception) -> None:
+def _record_failure(folder: RunFolder, error: Exception) -> None:
     if explain(error) is None and not isinstance(error, ChildProcessError):  # a bug of ours, or of a library
         traceback.print_exception(error)
     overrides = [masked(text) for text in HydraConfig.get().overrides.task]
-    record = {"error": masked(_line(error)), "overrides": overrides, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    results.write_json(folder / "failed.json", record)
-    print(f"{folder.name}: failed: {_line(error)}", file=sys.stderr, flush=True)
+    folder.write_failure(masked(_line(error)), overrides)
+    print(f"{folder.path.name}: failed: {_line(error)}", file=sys.stderr, flush=True)
 
 
 def _line(error: Exception) -> str:
@@ -109,7 +104,7 @@ def _fits_this_process(config: DictConfig) -> bool:
     return alone or _num_tasks() > 1
 
 
-def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | None:
+def _in_own_process(config: DictConfig, folder: RunFolder, lock: int) -> dict[str, float] | None:
     """Run a job that starts processes as a script of its own.
 
     Lightning starts further processes by repeating the command line, which in a sweep is the whole sweep; it leaves addresses in
@@ -119,7 +114,7 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("sweep=")]
     if config.ckpt_path:
         overrides.append(f"ckpt_path={quoted(config.ckpt_path)}")
-    fixed = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    fixed = [f"hydra.run.dir={quoted(folder.path)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
     command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     said = ""
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
@@ -141,7 +136,7 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
         )
     if process.returncode:
         raise ChildProcessError(said.removeprefix("error: ") or f"the run's process ended with code {process.returncode}")
-    return read_record(folder / "metrics.json").get("test")
+    return folder.read_record().get("test")
 
 
 def _clean_up() -> None:

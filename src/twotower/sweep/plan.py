@@ -1,25 +1,15 @@
 """What a sweep consists of: the name, folder and state of each run, told without training anything."""
 
 import hashlib
-import json
 import re
-import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
-from twotower import locks
 from twotower.errors import UserError
-from twotower.files import read_bytes, read_json
-from twotower.run.records import fitting
-from twotower.run.settings import WITHOUT_EFFECT, is_within, key_of
+from twotower.run.run_folder import RunFolder, Status, records
+from twotower.run.settings import changes_result, key_of, names_variant
 
-DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
-MARK = ".fingerprint"  # in a run's folder: which config it belongs to
-STARTED = ("metrics.json", "failed.json", "checkpoints/last.ckpt")
 NO_AXIS = {  # settings that cannot be varied
     "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
     "dry": "dry=true shows the whole sweep: give it one value",
@@ -46,9 +36,14 @@ class Run(NamedTuple):
     data: str
 
     @property
-    def status(self) -> str:
-        """``done``, ``failed``, ``resume`` (begun), ``changed`` (the folder holds a run of another config) or ``new``."""
-        return status(self.folder, self.fingerprint)
+    def place(self) -> RunFolder:
+        """Its folder, and what stands in it."""
+        return RunFolder(self.folder)
+
+    @property
+    def status(self) -> Status:
+        """See :meth:`twotower.run.run_folder.RunFolder.status`."""
+        return self.place.status(self.fingerprint)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -58,38 +53,8 @@ class Run(NamedTuple):
     @property
     def identity(self) -> tuple[str, ...]:
         """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
-        idle = (override for override in self.overrides if is_within(key_of(override), WITHOUT_EFFECT))
+        idle = (override for override in self.overrides if not changes_result(key_of(override)))
         return (self.fingerprint, *sorted(idle))
-
-
-def fingerprint(config: DictConfig) -> str:
-    """Names the settings that decide a run's result: equal for equal settings, whatever wrote them."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    for key in WITHOUT_EFFECT:
-        *parents, leaf = key.split(".")
-        node = plain
-        for parent in parents:
-            node = node.get(parent) or {}
-        node.pop(leaf, None)
-    if str(plain.get("paths", {}).get("data_dir", DATA_DIR)).startswith(DATA_DIR):
-        plain.pop("paths", None)  # the machine's own; another folder that is asked for holds other data
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def status(folder: Path, expected: str) -> str:
-    """State of a run's folder, see :class:`Run`."""
-    started = [name for name in STARTED if (folder / name).exists()]
-    if not started:
-        return "new"
-    try:
-        mark = read_bytes(folder / MARK, len(expected))
-    except (OSError, ValueError):
-        return "changed"
-    if mark != expected.encode():
-        return "changed"
-    if read_record(folder / "metrics.json"):
-        return "done"  # a damaged record is written again
-    return "failed" if "failed.json" in started else "resume"
 
 
 def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()) -> str:
@@ -104,11 +69,10 @@ def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: It
         The same name for the same overrides in any order. What such a name cannot tell apart ends
         in a hash, of all overrides; a long name tells what is varied alone.
     """
-    left_out = {*elsewhere, "sweep", "dry", "ckpt_path"}
     kept = []
     for override in sorted(overrides):
         key = key_of(override)
-        if key in varied or not (key in left_out or is_within(key, WITHOUT_EFFECT)):
+        if key in varied or (changes_result(key) and key not in elsewhere):
             kept.append(override)
     exact = "\n".join(kept)
     plain = not any("+" in override for override in kept)
@@ -117,24 +81,6 @@ def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: It
         return name
     telling = [override for override in kept if key_of(override) in varied]
     return _file_name(_joined(telling or kept), exact, plain=False)
-
-
-def find_folder(sweep: Path, overrides: list[str], mark: str, elsewhere: list[str], varied: list[str]) -> Path:
-    """Where a run's results are or will be.
-
-    Args:
-        sweep: the sweep's folder.
-        overrides: of the run.
-        mark: its fingerprint.
-        elsewhere: see :func:`run_name`.
-        varied: see :func:`run_name`.
-    """
-    folder = sweep / run_name(overrides, elsewhere, varied)
-    untold = [text for text in overrides if "data" in varied or not is_within(key_of(text), ["data"])]
-    older = sweep / run_name(untold, elsewhere, varied)  # names once held nothing of a fixed data.*
-    if older != folder and not folder.exists() and status(older, mark) not in ("new", "changed"):
-        return older
-    return folder
 
 
 def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
@@ -179,33 +125,10 @@ def refuse_twins(runs: list[Run]) -> None:
             )
 
 
-def exclusive(folder: Path) -> AbstractContextManager[int]:
-    """Hold the lock of a run's folder, see :func:`twotower.locks.alone`."""
-    waits = f"{folder.name}: another process is at it; waiting for its end"
-    return locks.alone(folder.parent / ".locks" / folder.name, waits, lambda line: print(line, flush=True))
-
-
 def quoted(text: str | Path) -> str:
     """A value that Hydra's grammar takes as it is."""
     escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def set_aside(folder: Path) -> Path:
-    """Move a run of another config out of its sweep, so that no report mixes them: to ``<sweep>.earlier``."""
-    earlier = folder.parent.with_name(f"{folder.parent.name}.earlier") / f"{folder.name}@{time.strftime('%Y%m%d-%H%M%S')}"
-    earlier.parent.mkdir(exist_ok=True)
-    while earlier.exists():
-        earlier = earlier.with_name(f"{earlier.name}_")
-    return folder.rename(earlier)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file of ours without fields that do not fit, empty if there is none or it is damaged."""
-    try:
-        return fitting(read_json(path))
-    except (OSError, ValueError):
-        return {}
 
 
 def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
@@ -215,17 +138,16 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
         Median seconds for each run, None where nothing like it has finished, and how many finished runs were looked at.
     """
     like: dict[Any, list[float]] = {}
-    records = [read_record(path) for path in output_dir.glob("**/metrics.json")]
-    records = [record for record in records if "wall_seconds" in record]
-    for record in records:
+    finished = [record for record in records(output_dir) if "wall_seconds" in record]
+    for record in finished:
         for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
             like.setdefault(key, []).append(record["wall_seconds"])
     found = [like.get(_kind(run.overrides)) or like.get((run.model, run.data)) for run in runs]
-    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(records)
+    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(finished)
 
 
 def _kind(overrides: Iterable[str]) -> frozenset[str]:
-    return frozenset(override for override in overrides if not is_within(key_of(override), (*WITHOUT_EFFECT, "seed")))
+    return frozenset(override for override in overrides if names_variant(key_of(override)))
 
 
 def _joined(overrides: list[str]) -> str:

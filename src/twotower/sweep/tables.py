@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from twotower.sweep.plan import Run, estimate_seconds, read_record
+from twotower.sweep.plan import Run, estimate_seconds
 from twotower.wording import PlainConsole, printable
 
 STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yellow", "new": "", "unfinished": "yellow"}
@@ -47,7 +47,7 @@ def print_outcome(runs: list[Run], metric: str) -> None:
     for name in (f"val {metric}", f"test {metric}", "status", "seconds"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for number, run in enumerate(runs, 1):
-        record = read_record(run.folder / "metrics.json") if run.status == "done" else {}
+        record = run.place.read_record() if run.status == "done" else {}
         values = [record.get(part, {}).get(metric) for part in ("val", "test")]
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         seconds = f"{record['wall_seconds']:.0f}" if "wall_seconds" in record else ""
@@ -58,17 +58,13 @@ def print_outcome(runs: list[Run], metric: str) -> None:
     for number, run in enumerate(runs, 1):
         if run.status == "failed":
             what = " ".join(f"{key}={run.settings.get(key)}" for key in keys)
-            console.print(Text.assemble((f"{number} failed", "red"), f" ({what}): {_why(run)}"))
+            console.print(Text.assemble((f"{number} failed", "red"), f" ({what}): {printable(run.place.read_error())}"))
     if any(run.status == "done" for run in runs):
         console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
 
 
 def _counted(runs: list[Run]) -> str:
     return f"{len(runs)} run{'s' * (len(runs) > 1)}"
-
-
-def _why(run: Run) -> str:
-    return printable(read_record(run.folder / "failed.json").get("error", "failed.json is damaged"))
 
 
 def _table(runs: list[Run], keys: list[str]) -> Table:

@@ -78,12 +78,12 @@ class Stopping(Checkpoint):
             self.agreed = int(flag) or None
 
 
-def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None, again: Sequence[str] = ()) -> None:
+def prepare_to_stop(trainer: pl.Trainer, last_checkpoint: Path | None = None, again: Sequence[str] = ()) -> None:
     """Make signals end what ``trainer`` does, with the processes that it starts.
 
     Args:
         trainer: before its first use.
-        run_dir: of a training, None for what cannot be gone on with.
+        last_checkpoint: of a training, None for what cannot be gone on with.
         again: overrides that a command has to repeat to go on.
     """
     # Lightning's handler would talk to the other processes at any moment; the one for SLURM's requeueing stays
@@ -94,8 +94,8 @@ def prepare_to_stop(trainer: pl.Trainer, run_dir: Path | None = None, again: Seq
     launcher = trainer.strategy.launcher
     if launcher is not None:
         signals.on_stop(action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", [])))
-    if run_dir is not None:
-        signals.on_stop(hint=lambda: _how_to_go_on(run_dir / "checkpoints" / "last.ckpt", again))
+    if last_checkpoint is not None:
+        signals.on_stop(hint=lambda: _how_to_go_on(last_checkpoint, again))
 
 
 def _how_to_go_on(last: Path, again: Sequence[str] = ()) -> str:

@@ -1,98 +1,79 @@
 """The only LightningModule: any model, any loss, full-ranking evaluation."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.distributed.collectives import Placeholder
-from twotower.distributed.sharding import shard_of
-from twotower.distributed.sharding_checkpoint import own_optimizer, own_tables, whole_optimizer, whole_tables
 from twotower.errors import UserError
 from twotower.metrics.base import RankMetric
 from twotower.optimizers.row_sparse import check_clipping, clip_gradients
-from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
-from twotower.retrieval.exact import target_ranks
-from twotower.types import HIDDEN_RANK, Batch, EvalBatch, LossOutput
-
-# logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides
-SHARES = ("zero_items", "hidden_targets")
+from twotower.training import strategy
+from twotower.training.evaluation import Evaluation, cure_of_overflow, over_processes
+from twotower.types import Batch, EvalBatch, Loss, LossOutput, MakeOptimizer, Model, RunInfo
 
 
 class RetrievalTask(pl.LightningModule):
     """Trains a model with a loss and ranks the whole corpus for every held-out interaction.
 
     Args:
-        model: has ``forward(batch) -> Towers``, ``encode_user(features)`` and ``encode_item(features)``.
-        loss: called with ``(towers, batch)``, returns a ``LossOutput``; None for evaluation alone.
+        model: whose vectors are trained and ranked by.
+        loss: None for evaluation alone.
         optimizer: makes an optimizer from parameters; None for evaluation alone.
-        metrics: updated with each user's rank.
+        metrics: updated with each target's rank.
         group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
-        about: plain containers that let a checkpoint rebuild the run; stored under ``twotower`` with the last validation.
+        info: what a checkpoint tells of the run, under ``twotower``; None: checkpoints are not for us.
         test_name: prefix of logged test metrics.
     """
 
     def __init__(
         self,
-        model: Any,
-        loss: nn.Module | None,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None,
+        model: Model,
+        loss: Loss | None,
+        optimizer: MakeOptimizer | None,
         metrics: list[RankMetric],
         group_names: tuple[str, ...],
-        about: dict[str, Any],
+        info: RunInfo | None,
         test_name: str = "test",
     ) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
+        self.evaluation = Evaluation(model, metrics, group_names)
+        self._metric_modules = torch.nn.ModuleList(metrics)  # so that they move with the device
         self.loss = loss
         self.optimizer = optimizer
-        self.metrics = metrics
-        self._metric_modules = nn.ModuleList(metrics)  # so that they move with the device
-        self.group_names = group_names
-        self.about = about
+        self.info = info
         self.test_name = test_name
+        self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
         self.results: dict[str, dict[str, float]] = {}  # the last evaluation of each part, unrounded
-        self.corpus = torch.empty(0)  # item vectors, while evaluating
-        self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
-        self._precision = "32-true"  # of the trainer, for messages
-        self._evaluating = ExitStack()  # weights in full precision, from an evaluation's start to its end
-        self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
         self._placeholder: Placeholder | None = None
 
     def setup(self, stage: str) -> None:
-        """Make the optimizer before DDP wraps the model: tables that are trained by rows are the optimizer's to average.
-
-        Nor may DDP broadcast the first process's share of a sharded table, or average what different rows got.
+        """Make the optimizer before DDP wraps the model: it decides which tables are its own to average.
 
         Raises:
             UserError: for settings that the optimizer refuses.
         """
-        self._ddp_params_and_buffers_to_ignore = self._names(lambda parameter: shard_of(parameter) is not None)  # DDP reads it
-        if stage != "fit":
-            return
-        assert self.optimizer is not None
-        try:
-            self._optimizer = self.optimizer(self.model.parameters())
-        except UserError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer.* does not fit {self.optimizer.func.__name__}: {error}") from error  # type: ignore[attr-defined]
-        row_sparse = self._names(lambda parameter: getattr(parameter, "row_sparse", False))
-        self._ddp_params_and_buffers_to_ignore += row_sparse
-        if self.trainer.gradient_clip_val:
-            check_clipping(self._optimizer, self.trainer.world_size, str(self.trainer.precision))
-        trained = set(self._names(lambda parameter: parameter.requires_grad))
-        if self.trainer.world_size > 1 and trained <= set(self._ddp_params_and_buffers_to_ignore):
-            self._placeholder = Placeholder()
+        if stage == "fit":
+            assert self.optimizer is not None
+            try:
+                self._optimizer = self.optimizer(self.model.parameters())
+            except UserError:
+                raise
+            except (TypeError, ValueError) as error:
+                name = self.optimizer.func.__name__  # type: ignore[attr-defined]
+                raise UserError(f"optimizer.* does not fit {name}: {error}") from error
+            if self.trainer.gradient_clip_val:
+                check_clipping(self._optimizer, self.trainer.world_size, str(self.trainer.precision))
+        placeholder = strategy.leave_out_of_ddp(self)
+        self._placeholder = placeholder if stage == "fit" else None
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all parameters."""
@@ -116,7 +97,7 @@ class RetrievalTask(pl.LightningModule):
         Raises:
             UserError: if the loss is no longer finite.
         """
-        output: LossOutput = self.step(batch)
+        output = self.step(batch)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
         if every and (self.global_step + 1) % every == 0:
             if not torch.isfinite(output.total):
@@ -132,154 +113,52 @@ class RetrievalTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation()
+        self._start()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the corpus for some users."""
-        self._evaluate(batch)
+        self.evaluation.rank(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes."""
-        self._finish_evaluation("val")
+        self._finish("val")
 
     def on_test_epoch_start(self) -> None:
         """Encode the corpus once."""
-        self._start_evaluation()
+        self._start()
         self._ranks = []
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the corpus for some users, and remember the ranks."""
-        rank = self._evaluate(batch)
+        rank = self.evaluation.rank(batch)
         user = batch.user_index[:, None].expand_as(rank)
         self._ranks.append(torch.stack([user, batch.target, rank], 2)[rank > 0].int())  # (num_targets, 3)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and put together the ranks of all processes."""
-        self._finish_evaluation(self.test_name)
-        ranks = torch.cat(self._ranks)
+        self._finish(self.test_name)
+        self.ranks = over_processes(torch.cat(self._ranks))
         self._ranks = []
-        self.ranks = torch.cat(gather_all_tensors(ranks)) if self.trainer.world_size > 1 else ranks
+
+    def _start(self) -> None:
+        corpus = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
+        self.evaluation.start(corpus, self.device, str(self.trainer.precision))
+
+    def _finish(self, part: str) -> None:
+        self.results[part] = self.evaluation.finish()
+        self.log_dict({f"{part}/{name}": value for name, value in self.results[part].items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the run, and put sharded tables together: a checkpoint is the same for any number of processes."""
-        checkpoint["twotower"] = {**self.about, "val": self.results.get("val", {})}
-        checkpoint["state_dict"] = whole_tables(self, checkpoint["state_dict"])
-        if "optimizer_states" in checkpoint:
-            pairs = zip(self.trainer.optimizers, checkpoint["optimizer_states"], strict=True)
-            checkpoint["optimizer_states"] = [whole_optimizer(optimizer, state) for optimizer, state in pairs]
+        """Add what rebuilds the run; a checkpoint is the same for any number of processes."""
+        assert self.info is not None, "a task without info writes no checkpoint"
+        checkpoint["twotower"] = self.info._replace(val=self.results.get("val", {}))._asdict()
+        strategy.make_whole(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the last validation's metrics, and this process's share of the optimizer's state."""
-        self.results["val"] = dict(checkpoint["twotower"]["val"])
-        if self._optimizer is not None and "optimizer_states" in checkpoint:
-            checkpoint["optimizer_states"] = [own_optimizer(self._optimizer, state) for state in checkpoint["optimizer_states"]]
+        self.results["val"] = dict(checkpoint["twotower"].val)
+        strategy.take_own(self._optimizer, checkpoint)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights as a checkpoint has them, in float64 where they are: of a sharded table, this process's rows.
-
-        Raises:
-            UserError: for weights that are missing, unknown, of another shape, or no finite numbers.
-        """
-        found = own_tables(self, state_dict)
-        for name, module in self.named_modules():
-            if hasattr(module, "allocate_for"):  # its shapes are known at the first batch, or here
-                module.allocate_for(found, f"{name}.")
-        check_weights(found, self.state_dict())
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        for name, value in found.items():
-            if name in own and value.dtype == torch.float64:
-                own[name].data = own[name].data.double()
-        return super().load_state_dict(found, strict, assign)
-
-    def metric_names(self) -> list[str]:
-        """What an evaluation may log; groups without users are left out of it."""
-        labels = [label for metric in self.metrics for label in metric.labels()]
-        return [*(_in_group(group, label) for group in self.group_names for label in labels), *SHARES]
-
-    def _names(self, chosen: Callable[[Tensor], bool]) -> list[str]:
-        return [name for name, parameter in self.named_parameters() if chosen(parameter)]
-
-    def _start_evaluation(self) -> None:
-        self._precision = str(self.trainer.precision)
-        self._num_targets = torch.zeros(2, dtype=torch.long, device=self.device)
-        for metric in self.metrics:
-            metric.reset()
-        self._evaluating.close()  # an earlier evaluation may have been interrupted
-        self._evaluating.enter_context(in_full(self.model))
-        chunks = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
-        self.corpus = encode_corpus(self.model, chunks)  # (num_items, dim)
-        check_finite(self.corpus, "item", self._precision)
-
-    def _evaluate(self, batch: EvalBatch) -> Tensor:
-        user = encode_users(self.model, batch.user)  # (batch, dim)
-        check_finite(user, "user", self._precision)
-        rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
-        self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
-        with full_precision(rank.device):
-            for metric in self.metrics:
-                metric.update(rank, batch.group)
-        return rank  # (batch, num_targets)
-
-    def _finish_evaluation(self, part: str) -> None:
-        """Metrics over all processes, overall and by group; groups without users are left out."""
-        values: dict[str, float] = {}
-        for metric in self.metrics:
-            for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
-                named = zip(metric.labels(), row, strict=True)
-                values |= {_in_group(group, label): value for label, value in named if not math.isnan(value)}
-        zero = (self.corpus == 0).all(1).sum().item()  # dead ReLU rows, which are never found
-        values["zero_items"] = zero / len(self.corpus)
-        hidden, num_targets = self._over_processes(self._num_targets).tolist()
-        values["hidden_targets"] = hidden / max(1, num_targets)
-        self.corpus = torch.empty(0)
-        self._evaluating.close()
-        self.results[part] = values
-        self.log_dict({f"{part}/{name}": value for name, value in values.items()})
-
-    def _over_processes(self, counts: Tensor) -> Tensor:
-        return torch.stack(gather_all_tensors(counts)).sum(0) if self.trainer.world_size > 1 else counts
-
-
-def _in_group(group: str, label: str) -> str:
-    return f"{group}/{label}".lstrip("/")
-
-
-def cure_of_overflow(precision: str) -> str:
-    """What to do about numbers that are no longer finite."""
-    usual = "lower optimizer.lr or the loss weights"
-    if not precision.startswith("16"):
-        return usual
-    return f"16-bit floats (trainer.precision={precision}) end at 65,504: take bf16-mixed or 32-true, or {usual}"
-
-
-def check_finite(vectors: Tensor, side: str, precision: str) -> None:
-    """Refuse to rank with vectors that are no numbers: their ranks are, and would look like a result.
-
-    Raises:
-        UserError: naming the cure.
-    """
-    if not torch.isfinite(vectors).all():
-        raise UserError(f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}")
-
-
-def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not those of a model.
-
-    Args:
-        found: to be loaded.
-        own: what the model has in their place.
-
-    Raises:
-        UserError: naming the first weight that does not fit.
-    """
-    for name in found.keys() ^ own.keys():
-        where = "the model has none" if name in found else "it has none"
-        raise UserError(f"state_dict does not fit the model: {name}, of which {where}")
-    for name, value in found.items():
-        shape, expected = tuple(value.shape), tuple(own[name].shape)
-        if shape != expected:
-            raise UserError(f"state_dict: {name} has the shape {shape}, the model's is {expected}")
-        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex():
-            raise UserError(f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}")
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"state_dict: {name} holds numbers that are not finite")
+        """Load weights as a checkpoint has them, see :func:`twotower.training.strategy.own_weights`."""
+        return super().load_state_dict(strategy.own_weights(self, state_dict), strict, assign)

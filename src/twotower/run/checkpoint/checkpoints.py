@@ -15,9 +15,10 @@ from twotower.errors import UserError
 from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import checkpoint_file
-from twotower.run.checkpoint.saved_config import FIXED, PLACES, Plain, put, select
+from twotower.run.checkpoint.saved_config import Plain, put, select
 from twotower.run.moved import renamed
-from twotower.run.settings import ADDRESS
+from twotower.run.settings import ADDRESS, FIXED, PLACES
+from twotower.types import RunInfo
 from twotower.wording import printable
 
 ABROAD = ("paths", "trainer", "callbacks", "logger", "ckpt_path")  # what the command in hand decides
@@ -36,9 +37,8 @@ def load_checkpoint(path: str | Path, mmap: bool = True, rebuilds: bool = True) 
         rebuilds: is its config to be built from? False leaves the config out.
 
     Returns:
-        What Lightning has written, and under ``twotower`` what rebuilds the run: ``choices``,
-        ``overrides``, ``config`` (plain values, see :mod:`twotower.run.checkpoint.saved_config`), ``repeats``,
-        ``settings``, ``fingerprint`` and ``val``. ``path`` is for messages.
+        What Lightning has written, and under ``twotower`` what rebuilds the run, a ``RunInfo`` without
+        ``schema``. ``path`` is for messages.
 
     Raises:
         UserError: if there is none, or it is none of ours, or something in it is not as we write it.
@@ -89,7 +89,7 @@ def is_dense(value: Any) -> bool:
     return value.device.type == "cpu" and value.nbytes <= value.untyped_storage().nbytes()
 
 
-def _checked_about(about: Any, rebuilds: bool) -> Plain:
+def _checked_about(about: Any, rebuilds: bool) -> RunInfo:
     _check_plain(about)
     _expect(about, "choices", dict)
     _expect(about, "overrides", list)
@@ -108,13 +108,9 @@ def _checked_about(about: Any, rebuilds: bool) -> Plain:
     for name, value in about["val"].items():
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"its val has {name}={value!r}, which is no number")
-    found = {
-        "choices": choices,
-        "overrides": [printable(text) for text in about["overrides"]],
-        "fingerprint": about["fingerprint"],
-        "val": about["val"],
-    }
-    return {**found, **_checked_config(about)} if rebuilds else found
+    overrides = [printable(text) for text in about["overrides"]]
+    found = RunInfo(choices, overrides, fingerprint=about["fingerprint"], val=about["val"])
+    return found._replace(**_checked_config(about)) if rebuilds else found
 
 
 def _checked_config(about: Plain) -> Plain:
@@ -166,21 +162,21 @@ def _check_plain(node: Any) -> None:
         level = inner
 
 
-def restore_config(about: Plain, config: Plain) -> Plain:
+def restore_config(info: RunInfo, config: Plain) -> Plain:
     """The checkpoint's config, with what the command in hand says of paths, trainer, logger and callbacks.
 
     Another number of processes may have another ``data.batch_size``, so that all together take as many positives as before.
 
     Args:
-        about: the checkpoint's ``twotower``.
+        info: the checkpoint's ``twotower``.
         config: of the command, resolved to plain values.
 
     Raises:
         UserError: if the command line changes what the checkpoint decides.
     """
-    saved = about["config"]
+    saved = info.config
     found = {**{root: config[root] for root in ABROAD if root in config}, **{root: saved[root] for root in FIXED}}
-    _bring_home(found, about, config["paths"])
+    _bring_home(found, info, config["paths"])
     whole_batch = _whole_batch(saved)
     choices, told = HydraConfig.get().runtime.choices, set()
     for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
@@ -192,9 +188,9 @@ def restore_config(about: Plain, config: Plain) -> Plain:
         if key in choices and root not in FIXED and root in config:
             continue
         if key in choices:
-            if choices[key] != about["choices"].get(key):
+            if choices[key] != info.choices.get(key):
                 raise UserError(
-                    f"{override.input_line}: the checkpoint has {key}={about['choices'].get(key)}; start a new run for another"
+                    f"{override.input_line}: the checkpoint has {key}={info.choices.get(key)}; start a new run for another"
                 )
         elif key == "data.batch_size" and whole_batch is not None and _whole_batch(config) == whole_batch:
             put(found, key, value)  # the same in other parts: it is per process
@@ -203,7 +199,7 @@ def restore_config(about: Plain, config: Plain) -> Plain:
         elif root in FIXED and select(saved, key) != value:
             raise UserError(f"{override.input_line}: the checkpoint has {select(saved, key)}; start a new run for another")
     saved_config.take_up(found, saved, told)
-    _check_callbacks(about["settings"], found, told)
+    _check_callbacks(info.settings, found, told)
     new_batch = _whole_batch(found)
     if "data" in config and None not in (whole_batch, new_batch) and whole_batch != new_batch:
         num, size = settings.processes(found["trainer"]), found["data"]["batch_size"]
@@ -227,23 +223,23 @@ def _check_callbacks(before: Plain, config: Plain, told: set[str]) -> None:
             )
 
 
-def own_config(about: Plain, paths: Plain) -> Plain:
+def own_config(info: RunInfo, paths: Plain) -> Plain:
     """The checkpoint's config for use on this machine, without a command line.
 
     Args:
-        about: the checkpoint's ``twotower``.
+        info: the checkpoint's ``twotower``.
         paths: ``data_dir`` and ``cache_dir``.
     """
-    found = {**about["config"], "paths": paths}
-    _bring_home(found, about, paths)
+    found = {**info.config, "paths": paths}
+    _bring_home(found, info, paths)
     return found
 
 
-def _bring_home(config: Plain, about: Plain, paths: Plain) -> None:
+def _bring_home(config: Plain, info: RunInfo, paths: Plain) -> None:
     """Where data lie and come from is not the checkpoint's to say."""
     config["data"] = {**config["data"], **{key: paths[key] for key in PLACES}}
     config["data"]["reader"] = dict(config["data"]["reader"])
-    saved_config.with_addresses(config, about["choices"]["data"])
+    saved_config.with_addresses(config, info.choices["data"])
 
 
 def _whole_batch(config: Plain) -> int | None:

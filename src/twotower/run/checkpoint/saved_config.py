@@ -17,9 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.errors import UserError
 from twotower.run.checkpoint.roles import check_roles
 from twotower.run.checks.checks import CONF
-from twotower.run.settings import ADDRESS, is_within
+from twotower.run.settings import ADDRESS, FIXED, PLACES, is_within
 
-FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # what a checkpoint decides
 TRAINER = (
     "accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch",
     "detect_anomaly", "deterministic", "devices", "enable_model_summary", "enable_progress_bar",
@@ -71,7 +70,6 @@ CALLBACKS = {
     ),
 }
 PROCESSES = ("devices", "num_nodes")  # recorded for the size of a whole batch, and not taken up
-PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
 WORD = re.compile(r"[\w@/.:+ -]{0,200}")
 REFERENCE = re.compile(r"\$\{(\.*)(\w+(?:\.\w+)*)\}")
 MOST_HOPS = 8  # from reference to reference

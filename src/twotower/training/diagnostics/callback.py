@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError, check_number, extra
 from twotower.training.diagnostics.measure import Diagnosis, Limits, Sample, measure
 from twotower.types import Batch, EvalBatch, TrainIndex
@@ -138,13 +139,13 @@ class Diagnostics(Callback):
         return found
 
     def _measure(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: RetrievalDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with isolate_rng():  # building a batch seeds its negatives
             train = [self._batch(index, trainer, pl_module) for index in self.train]
         sample = Sample(
             train=train,
             users=self.users,
-            corpus=pl_module.corpus,
+            corpus=pl_module.evaluation.corpus,
             corpus_features=lambda: data.corpus(pl_module.device),
             item_features=data.item_features,
             category=data.tables["category"].to(pl_module.device).long(),
@@ -157,7 +158,7 @@ class Diagnostics(Callback):
 
     def _batch(self, index: TrainIndex, trainer: pl.Trainer, pl_module: Any) -> Batch:
         """A training batch as it was, on this process's device."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: RetrievalDataModule = trainer.datamodule  # type: ignore[attr-defined]
         known = len(data.tables["interactions/item"])
         if len(index.position) == 0 or not 0 <= index.position.min() <= index.position.max() < known:
             raise UserError("the diagnostics' last steps are of other data")

@@ -12,7 +12,7 @@ from twotower.retrieval.encode import encode_corpus, encode_users, full_precisio
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics import measures
 from twotower.training.diagnostics.probe import SIDES, augmented_table, constant, in_turn, replaced, shuffled
-from twotower.types import Batch, EvalBatch
+from twotower.types import Batch, EvalBatch, Model
 
 MAX_POINTS = 5000  # items on the plane
 SEED = 0  # of samples and shuffles: the same at every epoch, so that epochs compare
@@ -69,7 +69,7 @@ class Diagnosis(NamedTuple):
 
 
 @torch.no_grad()
-def measure(model: Any, sample: Sample, limits: Limits) -> Diagnosis:
+def measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
     """Measure; the model and the state of every random generator stay as they are.
 
     All vectors are those of the evaluation, in full precision however the model trains.
@@ -78,7 +78,7 @@ def measure(model: Any, sample: Sample, limits: Limits) -> Diagnosis:
         return _measure(model, sample, limits)
 
 
-def _measure(model: Any, sample: Sample, limits: Limits) -> Diagnosis:
+def _measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
     user = [encode_users(model, batch.user) for batch in sample.users]  # (batch, dim) each
     rank = _ranks(sample, user, sample.corpus)
     items = _some_items(sample, limits.num_items)
@@ -109,7 +109,7 @@ def _some_items(sample: Sample, num: int) -> Tensor:
     return torch.randperm(len(sample.corpus), generator=generator)[:num].sort().values.to(sample.corpus.device)
 
 
-def _geometry(model: Any, sample: Sample, user: list[Tensor], items: Tensor) -> dict[str, float]:
+def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -> dict[str, float]:
     """Cosine, effective rank and zero vectors of the towers' outputs and of the augmented vectors."""
     vectors = {"user": torch.cat(user).flatten(0, -2), "item": sample.corpus[items]}
     features = {"user": [batch.user for batch in sample.users], "item": [sample.item_features(items)]}
@@ -125,7 +125,7 @@ def _geometry(model: Any, sample: Sample, user: list[Tensor], items: Tensor) -> 
     return values
 
 
-def _mimic(model: Any, sample: Sample, user: list[Tensor]) -> dict[str, float]:
+def _mimic(model: Model, sample: Sample, user: list[Tensor]) -> dict[str, float]:
     """Mimic error and R² on pairs that were trained on, and on held-out pairs."""
     a_u, a_v = (augmented_table(model, side) for side in SIDES)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -134,11 +134,11 @@ def _mimic(model: Any, sample: Sample, user: list[Tensor]) -> dict[str, float]:
     row = [mask.nonzero()[:, 0] for mask in known]
     target = [batch.target[mask] for batch, mask in zip(sample.users, known, strict=True)]
     if a_u is not None:
-        pairs["train/a_u"] = [(tower.user_augmented, tower.item[positive]) for tower, positive in towers]
+        pairs["train/a_u"] = [(_known(tower.user_augmented), tower.item[positive]) for tower, positive in towers]
         vectors = [a_u(batch.user["user_id"]) for batch in sample.users]
         pairs["held_out/a_u"] = [(a[r], sample.corpus[t]) for a, r, t in zip(vectors, row, target, strict=True)]
     if a_v is not None:
-        pairs["train/a_v"] = [(tower.item_augmented[positive], tower.user) for tower, positive in towers]
+        pairs["train/a_v"] = [(_known(tower.item_augmented)[positive], tower.user) for tower, positive in towers]
         vectors = [a_v(sample.item_features(t)["item_id"]) for t in target]
         pairs["held_out/a_v"] = [(a, p[r]) for a, p, r in zip(vectors, user, row, strict=True)]
     values: dict[str, float] = {}
@@ -149,7 +149,12 @@ def _mimic(model: Any, sample: Sample, user: list[Tensor]) -> dict[str, float]:
     return values
 
 
-def _swaps(model: Any, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int) -> dict[str, float]:
+def _known(vectors: Tensor | None) -> Tensor:
+    assert vectors is not None, "a model with augmented tables gives their vectors"
+    return vectors
+
+
+def _swaps(model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int) -> dict[str, float]:
     """Ranking metrics of the sample as it is, with augmented vectors shuffled, and with their mean in their place."""
     found = {"intact": rank}
     table = augmented_table(model, "user")

@@ -10,7 +10,7 @@ SIDES = ("user", "item")
 Replace = Callable[[Tensor], Tensor]
 
 
-def augmented_table(model: nn.Module, side: str) -> nn.Module | None:
+def augmented_table(model: object, side: str) -> nn.Module | None:
     """The table of augmented vectors of one side, called with ids; None for a model without.
 
     A model that has them calls them ``user_augmented`` and ``item_augmented``.

@@ -1,0 +1,132 @@
+"""The run folder: what stands in it, whose run it is, how far that has come, and who is at it."""
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from twotower import locks
+from twotower.files import read_bytes, read_json, write_json
+from twotower.run.records import fitting
+
+RECORD, FAILURE, LOG, HYDRA = "metrics.json", "failed.json", "metrics.csv", ".hydra"
+SIGNS = (HYDRA, RECORD, FAILURE, LOG)  # any of them makes a folder a run folder
+Status = Literal["new", "resume", "failed", "done", "changed"]
+
+
+class RunFolder(NamedTuple):
+    """Paths and state of one run.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, ckpt_path: str | Path) -> "RunFolder":
+        """The folder of a checkpoint ``<run folder>/checkpoints/<name>.ckpt``."""
+        return cls(Path(ckpt_path).absolute().parent.parent)
+
+    @property
+    def record(self) -> Path:
+        """Settings and figures, written when all are known."""
+        return self.path / RECORD
+
+    @property
+    def failure(self) -> Path:
+        """Why a run of a sweep has failed."""
+        return self.path / FAILURE
+
+    @property
+    def log(self) -> Path:
+        """What was logged, a row for each call."""
+        return self.path / LOG
+
+    @property
+    def ranks(self) -> Path:
+        """The rank of each test target."""
+        return self.path / "test_ranks.parquet"
+
+    @property
+    def plots(self) -> Path:
+        """Pictures of the diagnostics."""
+        return self.path / "plots"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch by validation."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to go on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def config(self) -> Path:
+        """The composed config, as Hydra wrote it."""
+        return self.path / HYDRA / "config.yaml"
+
+    @property
+    def mark(self) -> Path:
+        """Fingerprint of the config that a sweep gave this folder to."""
+        return self.path / ".fingerprint"
+
+    def status(self, fingerprint: str) -> Status:
+        """How far the run of this config has come.
+
+        ``done``, ``failed``, ``resume`` (begun), ``new``, or ``changed``: the folder holds a run of another config.
+        """
+        if not any(path.exists() for path in (self.record, self.failure, self.last)):
+            return "new"
+        try:
+            mark = read_bytes(self.mark, len(fingerprint))
+        except (OSError, ValueError):
+            return "changed"
+        if mark != fingerprint.encode():
+            return "changed"
+        if self.read_record():
+            return "done"  # a damaged record is written again
+        return "failed" if self.failure.exists() else "resume"
+
+    def alone(self) -> AbstractContextManager[int]:
+        """Hold the lock of the folder, see :func:`twotower.locks.alone`."""
+        waits = f"{self.path.name}: another process is at it; waiting for its end"
+        lock = self.path.parent / ".locks" / self.path.name
+        return locks.alone(lock, waits, lambda line: print(line, flush=True))
+
+    def set_aside(self) -> Path:
+        """Move a run of another config out of its sweep, so that no report mixes them: to ``<sweep>.earlier``."""
+        sweep = self.path.parent
+        name = f"{self.path.name}@{time.strftime('%Y%m%d-%H%M%S')}"
+        earlier = sweep.with_name(f"{sweep.name}.earlier") / name
+        earlier.parent.mkdir(exist_ok=True)
+        while earlier.exists():
+            earlier = earlier.with_name(f"{earlier.name}_")
+        return self.path.rename(earlier)
+
+    def read_record(self) -> dict[str, Any]:
+        """``metrics.json`` without fields that do not fit, empty if there is none or it is damaged."""
+        return _read(self.record)
+
+    def read_error(self) -> str:
+        """Why the run has failed."""
+        return str(_read(self.failure).get("error", f"{FAILURE} is damaged"))
+
+    def write_failure(self, error: str, overrides: list[str]) -> None:
+        """Say why a run of a sweep has failed."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        write_json(self.failure, {"error": error, "overrides": overrides, "time": when})
+
+
+def records(place: Path) -> list[dict[str, Any]]:
+    """The records of all runs below a folder."""
+    return [_read(path) for path in place.glob(f"**/{RECORD}")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return fitting(read_json(path))
+    except (OSError, ValueError):
+        return {}

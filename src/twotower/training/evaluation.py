@@ -1,0 +1,125 @@
+"""Full-ranking evaluation: encodes the corpus once, ranks each user's targets, sums metrics over all processes."""
+
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from twotower.distributed.collectives import world_size
+from twotower.errors import UserError
+from twotower.metrics.base import RankMetric
+from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
+from twotower.retrieval.exact import target_ranks
+from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
+
+# logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides
+SHARES = ("zero_items", "hidden_targets")
+
+
+class Evaluation:
+    """One evaluation at a time: ``start``, then ``rank`` for each batch of users, then ``finish``.
+
+    Args:
+        model: whose vectors are ranked by.
+        metrics: updated with each target's rank.
+        group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
+    """
+
+    def __init__(self, model: Model, metrics: list[RankMetric], group_names: tuple[str, ...]) -> None:
+        self.model = model
+        self.metrics = metrics
+        self.group_names = group_names
+        self.corpus = torch.empty(0)  # (num_items, dim) item vectors, while evaluating
+        self.precision = "32-true"  # of the trainer, for messages
+        self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
+        self._in_full = ExitStack()  # weights in full precision, from start to finish
+
+    def names(self) -> list[str]:
+        """What :meth:`finish` may return; groups without users are left out of it."""
+        labels = [label for metric in self.metrics for label in metric.labels()]
+        return [*(_in_group(group, label) for group in self.group_names for label in labels), *SHARES]
+
+    def start(self, corpus: Iterable[Features], device: torch.device, precision: str) -> None:
+        """Encode the corpus.
+
+        Args:
+            corpus: features of all items in order, in chunks.
+            device: where ranks will be.
+            precision: of the trainer, for messages.
+
+        Raises:
+            UserError: for vectors that are no longer finite.
+        """
+        self.precision = precision
+        self._num_targets = torch.zeros(2, dtype=torch.long, device=device)
+        for metric in self.metrics:
+            metric.reset()
+        self._in_full.close()  # an earlier evaluation may have been interrupted
+        if isinstance(self.model, nn.Module):
+            self._in_full.enter_context(in_full(self.model))
+        self.corpus = encode_corpus(self.model, corpus)  # (num_items, dim)
+        check_finite(self.corpus, "item", precision)
+
+    def rank(self, batch: EvalBatch) -> Tensor:
+        """Rank the corpus for some users and count their targets.
+
+        Returns:
+            ``(batch, num_targets)``; 0 where a target is padding.
+
+        Raises:
+            UserError: for vectors that are no longer finite.
+        """
+        user = encode_users(self.model, batch.user)  # (batch, dim)
+        check_finite(user, "user", self.precision)
+        rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
+        self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
+        with full_precision(rank.device):
+            for metric in self.metrics:
+                metric.update(rank, batch.group)
+        return rank  # (batch, num_targets)
+
+    def finish(self) -> dict[str, float]:
+        """Metrics over all processes, overall and by group; groups without users are left out."""
+        values: dict[str, float] = {}
+        for metric in self.metrics:
+            for group, row in zip(self.group_names, metric.compute().tolist(), strict=True):
+                for label, value in zip(metric.labels(), row, strict=True):
+                    if not math.isnan(value):
+                        values[_in_group(group, label)] = value
+        zero = (self.corpus == 0).all(1).sum().item()  # dead ReLU rows, which are never found
+        values["zero_items"] = zero / len(self.corpus)
+        hidden, num_targets = over_processes(self._num_targets[None]).sum(0).tolist()
+        values["hidden_targets"] = hidden / max(1, num_targets)
+        self.corpus = torch.empty(0)
+        self._in_full.close()
+        return values
+
+
+def over_processes(own: Tensor) -> Tensor:
+    """``(num, ...)`` rows of this process to those of all; their numbers may differ."""
+    return torch.cat(gather_all_tensors(own)) if world_size() > 1 else own
+
+
+def check_finite(vectors: Tensor, side: str, precision: str) -> None:
+    """Refuse to rank with vectors that are no numbers: their ranks are, and would look like a result.
+
+    Raises:
+        UserError: naming the cure.
+    """
+    if not torch.isfinite(vectors).all():
+        raise UserError(f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}")
+
+
+def cure_of_overflow(precision: str) -> str:
+    """What to do about numbers that are no longer finite."""
+    usual = "lower optimizer.lr or the loss weights"
+    if not precision.startswith("16"):
+        return usual
+    return f"16-bit floats (trainer.precision={precision}) end at 65,504: take bf16-mixed or 32-true, or {usual}"
+
+
+def _in_group(group: str, label: str) -> str:
+    return f"{group}/{label}".lstrip("/")

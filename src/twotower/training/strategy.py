@@ -1,0 +1,95 @@
+"""Several processes: what DDP leaves alone, and checkpoints that are the same for any number of processes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from twotower.distributed.collectives import Placeholder
+from twotower.distributed.sharding import shard_of
+from twotower.distributed.sharding_checkpoint import (
+    own_optimizer,
+    own_tables,
+    whole_optimizer,
+    whole_tables,
+)
+from twotower.errors import UserError
+
+
+def leave_out_of_ddp(task: pl.LightningModule) -> Placeholder | None:
+    """Tell DDP, before it wraps the model, which parameters are not its own to broadcast and average.
+
+    Different processes hold different rows of a sharded table, and tables that are trained by rows
+    are the optimizer's to average.
+
+    Returns:
+        What the loss needs if DDP would have no parameter left, else None.
+    """
+    apart = []
+    for name, parameter in task.named_parameters():
+        if shard_of(parameter) is not None or getattr(parameter, "row_sparse", False):
+            apart.append(name)
+    task._ddp_params_and_buffers_to_ignore = apart  # type: ignore[assignment]  # DDP reads it
+    trained = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
+    return Placeholder() if task.trainer.world_size > 1 and trained <= set(apart) else None
+
+
+def make_whole(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Put sharded tables together in a checkpoint that is being written. All processes must ask."""
+    checkpoint["state_dict"] = whole_tables(task, checkpoint["state_dict"])
+    if "optimizer_states" in checkpoint:
+        pairs = zip(task.trainer.optimizers, checkpoint["optimizer_states"], strict=True)
+        checkpoint["optimizer_states"] = [whole_optimizer(*pair) for pair in pairs]
+
+
+def take_own(optimizer: Optimizer | None, checkpoint: dict[str, Any]) -> None:
+    """Leave this process's share of the optimizer's state in a checkpoint that was read."""
+    if optimizer is not None and "optimizer_states" in checkpoint:
+        states = checkpoint["optimizer_states"]
+        checkpoint["optimizer_states"] = [own_optimizer(optimizer, state) for state in states]
+
+
+def own_weights(task: pl.LightningModule, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a checkpoint has them, to be loaded here: of a sharded table, this process's rows.
+
+    Parameters become float64 where the checkpoint's are.
+
+    Raises:
+        UserError: for weights that are missing, unknown, of another shape, or no finite numbers.
+    """
+    found = own_tables(task, state)
+    for name, module in task.named_modules():
+        if hasattr(module, "allocate_for"):  # its shapes are known at the first batch, or here
+            module.allocate_for(found, f"{name}.")
+    check_weights(found, task.state_dict())
+    own = {**dict(task.named_parameters()), **dict(task.named_buffers())}
+    for name, value in found.items():
+        if name in own and value.dtype == torch.float64:
+            own[name].data = own[name].data.double()
+    return found
+
+
+def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        found: to be loaded.
+        own: what the model has in their place.
+
+    Raises:
+        UserError: naming the first weight that does not fit.
+    """
+    for name in found.keys() ^ own.keys():
+        where = "the model has none" if name in found else "it has none"
+        raise UserError(f"state_dict does not fit the model: {name}, of which {where}")
+    for name, value in found.items():
+        shape, expected = tuple(value.shape), tuple(own[name].shape)
+        if shape != expected:
+            raise UserError(f"state_dict: {name} has the shape {shape}, the model's is {expected}")
+        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex():
+            raise UserError(f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"state_dict: {name} holds numbers that are not finite")
