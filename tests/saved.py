@@ -76,7 +76,8 @@ class Saved:
         about = load_checkpoint(path)["twotower"]
         composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
         today, repeats = saved_config.resolved(composed)
-        plain = {**today, **{root: about["config"][root] for root in saved_config.FIXED}}
+        saved = about["config"]
+        plain = {**today, **{root: saved[root] for root in saved_config.FIXED if root in saved}}
         plain["data"] |= {name: today["data"][name] for name in saved_config.PLACES}
         plain["trainer"] |= trainer
         return self._fit(plain, repeats, str(path))

@@ -11,7 +11,7 @@ from twotower.run.settings import ROOTS, is_setting
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"
 LONGEST_LABEL = 300
-IGNORED = ("seed", "paths", "logger", "ckpt_path", "hydra", "data", "metric", "debug", "dry", "sweep")
+IGNORED = ("seed", "paths", "logger", "ckpt_path", "trusted", "hydra", "data", "metric", "debug", "dry", "sweep")
 
 Pairs = dict[str, str]
 

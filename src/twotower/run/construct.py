@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from twotower.errors import UserError
+from twotower.run.checks.own_code import CURE, is_installed
 
 
 def construct(place: str, node: Any, **extra: Any) -> Any:
@@ -53,7 +54,8 @@ def _callable(place: str, target: Any) -> Callable[..., Any]:
         found = get_object(target)
     except Exception as error:  # of the import of any module
         reason = " ".join(str(error).split())
-        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from error
+        cure = "" if is_installed(str(target)) else f": {CURE}"
+        raise UserError(f"{place}._target_={target} cannot be imported: {reason}{cure}") from error
     if not callable(found):
         raise UserError(f"{place}._target_={target} cannot be called")
     return found

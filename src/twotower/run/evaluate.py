@@ -19,7 +19,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: if the data on disk are not those of the checkpoint.
     """
-    checkpoint = load_checkpoint(config.ckpt_path)
+    checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
     about = checkpoint["twotower"]
     saved = restore_config(about, saved_config.resolved(config)[0])
     with naming(config.ckpt_path):

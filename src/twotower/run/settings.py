@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-ROOTS = ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks")
+ROOTS = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks")
 MACHINE = (  # how and where it ran, and what it showed
     "data.reader",  # the fingerprint tells data apart
     "data.eval_batch_size",
@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (  # on a result: a run that differs in these alone need not be
     "paths.run_dir",
     "logger",
     "ckpt_path",
+    "trusted",
     "dry",
     "sweep",
     "callbacks.progress",

@@ -56,7 +56,7 @@ def train(config: DictConfig) -> dict[str, float]:
         del weights  # of a file that will be replaced
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
-        warn_of_strangers(about)
+        warn_of_strangers(about, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(run_dir, config, is_resumed=True)
     best = run_dir / "checkpoints" / "best.ckpt"

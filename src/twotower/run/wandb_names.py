@@ -10,7 +10,7 @@ from twotower.run.settings import ADDRESS, WITHOUT_EFFECT, is_within, key_of
 UNNAMED = ("model", "data", "seed")  # said already, or of no variant
 SILENT = (*WITHOUT_EFFECT, "paths", "hydra", "debug")  # with all that is below them
 LONGEST = 112  # W&B takes 128 characters, and the seed follows
-UNLOGGED = ("paths", "logger", "ckpt_path")
+UNLOGGED = ("paths", "logger", "ckpt_path", "trusted")
 
 
 def variant(choices: dict[str, Any], overrides: list[str]) -> str:

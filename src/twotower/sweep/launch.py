@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from twotower.files import write_text
 from twotower.run import results
 from twotower.run import train as run
 from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.checkpoint.trusted import UntrustedError
 from twotower.run.cli import DEBUG, explain
 from twotower.sweep.plan import MARK, exclusive, fingerprint, quoted, read_record, status
 from twotower.wording import masked
@@ -37,7 +39,7 @@ def train(config: DictConfig) -> dict[str, float] | None:
         return run.train(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if _task() > 0:  # another task of the same job keeps the books
-        config.ckpt_path = _last_checkpoint(folder)
+        config.ckpt_path = _last_checkpoint(folder, config.trusted)
         return run.train(config)
     with exclusive(folder) as lock:
         return _attempt(config, folder, lock)
@@ -52,7 +54,7 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
         print(f"{folder.name}: already done", flush=True)
         return read_record(folder / "metrics.json").get("test")
     write_text(folder / MARK, expected)
-    config.ckpt_path = _last_checkpoint(folder)
+    config.ckpt_path = _last_checkpoint(folder, config.trusted)
     print(f"{folder.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
     try:
         found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
@@ -67,13 +69,19 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
     return found
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """Where to go on; a file that was being written as its process was killed counts as none."""
+def _last_checkpoint(folder: Path, trusted: str | Iterable[str] | None) -> str | None:
+    """Where to go on; a file that was being written as its process was killed counts as none.
+
+    Raises:
+        UntrustedError: for a file that is whole: to train again would lose it.
+    """
     path = folder / "checkpoints" / "last.ckpt"
     if not path.exists():
         return None
     try:
-        load_checkpoint(path)
+        load_checkpoint(path, trusted=trusted)
+    except UntrustedError:
+        raise
     except UserError as error:
         print(f"{folder.name}: last.ckpt is damaged and is not used: {error}", flush=True)
         return None
@@ -119,7 +127,8 @@ def _in_own_process(config: DictConfig, folder: Path, lock: int) -> dict[str, fl
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("sweep=")]
     if config.ckpt_path:
         overrides.append(f"ckpt_path={quoted(config.ckpt_path)}")
-    fixed = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    places = [text for text in HydraConfig.get().overrides.hydra if "searchpath" in text]
+    fixed = [*places, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
     command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     said = ""
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
