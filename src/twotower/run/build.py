@@ -41,7 +41,8 @@ def build(
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``about`` remembers.
     """
-    for root in ("negatives", "model", "loss", "optimizer", "metric"):  # typos show before the data are prepared
+    parts = ("negatives", "model", "loss", "optimizer", "scheduler", "metric")
+    for root in parts:  # typos show before the data are prepared
         check_types(root, _node(config, root))
     data = build_part(config, "data")
     data.negatives = build_part(config, "negatives")
@@ -63,7 +64,9 @@ def build(
         _check_sharding(trainer)
     loss = build_part(config, "loss", schema=data.schema)
     optimizer = build_part(config, "optimizer")
-    task = RetrievalTask(model, loss, optimizer, build_metrics(config, data), data.group_names, about)
+    scheduler = build_part(config, "scheduler")
+    metrics = build_metrics(config, data)
+    task = RetrievalTask(model, loss, optimizer, metrics, data.group_names, about, scheduler=scheduler)
     if trainer is not None and trainer.precision == "64-true":
         task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
     return data, task

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.distributed.collectives import Placeholder
@@ -33,6 +33,7 @@ class RetrievalTask(pl.LightningModule):
         model: has ``forward(batch) -> Towers``, ``encode_user(features)`` and ``encode_item(features)``.
         loss: called with ``(towers, batch)``, returns a ``LossOutput``; None for evaluation alone.
         optimizer: makes an optimizer from parameters; None for evaluation alone.
+        scheduler: called with ``optimizer`` and ``num_steps`` of the training, None if that has no end.
         metrics: updated with each user's rank.
         group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
         about: plain containers that let a checkpoint rebuild the run; stored under ``twotower`` with the last validation.
@@ -48,11 +49,12 @@ class RetrievalTask(pl.LightningModule):
         group_names: tuple[str, ...],
         about: dict[str, Any],
         test_name: str = "test",
+        scheduler: Callable[..., lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.loss = loss
-        self.optimizer = optimizer
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.metrics = metrics
         self._metric_modules = nn.ModuleList(metrics)  # so that they move with the device
         self.group_names = group_names
@@ -96,10 +98,16 @@ class RetrievalTask(pl.LightningModule):
         if self.trainer.world_size > 1 and trained <= set(self._ddp_params_and_buffers_to_ignore):
             self._placeholder = Placeholder()
 
-    def configure_optimizers(self) -> Optimizer:
-        """One optimizer over all parameters."""
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all parameters, and its scheduler."""
         assert self._optimizer is not None
-        return self._optimizer
+        if self.scheduler is None:
+            return self._optimizer
+        steps = self.trainer.estimated_stepping_batches
+        num_steps = int(steps) if math.isfinite(steps) else None
+        self.trainer.fit_loop._combined_loader = None  # or a resumed run would not place it anew
+        scheduler = self.scheduler(optimizer=self._optimizer, num_steps=num_steps)
+        return [self._optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def configure_gradient_clipping(
         self,
@@ -125,6 +133,9 @@ class RetrievalTask(pl.LightningModule):
                 cure = cure_of_overflow(str(self.trainer.precision))
                 raise UserError(f"the loss is {output.total.item()} at step {self.global_step}: {cure}")
             self.log("train/loss", output.total, prog_bar=True)
+            if self.scheduler is not None and self._optimizer is not None:
+                group = self._optimizer.param_groups[0]
+                self.log(f"lr-{type(self._optimizer).__name__}", group["lr"])
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
         return output.total if self._placeholder is None else output.total + self._placeholder()
 
