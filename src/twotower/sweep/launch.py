@@ -54,9 +54,9 @@ def _attempt(config: DictConfig, folder: Path, lock: int) -> dict[str, float] | 
         print(f"{folder.name}: already done", flush=True)
         return read_record(folder / "metrics.json").get("test")
     write_text(folder / MARK, expected)
-    config.ckpt_path = _last_checkpoint(folder, config.trusted)
-    print(f"{folder.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
     try:
+        config.ckpt_path = _last_checkpoint(folder, config.trusted)
+        print(f"{folder.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
         found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
     except Exception as error:
         signals.raise_if_asked()  # a process that was asked to end has not failed
