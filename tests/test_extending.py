@@ -126,6 +126,18 @@ def test_a_job_in_processes_of_its_own_finds_the_package(mylab):
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_find_the_package(mylab, launcher):
+    """In processes that start from the environment alone."""
+    search = "hydra.searchpath=[pkg://mylab.conf]"
+    chosen = ("-m", search, "model=factors", "seed=0,1", "trusted=[mylab.]", *QUICK, *WORLD)
+    command = (*chosen, "trainer.max_epochs=1", f"hydra/launcher={launcher}")
+    process = mylab.popen("train", *command)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+
+
 def test_a_package_that_is_not_on_the_path_is_named(script):
     run = script("train", "model._target_=nowhere.models.Mine")
     assert run.returncode == 1 and "there is no package nowhere: set PYTHONPATH" in run.stderr
