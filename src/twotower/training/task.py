@@ -54,8 +54,7 @@ class RetrievalTask(pl.LightningModule):
         super().__init__()
         self.model: Any = model
         self.loss = loss
-        self.optimizer, self.scheduler = optimizer, scheduler
-        self.metrics = metrics
+        self.optimizer, self.scheduler, self.metrics = optimizer, scheduler, metrics
         self._metric_modules = nn.ModuleList(metrics)  # so that they move with the device
         self.group_names = group_names
         self.about = about
@@ -100,14 +99,13 @@ class RetrievalTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over all parameters, and its scheduler."""
-        assert self._optimizer is not None
-        if self.scheduler is None:
+        if self.scheduler is None or self._optimizer is None:
             return self._optimizer
         steps = self.trainer.estimated_stepping_batches
         num_steps = int(steps) if math.isfinite(steps) else None
         self.trainer.fit_loop._combined_loader = None  # or a resumed run would not place it anew
-        scheduler = self.scheduler(optimizer=self._optimizer, num_steps=num_steps)
-        return [self._optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        made = self.scheduler(optimizer=self._optimizer, num_steps=num_steps)
+        return [self._optimizer], [{"scheduler": made, "interval": "step"}]
 
     def configure_gradient_clipping(
         self,
@@ -133,9 +131,8 @@ class RetrievalTask(pl.LightningModule):
                 cure = cure_of_overflow(str(self.trainer.precision))
                 raise UserError(f"the loss is {output.total.item()} at step {self.global_step}: {cure}")
             self.log("train/loss", output.total, prog_bar=True)
-            if self.scheduler is not None and self._optimizer is not None:
-                group = self._optimizer.param_groups[0]
-                self.log(f"lr-{type(self._optimizer).__name__}", group["lr"])
+            if self.scheduler is not None and (optimizer := self._optimizer) is not None:
+                self.log(f"lr-{type(optimizer).__name__}", optimizer.param_groups[0]["lr"])
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
         return output.total if self._placeholder is None else output.total + self._placeholder()
 
