@@ -183,6 +183,15 @@ SETTINGS = {
         "+trainer.accumulate_grad_batches=2",
     ),
     "rowwise_adagrad, 64-true": ("optimizer=rowwise_adagrad", *ROWS, "trainer.precision=64-true"),
+    "cosine": (
+        "scheduler=cosine",
+        "scheduler.warmup_steps=5",
+        "optimizer=lazy_adam",
+        *ROWS,
+        "+trainer.accumulate_grad_batches=2",
+        "callbacks.last.every_n_steps=1",
+    ),
+    "linear_warmup": ("scheduler=linear_warmup", "callbacks.last.every_n_steps=5"),
     "adam": ("optimizer=adam", "optimizer.weight_decay=0.01"),
     "sharding": ("model.sharding=row", "trainer.strategy=ddp", "optimizer=lazy_adam", *ROWS),
     "transformer": ("model/history=transformer",),
@@ -217,6 +226,7 @@ SETTINGS |= {
 }
 DEFAULT = {  # the rest, and the other moments of these, are slow
     "accumulation, validations between": ("saved",),
+    "cosine": ("mid", "epoch"),
     "steps": ("epoch",),
 }
 

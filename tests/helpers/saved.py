@@ -77,7 +77,8 @@ class Saved:
         info = load_checkpoint(path)["twotower"]
         composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
         today, repeats = saved_config.resolved(composed)
-        plain = {**today, **{root: info.config[root] for root in settings.FIXED}}
+        saved = info.config
+        plain = {**today, **{root: saved[root] for root in settings.FIXED if root in saved}}
         plain["data"] |= {name: today["data"][name] for name in settings.PLACES}
         plain["trainer"] |= trainer
         return self._fit(plain, repeats, str(path))

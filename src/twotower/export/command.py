@@ -34,7 +34,7 @@ def export(config: DictConfig) -> dict[str, Any]:
     target = Path(config.output) if config.output else _run_folder(ckpt_path) / "export"
     measure = folder.Measure(**config.parity)
     index = build_part(config, "index")
-    checkpoint = load_checkpoint(ckpt_path)
+    checkpoint = load_checkpoint(ckpt_path, trusted=config.trusted)
     saved = restore_config(checkpoint["twotower"], resolved(config)[0])
     with folder.alone(target):
         folder.check_target(target, config.force)

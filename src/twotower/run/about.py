@@ -1,7 +1,7 @@
 """What the checkpoints of a run will tell of it: a new one, or one that goes on from a checkpoint."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import Plain
+from twotower.run.checkpoint.trusted import UntrustedError, trusted_packages
 from twotower.run.run_folder import HYDRA
 from twotower.types import RunInfo
 from twotower.wording import masked
@@ -51,10 +52,12 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
         write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
 
 
-def warn_of_strangers(info: RunInfo) -> None:
-    """Say it at the start if no checkpoint of the run can be built from: it has a class that no option names, say."""
+def warn_of_strangers(info: RunInfo, trusted: str | Iterable[str] | None) -> None:
+    """Say it at the start if commands will refuse the run's checkpoints, or need a setting to read them."""
     try:
-        saved_config.read_back(info.config, is_plain=True)
+        saved_config.read_back(info.config, True, trusted_packages(trusted))
+    except UntrustedError as error:
+        print(f"note: to read this run's checkpoints takes a setting: {error}", file=sys.stderr)
     except UserError as error:
         print(f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr)
 
@@ -65,7 +68,7 @@ def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
     Raises:
         UserError: for a checkpoint that is none of ours, and a command line that contradicts it.
     """
-    saved: RunInfo = load_checkpoint(config.ckpt_path)["twotower"]
+    saved: RunInfo = load_checkpoint(config.ckpt_path, trusted=config.trusted)["twotower"]
     today, new = new_run(config)
     plain = restore_config(saved, today)
     overrides = saved.overrides + [text for text in new.overrides if text not in saved.overrides]

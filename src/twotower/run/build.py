@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
+"""Builds the parts of a run from its config: data, model, loss, optimizer, scheduler, metrics, trainer."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,6 +22,7 @@ from twotower.metrics.base import RankMetric
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.restoring import CheckedConnector, naming
 from twotower.run.checks.checks import check_types
+from twotower.run.checks.own_code import CURE, is_installed
 from twotower.training.strategy import check_weights
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
@@ -67,7 +68,9 @@ def build(
         _check_sharding(trainer)
     loss = build_part(config, "loss", schema=data.schema)
     optimizer = build_part(config, "optimizer")
-    task = RetrievalTask(model, loss, optimizer, build_metrics(config, data), data.group_names, info)
+    scheduler = build_part(config, "scheduler")
+    metrics = build_metrics(config, data)
+    task = RetrievalTask(model, loss, optimizer, metrics, data.group_names, info, scheduler=scheduler)
     if trainer is not None and trainer.precision == "64-true":
         task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
     return data, task
@@ -105,8 +108,11 @@ def _check_made_up(data: RetrievalDataModule) -> None:
 def _check_model(config: Config, data: RetrievalDataModule, weights: Weights) -> None:
     """Refuse a model that is not the one of the weights, before memory is taken for it.
 
-    It is built without numbers, which takes no memory however large its tables are.
+    It is built without numbers, which takes no memory however large its tables are. One of the
+    user's own package may need the numbers, and is trusted.
     """
+    if not str(config["model"]["_target_"]).startswith("twotower."):
+        return
     with isolate_rng(), built_for(0, 1), torch.device("meta"):
         model = build_part(config, "model", schema=data.schema)
     own = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -239,7 +245,8 @@ def _callable(place: str, target: Any) -> Callable[..., Any]:
         found = get_object(target)
     except Exception as error:  # of the import of any module
         reason = " ".join(str(error).split())
-        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from error
+        cure = "" if is_installed(str(target)) else f": {CURE}"
+        raise UserError(f"{place}._target_={target} cannot be imported: {reason}{cure}") from error
     if not callable(found):
         raise UserError(f"{place}._target_={target} cannot be called")
     return found

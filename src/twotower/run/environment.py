@@ -14,6 +14,7 @@ KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make pr
     "TWOTOWER_DATA_DIR",
     "TWOTOWER_CACHE_DIR",
     "TWOTOWER_OUTPUT_DIR",
+    "TWOTOWER_TRUSTED",
     "WANDB_API_KEY",
     "WANDB_PROJECT",
     "WANDB_ENTITY",

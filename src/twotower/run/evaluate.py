@@ -20,7 +20,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: if the data on disk are not those of the checkpoint.
     """
-    checkpoint = load_checkpoint(config.ckpt_path)
+    checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
     info: RunInfo = checkpoint["twotower"]
     saved = restore_config(info, saved_config.resolved(config)[0])
     with naming(config.ckpt_path):

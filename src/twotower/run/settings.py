@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-FIXED = ("data", "negatives", "model", "loss", "optimizer", "metric", "seed")  # a checkpoint decides these
+# a checkpoint decides these
+FIXED = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "metric", "seed")
 PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
 LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # a command that resumes has to repeat them
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
@@ -37,6 +38,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "model",
         "loss",
         "optimizer",
+        "scheduler",
         "callbacks.best",
         "callbacks.early_stopping",
         "trainer._target_",
@@ -77,6 +79,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "trainer.log_every_n_steps",
         "trainer.num_sanity_val_steps",
         "trainer.strategy",
+        "trusted",
     ),
 }
 KINDS = {key: kind for kind, keys in TABLE.items() for key in keys}

@@ -61,7 +61,7 @@ def train(config: DictConfig) -> dict[str, float]:
         del weights  # of a file that will be replaced
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
-        warn_of_strangers(info)
+        warn_of_strangers(info, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(folder.path, config, is_resumed=True)
     if hasattr(task.model, "fit"):

@@ -9,7 +9,7 @@ from twotower.run.settings import ADDRESS, key_of, names_variant
 
 UNNAMED = ("model", "data")  # options that begin the name
 LONGEST = 112  # W&B takes 128 characters, and the seed follows
-UNLOGGED = ("paths", "logger", "ckpt_path")
+UNLOGGED = ("paths", "logger", "ckpt_path", "trusted")
 
 
 def variant(choices: dict[str, Any], overrides: list[str]) -> str:

@@ -54,7 +54,7 @@ def recommend(config: DictConfig) -> Answer:
     """
     name, value = _question(config)
     with redirect_stdout(sys.stderr):  # preparing may speak, and JSON has to stand alone
-        checkpoint = load_checkpoint(config.ckpt_path)
+        checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
         saved = restore_config(checkpoint["twotower"], resolved(config)[0])
         model = from_checkpoint(saved, checkpoint)
         answer = _answer(model, name, value, config)

@@ -262,24 +262,29 @@ def _whole_k(k: int, most: int) -> int:
     return whole
 
 
-def load(path: str | Path, data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Retriever:
+def load(
+    path: str | Path,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    trusted: Sequence[str] | None = None,
+) -> Retriever:
     """Rebuild a trained model from its checkpoint alone.
 
     Args:
         path: a checkpoint, or a run folder: then its best one.
-        data_dir: raw files; None: as the scripts find them (``TWOTOWER_DATA_DIR``, ``.env``, ``data/``).
+        data_dir: raw files; None: as the scripts find them (``TWOTOWER_DATA_DIR``, ``.env``).
         cache_dir: prepared data; the same.
+        trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
 
     Raises:
         UserError: if the checkpoint is none of ours, or the data on disk are not those that it was trained on.
     """
     read_env_file()
-    if isinstance(path, (str, Path)) and Path(path).is_dir():
-        path = RunFolder(Path(path)).best
-    checkpoint = load_checkpoint(path)
+    is_folder = isinstance(path, (str, Path)) and Path(path).is_dir()
+    file = RunFolder(Path(path)).best if is_folder else path
+    checkpoint = load_checkpoint(file, trusted=trusted)
     usual: Any = OmegaConf.load(CONF / "paths" / "default.yaml")
-    given = {"data_dir": data_dir, "cache_dir": cache_dir}
-    paths = {name: str(usual[name] if folder is None else folder) for name, folder in given.items()}
+    paths = {"data_dir": str(data_dir or usual.data_dir), "cache_dir": str(cache_dir or usual.cache_dir)}
     return from_checkpoint(own_config(checkpoint["twotower"], paths), checkpoint)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.run import train as run
 from twotower.run.checkpoint.checkpoints import load_checkpoint
+from twotower.run.checkpoint.trusted import UntrustedError
 from twotower.run.cli import DEBUG, explain
 from twotower.run.run_folder import RunFolder
 from twotower.run.settings import fingerprint
@@ -34,7 +36,7 @@ def train(config: DictConfig) -> dict[str, float] | None:
     """
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     if _task() > 0:  # only SLURM task 0 writes lock and status
-        config.ckpt_path = _last_checkpoint(folder)
+        config.ckpt_path = _last_checkpoint(folder, config.trusted)
         return run.train(config)
     with folder.alone() as lock:
         return _attempt(config, folder, lock)
@@ -49,9 +51,9 @@ def _attempt(config: DictConfig, folder: RunFolder, lock: int) -> dict[str, floa
         print(f"{folder.path.name}: already done", flush=True)
         return folder.read_record().get("test")
     write_text(folder.mark, expected)
-    config.ckpt_path = _last_checkpoint(folder)
-    print(f"{folder.path.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
     try:
+        config.ckpt_path = _last_checkpoint(folder, config.trusted)
+        print(f"{folder.path.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
         found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
     except Exception as error:
         signals.raise_if_asked()  # a process that was asked to end has not failed
@@ -64,12 +66,18 @@ def _attempt(config: DictConfig, folder: RunFolder, lock: int) -> dict[str, floa
     return found
 
 
-def _last_checkpoint(folder: RunFolder) -> str | None:
-    """Where to go on; a file that was being written as its process was killed counts as none."""
+def _last_checkpoint(folder: RunFolder, trusted: str | Iterable[str] | None) -> str | None:
+    """Where to go on; a file that was being written as its process was killed counts as none.
+
+    Raises:
+        UntrustedError: for a file that is whole: to train again would lose it.
+    """
     if not folder.last.exists():
         return None
     try:
-        load_checkpoint(folder.last)
+        load_checkpoint(folder.last, trusted=trusted)
+    except UntrustedError:
+        raise
     except UserError as error:
         print(f"{folder.path.name}: last.ckpt is damaged and is not used: {error}", flush=True)
         return None
@@ -114,7 +122,9 @@ def _in_own_process(config: DictConfig, folder: RunFolder, lock: int) -> dict[st
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("sweep=")]
     if config.ckpt_path:
         overrides.append(f"ckpt_path={quoted(config.ckpt_path)}")
-    fixed = [f"hydra.run.dir={quoted(folder.path)}", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    places = [text for text in HydraConfig.get().overrides.hydra if "searchpath" in text]
+    output = f"hydra.run.dir={quoted(folder.path)}"
+    fixed = [*places, output, "hydra.output_subdir=null", "hydra.mode=RUN"]
     command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     said = ""
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}

@@ -1,5 +1,6 @@
 """The only LightningModule: any model, any loss, full-ranking evaluation."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from twotower.distributed.collectives import Placeholder
 from twotower.errors import UserError
@@ -28,6 +30,7 @@ class RetrievalTask(pl.LightningModule):
         group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
         info: what a checkpoint tells of the run, under ``twotower``; None: checkpoints are not for us.
         test_name: prefix of logged test metrics.
+        scheduler: called with ``optimizer`` and ``num_steps`` of the training, None if that has no end.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class RetrievalTask(pl.LightningModule):
         group_names: tuple[str, ...],
         info: RunInfo | None,
         test_name: str = "test",
+        scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -46,6 +50,7 @@ class RetrievalTask(pl.LightningModule):
         self._metric_modules = torch.nn.ModuleList(metrics)  # so that they move with the device
         self.loss = loss
         self.optimizer = optimizer
+        self.scheduler = scheduler
         self.info = info
         self.test_name = test_name
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
@@ -75,10 +80,15 @@ class RetrievalTask(pl.LightningModule):
         placeholder = strategy.leave_out_of_ddp(self)
         self._placeholder = placeholder if stage == "fit" else None
 
-    def configure_optimizers(self) -> Optimizer:
-        """One optimizer over all parameters."""
-        assert self._optimizer is not None
-        return self._optimizer
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all parameters, and its scheduler."""
+        if self.scheduler is None or self._optimizer is None:
+            return self._optimizer
+        steps = self.trainer.estimated_stepping_batches
+        num_steps = int(steps) if math.isfinite(steps) else None
+        self.trainer.fit_loop._combined_loader = None  # or a resumed run would not place it anew
+        made = self.scheduler(optimizer=self._optimizer, num_steps=num_steps)
+        return [self._optimizer], [{"scheduler": made, "interval": "step"}]
 
     def configure_gradient_clipping(
         self,
@@ -104,6 +114,8 @@ class RetrievalTask(pl.LightningModule):
                 cure = cure_of_overflow(str(self.trainer.precision))
                 raise UserError(f"the loss is {output.total.item()} at step {self.global_step}: {cure}")
             self.log("train/loss", output.total, prog_bar=True)
+            if self.scheduler is not None and (optimizer := self._optimizer) is not None:
+                self.log(f"lr-{type(optimizer).__name__}", optimizer.param_groups[0]["lr"])
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
         return output.total if self._placeholder is None else output.total + self._placeholder()
 

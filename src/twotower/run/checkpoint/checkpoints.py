@@ -3,6 +3,7 @@
 import math
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checkpoint.saved_config import Plain, put, select
+from twotower.run.checkpoint.trusted import trusted_packages
 from twotower.run.moved import renamed
 from twotower.run.settings import ADDRESS, FIXED, PLACES
 from twotower.types import RunInfo
@@ -28,13 +30,19 @@ DEEPEST = 16  # levels of containers
 MOST = 100_000  # values in them
 
 
-def load_checkpoint(path: str | Path, mmap: bool = True, rebuilds: bool = True) -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path,
+    mmap: bool = True,
+    rebuilds: bool = True,
+    trusted: str | Iterable[str] | None = None,
+) -> dict[str, Any]:
     """Read a checkpoint of ours without unpickling code, and check all that can be checked before its model is built.
 
     Args:
         path: an ordinary file.
         mmap: leave its tensors in the file, which processes of one machine share.
         rebuilds: is its config to be built from? False leaves the config out.
+        trusted: packages whose classes the config may name; None: those of ``TWOTOWER_TRUSTED``.
 
     Returns:
         What Lightning has written, and under ``twotower`` what rebuilds the run, a ``RunInfo`` without
@@ -43,11 +51,11 @@ def load_checkpoint(path: str | Path, mmap: bool = True, rebuilds: bool = True) 
     Raises:
         UserError: if there is none, or it is none of ours, or something in it is not as we write it.
     """
-    file = checkpoint_file(path)
+    file, packages = checkpoint_file(path), trusted_packages(trusted)
     try:
-        return {**_checked(_unpickled(file, mmap), rebuilds), "path": str(file)}
+        return {**_checked(_unpickled(file, mmap), rebuilds, packages), "path": str(file)}
     except UserError as error:
-        raise UserError(printable(f"ckpt_path={file}: {error}")) from error
+        raise type(error)(printable(f"ckpt_path={file}: {error}")) from error
     except RecursionError:
         raise UserError(f"ckpt_path={file} is nested too deeply") from None
 
@@ -67,7 +75,7 @@ def _unpickled(file: Path, mmap: bool) -> Any:
         raise UserError(f"cannot be read as a checkpoint: {reason}") from error
 
 
-def _checked(checkpoint: Any, rebuilds: bool) -> dict[str, Any]:
+def _checked(checkpoint: Any, rebuilds: bool, trusted: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "twotower" not in checkpoint:
         raise UserError("was not written by this project")
     state = checkpoint.get("state_dict")
@@ -76,7 +84,10 @@ def _checked(checkpoint: Any, rebuilds: bool) -> dict[str, Any]:
     for name, value in state.items():
         if not is_dense(value):
             raise UserError(f"state_dict has {type(value).__name__} in the place of the tensor {name}")
-    return {**checkpoint, "twotower": _checked_about(checkpoint["twotower"], rebuilds)}
+    info = _checked_about(checkpoint["twotower"])
+    if rebuilds:
+        info = info._replace(**_checked_config(checkpoint["twotower"], trusted))
+    return {**checkpoint, "twotower": info}
 
 
 def is_dense(value: Any) -> bool:
@@ -89,7 +100,7 @@ def is_dense(value: Any) -> bool:
     return value.device.type == "cpu" and value.nbytes <= value.untyped_storage().nbytes()
 
 
-def _checked_about(about: Any, rebuilds: bool) -> RunInfo:
+def _checked_about(about: Any) -> RunInfo:
     _check_plain(about)
     _expect(about, "choices", dict)
     _expect(about, "overrides", list)
@@ -108,16 +119,16 @@ def _checked_about(about: Any, rebuilds: bool) -> RunInfo:
     for name, value in about["val"].items():
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"its val has {name}={value!r}, which is no number")
+    choices = {"scheduler": "constant", **choices}  # earlier versions had no other
     overrides = [printable(text) for text in about["overrides"]]
-    found = RunInfo(choices, overrides, fingerprint=about["fingerprint"], val=about["val"])
-    return found._replace(**_checked_config(about)) if rebuilds else found
+    return RunInfo(choices, overrides, fingerprint=about["fingerprint"], val=about["val"])
 
 
-def _checked_config(about: Plain) -> Plain:
+def _checked_config(about: Plain, trusted: tuple[str, ...]) -> Plain:
     """``config``, ``repeats`` and ``settings``, which earlier versions did not write apart."""
     about = {**about, "config": renamed(about["config"])}
     if "repeats" not in about:
-        config, repeats = saved_config.read_back(about["config"], is_plain=False)
+        config, repeats = saved_config.read_back(about["config"], False, trusted)
         return {"config": config, "repeats": repeats, "settings": settings.flat(about["config"])}
     _expect(about, "repeats", list)
     _expect(about, "settings", dict)
@@ -125,7 +136,7 @@ def _checked_config(about: Plain) -> Plain:
         raise UserError("its repeats are not texts")
     if any(isinstance(value, (dict, list, tuple)) for value in about["settings"].values()):
         raise UserError("its settings are not plain values")
-    config, _ = saved_config.read_back(about["config"], is_plain=True)
+    config, _ = saved_config.read_back(about["config"], True, trusted)
     return {"config": config, "repeats": about["repeats"], "settings": renamed(about["settings"])}
 
 
@@ -175,7 +186,8 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
         UserError: if the command line changes what the checkpoint decides.
     """
     saved = info.config
-    found = {**{root: config[root] for root in ABROAD if root in config}, **{root: saved[root] for root in FIXED}}
+    found = {root: config[root] for root in ABROAD if root in config}
+    found |= {root: saved[root] for root in FIXED if root in saved}
     _bring_home(found, info, config["paths"])
     whole_batch = _whole_batch(saved)
     choices, told = HydraConfig.get().runtime.choices, set()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from twotower.errors import UserError
 from twotower.run.checkpoint.checkpoints import is_dense, load_checkpoint
-from twotower.run.checkpoint.restoring_optimizer import optimizer_state
+from twotower.run.checkpoint.restoring_optimizer import optimizer_state, scheduler_state
 from twotower.run.checkpoint.state_kinds import taken
 from twotower.wording import printable
 
@@ -60,6 +60,16 @@ class CheckedConnector(_CheckpointConnector):
         """Give the model its weights."""
         with self._naming():
             super().restore_model()
+
+    def restore_lr_schedulers(self) -> None:
+        """Give the scheduler its state, which is made with the optimizer and so checked late."""
+        own = [config.scheduler.state_dict() for config in self.trainer.lr_scheduler_configs]
+        found = self._loaded_checkpoint["lr_schedulers"]
+        if len(found) != len(own):
+            raise UserError(f"has {len(found)} lr_schedulers, where the run has {len(own)}")
+        pairs = zip(found, own, strict=True)
+        self._loaded_checkpoint["lr_schedulers"] = [scheduler_state(*pair) for pair in pairs]
+        super().restore_lr_schedulers()
 
     def restore_training_state(self) -> None:
         """Give loops and optimizer their state."""

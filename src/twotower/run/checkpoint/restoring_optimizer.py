@@ -51,9 +51,30 @@ def optimizer_state(states: Any, own: Optimizer, make: Callable[..., Optimizer])
     return {"state": entries, "param_groups": list(map(_group, groups, own.param_groups))}
 
 
+def scheduler_state(found: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """The state that a checkpoint has of a learning rate scheduler, fit to be loaded.
+
+    Args:
+        found: an entry of ``lr_schedulers`` of the checkpoint.
+        own: the state of the run's scheduler.
+
+    Raises:
+        UserError: for a state of another scheduler.
+    """
+    found = taken(found, own, "lr_schedulers")
+    for key, value in own.items():
+        if isinstance(value, list):  # a number for each group of parameters
+            if len(found[key]) != len(value):
+                raise UserError(f"lr_schedulers.{key} has {len(found[key])} entries, not {len(value)}")
+            taken(dict(enumerate(found[key])), dict(enumerate(value)), f"lr_schedulers.{key}")
+    return found
+
+
 def _group(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Our own settings, as the config has them, with the numbers that were found: a scheduler may have moved them."""
     where = "optimizer_states.param_groups"
+    if "initial_lr" in found:  # a scheduler's, which is made later
+        own = {**own, "initial_lr": own["lr"]}
     numbers = {key: value for key, value in own.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
     numbers = taken(found, {key: float(value) for key, value in numbers.items()}, where)
     for key, value in own.items():

@@ -1,7 +1,8 @@
 """Which classes a checkpoint may name, by the place where they stand in its config.
 
-Everywhere that is what the options of ``conf/`` name in that place, word for word, and for the
-optimizer also torch's. A name that is not written there is never imported.
+Everywhere that is what the options of ``conf/`` name in that place, word for word, for the
+optimizer also torch's, and classes of packages that the user says to trust. Any other name is never
+imported.
 """
 
 import re
@@ -12,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from twotower.errors import UserError
+from twotower.run.checkpoint.trusted import check_trusted
 from twotower.run.checks.checks import CONF
 
 GROUPS = (
@@ -23,6 +25,7 @@ GROUPS = (
     "loss",
     "loss/task",
     "optimizer",
+    "scheduler",
     "metric",
 )
 REQUIRED = ("data", "data.reader", "data.split", "negatives", "model", "loss", "optimizer")
@@ -30,12 +33,13 @@ NAMES = ("name", "folder", "variant", "dataset", "category")  # a reader's, whic
 PLAIN_NAME = re.compile(r"\w[\w.+&-]*")
 
 
-def check_roles(root: str, node: Any) -> None:
+def check_roles(root: str, node: Any, trusted: tuple[str, ...] = ()) -> None:
     """Refuse what a checkpoint's config must not build.
 
     Args:
         root: one of the config's roots, such as ``model``.
         node: plain containers below it.
+        trusted: prefixes of the names of packages, which may be built anywhere.
 
     Raises:
         UserError: for a target that has no business in its place, a target where none belongs, and
@@ -46,7 +50,7 @@ def check_roles(root: str, node: Any) -> None:
             raise UserError(f"its config has no {place}")
     if root == "metric" and not isinstance(node, dict):
         raise UserError("its config has no metric")
-    _check(root, node, in_list=False)
+    _check(root, node, False, trusted)
     if root == "data":
         _check_names(node["reader"])
 
@@ -57,10 +61,10 @@ def _is_built(root: str, node: Any, place: str) -> bool:
     return isinstance(node, dict) and "_target_" in node
 
 
-def _check(place: str, node: Any, in_list: bool) -> None:
+def _check(place: str, node: Any, in_list: bool, trusted: tuple[str, ...]) -> None:
     if isinstance(node, list):
         for value in node:
-            _check(place, value, in_list=True)
+            _check(place, value, True, trusted)
         return
     role = None if in_list else _allowed().get(_role(place))
     if not isinstance(node, dict):
@@ -68,22 +72,23 @@ def _check(place: str, node: Any, in_list: bool) -> None:
             raise UserError(f"its config has {node!r} in the place of {place}")
         return
     if role is not None or "_target_" in node:
-        _check_target(place, node, role or {})
+        _check_target(place, node, role or {}, trusted)
     for key, value in node.items():
-        if str(key).startswith("_") and not (role is not None and key in ("_target_", "_partial_")):
+        if str(key).startswith("_") and not ("_target_" in node and key in ("_target_", "_partial_")):
             raise UserError(f"its config gives {place}.{key}, which no checkpoint may: refused")
-        _check(f"{place}.{key}", value, in_list)
+        _check(f"{place}.{key}", value, in_list, trusted)
 
 
-def _check_target(place: str, node: dict[str, Any], role: dict[str, bool]) -> None:
-    target = node.get("_target_")
-    is_partial = role.get(target) if isinstance(target, str) else None
+def _check_target(place: str, node: dict[str, Any], role: dict[str, bool], trusted: tuple[str, ...]) -> None:
+    target, is_partial = node.get("_target_"), node.get("_partial_", False)
+    expected = role.get(target) if isinstance(target, str) else None
     if place == "optimizer" and _is_torch_optimizer(target):
-        is_partial = True
-    if is_partial is None:
-        raise UserError(f"its config would build {target} as {place}, where it does not belong: refused")
-    if node.get("_partial_", False) is not is_partial:
-        raise UserError(f"its config gives {place}._partial_={node.get('_partial_')}: refused")
+        expected = True
+    if expected is None:
+        check_trusted(place, target, trusted)
+        expected = is_partial is True  # the class's author knows
+    if is_partial is not expected:
+        raise UserError(f"its config gives {place}._partial_={is_partial}: refused")
 
 
 def _is_torch_optimizer(target: Any) -> bool:

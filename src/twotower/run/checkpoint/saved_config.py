@@ -19,6 +19,7 @@ from twotower.run.checkpoint.roles import check_roles
 from twotower.run.checks.checks import CONF
 from twotower.run.settings import ADDRESS, FIXED, PLACES, is_within
 
+OPTIONAL = ("scheduler",)  # of FIXED: a constant learning rate has none
 TRAINER = (
     "accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch",
     "detect_anomaly", "deterministic", "devices", "enable_model_summary", "enable_progress_bar",
@@ -45,17 +46,9 @@ CALLBACKS = {
     ),
     "last": ("every_n_steps",),
     "early_stopping": (
-        "monitor",
-        "mode",
-        "patience",
-        "min_delta",
-        "strict",
-        "check_finite",
-        "check_on_train_epoch_end",
-        "stopping_threshold",
-        "divergence_threshold",
-        "log_rank_zero_only",
-        "verbose",
+        *("monitor", "mode", "patience", "min_delta", "strict", "check_finite"),
+        *("check_on_train_epoch_end", "stopping_threshold", "divergence_threshold"),
+        *("log_rank_zero_only", "verbose"),
     ),
     "progress": ("refresh_rate",),
     "speed": ("compile", "cuda_graphs", "float32_matmul"),
@@ -106,13 +99,14 @@ def kept(config: Plain) -> Plain:
     return found
 
 
-def read_back(config: Plain, is_plain: bool) -> tuple[Plain, list[str]]:
+def read_back(config: Plain, is_plain: bool, trusted: tuple[str, ...] = ()) -> tuple[Plain, list[str]]:
     """The config that a file claims, as :func:`kept` writes it, fit to be built from.
 
     Args:
         config: from a checkpoint; plain containers.
         is_plain: are its texts meant as they stand? Earlier versions wrote interpolations: of those,
             one that repeats another value of the config is looked up, and no other is evaluated.
+        trusted: see :func:`twotower.run.checkpoint.trusted.trusted_packages`.
 
     Returns:
         The config, and the dotted names of values that were looked up.
@@ -120,13 +114,14 @@ def read_back(config: Plain, is_plain: bool) -> tuple[Plain, list[str]]:
     Raises:
         UserError: for other interpolations, targets out of place, and values of a wrong kind.
     """
-    if missing := [root for root in FIXED if root not in config]:
+    if missing := [root for root in FIXED if root not in config and root not in OPTIONAL]:
         raise UserError(f"its config has no {missing[0]}")
     for root in ("data", "trainer", "callbacks"):
         if not isinstance(config.get(root), dict):
             raise UserError(f"its config has no {root}")
-    for root in FIXED:
-        check_roles(root, config[root])
+    roots = [root for root in FIXED if root in config]
+    for root in roots:
+        check_roles(root, config[root], trusted)
     for name, node in config["callbacks"].items():
         if not isinstance(node, (dict, type(None))):
             raise UserError(f"its config has {node!r} in the place of callbacks.{name}")
@@ -137,8 +132,8 @@ def read_back(config: Plain, is_plain: bool) -> tuple[Plain, list[str]]:
             if "${" in text:
                 _put(found, path, _looked_up(config, path, text))
                 repeats.append(".".join(path))
-        for root in FIXED:  # again, as values have come in
-            check_roles(root, found[root])
+        for root in roots:  # again, as values have come in
+            check_roles(root, found[root], trusted)
     for place, node in _nodes(found):
         for key, value in node.items():
             if not all(map(_is_word, value if isinstance(value, list) else [value])):

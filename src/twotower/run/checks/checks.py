@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from twotower import errors
 from twotower.errors import UserError
 from twotower.run.checks import foreign
+from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.checks.roots import COLLECTIONS, NODES, ROOTS, TRAINING
 from twotower.run.checks.signatures import Check, Parameter, Part, Signature, read_signature
 
@@ -25,7 +26,8 @@ CONF = Path(__file__).parents[4] / "conf"
 LARGEST = 3.4e38  # in float32
 LARGEST_WHOLE = 2**63 - 1
 EXAMPLES = {"ckpt_path": "<run folder>/checkpoints/best.ckpt", "runs": "outputs/sweeps/<name of a sweep>"}
-GIVEN = ("schema", "num_groups", "params")  # by run.py, not by the config
+GIVEN = ("schema", "num_groups", "params", "optimizer", "num_steps")  # by run.py, not by the config
+LIBRARIES = ("torch", "torchmetrics", "pytorch_lightning", "lightning")  # see foreign.ARGUMENTS
 UNKNOWN = object()  # an interpolation that has no value yet
 
 
@@ -134,6 +136,9 @@ def check_types(path: str, node: Any) -> None:
     target = node["_target_"]
     if not isinstance(target, str) or "." not in target.strip("."):
         raise UserError(f"{path}._target_ must be the dotted name of a class, got {target!r}")
+    if not is_installed(target):
+        package = target.split(".")[0]
+        raise UserError(f"{path}._target_={target}: there is no package {package}: {CURE}")
     signature = _signature(target)
     if signature is None:
         return
@@ -188,10 +193,10 @@ def suggest(word: str, options: Iterable[str]) -> str:
 
 @cache
 def _signature(target: str) -> Signature | None:
-    """What is known of a constructor without importing it; None for one of the user's own."""
+    """What is known of a constructor without importing it, None if that is nothing."""
     if target in foreign.ARGUMENTS:
         return Signature({name: Parameter(hint) for name, hint in foreign.ARGUMENTS[target].items()})
-    return read_signature(target) if target.startswith("twotower.") else None
+    return None if target.split(".")[0] in LIBRARIES else read_signature(target)
 
 
 def _repeat(check: Check, node: dict[str, Any]) -> None:

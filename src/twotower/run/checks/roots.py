@@ -9,13 +9,15 @@ from twotower.run.checks.signatures import Part
 
 COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")  # roots whose every entry is a part, or null
 ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
-    **dict.fromkeys(("data", "negatives", "model", "loss", "optimizer", "trainer", "index"), Part),
+    **dict.fromkeys(("data", "negatives", "model", "loss", "optimizer", "scheduler"), Part),
+    **dict.fromkeys(("trainer", "index"), Part),
     **dict.fromkeys(COLLECTIONS, dict[str, Any]),
     "logger": Part | Annotated[dict[str, Any], Field(max_length=0)] | None,
     "paths": dict[Literal["data_dir", "cache_dir", "output_dir", "run_dir"], Any],
     "benchmark": Text,
     "seed": Annotated[int, Field(ge=0, le=2**32 - 1)],
     "ckpt_path": Text | None,
+    "trusted": str | list[str] | None,  # packages, see trusted_packages
     "dry": bool,
     "force": bool,  # prepare, export
     "output": Text | None,

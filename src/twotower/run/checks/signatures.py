@@ -1,17 +1,28 @@
-"""What a constructor of ours takes, read from its source: importing it would import torch, which takes seconds."""
+"""What a constructor takes, read from its source: importing it would import torch, which takes seconds.
+
+In this package every annotation is of a known form. Of other packages only what is sure is used.
+"""
 
 import ast
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
+from twotower.run.checks.own_code import source_of
 from twotower.types import FeatureKind
 
-SOURCE = Path(__file__).parents[3]
+OURS = "twotower"
+ELSEWHERE: dict[str, Any] = {  # annotations that mean the same in any package; null is for it to judge
+    "int": int | None,
+    "float": float | None,
+    "str": str | None,
+    "bool": bool | None,
+    "list[int]": list[int] | None,
+    "list[str]": list[str] | None,
+}
 PLAIN: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "Any": Any, "FeatureKind": FeatureKind}
 CHECKS = ("check_number", "check_choice")
 
@@ -84,33 +95,38 @@ class Signature(NamedTuple):
 
 @cache
 def read_signature(target: str) -> Signature | None:
-    """Signature of a class or function of this package, None where there is none of that name.
+    """Signature of a class or function, None where its source does not tell it.
 
     Args:
         target: dotted name, ``twotower.models.dat.DAT``.
     """
     module, _, name = target.rpartition(".")
-    path = SOURCE.joinpath(*module.split(".")).with_suffix(".py")
-    if not path.is_file():
-        return None
-    tree = ast.parse(path.read_text())
+    path = source_of(module) if module else None
+    try:
+        tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError):
+        return None  # the import will say it
+    ours = module.split(".")[0] == OURS
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _signature(node)
+            return _signature(node, ours)
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _constructor(module, tree, node)
+            return _constructor(module, tree, node, ours)
     return None
 
 
-def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef) -> Signature | None:
+def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef, ours: bool) -> Signature | None:
+    if not ours and (cls.decorator_list or cls.keywords):
+        return None  # a dataclass, say, has a constructor that is written nowhere
     for node in cls.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _signature(node)
+            return _signature(node, ours)
     for base in cls.bases:
-        inherited = read_signature(f"{_module_of(ast.unparse(base), module, tree)}.{ast.unparse(base)}")
+        name = ast.unparse(base)
+        inherited = read_signature(f"{_module_of(name, module, tree)}.{name}")
         if inherited is not None:
             return inherited
-    return Signature({})
+    return Signature({}) if ours else None
 
 
 def _module_of(name: str, module: str, tree: ast.Module) -> str:
@@ -121,14 +137,21 @@ def _module_of(name: str, module: str, tree: ast.Module) -> str:
     return module
 
 
-def _signature(function: ast.FunctionDef) -> Signature:
+def _signature(function: ast.FunctionDef, ours: bool) -> Signature | None:
     arguments = function.args
+    if not ours and (arguments.kwarg or function.decorator_list):
+        return None  # it may take more
     positional = arguments.args[1:] if function.name == "__init__" else arguments.args
     first_default = len(positional) - len(arguments.defaults)
-    found = {a.arg: Parameter(_hint(a.annotation), i < first_default) for i, a in enumerate(positional)}
+    hint = _hint if ours else _hint_elsewhere
+    found = {a.arg: Parameter(hint(a.annotation), i < first_default) for i, a in enumerate(positional)}
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        found[argument.arg] = Parameter(_hint(argument.annotation), default is None)
-    return Signature(found, tuple(_checks(function, found)))
+        found[argument.arg] = Parameter(hint(argument.annotation), default is None)
+    return Signature(found, tuple(_checks(function, found)) if ours else ())
+
+
+def _hint_elsewhere(node: ast.expr | None) -> Any:
+    return ELSEWHERE.get(ast.unparse(node), Any) if node is not None else Any
 
 
 def _hint(node: ast.expr | None) -> Any:
