@@ -20,7 +20,10 @@ from twotower.run.settings import (
 from twotower.run.wandb_names import variant
 from twotower.sweep.plan import run_name
 
-GROUPS = ("model", "model/history", "loss", "loss/task", "negatives", "optimizer", "data", "data/split")
+GROUPS = (
+    *("model", "model/history", "loss", "loss/task", "negatives", "optimizer", "scheduler"),
+    *("data", "data/split"),
+)
 CHOICES = {"model": "dat", "data": "synthetic"}
 
 
@@ -95,4 +98,5 @@ def test_a_fingerprint_counts_processes_and_ignores_null():
 
 def test_what_nobody_knows_may_change_anything():
     assert makes_experiment("callbacks.mine.strength") and not makes_experiment("callbacks.mine.dirpath")
+    assert kind_of("scheduler.warmup_steps") is Kind.EXPERIMENT and kind_of("trusted") is Kind.MACHINE
     assert kind_of("data.reader.url") is Kind.MACHINE and kind_of("model.curl") is Kind.EXPERIMENT
