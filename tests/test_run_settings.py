@@ -17,7 +17,7 @@ from twotower.run.settings import (
     kind_of,
     makes_experiment,
 )
-from twotower.run.wandb_names import variant
+from twotower.run.wandb_names import flatten, variant
 from twotower.sweep.plan import run_name
 
 GROUPS = (
@@ -100,3 +100,7 @@ def test_what_nobody_knows_may_change_anything():
     assert makes_experiment("callbacks.mine.strength") and not makes_experiment("callbacks.mine.dirpath")
     assert kind_of("scheduler.warmup_steps") is Kind.EXPERIMENT and kind_of("trusted") is Kind.MACHINE
     assert kind_of("data.reader.url") is Kind.MACHINE and kind_of("model.curl") is Kind.EXPERIMENT
+
+
+def test_whom_a_user_trusts_is_sent_to_no_logger():
+    assert flatten(CHOICES, {"trusted": ["mylab."], "seed": 1}) == {**CHOICES, "seed": 1}
