@@ -1,9 +1,9 @@
 """What of a run's config its checkpoints carry, and how a command in hand takes it up again.
 
-A checkpoint decides what was trained: data, negatives, model, loss, optimizer, metrics and seed, as
-plain values. Of trainer and callbacks it carries numbers and words from the lists below. Paths,
-addresses of downloads, loggers, whatever else is built, and how many processes are started come
-from the command that reads it.
+A checkpoint decides what was trained: data, negatives, model, loss, optimizer, scheduler, metrics
+and seed, as plain values. Of trainer and callbacks it carries numbers and words from the lists
+below. Paths, addresses of downloads, loggers, whatever else is built, and how many processes are
+started come from the command that reads it.
 """
 
 import copy
