@@ -9,18 +9,26 @@ COMMON = (*SMALL, "trainer.precision=64-true", "trainer.max_epochs=2", "data.rea
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
 
 
-@pytest.mark.slow
+COMPILED = (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        (*DAT, "loss.reduction=pairs"),
-        (*DAT, "loss/task=bce", "negatives=uniform", "negatives.exclude_positives=true"),
-        (*DAT, "loss/task=in_batch_softmax", "loss.alignment.count=items"),
-        (*DAT, "loss/task=in_batch_softmax", "negatives=mixed_popularity", "loss.alignment.momentum=0.5"),
-        ("model=two_tower", "loss/task=sampled_softmax", "negatives=popularity", "data.positives=users"),
-        (*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"),
-        (*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"),
-        (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true"),
+        pytest.param((*DAT, "loss.reduction=pairs"), marks=pytest.mark.slow),
+        pytest.param((*DAT, "loss/task=bce", "negatives=uniform", "negatives.exclude_positives=true"), marks=pytest.mark.slow),
+        pytest.param((*DAT, "loss/task=in_batch_softmax", "loss.alignment.count=items"), marks=pytest.mark.slow),
+        pytest.param(
+            (*DAT, "loss/task=in_batch_softmax", "negatives=mixed_popularity", "loss.alignment.momentum=0.5"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("model=two_tower", "loss/task=sampled_softmax", "negatives=popularity", "data.positives=users"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param((*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"), marks=pytest.mark.slow),
+        pytest.param((*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"), marks=pytest.mark.slow),
+        pytest.param(COMPILED, marks=pytest.mark.exhaustive),  # it takes minutes
     ],
     ids=lambda settings: "+".join(settings[4:]),
 )
