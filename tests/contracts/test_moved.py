@@ -8,27 +8,13 @@ import pytest
 import torch
 
 import twotower
+from tests.helpers.saved import SMALL
 from twotower.report.schema import read_record
 from twotower.run.moved import MOVED, new_name, renamed
 
 # what a checkpoint carried of its config, written before the modules moved
 EARLIER = json.loads(Path(__file__).with_name("config_of_earlier_checkpoint.json").read_text())
-TRAIN = (
-    "model=two_tower",
-    "optimizer=lazy_adam",
-    "data.reader.num_users=40",
-    "data.reader.num_items=30",
-    "data.reader.interactions_per_user=8",
-    "data.k_core=0",
-    "data.batch_size=64",
-    "model.hidden_dims=[8]",
-    "model.dim=4",
-    "model.embedding_dim=4",
-    "trainer.enable_progress_bar=false",
-    "callbacks.progress=null",
-    "callbacks.diagnostics.plots=false",
-    "logger=none",
-)
+TRAIN = (*SMALL, "optimizer=lazy_adam")
 
 
 def test_every_old_module_leads_to_one_that_exists():

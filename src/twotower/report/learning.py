@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from twotower.files import read_bytes
 from twotower.report.compared import shared
-from twotower.report.schema import is_number
 from twotower.report.section import Section, Wanted
 from twotower.report.style import BLACK, COLOURS, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant
+from twotower.run.records import is_number
 from twotower.run.run_folder import RunFolder
 from twotower.wording import short
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from twotower.errors import UserError
-from twotower.report.schema import first_line, is_number, read_failure, read_record
+from twotower.report.schema import first_line, read_failure, read_record
 from twotower.run import settings
+from twotower.run.records import is_number
 from twotower.run.run_folder import SIGNS, RunFolder
 
 

@@ -8,11 +8,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from twotower.files import read_json
 from twotower.run.moved import renamed
+from twotower.run.records import is_number
 from twotower.wording import printable
 
 LONGEST_NAME = 200
 LONGEST_TEXT = 10_000
-LARGEST = 1e9  # of a metric; ours are shares
 STRICT = ConfigDict(strict=True)
 
 
@@ -40,13 +40,6 @@ def _numbers(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     return {name: float(value) for name, value in values.items() if is_number(value)}
-
-
-def is_number(value: Any) -> bool:
-    """Can it be a metric's value?"""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) <= LARGEST  # false for NaN too
 
 
 Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_shown)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-LARGEST = 1e9  # of a metric and of seconds
+LARGEST = 1e9  # of a metric, ours are shares; and of seconds
 
 
 def fitting(record: Any) -> dict[str, Any]:
@@ -17,12 +17,15 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+def is_number(value: Any) -> bool:
+    """Can it be a metric's value?"""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= LARGEST  # false for NaN too
 
 
 def _is_duration(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return is_number(value) and value >= 0
 
 
 def _are_texts(value: Any) -> bool:
@@ -30,7 +33,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
+    return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
 FIELDS: dict[str, Callable[[Any], bool]] = {

@@ -107,15 +107,25 @@ def _is_id(field: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
+    content = _read(path).rstrip()
+    if not content:
+        raise UserError(f"{path} is empty")
+    return content
+
+
+def _read(path: Path, most: int = -1) -> bytes:
+    """The first ``most`` bytes of a file, or all.
+
+    Raises:
+        UserError: if it is missing, or a folder.
+    """
     try:
-        content = path.read_bytes().rstrip()
+        with path.open("rb") as file:
+            return file.read(most)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, a file is expected") from None
-    if not content:
-        raise UserError(f"{path} is empty")
-    return content
 
 
 def _first_bad_line(content: bytes, separator: str, schema: dict[str, type[pl.DataType]]) -> str:
@@ -161,13 +171,7 @@ def open_csv(path: Path) -> Iterator[Path]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(XZ_MAGIC))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, a file is expected") from None
+    head = _read(path, len(XZ_MAGIC))
     if not head:
         raise UserError(f"{path} is empty")
     return head
