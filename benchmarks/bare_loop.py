@@ -30,29 +30,48 @@ class BareLoop:
         self.in_batch = task._target_.endswith(".InBatchSoftmax")
         _check(config, self.augmented, self.in_batch)
         self.data, self.distinct = data, distinct
-        self.temperature, self.correct_log_q = task.temperature, self.in_batch and task.correct_log_q
+        self.temperature, self.correct_log_q = (
+            task.temperature,
+            self.in_batch and task.correct_log_q,
+        )
         self.num_negatives = 0 if self.in_batch else config.negatives.num
         self.weights = [config.loss.get(f"lambda{index}", 0) for index in (1, 2, 3)]
         model, schema = config.model, data.schema
         self.features = {
-            side: [f for f in getattr(schema, side) if f.name in (model[f"{side}_features"] or [f.name])]
+            side: [
+                f
+                for f in getattr(schema, side)
+                if f.name in (model[f"{side}_features"] or [f.name])
+            ]
             for side in ("user", "item")
         }
         self.parts = nn.ModuleDict()
         for side, features in self.features.items():
             for feature in features:
-                self.parts[f"{side} {feature.name}"] = _embedding(feature.kind, feature.num_values, model.embedding_dim)
+                self.parts[f"{side} {feature.name}"] = _embedding(
+                    feature.kind, feature.num_values, model.embedding_dim
+                )
             width = len(features) * model.embedding_dim
             if self.augmented:
-                self.parts[f"augmented {side}"] = nn.Embedding(schema.num_values(f"{side}_id"), model.dim)
+                self.parts[f"augmented {side}"] = nn.Embedding(
+                    schema.num_values(f"{side}_id"), model.dim
+                )
                 width += model.dim
-            self.parts[f"tower {side}"] = _tower(width, model.hidden_dims, model.dim, model.last_activation == "relu")
+            self.parts[f"tower {side}"] = _tower(
+                width, model.hidden_dims, model.dim, model.last_activation == "relu"
+            )
         self.device = device
         self.parts.to(device)
         options = {key: value for key, value in config.optimizer.items() if not key.startswith("_")}
         self.optimizer = torch.optim.AdamW(self.parts.parameters(), **options)
         train_item = data.tables["interactions/item"][data.tables["position/train"].long()]
-        self.log_q = torch.bincount(train_item, minlength=schema.num_items).clamp_min(1).div(len(train_item)).log().to(device)
+        self.log_q = (
+            torch.bincount(train_item, minlength=schema.num_items)
+            .clamp_min(1)
+            .div(len(train_item))
+            .log()
+            .to(device)
+        )
 
     def run(self, warm_up: int, steps: int) -> float:
         """Seconds per step after the warm-up."""
@@ -70,25 +89,37 @@ class BareLoop:
     def step(self, position: Tensor) -> Tensor:
         """Gather, forward, backward, update; the loss."""
         table = self.data.tables  # on the device by now: the framework's turn comes first
-        user, positive = (table[f"interactions/{side}"][position].long() for side in ("user", "item"))  # (batch,)
+        user, positive = (
+            table[f"interactions/{side}"][position].long() for side in ("user", "item")
+        )  # (batch,)
         num = len(positive)
-        negative = torch.randint(self.data.schema.num_train_items - 1, (num, self.num_negatives), device=self.device)
+        negative = torch.randint(
+            self.data.schema.num_train_items - 1, (num, self.num_negatives), device=self.device
+        )
         negative += negative >= positive[:, None]
         item = torch.cat([positive, negative.flatten()])
         row = torch.arange(len(item), device=self.device)
         if self.distinct:
             item, row = torch.unique(item, return_inverse=True)
         p_u, a_u = self._encode("user", self._user_features(position, user))
-        p_v, a_v = self._encode("item", {f.name: table[f"item/{f.name}"][item] for f in self.features["item"]})
+        p_v, a_v = self._encode(
+            "item", {f.name: table[f"item/{f.name}"][item] for f in self.features["item"]}
+        )
         first, rest = row[:num], row[num:].view(num, -1)
-        loss = self._in_batch_softmax(p_u, p_v, item, first) if self.in_batch else self._bce(p_u, p_v, first, rest)
+        loss = (
+            self._in_batch_softmax(p_u, p_v, item, first)
+            if self.in_batch
+            else self._bce(p_u, p_v, first, rest)
+        )
         num_pairs = num * (1 + (num if self.in_batch else self.num_negatives))
         if self.weights[0]:
             loss = loss + self.weights[0] * (a_u - p_v[first].detach()).square().sum() / num_pairs
         if self.weights[1]:
             loss = loss + self.weights[1] * (a_v[first] - p_u.detach()).square().sum() / num_pairs
         if self.weights[2]:
-            loss = loss + self.weights[2] * self._alignment(p_v, table["category"][item].long(), row)
+            loss = loss + self.weights[2] * self._alignment(
+                p_v, table["category"][item].long(), row
+            )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -96,9 +127,15 @@ class BareLoop:
 
     def _user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         table = self.data.tables
-        features = {f.name: table[f"user/{f.name}"][user] for f in self.features["user"] if f.kind != "history"}
+        features = {
+            f.name: table[f"user/{f.name}"][user]
+            for f in self.features["user"]
+            if f.kind != "history"
+        }
         if any(f.kind == "history" for f in self.features["user"]):
-            before = position[:, None] + torch.arange(-self.data.options.history_length, 0, device=self.device)
+            before = position[:, None] + torch.arange(
+                -self.data.options.history_length, 0, device=self.device
+            )
             known = before >= table["offset"][user][:, None]
             features["history"] = (table["interactions/item"][before.clamp_min(0)] + 1) * known
         return features
@@ -107,12 +144,20 @@ class BareLoop:
         """Tower output and augmented vectors (DAT's; else nothing)."""
         parts = [self.parts[f"{side} {f.name}"](features[f.name][:, None] if f.kind == "numeric" else features[f.name])
                  for f in self.features[side]]  # fmt: skip
-        augmented = self.parts[f"augmented {side}"](features[f"{side}_id"]) if self.augmented else parts[0][:, :0]
-        return F.normalize(self.parts[f"tower {side}"](torch.cat([*parts, augmented], 1)), dim=1), augmented
+        augmented = (
+            self.parts[f"augmented {side}"](features[f"{side}_id"])
+            if self.augmented
+            else parts[0][:, :0]
+        )
+        return F.normalize(
+            self.parts[f"tower {side}"](torch.cat([*parts, augmented], 1)), dim=1
+        ), augmented
 
     def _bce(self, p_u: Tensor, p_v: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         pairs = torch.cat([positive[:, None], negative], 1)
-        logits = (p_u[:, None] * p_v[pairs.flatten()].view(*pairs.shape, -1)).sum(2) / self.temperature
+        logits = (p_u[:, None] * p_v[pairs.flatten()].view(*pairs.shape, -1)).sum(
+            2
+        ) / self.temperature
         label = torch.zeros_like(logits)
         label[:, 0] = 1
         return F.binary_cross_entropy_with_logits(logits, label)
@@ -124,10 +169,15 @@ class BareLoop:
             logits = logits - self.log_q[item]
         if self.distinct:  # a column for each item, which counts as often as it was drawn
             count = torch.bincount(positive, minlength=len(item)).float()
-            return F.cross_entropy(logits + count.log().expand_as(logits).scatter(1, positive[:, None], 0.0), positive)
+            return F.cross_entropy(
+                logits + count.log().expand_as(logits).scatter(1, positive[:, None], 0.0), positive
+            )
         same = item == item[:, None]  # (batch, batch)
         return F.cross_entropy(
-            logits.masked_fill(same ^ torch.eye(len(item), dtype=torch.bool, device=self.device), float("-inf")), positive
+            logits.masked_fill(
+                same ^ torch.eye(len(item), dtype=torch.bool, device=self.device), float("-inf")
+            ),
+            positive,
         )
 
     def _alignment(self, p_v: Tensor, category: Tensor, row: Tensor) -> Tensor:
@@ -173,12 +223,20 @@ def _check(config: DictConfig, augmented: bool, in_batch: bool) -> None:
     if augmented and (config.loss.lambda1 or config.loss.lambda2):
         known["loss.reduction"] = "pairs"
     if config.loss.get("lambda3"):
-        paper = {"major": "batch", "detach_major": False, "count": "pairs", "min_items": 2, "unbiased": True}
+        paper = {
+            "major": "batch",
+            "detach_major": False,
+            "count": "pairs",
+            "min_items": 2,
+            "unbiased": True,
+        }
         paper |= {"weighting": "none", "over_categories": "sum", "momentum": 0}
         known |= {f"loss.alignment.{key}": value for key, value in paper.items()}
     for key, value in known.items():
         if OmegaConf.select(config, key) != value:
-            raise UserError(f"{key}={OmegaConf.select(config, key)}: the bare loop knows {key}={value} alone")
+            raise UserError(
+                f"{key}={OmegaConf.select(config, key)}: the bare loop knows {key}={value} alone"
+            )
 
 
 def _embedding(kind: str, num_values: int, width: int) -> nn.Module:

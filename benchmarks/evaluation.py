@@ -42,7 +42,10 @@ def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
             values[name] = evaluate(users, item, batches)
             return now() - started
 
-        ways = {"ours": partial(timed, "ours", ours), "torchmetrics": partial(timed, "torchmetrics", theirs)}
+        ways = {
+            "ours": partial(timed, "ours", ours),
+            "torchmetrics": partial(timed, "torchmetrics", theirs),
+        }
         seconds = {name: statistics.median(own) for name, own in in_turn(ways, rounds).items()}
     return {
         "data": data.reader.name,
@@ -66,7 +69,11 @@ def ours(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[st
 
 def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
     """Scores of all pairs that are candidates, grouped by user inside torchmetrics."""
-    metrics = {f"hit_rate@{K}": RetrievalHitRate(top_k=K), f"ndcg@{K}": RetrievalNormalizedDCG(top_k=K), "mrr": RetrievalMRR()}
+    metrics = {
+        f"hit_rate@{K}": RetrievalHitRate(top_k=K),
+        f"ndcg@{K}": RetrievalNormalizedDCG(top_k=K),
+        "mrr": RetrievalMRR(),
+    }
     for user, batch in zip(users, batches, strict=True):
         score = (user @ item.T).double()  # (batch, num_items)
         score += 1 - score.min()  # torchmetrics takes a target with a score of 0 or less for a miss
@@ -89,5 +96,7 @@ def table(record: dict[str, Any]) -> Table:
     for name in ("seconds", *record["values"]["ours"]):
         shown.add_column(name, justify="right")
     for name, values in record["values"].items():
-        shown.add_row(name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values()))
+        shown.add_row(
+            name, f"{record['seconds'][name]:.2f}", *(f"{value:.6f}" for value in values.values())
+        )
     return shown

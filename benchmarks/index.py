@@ -13,7 +13,13 @@ from twotower.run.build import build_part
 
 
 def measure(
-    config: DictConfig, num_items: int, dim: int, k: int, num_queries: int, build_threads: int, indexes: DictConfig
+    config: DictConfig,
+    num_items: int,
+    dim: int,
+    k: int,
+    num_queries: int,
+    build_threads: int,
+    indexes: DictConfig,
 ) -> dict[str, Any]:
     """Build each index from random directions, search one query at a time on one thread, compare with exact search."""
     require("faiss")
@@ -27,7 +33,9 @@ def measure(
         for value in index.curve or [None]:
             row, found = _measure(index, built, value, queries, k)
             exact = found if exact is None else exact  # the first is the flat one
-            row["recall"] = float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
+            row["recall"] = float(
+                np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])
+            )
             rows.append({"index": name, "build_seconds": seconds, **row})
     sizes = {"num_items": num_items, "dim": dim, "k": k, "num_queries": num_queries}
     return {**sizes, "rows": rows, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
@@ -46,7 +54,9 @@ def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:
     return index.build(items), time.perf_counter() - started
 
 
-def _measure(index: Any, built: Any, value: int | None, queries: np.ndarray, k: int) -> tuple[dict[str, Any], np.ndarray]:
+def _measure(
+    index: Any, built: Any, value: int | None, queries: np.ndarray, k: int
+) -> tuple[dict[str, Any], np.ndarray]:
     """Times of single searches, and ``(num_queries, k)`` the items found."""
     import faiss
 
@@ -67,12 +77,18 @@ def _measure(index: Any, built: Any, value: int | None, queries: np.ndarray, k: 
 
 def table(record: dict[str, Any]) -> Table:
     """Time and recall of each index and setting."""
-    shown = Table(title=f"top-{record['k']} of {record['num_items']:,} items, {record['dim']} dimensions, one query at a time")
+    shown = Table(
+        title=f"top-{record['k']} of {record['num_items']:,} items, {record['dim']} dimensions, one query at a time"
+    )
     for name in ("index", "ms, median", "ms, 95 %", f"recall@{record['k']}", "built in s"):
         shown.add_column(name, justify="left" if name == "index" else "right", no_wrap=True)
     for row in record["rows"]:
         name = row["index"] + (f", {row['parameter']}={row['value']}" if row["value"] else "")
-        figures = (f"{row['milliseconds']:.2f}", f"{row['milliseconds_95']:.2f}", f"{row['recall']:.4f}")
+        figures = (
+            f"{row['milliseconds']:.2f}",
+            f"{row['milliseconds_95']:.2f}",
+            f"{row['recall']:.4f}",
+        )
         shown.add_row(name, *figures, f"{row['build_seconds']:.0f}")
     shown.caption = f"one thread, {record['num_queries']} queries, {record['cores']} cores, load {record['load']:.1f}"
     return shown

@@ -24,7 +24,9 @@ MODES = ("memory", "windows")
 TRANSIENT = 5  # arrays of 8 bytes a place that live while a window is made, its result included
 
 
-def measure(config: DictConfig, sizes: list[int], num_items: int, rounds: int, steps: int) -> dict[str, Any]:
+def measure(
+    config: DictConfig, sizes: list[int], num_items: int, rounds: int, steps: int
+) -> dict[str, Any]:
     """Positives per second and peak memory for each of ``sizes``, from memory and from windows, in turn.
 
     Each way has a process of its own, which waits while the other one works. Its step is that of training, without Lightning;
@@ -46,19 +48,25 @@ def measure(config: DictConfig, sizes: list[int], num_items: int, rounds: int, s
             for kind in ("train", "feed"):
                 seconds = statistics.median(turn[size, mode][kind] for turn in turns)
                 own[f"{kind}_per_second"] = config.data.batch_size / seconds
-                own[f"{kind}_beside_smallest"] = _rate_ratio(turns, kind, (size, mode), (sizes[0], mode))
+                own[f"{kind}_beside_smallest"] = _rate_ratio(
+                    turns, kind, (size, mode), (sizes[0], mode)
+                )
             smallest = found[sizes[0]][mode]
             own["expected"] = smallest["anonymous"] + own["growing"] - smallest["growing"]
         for size in sizes:
             for kind in ("train", "feed"):
-                found[size][f"{kind}_ratio"] = _rate_ratio(turns, kind, (size, "windows"), (size, "memory"))
+                found[size][f"{kind}_ratio"] = _rate_ratio(
+                    turns, kind, (size, "windows"), (size, "memory")
+                )
     finally:
         for worker in workers.values():
             worker.stop()
     return {"shuffle_window": config.data.shuffle_window, "num_items": num_items, "sizes": found}
 
 
-def _rate_ratio(rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, other: Any) -> float:
+def _rate_ratio(
+    rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, other: Any
+) -> float:
     """Rate of one beside that of another, the median over rounds."""
     return statistics.median(each[other][kind] / each[one][kind] for each in rounds)
 
@@ -90,7 +98,9 @@ class Worker:
     def __init__(self, config: Any, mode: str) -> None:
         context = mp.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, config, mode, torch.get_num_threads()), daemon=True)
+        self.process = context.Process(
+            target=_work, args=(other, config, mode, torch.get_num_threads()), daemon=True
+        )
         self.process.start()
         other.close()
 
@@ -142,7 +152,10 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
     while True:
         steps = connection.recv()
         if steps:
-            found = {"train": _seconds(train, batches, steps), "feed": _seconds(data.train_batch, batches, steps)}
+            found = {
+                "train": _seconds(train, batches, steps),
+                "feed": _seconds(data.train_batch, batches, steps),
+            }
         else:
             peaks = {"anonymous": memory.peak, "resident": results.peak_memory_bytes()}
             found = {"seconds_to_first_step": first, "growing": growing, **peaks}
@@ -162,12 +175,16 @@ def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], s
 def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> float:
     """Memory that grows with the data, by the formula of docs/performance.md; libraries and batches take the rest."""
     num = len(data.tables["position/train"])
-    parameters = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())  # and row-wise Adagrad's state
+    parameters = sum(
+        4 * weight.numel() + 4 * len(weight) for weight in model.parameters()
+    )  # and row-wise Adagrad's state
     ids = 4 * (data.meta["num_users"] + data.schema.num_items)
     if mode == "memory":
         return parameters + ids + sum(table.nbytes for table in data.tables.values()) + 8 * num
     window = data.shuffle_window
-    return parameters + ids + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)  # one is used while another is made
+    return (
+        parameters + ids + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
+    )  # one is used while another is made
 
 
 class AnonymousPeak:
@@ -185,15 +202,29 @@ class AnonymousPeak:
     def _now() -> int:
         status = Path("/proc/self/status")
         lines = status.read_text().splitlines() if status.exists() else []
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+        return next(
+            (1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0
+        )
 
 
 def table(record: dict[str, Any]) -> Table:
     """Rates and memory by size."""
     title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']:,}, windows of {record['shuffle_window']:,}"
-    shown = Table(title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False)
+    shown = Table(
+        title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False
+    )
     smallest = f"beside {min(record['sizes']):,}"
-    columns = ("interactions", "from", "positives/s", "beside memory", smallest, "fed/s", "start, s", "MiB", "formula")
+    columns = (
+        "interactions",
+        "from",
+        "positives/s",
+        "beside memory",
+        smallest,
+        "fed/s",
+        "start, s",
+        "MiB",
+        "formula",
+    )
     for column in (*columns, "mapped too"):
         shown.add_column(column, justify="right")
     for size, found in record["sizes"].items():

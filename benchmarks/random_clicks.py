@@ -50,19 +50,35 @@ class RandomClicks(WithoutFiles):
     def _write(self, folder: Path) -> None:
         self._write_interactions(folder)
         rng = np.random.default_rng(0)
-        user, item = np.arange(self.num_users, dtype=np.int32), np.arange(self.num_items, dtype=np.int32)
+        user, item = (
+            np.arange(self.num_users, dtype=np.int32),
+            np.arange(self.num_items, dtype=np.int32),
+        )
         offset = np.arange(self.num_users + 1, dtype=np.int64) * PER_USER
         category = rng.integers(NUM_CATEGORIES, size=self.num_items, dtype=np.int32)
-        arrays: dict[str, np.ndarray] = {"offset": offset, "category": category, "group": (category > 9).astype(np.int8)}
-        arrays |= {"user.user_id": user + 1, "user.segment": 1 + user % NUM_SEGMENTS, "item.item_id": item + 1}
+        arrays: dict[str, np.ndarray] = {
+            "offset": offset,
+            "category": category,
+            "group": (category > 9).astype(np.int8),
+        }
+        arrays |= {
+            "user.user_id": user + 1,
+            "user.segment": 1 + user % NUM_SEGMENTS,
+            "item.item_id": item + 1,
+        }
         for place, part in ((-2, "val"), (-1, "test")):
-            arrays |= {f"position.{part}": (offset[1:] + place).astype(self._small), f"targets.{part}": np.ones_like(user)}
+            arrays |= {
+                f"position.{part}": (offset[1:] + place).astype(self._small),
+                f"targets.{part}": np.ones_like(user),
+            }
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
         pl.DataFrame({"user": user}).write_parquet(folder / "user.parquet")
         pl.DataFrame({"item": item}).write_parquet(folder / "item.parquet")
         checksums = {path.name: store.checksum(path) for path in sorted(folder.iterdir())}
-        (folder / "meta.json").write_text(json.dumps({**self._meta(category), "checksums": checksums}))
+        (folder / "meta.json").write_text(
+            json.dumps({**self._meta(category), "checksums": checksums})
+        )
 
     @property
     def _small(self) -> type:
@@ -71,28 +87,42 @@ class RandomClicks(WithoutFiles):
     def _write_interactions(self, folder: Path) -> None:
         """Users one after another, training first; one chunk of users is in memory."""
         num_train = PER_USER - 2
-        names = {"interactions.user": np.int32, "interactions.item": np.int32, "position.train": self._small}
+        names = {
+            "interactions.user": np.int32,
+            "interactions.item": np.int32,
+            "position.train": self._small,
+        }
         arrays = {
             name: np.lib.format.open_memmap(
-                folder / f"{name}.npy", "w+", kind, (self.num_users * (num_train if name == "position.train" else PER_USER),)
+                folder / f"{name}.npy",
+                "w+",
+                kind,
+                (self.num_users * (num_train if name == "position.train" else PER_USER),),
             )
             for name, kind in names.items()
         }
         rng = np.random.default_rng(1)
         for first in range(0, self.num_users, USERS_PER_CHUNK):
-            user = np.arange(first, min(first + USERS_PER_CHUNK, self.num_users))[:, None]  # (num, 1)
+            user = np.arange(first, min(first + USERS_PER_CHUNK, self.num_users))[
+                :, None
+            ]  # (num, 1)
             own, train = (
                 slice(first * PER_USER, (user[-1, 0] + 1) * PER_USER),
                 slice(first * num_train, (user[-1, 0] + 1) * num_train),
             )
             arrays["interactions.user"][own] = np.repeat(user[:, 0], PER_USER)
-            arrays["interactions.item"][own] = (rng.random(len(user) * PER_USER) ** 2 * self.num_items).astype(np.int32)
+            arrays["interactions.item"][own] = (
+                rng.random(len(user) * PER_USER) ** 2 * self.num_items
+            ).astype(np.int32)
             arrays["position.train"][train] = (user * PER_USER + np.arange(num_train)).ravel()
         for array in arrays.values():
             array.flush()
 
     def _meta(self, category: np.ndarray) -> dict[str, object]:
-        user = [Feature("user_id", "categorical", self.num_users + 1), Feature("segment", "categorical", NUM_SEGMENTS + 1)]
+        user = [
+            Feature("user_id", "categorical", self.num_users + 1),
+            Feature("segment", "categorical", NUM_SEGMENTS + 1),
+        ]
         if self.history:
             user.append(Feature("history", "history", self.num_items + 1))
         item = (Feature("item_id", "categorical", self.num_items + 1),)

@@ -21,7 +21,9 @@ from twotower.run import results
 from twotower.run.build import seed_everything
 
 
-def measure(config: DictConfig, rows: int, processes: int, rounds: int, steps: int) -> dict[str, Any]:
+def measure(
+    config: DictConfig, rows: int, processes: int, rounds: int, steps: int
+) -> dict[str, Any]:
     """Milliseconds per step and bytes of a process with ``model.sharding`` of ``none`` and ``row`` in turn, on random pairs.
 
     The step is model, loss and optimizer of the config in DDP; data are made in advance, so it is the step alone.
@@ -38,21 +40,36 @@ def measure(config: DictConfig, rows: int, processes: int, rounds: int, steps: i
     return {"rows": rows, "processes": processes, **measured, "step_ratio": ratio}
 
 
-def _measure(rank: int, plain: Any, rendezvous: str, found: Path, rows: int, processes: int, rounds: int, steps: int) -> None:
+def _measure(
+    rank: int,
+    plain: Any,
+    rendezvous: str,
+    found: Path,
+    rows: int,
+    processes: int,
+    rounds: int,
+    steps: int,
+) -> None:
     """Measure in one process; the first one writes what it found."""
     config = OmegaConf.create(plain)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes)
-    steppers = {sharding: _stepper(config, rank, processes, rows, sharding) for sharding in SHARDING}
+    steppers = {
+        sharding: _stepper(config, rank, processes, rows, sharding) for sharding in SHARDING
+    }
     torch.manual_seed(config.seed + rank)
 
     def together(stepper: Stepper) -> float:
         dist.barrier()
         return stepper.run(steps)
 
-    seconds = in_turn({name: partial(together, stepper) for name, stepper in steppers.items()}, rounds)
+    seconds = in_turn(
+        {name: partial(together, stepper) for name, stepper in steppers.items()}, rounds
+    )
     if rank == 0:
-        measured = {sharding: _figures(stepper, seconds[sharding]) for sharding, stepper in steppers.items()}
+        measured = {
+            sharding: _figures(stepper, seconds[sharding]) for sharding, stepper in steppers.items()
+        }
         results.write_json(found, measured)
     dist.barrier()
     dist.destroy_process_group()
@@ -63,7 +80,11 @@ def _stepper(config: Any, rank: int, processes: int, rows: int, sharding: str) -
     with built_for(rank, processes):
         stepper = Stepper(OmegaConf.merge(config, {"model": {"sharding": sharding}}), rows)  # type: ignore[arg-type]
     named: list[tuple[str, Any]] = list(stepper.model.named_parameters())
-    apart = [name for name, parameter in named if shard_of(parameter) or getattr(parameter, "row_sparse", False)]
+    apart = [
+        name
+        for name, parameter in named
+        if shard_of(parameter) or getattr(parameter, "row_sparse", False)
+    ]
     stepper.model._ddp_params_and_buffers_to_ignore = apart
     if len(apart) < len(named):
         stepper.model = DistributedDataParallel(stepper.model)
@@ -94,5 +115,7 @@ def table(record: dict[str, Any]) -> Table:
         figures = record[sharding]
         sizes = (f"{figures[f'{part}_bytes'] / 2**20:.1f}" for part in ("parameter", "optimizer"))
         shown.add_row(sharding, f"{figures['step_ms']:.2f}", *sizes)
-    shown.caption = f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
+    shown.caption = (
+        f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
+    )
     return shown

@@ -20,7 +20,9 @@ from twotower.training import callbacks
 WARM_UP = 20
 
 
-def measure(config: DictConfig, rounds: int, steps: int, compiled: bool, peers: dict[str, str]) -> dict[str, Any]:
+def measure(
+    config: DictConfig, rounds: int, steps: int, compiled: bool, peers: dict[str, str]
+) -> dict[str, Any]:
     """Rates of training, one contestant after the other in each round, the parts of a step, and the time of one full evaluation.
 
     The first contestant is the framework; every ratio is to it, of the same round.
@@ -32,19 +34,26 @@ def measure(config: DictConfig, rounds: int, steps: int, compiled: bool, peers: 
     OmegaConf.set_struct(config, False)
     data, task = build(config)
     device = build_part(config, "trainer", logger=False).strategy.root_device
-    contestants: dict[str, Callable[[], float]] = {"framework": partial(framework_step, config, data, task, steps)}
+    contestants: dict[str, Callable[[], float]] = {
+        "framework": partial(framework_step, config, data, task, steps)
+    }
     if compiled:
         contestants["framework, compiled"] = _compiled(config, data, steps, cuda_graphs=False)
         if device.type == "cuda":
             contestants["framework, CUDA graphs"] = _compiled(config, data, steps, cuda_graphs=True)
-    for name, distinct in (("bare loop, distinct items once", True), ("bare loop, every row encoded", False)):
+    for name, distinct in (
+        ("bare loop, distinct items once", True),
+        ("bare loop, every row encoded", False),
+    ):
         contestants[name] = partial(BareLoop(data, config, distinct, device).run, WARM_UP, steps)
     with started(peers, data, config, steps) as others:
         seconds = in_turn(contestants | others, rounds)
     step = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {}  # of rates: above 1 the framework is the faster one
     for name, values in seconds.items():
-        ratios[name] = [theirs / ours for ours, theirs in zip(seconds["framework"], values, strict=True)]
+        ratios[name] = [
+            theirs / ours for ours, theirs in zip(seconds["framework"], values, strict=True)
+        ]
     parts = parts_of_a_step(data, task.to(device), steps, step["framework"])
     return {
         "data": data.reader.name,
@@ -105,7 +114,9 @@ class StepClock(Callback):
             self.seconds = (now() - self.started) / (trainer.max_steps - WARM_UP)
 
 
-def framework_step(config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False) -> float:
+def framework_step(
+    config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False
+) -> float:
     """Seconds per step of ``trainer.fit``, everything included."""
     clock = StepClock()
     quiet: dict[str, Any] = {"enable_checkpointing": False, "limit_val_batches": 0}
@@ -135,7 +146,11 @@ def table(record: dict[str, Any]) -> Table:
         shown.add_column(name, justify="right")
     for name, value in record["step_ms"].items():
         ratios = record["speed_ratios"][name]
-        row = (f"{value:.2f}", f"{record['positives_per_second'][name]:,.0f}", f"{statistics.median(ratios):.2f}")
+        row = (
+            f"{value:.2f}",
+            f"{record['positives_per_second'][name]:,.0f}",
+            f"{statistics.median(ratios):.2f}",
+        )
         shown.add_row(name, *row, f"{min(ratios):.2f} to {max(ratios):.2f}")
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["parts_ms"].items())
     shown.caption = (

@@ -25,9 +25,14 @@ def measure(config: DictConfig, rows: list[int], rounds: int, steps: int) -> dic
     for number in rows:
         check_number("rows", number, 1000)
     steppers = {number: partial(Stepper(config, number).run, steps) for number in rows}
-    step_ms = {number: milliseconds(seconds) for number, seconds in in_turn(steppers, rounds).items()}
+    step_ms = {
+        number: milliseconds(seconds) for number, seconds in in_turn(steppers, rounds).items()
+    }
     smallest = step_ms[min(step_ms)]
-    return {"step_ms": step_ms, "ratio": {number: value / smallest for number, value in step_ms.items()}}
+    return {
+        "step_ms": step_ms,
+        "ratio": {number: value / smallest for number, value in step_ms.items()},
+    }
 
 
 class Stepper:
@@ -47,7 +52,11 @@ class Stepper:
             num_categories=NUM_CATEGORIES,
             category_counts=(1,) * NUM_CATEGORIES,
         )
-        self.rows, self.size, self.num_negatives = rows, config.data.batch_size, config.negatives.num
+        self.rows, self.size, self.num_negatives = (
+            rows,
+            config.data.batch_size,
+            config.negatives.num,
+        )
         self.model = build_part(config, "model", schema=schema)
         self.loss = build_part(config, "loss", schema=schema)
         self.optimizer = build_part(config, "optimizer")(self.model.parameters())
@@ -85,10 +94,14 @@ class Stepper:
 
 def table(record: dict[str, Any]) -> Table:
     """Step time by rows."""
-    shown = Table(title=f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['threads']} threads")
+    shown = Table(
+        title=f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['threads']} threads"
+    )
     for column in ("rows of each table", "ms per step", f"beside {min(record['step_ms']):,}"):
         shown.add_column(column, justify="right")
     for rows, value in record["step_ms"].items():
         shown.add_row(f"{rows:,}", f"{value:.2f}", f"{record['ratio'][rows]:.2f}")
-    shown.caption = f"medians of rounds in turn; peak memory {record['peak_memory_bytes'] / 2**30:.1f} GiB"
+    shown.caption = (
+        f"medians of rounds in turn; peak memory {record['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )
     return shown

@@ -10,5 +10,7 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is outside the package
+    sys.path.insert(
+        0, str(Path(__file__).resolve().parents[1])
+    )  # benchmarks/ is outside the package
     command("benchmarks.command.benchmark", "benchmark")

@@ -97,7 +97,10 @@ def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
     """
     context = mp.get_context("spawn")
     queue = context.SimpleQueue()
-    processes = [context.Process(target=_join, args=(worker, rank, f"file://{rendezvous}", queue)) for rank in range(2)]
+    processes = [
+        context.Process(target=_join, args=(worker, rank, f"file://{rendezvous}", queue))
+        for rank in range(2)
+    ]
     for process in processes:
         process.start()
     found: dict[int, Any] = {}
@@ -116,7 +119,13 @@ def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
 
 
 def _join(worker, rank, rendezvous, queue):
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=datetime.timedelta(minutes=30))
+    dist.init_process_group(
+        "gloo",
+        init_method=rendezvous,
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(minutes=30),
+    )
     queue.put((rank, worker(rank)))
     dist.barrier()
     dist.destroy_process_group()
@@ -140,7 +149,14 @@ class Script:
 
     def popen(self, name: str, *overrides: str) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "src" / f"{name}.py"), *overrides]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def __call__(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
         """As a user would, but without paying for the imports again."""

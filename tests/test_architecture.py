@@ -50,8 +50,12 @@ def test_imports_point_down():
         part = module.split(".")[0]
         for imported in graph[module]:
             other = imported.split(".")[0]
-            assert floor_of(other) <= floor_of(part), f"{module} imports {imported}, which is above it"
-            assert other == part or part not in APART or other not in APART, f"{module} imports {imported}"
+            assert floor_of(other) <= floor_of(part), (
+                f"{module} imports {imported}, which is above it"
+            )
+            assert other == part or part not in APART or other not in APART, (
+                f"{module} imports {imported}"
+            )
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
@@ -61,7 +65,9 @@ def test_the_root_stays_small():
 
 def test_the_package_offers_load_and_imports_nothing_before_it_is_asked_for():
     code = "import sys, twotower; assert not {'torch', 'polars', 'hydra'} & set(sys.modules); twotower.loda"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True
+    )
     assert "module 'twotower' has no attribute 'loda'" in run.stderr
     assert twotower.load is load
 
@@ -74,7 +80,10 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow
     [
         ["loss.lamda3=0"],
         ["dry=true"],
-        *(pytest.param(given, marks=pytest.mark.slow) for given in (["--help"], ["--cfg", "job"], ["model=dta"])),
+        *(
+            pytest.param(given, marks=pytest.mark.slow)
+            for given in (["--help"], ["--cfg", "job"], ["model=dta"])
+        ),
     ],
     ids=" ".join,
 )
@@ -106,9 +115,16 @@ def test_models_metrics_and_negatives_are_found_by_their_target_alone():
 
 
 def test_nothing_unpickles_or_evaluates():
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "src").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+    for path in [
+        *PACKAGE.rglob("*.py"),
+        *(ROOT / "src").glob("*.py"),
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]:
         text = path.read_text()
-        assert "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "") and "import pickle" not in text, path
+        assert (
+            "eval(" not in text.replace(".eval()", "").replace("ast.literal_eval(", "")
+            and "import pickle" not in text
+        ), path
         assert text.count("torch.load(") <= text.count("weights_only=True)"), path
 
 
@@ -118,4 +134,6 @@ def test_no_test_imports_another():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
                 names = [*node.module.split("."), *(alias.name for alias in node.names)]
-                assert not any(name.startswith("test_") for name in names), f"{path} imports {node.module}"
+                assert not any(name.startswith("test_") for name in names), (
+                    f"{path} imports {node.module}"
+                )

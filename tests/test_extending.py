@@ -40,7 +40,11 @@ def mylab(script, monkeypatch):
     for folder in ("mylab", "mylab/conf"):
         (script.folder / folder / "__init__.py").touch()
     (script.folder / "data" / "shop").mkdir(parents=True)
-    clicks = [f"c{user},{'abc'[user % 3]}{(user * step + step) % 15},{step}" for user in range(60) for step in range(1, 9)]
+    clicks = [
+        f"c{user},{'abc'[user % 3]}{(user * step + step) % 15},{step}"
+        for user in range(60)
+        for step in range(1, 9)
+    ]
     log = script.folder / "data" / "shop" / "clicks.csv"
     log.write_text("\n".join(["customer,article,day", *clicks]))
     monkeypatch.syspath_prepend(script.folder)
@@ -92,7 +96,9 @@ def test_a_package_of_ones_own_trains_resumes_evaluates_recommends_and_exports(m
         load(best, **places)
     for name, *more in (("evaluate",), ("train",), ("recommend", "user_id=c7")):
         run = mylab(name, f"ckpt_path={best}", *more)
-        assert run.returncode == 1 and "trusted=[mylab.]" in run.stderr and run.stderr.count("\n") == 1
+        assert (
+            run.returncode == 1 and "trusted=[mylab.]" in run.stderr and run.stderr.count("\n") == 1
+        )
     mylab.env["TWOTOWER_TRUSTED"] = "mylab."
     succeeds(mylab, "evaluate", f"ckpt_path={best}")
     pytest.importorskip("onnx")

@@ -70,7 +70,9 @@ with files.whole_folder(target) as partial:
 
 
 @pytest.mark.parametrize(("renames", "content"), [(0, "old"), (1, "old"), (2, "new")])
-def test_a_writer_killed_at_any_rename_loses_nothing(tmp_path: Path, renames: int, content: str) -> None:
+def test_a_writer_killed_at_any_rename_loses_nothing(
+    tmp_path: Path, renames: int, content: str
+) -> None:
     target = tmp_path / "export"
     with files.whole_folder(target) as partial:
         (partial / "a").write_text("old")
@@ -82,9 +84,13 @@ def test_a_writer_killed_at_any_rename_loses_nothing(tmp_path: Path, renames: in
     assert names(tmp_path) == ["export"]
 
 
-@pytest.mark.parametrize("name", [".export.v2.a1b2c3d4.partial", ".export.backup.old", ".export.My-Notes.partial"])
+@pytest.mark.parametrize(
+    "name", [".export.v2.a1b2c3d4.partial", ".export.backup.old", ".export.My-Notes.partial"]
+)
 def test_folders_of_others_are_kept(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()  # the first is of a target called "export.v2", maybe being written now
+    (
+        tmp_path / name
+    ).mkdir()  # the first is of a target called "export.v2", maybe being written now
     with files.whole_folder(tmp_path / "export"):
         pass
     assert names(tmp_path) == [name, "export"]

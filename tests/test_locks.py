@@ -61,12 +61,17 @@ def test_a_waiter_names_the_holder_and_a_dead_one_holds_nothing(start, tmp_path)
     process, _ = start()
     said = []
     thread = take(path, said)
-    assert said[0].startswith(f"waiting; process {process.pid} on ") and f" holds {path}; kill {process.pid} ends it" in said[0]
+    assert (
+        said[0].startswith(f"waiting; process {process.pid} on ")
+        and f" holds {path}; kill {process.pid} ends it" in said[0]
+    )
     assert "(since 20" in said[0]
     process.kill()
     thread.join()
     assert len(said) == 1
-    assert take(path, none := []).join() is None and none == []  # the file is there, and nobody holds it
+    assert (
+        take(path, none := []).join() is None and none == []
+    )  # the file is there, and nobody holds it
 
 
 def test_a_stopped_holder_is_told_again_and_again(start, tmp_path, monkeypatch):
@@ -80,7 +85,9 @@ def test_a_stopped_holder_is_told_again_and_again(start, tmp_path, monkeypatch):
     while len(said) < 2:
         pass
     pid = process.pid
-    assert said[1].endswith(f"it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it")
+    assert said[1].endswith(
+        f"it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
+    )
     process.kill()
     thread.join()
 
@@ -114,7 +121,10 @@ def test_a_link_in_the_place_of_a_lock_is_not_written_through(tmp_path):
     victim = tmp_path / "victim.txt"
     victim.write_text("precious")
     (tmp_path / "a.lock").symlink_to(victim)
-    with pytest.raises(OSError, match="a link in the place of a lock"), locks.alone(tmp_path / "a.lock", "", print):
+    with (
+        pytest.raises(OSError, match="a link in the place of a lock"),
+        locks.alone(tmp_path / "a.lock", "", print),
+    ):
         pass
     assert victim.read_text() == "precious"
 

@@ -65,7 +65,11 @@ def test_what_has_no_business_in_its_place_is_refused(saved, guarded, key, old):
     path = crafted(saved, key, REFUSED[key], old)
     with pytest.raises(UserError) as error:
         load_checkpoint(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value) and SECRET not in str(error.value)
+    assert (
+        str(path) in str(error.value)
+        and "\n" not in str(error.value)
+        and SECRET not in str(error.value)
+    )
 
 
 @pytest.mark.parametrize("key", LEFT_OUT)
@@ -74,13 +78,20 @@ def test_what_the_command_decides_is_not_taken_from_a_checkpoint(saved, guarded,
     found = load_checkpoint(crafted(saved, key, LEFT_OUT[key]))
     assert found["twotower"].config == good
     config = saved.config(found)
-    assert config["data"]["data_dir"] == str(saved.folder / "data_dir") and "url" not in config["data"]["reader"]
+    assert (
+        config["data"]["data_dir"] == str(saved.folder / "data_dir")
+        and "url" not in config["data"]["reader"]
+    )
 
 
 def test_texts_are_never_evaluated(saved, guarded):
     """Not even those that stand where a text may: a reader of tables and its columns, say."""
     text = "${oc.env:SECRET}"
-    reader = {"_target_": "twotower.data.readers.table.Table", "interactions": text, "columns": {"user": text}}
+    reader = {
+        "_target_": "twotower.data.readers.table.Table",
+        "interactions": text,
+        "columns": {"user": text},
+    }
     found = load_checkpoint(crafted(saved, "data.reader", reader))
     assert found["twotower"].config["data"]["reader"] == reader
     with pytest.raises(UserError) as error:
@@ -90,7 +101,9 @@ def test_texts_are_never_evaluated(saved, guarded):
     assert built == {"a": [text], "b": {"c": CREATE}}
 
 
-@pytest.mark.parametrize("choice", ["../../evil", "/etc/x", "a\x1b[2J", "[link=http://x]y[/]", "${oc.env:SECRET}", 5])
+@pytest.mark.parametrize(
+    "choice", ["../../evil", "/etc/x", "a\x1b[2J", "[link=http://x]y[/]", "${oc.env:SECRET}", 5]
+)
 def test_choices_are_names_of_options(saved, guarded, choice):
     path = saved.write(changed(saved.good(), ("twotower", "choices", "data"), choice))
     with pytest.raises(UserError, match=r"its choices have data="):
@@ -102,7 +115,13 @@ def best_of(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "form", ["{folder}/checkpoints/../{name}", "{folder}/{name}", "file://{folder}/{name}", "local://{folder}"]
+    "form",
+    [
+        "{folder}/checkpoints/../{name}",
+        "{folder}/{name}",
+        "file://{folder}/{name}",
+        "local://{folder}",
+    ],
 )
 def test_the_state_of_a_callback_deletes_no_file(saved, form):
     """Lightning removes the file that it takes for the worst of the best ones."""
@@ -133,27 +152,45 @@ def test_a_folder_in_the_state_of_a_callback_is_not_its_folder_now(saved):
     }
     state = saved.restore(saved.write(checkpoint))["callbacks"][best_of(checkpoint)]
     own = str(saved.folder / "checkpoints" / "best.ckpt")
-    assert state["dirpath"] == str(saved.folder / "checkpoints") and list(state["best_k_models"]) == [own]
+    assert state["dirpath"] == str(saved.folder / "checkpoints") and list(
+        state["best_k_models"]
+    ) == [own]
     assert state["best_model_path"] == own and state["kth_best_model_path"] == own
 
 
 def test_a_checkpoint_holds_no_path_and_no_secret(saved):
     text = repr(saved.good()["twotower"])
-    assert "${" not in text and str(saved.folder) not in text and "logger" not in saved.good()["twotower"]["config"]
+    assert (
+        "${" not in text
+        and str(saved.folder) not in text
+        and "logger" not in saved.good()["twotower"]["config"]
+    )
 
 
 def test_the_commands_refuse_what_would_run(script):
     """Through the scripts, once: a checkpoint of the earlier kind with a target in an interpolation."""
-    small = ("data.reader.num_users=40", "data.reader.num_items=30", "data.reader.interactions_per_user=8", "model=popularity")
+    small = (
+        "data.reader.num_users=40",
+        "data.reader.num_items=30",
+        "data.reader.interactions_per_user=8",
+        "model=popularity",
+    )
     assert script("train", *small, "callbacks.progress=null", "hydra.run.dir=run").returncode == 0
     path = script.folder / "run/checkpoints/best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["twotower"]["repeats"]
     checkpoint["twotower"]["config"]["negatives"] = CREATE
     torch.save(checkpoint, path)
-    for name, *more in (("evaluate",), ("train",), ("recommend", "user_id=1"), ("export", "output=served")):
+    for name, *more in (
+        ("evaluate",),
+        ("train",),
+        ("recommend", "user_id=1"),
+        ("export", "output=served"),
+    ):
         run = script(name, "ckpt_path=run/checkpoints/best.ckpt", *more)
-        assert run.returncode == 1 and "negatives" in run.stderr and run.stderr.count("\n") == 1, run.stderr
+        assert run.returncode == 1 and "negatives" in run.stderr and run.stderr.count("\n") == 1, (
+            run.stderr
+        )
     assert not (script.folder / "CANARY").exists() and not (script.folder / "served").exists()
 
 
@@ -182,9 +219,17 @@ def test_env_file_sets_documented_keys_alone(env_file, capsys):
     env_file.write_text(ENVIRONMENT)
     environment.read_env_file()
     found = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    assert found == {"SECRET": SECRET, "PATH": "/bin", "TWOTOWER_DATA_DIR": "from_file", "WANDB_PROJECT": "${SECRET}"}
+    assert found == {
+        "SECRET": SECRET,
+        "PATH": "/bin",
+        "TWOTOWER_DATA_DIR": "from_file",
+        "WANDB_PROJECT": "${SECRET}",
+    }
     (line,) = capsys.readouterr().err.splitlines()
-    assert "PYTHONPATH, LD_PRELOAD, PATH, WANDB_BASE_URL, WANDB__EXECUTABLE" in line and "/tmp/evil" not in line
+    assert (
+        "PYTHONPATH, LD_PRELOAD, PATH, WANDB_BASE_URL, WANDB__EXECUTABLE" in line
+        and "/tmp/evil" not in line
+    )
     os.environ["TWOTOWER_DATA_DIR"] = "mine"
     environment.read_env_file()
     assert os.environ["TWOTOWER_DATA_DIR"] == "mine"  # the environment comes first
@@ -269,10 +314,16 @@ def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):
         config = compose("train", given, return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.masked_copy(config, ["hydra"]))
     write_record(tmp_path, OmegaConf.masked_copy(config, ["data", "logger"]), is_resumed=False)
-    texts = [(tmp_path / ".hydra" / f"{name}.yaml").read_text() for name in ("config", "hydra", "overrides")]
+    texts = [
+        (tmp_path / ".hydra" / f"{name}.yaml").read_text()
+        for name in ("config", "hydra", "overrides")
+    ]
     assert all("hunter2" not in text and "example.org/a.zip" in text for text in texts)
 
 
 def test_no_address_is_sent_to_a_logger():
     config = {"data": {"reader": {"url": "https://me:hunter2@example.org", "folder": "ml-1m"}}}
-    assert flatten({"data": "movielens_1m"}, config) == {"data": "movielens_1m", "data.reader.folder": "ml-1m"}
+    assert flatten({"data": "movielens_1m"}, config) == {
+        "data": "movielens_1m",
+        "data.reader.folder": "ml-1m",
+    }

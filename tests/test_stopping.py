@@ -20,7 +20,13 @@ from twotower.run import train as run
 from twotower.training.stopping import Stopping, _how_to_go_on
 from twotower.training.task import RetrievalTask
 
-TRAIN = (*SMALL, "model.dropout=0.2", "trainer.max_epochs=2", "callbacks.early_stopping=null", "callbacks.diagnostics=null")
+TRAIN = (
+    *SMALL,
+    "model.dropout=0.2",
+    "trainer.max_epochs=2",
+    "callbacks.early_stopping=null",
+    "callbacks.diagnostics=null",
+)
 
 
 @pytest.fixture
@@ -74,18 +80,24 @@ def test_handlers_are_given_back():
     assert ([signal.getsignal(signum) for signum in signals.WORDS], sys.unraisablehook) == before
 
 
-@pytest.mark.parametrize(("signum", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(
+    ("signum", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")]
+)
 def test_the_start_ends_with_a_line(signum, word):
     """While modules are imported there is nothing to undo."""
     code = f"import os, time; from twotower import signals; signals.listen(); os.kill(os.getpid(), {signum}); time.sleep(99)"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stderr, ended.stdout) == (128 + signum, f"{word}\n", "")
 
 
 def test_what_a_shell_ignores_stays_ignored():
     code = "import os; from twotower import signals; signals.listen(); os.kill(os.getpid(), 2); print('here')"
     command = f"trap '' INT; {sys.executable} -c \"{code}\""
-    ended = subprocess.run(["bash", "-c", command], cwd=ROOT / "src", capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT / "src", capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout) == (0, "here\n")
 
 
@@ -123,7 +135,9 @@ def assert_goes_on_to_the_same(script):
 
 def test_a_stopped_training_goes_on_to_the_same_bits(script, monkeypatch):
     assert script("train", *TRAIN, "hydra.run.dir=whole").returncode == 0
-    stop(script, monkeypatch, Stopping, "on_train_batch_start", 30, *TRAIN, "hydra.run.dir=run")  # an epoch has about 20 steps
+    stop(
+        script, monkeypatch, Stopping, "on_train_batch_start", 30, *TRAIN, "hydra.run.dir=run"
+    )  # an epoch has about 20 steps
     again = "ckpt_path=run/checkpoints/last.ckpt"
     stop(script, monkeypatch, RetrievalTask, "validation_step", 1, again)
     stop(script, monkeypatch, RetrievalTask, "test_step", 1, again)
@@ -131,13 +145,27 @@ def test_a_stopped_training_goes_on_to_the_same_bits(script, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", ["+trainer.accumulate_grad_batches=4", "+trainer.val_check_interval=5"])
+@pytest.mark.parametrize(
+    "settings", ["+trainer.accumulate_grad_batches=4", "+trainer.val_check_interval=5"]
+)
 @pytest.mark.parametrize("when", [1, 29, 30])
 def test_a_stop_waits_for_a_whole_step(script, monkeypatch, settings, when):
     assert script("train", *TRAIN, settings, "hydra.run.dir=whole").returncode == 0
-    stop(script, monkeypatch, Stopping, "on_train_batch_start", when, *TRAIN, settings, "hydra.run.dir=run")
+    stop(
+        script,
+        monkeypatch,
+        Stopping,
+        "on_train_batch_start",
+        when,
+        *TRAIN,
+        settings,
+        "hydra.run.dir=run",
+    )
     assert_goes_on_to_the_same(script)
-    steps = [[row["step"] for row in logged(script, folder) if row.get("val/ndcg@10")] for folder in ("whole", "run")]
+    steps = [
+        [row["step"] for row in logged(script, folder) if row.get("val/ndcg@10")]
+        for folder in ("whole", "run")
+    ]
     assert steps[0] == steps[1]  # no validation is missing
 
 
@@ -154,7 +182,10 @@ def test_a_signal_ends_the_whole_sweep_and_the_repeat_goes_on(script, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(run, "build", kill_self(run.build, 2))
         stopped = script("train", *settings)
-    assert (stopped.returncode, stopped.stderr.strip()) == (143, "terminated; the same command goes on")
+    assert (stopped.returncode, stopped.stderr.strip()) == (
+        143,
+        "terminated; the same command goes on",
+    )
     finished = sorted(script.folder.glob("outputs/sweeps/*/*/metrics.json"))
     assert len(finished) == 1 and not list(script.folder.glob("outputs/sweeps/*/*/failed.json"))
     again = script("train", *settings)
@@ -172,15 +203,25 @@ def test_the_way_to_go_on_can_be_pasted(tmp_path, monkeypatch):
         last.touch()
         given.append(_how_to_go_on(last).removeprefix("go on with: python src/train.py "))
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    words = subprocess.run(["bash", "-c", f"{sys.executable} -c '{code}' {' '.join(given)}"], capture_output=True, text=True)
+    words = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{code}' {' '.join(given)}"],
+        capture_output=True,
+        text=True,
+    )
     read = OverridesParser.create().parse_overrides(json.loads(words.stdout))
     assert [override.value() for override in read] == [f"{folder}/last.ckpt" for folder in folders]
 
 
 def test_processes_end_and_are_seen_to_be_stopped():
-    process = subprocess.Popen([sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"], stdin=-1, stdout=-1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+        stdin=-1,
+        stdout=-1,
+    )
     process.stdout.readline()
-    assert processes.state(process.pid) == "running" and process.pid in processes.descendants(os.getpid())
+    assert processes.state(process.pid) == "running" and process.pid in processes.descendants(
+        os.getpid()
+    )
     process.send_signal(signal.SIGSTOP)
     while processes.state(process.pid) != "stopped":
         pass
@@ -191,7 +232,9 @@ def test_processes_end_and_are_seen_to_be_stopped():
     assert process.returncode == -signal.SIGTERM
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system ends a process with its parent")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="no other system ends a process with its parent"
+)
 @pytest.mark.parametrize("parent", ["os.getppid()", "0"], ids=["lives", "has ended"])
 def test_a_process_ends_with_its_parent(parent):
     """However the parent ends, and whenever: before it is watched, too."""
@@ -234,7 +277,12 @@ def test_two_processes_stop_after_the_same_step(script):
     assert whole.returncode == 0, err
     last = script.folder / "run" / "checkpoints" / "last.ckpt"
     _, err = ask_to_end(script, *settings, "hydra.run.dir=run", until=last.exists)
-    assert err.count("terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2") == 1
+    assert (
+        err.count(
+            "terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2"
+        )
+        == 1
+    )
     resumed = script.popen("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.devices=2")
     _, err = finish(resumed)
     assert resumed.returncode == 0, err
@@ -254,7 +302,9 @@ def test_two_processes_stop_after_the_same_step(script):
 def test_a_sweep_in_several_processes_ends_with_all_of_them(script, how):
     settings = ("-m", *TRAIN, "trainer.max_epochs=6", "seed=0,1", *how)
     sweeps = script.folder / "outputs" / "sweeps"
-    _, err = ask_to_end(script, *settings, until=lambda: list(sweeps.glob("*/*/checkpoints/last.ckpt")))
+    _, err = ask_to_end(
+        script, *settings, until=lambda: list(sweeps.glob("*/*/checkpoints/last.ckpt"))
+    )
     assert err.strip().endswith("terminated; the same command goes on")
     assert not list(sweeps.glob("*/*/failed.json"))
     again = script.popen("train", *settings)
@@ -265,6 +315,7 @@ def test_a_sweep_in_several_processes_ends_with_all_of_them(script, how):
 def test_every_script_listens_before_it_imports():
     for path in (ROOT / "src").glob("*.py"):
         code = path.read_text()
-        assert "twotower import signals\n" in code and "import" not in code.split("signals.listen()")[0].split("signals\n")[1], (
-            path
-        )
+        assert (
+            "twotower import signals\n" in code
+            and "import" not in code.split("signals.listen()")[0].split("signals\n")[1]
+        ), path

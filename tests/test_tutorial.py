@@ -14,12 +14,19 @@ from tests.conftest import ROOT
 def test_the_tutorial_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("TWOTOWER_OUTPUT_DIR", str(tmp_path / "outputs"))
     monkeypatch.setenv("TWOTOWER_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    )
     notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": ROOT / "docs"}}).execute()
+    NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": ROOT / "docs"}}
+    ).execute()
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = ["".join(output.get("text", "") for output in cell.outputs) for cell in codes]
     assert "of oracle" in shown[1] and "dat λ3=0" in shown[3] and "as exported" in shown[6], shown
-    asked, served = codes[4].outputs[-1]["data"]["text/plain"], codes[-1].outputs[-1]["data"]["text/plain"]
+    asked, served = (
+        codes[4].outputs[-1]["data"]["text/plain"],
+        codes[-1].outputs[-1]["data"]["text/plain"],
+    )
     items = re.findall(r"│ \d+ +┆ (\d+)", asked)  # rank, item
     assert f"[{', '.join(items)}]" == served  # the exported files recommend what the model does

@@ -19,7 +19,9 @@ SCRIPTS = Path(__file__).parent
 
 
 @contextmanager
-def started(pythons: dict[str, str], data: Any, config: DictConfig, steps: int) -> Iterator[dict[str, Callable[[], float]]]:
+def started(
+    pythons: dict[str, str], data: Any, config: DictConfig, steps: int
+) -> Iterator[dict[str, Callable[[], float]]]:
     """Peers that wait for their turn: by name, a function that trains ``steps`` steps and returns seconds per step.
 
     A peer has embeddings of ids alone, hidden layers and an in-batch softmax, of the config's widths and batch size.
@@ -33,7 +35,11 @@ def started(pythons: dict[str, str], data: Any, config: DictConfig, steps: int) 
     Raises:
         UserError: if the config asks for what they do not do, and if a peer's process fails.
     """
-    ids = {"model.user_features": ["user_id"], "model.item_features": ["item_id"], "data.history_length": 0}
+    ids = {
+        "model.user_features": ["user_id"],
+        "model.item_features": ["item_id"],
+        "data.history_length": 0,
+    }
     ids["loss.task._target_"] = "twotower.losses.in_batch_softmax.InBatchSoftmax"
     for key, value in ids.items() if pythons else ():
         if OmegaConf.select(config, key) != value:
@@ -50,14 +56,21 @@ def started(pythons: dict[str, str], data: Any, config: DictConfig, steps: int) 
         if present:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             settings = _write(folder, data, config, steps)
-        yield {name: opened.enter_context(_Peer(name, python, settings)) for name, python in present.items()}
+        yield {
+            name: opened.enter_context(_Peer(name, python, settings))
+            for name, python in present.items()
+        }
 
 
 def _write(folder: Path, data: Any, config: DictConfig, steps: int) -> Path:
     """The training pairs, shuffled, and the settings."""
     pairs = data.train_interactions()
     order = torch.randperm(len(pairs.user))
-    np.savez(folder / "pairs.npz", user=pairs.user[order].int().numpy(), item=pairs.item[order].int().numpy())
+    np.savez(
+        folder / "pairs.npz",
+        user=pairs.user[order].int().numpy(),
+        item=pairs.item[order].int().numpy(),
+    )
     schema, model = data.schema, config.model
     settings = {
         "pairs": str(folder / "pairs.npz"),
@@ -106,8 +119,13 @@ class _Peer:
         except BrokenPipeError:
             pass
         self.errors.seek(0)
-        last = ([line for line in self.errors.read().splitlines() if line.strip()] or ["it said nothing"])[-1]
-        raise UserError(f"the peer {self.name} has failed: {last}; mend its environment, or leave it out with ~peers.{self.name}")
+        last = (
+            [line for line in self.errors.read().splitlines() if line.strip()]
+            or ["it said nothing"]
+        )[-1]
+        raise UserError(
+            f"the peer {self.name} has failed: {last}; mend its environment, or leave it out with ~peers.{self.name}"
+        )
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()

@@ -21,7 +21,9 @@ class TwoTower(keras.Model):
 
     def __init__(self, settings: dict) -> None:
         super().__init__()
-        self.user, self.item = (self.tower(settings, settings[f"num_{side}s"]) for side in ("user", "item"))
+        self.user, self.item = (
+            self.tower(settings, settings[f"num_{side}s"]) for side in ("user", "item")
+        )
         self.without_accidental_hits = keras_rs.layers.RemoveAccidentalHits()
         self.cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
 
@@ -29,13 +31,19 @@ class TwoTower(keras.Model):
     def tower(settings: dict, num_values: int) -> keras.Sequential:
         hidden = [keras.layers.Dense(width, activation="relu") for width in settings["hidden_dims"]]
         return keras.Sequential(
-            [keras.layers.Embedding(num_values, settings["embedding_dim"]), *hidden, keras.layers.Dense(settings["dim"])]
+            [
+                keras.layers.Embedding(num_values, settings["embedding_dim"]),
+                *hidden,
+                keras.layers.Dense(settings["dim"]),
+            ]
         )
 
     def call(self, pairs: dict) -> tuple:
         return self.user(pairs["user"]), self.item(pairs["item"])
 
-    def compute_loss(self, x: dict, y: object, y_pred: tuple, sample_weight: object = None, training: bool = True) -> object:
+    def compute_loss(
+        self, x: dict, y: object, y_pred: tuple, sample_weight: object = None, training: bool = True
+    ) -> object:
         user, item = y_pred
         scores = keras.ops.matmul(user, keras.ops.transpose(item))
         labels = keras.ops.eye(keras.ops.shape(scores)[0])
@@ -50,10 +58,14 @@ model.compile(optimizer=keras.optimizers.Adam(settings["lr"]))
 for turn, _ in enumerate(sys.stdin):
     rows = np.arange(turn * num, (turn + 1) * num) % len(pairs["user"])
     user, item = pairs["user"][rows], pairs["item"][rows]
-    model.fit({"user": user[:size], "item": item[:size]}, batch_size=size, verbose=0)  # compiles in the first turn
+    model.fit(
+        {"user": user[:size], "item": item[:size]}, batch_size=size, verbose=0
+    )  # compiles in the first turn
     times = [time.perf_counter()]
     for end in (size, len(user)):
         model.fit({"user": user[:end], "item": item[:end]}, batch_size=size, verbose=0)
         times.append(time.perf_counter())
     one, all_ = times[1] - times[0], times[2] - times[1]
-    print("seconds", (all_ - one) / (settings["steps"] - 1), flush=True)  # so that starting a fit does not count
+    print(
+        "seconds", (all_ - one) / (settings["steps"] - 1), flush=True
+    )  # so that starting a fit does not count

@@ -29,7 +29,9 @@ train, info = DatasetPure.build_trainset(frame)
 def fit(epochs: int) -> float:
     """Seconds of a whole training, with what it builds before and computes after."""
     tf.compat.v1.reset_default_graph()
-    session = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    session = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+    )
     model = TwoTower(
         "ranking",
         info,
@@ -49,4 +51,6 @@ def fit(epochs: int) -> float:
 
 
 for _ in sys.stdin:
-    print("seconds", (fit(3) - fit(1)) / 2 / settings["steps"], flush=True)  # so that building does not count
+    print(
+        "seconds", (fit(3) - fit(1)) / 2 / settings["steps"], flush=True
+    )  # so that building does not count

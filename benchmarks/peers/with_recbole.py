@@ -20,8 +20,12 @@ pairs = np.load(settings["pairs"])
 size, num = settings["batch_size"], settings["batch_size"] * settings["steps"]
 folder = Path(sys.argv[1]).parent / "recbole"
 (folder / "pairs").mkdir(parents=True)
-lines = (f"{user}\t{item}" for user, item in zip(pairs["user"][:num], pairs["item"][:num], strict=True))
-(folder / "pairs" / "pairs.inter").write_text("user_id:token\titem_id:token\n" + "\n".join(lines) + "\n")
+lines = (
+    f"{user}\t{item}" for user, item in zip(pairs["user"][:num], pairs["item"][:num], strict=True)
+)
+(folder / "pairs" / "pairs.inter").write_text(
+    "user_id:token\titem_id:token\n" + "\n".join(lines) + "\n"
+)
 config = Config(
     model="DSSM",
     dataset="pairs",
@@ -35,7 +39,12 @@ config = Config(
         "learning_rate": settings["lr"],
         "train_batch_size": 2 * size,  # it counts rows, and every positive has a negative
         "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
-        "eval_args": {"split": {"RS": [1, 0, 0]}, "mode": "labeled", "order": "RO", "group_by": None},
+        "eval_args": {
+            "split": {"RS": [1, 0, 0]},
+            "mode": "labeled",
+            "order": "RO",
+            "group_by": None,
+        },
         "use_gpu": False,
         "show_progress": False,
         "state": "ERROR",

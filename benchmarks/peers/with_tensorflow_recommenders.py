@@ -21,19 +21,29 @@ class TwoTower(tfrs.Model):
 
     def __init__(self, settings: dict) -> None:
         super().__init__()
-        self.user, self.item = (self.tower(settings, settings[f"num_{side}s"]) for side in ("user", "item"))
+        self.user, self.item = (
+            self.tower(settings, settings[f"num_{side}s"]) for side in ("user", "item")
+        )
         self.retrieval = tfrs.tasks.Retrieval(remove_accidental_hits=True)
 
     @staticmethod
     def tower(settings: dict, num_values: int) -> tf.keras.Sequential:
-        hidden = [tf.keras.layers.Dense(width, activation="relu") for width in settings["hidden_dims"]]
+        hidden = [
+            tf.keras.layers.Dense(width, activation="relu") for width in settings["hidden_dims"]
+        ]
         return tf.keras.Sequential(
-            [tf.keras.layers.Embedding(num_values, settings["embedding_dim"]), *hidden, tf.keras.layers.Dense(settings["dim"])]
+            [
+                tf.keras.layers.Embedding(num_values, settings["embedding_dim"]),
+                *hidden,
+                tf.keras.layers.Dense(settings["dim"]),
+            ]
         )
 
     def compute_loss(self, pairs: dict, training: bool = False) -> tf.Tensor:
         item = pairs["item"]
-        return self.retrieval(self.user(pairs["user"]), self.item(item), candidate_ids=item, compute_metrics=False)
+        return self.retrieval(
+            self.user(pairs["user"]), self.item(item), candidate_ids=item, compute_metrics=False
+        )
 
 
 settings = json.loads(Path(sys.argv[1]).read_text())
@@ -44,7 +54,13 @@ model = TwoTower(settings)
 model.compile(optimizer=tf.keras.optimizers.Adam(settings["lr"]))
 for turn, _ in enumerate(sys.stdin):
     rows = np.arange(turn * num, (turn + 1) * num) % len(pairs["user"])
-    feed = tf.data.Dataset.from_tensor_slices({"user": pairs["user"][rows], "item": pairs["item"][rows]}).batch(size).cache()
+    feed = (
+        tf.data.Dataset.from_tensor_slices(
+            {"user": pairs["user"][rows], "item": pairs["item"][rows]}
+        )
+        .batch(size)
+        .cache()
+    )
     for _ in feed:  # fills the cache
         pass
     model.fit(feed.take(1), verbose=0)  # compiles in the first turn
@@ -53,4 +69,6 @@ for turn, _ in enumerate(sys.stdin):
         model.fit(feed.take(steps), verbose=0)
         times.append(time.perf_counter())
     one, all_ = times[1] - times[0], times[2] - times[1]
-    print("seconds", (all_ - one) / (settings["steps"] - 1), flush=True)  # so that starting a fit does not count
+    print(
+        "seconds", (all_ - one) / (settings["steps"] - 1), flush=True
+    )  # so that starting a fit does not count

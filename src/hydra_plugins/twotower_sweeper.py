@@ -25,7 +25,11 @@ class ResumableSweeper(BasicSweeper):
         """Fix the sweep's folder, before the launcher derives its own from it."""
         from twotower.sweep.plan import quoted, sweep_name
 
-        swept = {o.key_or_group: str(o.input_line).split("=", 1)[1] for o in self._parse(config) if o.is_sweep_override()}
+        swept = {
+            o.key_or_group: str(o.input_line).split("=", 1)[1]
+            for o in self._parse(config)
+            if o.is_sweep_override()
+        }
         known = config.hydra.overrides.hydra
         self._elsewhere = ["data"]  # keys that the folder's name tells
         if any(text.startswith("hydra.sweep.dir=") for text in known):
@@ -34,8 +38,12 @@ class ResumableSweeper(BasicSweeper):
             choices = config.hydra.runtime.choices
             name = sweep_name(choices.get("sweep"), swept, choices["data"])
             with open_dict(config.hydra):
-                config.hydra.sweep.dir = str(Path(config.paths.output_dir, "sweeps", name).absolute())
-                known.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")  # each job composes its config anew
+                config.hydra.sweep.dir = str(
+                    Path(config.paths.output_dir, "sweeps", name).absolute()
+                )
+                known.append(
+                    f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}"
+                )  # each job composes its config anew
         super().setup(config=config, **context)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -60,7 +68,9 @@ class ResumableSweeper(BasicSweeper):
     def _parse(self, config: DictConfig) -> list[Override]:
         """The sweep's own parameters, then the command line's, which win."""
         texts = [*self._parse_config(), *config.hydra.overrides.task]
-        return list({o.key_or_group: o for o in OverridesParser.create().parse_overrides(texts)}.values())
+        return list(
+            {o.key_or_group: o for o in OverridesParser.create().parse_overrides(texts)}.values()
+        )
 
     def _plan(self) -> list[Any]:
         """Every run of the sweep; composing them all finds mistakes before the first one starts."""
@@ -83,7 +93,9 @@ class ResumableSweeper(BasicSweeper):
                 config.pop("hydra")
             check_config(config)
             place = folder / run_name(job, self._elsewhere, varied)
-            runs.append(Run(list(job), place, fingerprint(config), choices["model"], choices["data"]))
+            runs.append(
+                Run(list(job), place, fingerprint(config), choices["model"], choices["data"])
+            )
         return runs
 
     def _run(self, runs: list[Any]) -> None:
@@ -105,10 +117,21 @@ class ResumableSweeper(BasicSweeper):
                 with run.place.alone():
                     if run.status == "changed":  # still, once the lock is ours
                         moved = run.place.set_aside()
-                        print(f"{run.folder.name}: held a run of another config, now in {moved}", flush=True)
-        source = str(Path(__file__).parents[1])  # a launcher's processes know nothing of src/train.py's path
-        os.environ["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
-        todo = [[*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"] for run in runs if run.status != "done"]
+                        print(
+                            f"{run.folder.name}: held a run of another config, now in {moved}",
+                            flush=True,
+                        )
+        source = str(
+            Path(__file__).parents[1]
+        )  # a launcher's processes know nothing of src/train.py's path
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        todo = [
+            [*run.overrides, f"hydra.sweep.subdir={quoted(run.folder.name)}"]
+            for run in runs
+            if run.status != "done"
+        ]
         with signals.running():
             self._launch(todo)
 
@@ -119,9 +142,13 @@ class ResumableSweeper(BasicSweeper):
 
         assert self.launcher is not None
         signals.on_stop(hint=lambda: "the same command goes on")
-        apart = not isinstance(self.launcher, BasicLauncher)  # are runs in processes of the launcher's?
+        apart = not isinstance(
+            self.launcher, BasicLauncher
+        )  # are runs in processes of the launcher's?
         if apart:
-            signals.defer(lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM))
+            signals.defer(
+                lambda signum: processes.send(processes.descendants(os.getpid()), signal.SIGTERM)
+            )
         options = getattr(self.launcher, "joblib", None)
         if isinstance(options, dict):
             # the workers of a killed sweep would train its next runs, then wait for minutes or for ever
@@ -132,7 +159,10 @@ class ResumableSweeper(BasicSweeper):
                 self.launcher.launch(todo[start : start + size], initial_job_idx=start)
         except Exception as error:  # a launcher's process died: what it did is in the folders
             if not signals.asked():
-                print(f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}", flush=True)
+                print(
+                    f"the launcher gave up: {explain(error) or f'{type(error).__name__}: {error}'}",
+                    flush=True,
+                )
         finally:
             signals.defer(None)
             if apart and signals.asked():
@@ -144,7 +174,9 @@ class ResumableSweeper(BasicSweeper):
 
         missing = sum(run.status != "done" for run in runs)
         if missing:
-            raise UserError(f"{missing} of {len(runs)} runs did not finish; the same command goes on with them")
+            raise UserError(
+                f"{missing} of {len(runs)} runs did not finish; the same command goes on with them"
+            )
 
     def _at_once(self) -> int:
         assert self.config is not None

@@ -26,7 +26,9 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not math.isfinite(number) or not low <= number <= high:
         bounds = f" >= {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
-        raise UserError(f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}")
+        raise UserError(
+            f"{name} must be a finite number{'' if low == -math.inf else bounds}, got {value!r}"
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

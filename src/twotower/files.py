@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-PARTIAL, OLD = ".partial", ".old"  # ends of the temporary names, which begin with a dot and the target's name
+PARTIAL, OLD = (
+    ".partial",
+    ".old",
+)  # ends of the temporary names, which begin with a dot and the target's name
 MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
 
 

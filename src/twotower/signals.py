@@ -39,7 +39,9 @@ class _State:
         self.asked: int | None = None  # the signal that has come
         self.when = 0.0
         self.depth = 0  # of running(): above 0, there is something to unwind
-        self.deferred: Callable[[int], None] | None = None  # told of the signal, ends the process later
+        self.deferred: Callable[[int], None] | None = (
+            None  # told of the signal, ends the process later
+        )
         self.hint: Callable[[], str] | None = None  # what to do next
         self.at_stop: list[Callable[[], None]] = []
 
@@ -106,7 +108,9 @@ def raise_if_asked() -> None:
         raise Stopped(_state.asked)
 
 
-def on_stop(hint: Callable[[], str] | None = None, action: Callable[[], None] | None = None) -> None:
+def on_stop(
+    hint: Callable[[], str] | None = None, action: Callable[[], None] | None = None
+) -> None:
     """What a signal shall do once everything is unwound.
 
     Args:

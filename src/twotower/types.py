@@ -1,6 +1,8 @@
 """What crosses module borders: named tuples, and protocols of the parts that people add."""
 
-from __future__ import annotations  # so that torch is not imported by modules that only check settings
+from __future__ import (
+    annotations,
+)  # so that torch is not imported by modules that only check settings
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -62,13 +64,17 @@ class Schema(NamedTuple):
             "category_counts": list(self.category_counts),
         }
         if self.num_behaviours == 0:
-            del plain["num_behaviours"]  # younger than the fingerprints of prepared data, which this is part of
+            del plain[
+                "num_behaviours"
+            ]  # younger than the fingerprints of prepared data, which this is part of
         return plain
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Schema:
         """The inverse of :meth:`plain`."""
-        sides = {side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")}
+        sides = {
+            side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")
+        }
         return cls(**{**plain, **sides, "category_counts": tuple(plain["category_counts"])})
 
     def num_values(self, name: str) -> int:

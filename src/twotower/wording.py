@@ -13,7 +13,15 @@ from rich.segment import Segment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidirectional too), surrogates, line separators
+UNSAFE = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Cn",
+    "Zl",
+    "Zp",
+}  # control, format (bidirectional too), surrogates, line separators
 JOINERS = "\u200c\u200d"  # needed to write Persian, Indic scripts and some emoji
 PLAIN: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}
 MAX_NAME = 34  # characters beside a plot
@@ -52,7 +60,9 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         """Segments without the characters that a terminal would obey."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text == "\n":

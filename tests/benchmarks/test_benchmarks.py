@@ -30,27 +30,52 @@ def test_the_step_as_tables_grow(script):
     )
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
-    assert record["ratio"]["1000"] == 1 and record["ratio"]["3000"] == record["step_ms"]["3000"] / record["step_ms"]["1000"]
+    assert (
+        record["ratio"]["1000"] == 1
+        and record["ratio"]["3000"] == record["step_ms"]["3000"] / record["step_ms"]["1000"]
+    )
     assert "DAT, RowwiseAdagrad, batch 256" in run.stdout and "3,000" in run.stdout
 
 
 @pytest.mark.slow
 def test_shards_take_half_the_memory(script):
     process = script.popen(
-        *("benchmark", "benchmark=sharding", "model=mf", "optimizer=rowwise_adagrad", "optimizer.min_rows=1", "model.dim=4"),
+        *(
+            "benchmark",
+            "benchmark=sharding",
+            "model=mf",
+            "optimizer=rowwise_adagrad",
+            "optimizer.min_rows=1",
+            "model.dim=4",
+        ),
         *("rows=1001", "rounds=2", "steps=2", "output=o.json"),
     )
     out, err = finish(process)
     assert process.returncode == 0, err
     record = json.loads((script.folder / "o.json").read_text())
     whole, shard = record["none"], record["row"]
-    assert whole["parameter_bytes"] == 2 * 1002 * 4 * 4 and shard["parameter_bytes"] == 2 * 501 * 4 * 4  # two tables with row 0
-    assert whole["optimizer_bytes"] == 2 * (1002 + 1) * 4 and shard["optimizer_bytes"] == 2 * (501 + 1) * 4  # sums, and the step
-    assert record["step_ratio"] == shard["step_ms"] / whole["step_ms"] and "MF, RowwiseAdagrad, batch 256" in out
+    assert (
+        whole["parameter_bytes"] == 2 * 1002 * 4 * 4 and shard["parameter_bytes"] == 2 * 501 * 4 * 4
+    )  # two tables with row 0
+    assert (
+        whole["optimizer_bytes"] == 2 * (1002 + 1) * 4
+        and shard["optimizer_bytes"] == 2 * (501 + 1) * 4
+    )  # sums, and the step
+    assert (
+        record["step_ratio"] == shard["step_ms"] / whole["step_ms"]
+        and "MF, RowwiseAdagrad, batch 256" in out
+    )
 
 
 def test_evaluation_gives_torchmetrics_values(script):
-    run = script("benchmark", "benchmark=evaluation", *SMALL[:3], "model=two_tower", "rounds=1", "output=o.json")
+    run = script(
+        "benchmark",
+        "benchmark=evaluation",
+        *SMALL[:3],
+        "model=two_tower",
+        "rounds=1",
+        "output=o.json",
+    )
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
     assert record["values"]["ours"] == pytest.approx(record["values"]["torchmetrics"], abs=1e-6)
@@ -92,7 +117,12 @@ def parts(tmp_path):
             "loss.lambda3=50",
             "loss.reduction=pairs",
         ),
-        ("model=two_tower", "loss/task=in_batch_softmax", "loss.task.correct_log_q=false", "model.user_features=[history]"),
+        (
+            "model=two_tower",
+            "loss/task=in_batch_softmax",
+            "loss.task.correct_log_q=false",
+            "model.user_features=[history]",
+        ),
     ],
 )
 def test_the_bare_loop_has_the_same_loss(parts, overrides, distinct):
@@ -104,7 +134,12 @@ def test_the_bare_loop_has_the_same_loss(parts, overrides, distinct):
         if config.model._target_.endswith("DAT"):
             ours += list(getattr(model, f"{side}_augmented").parameters())
         ours += list(getattr(model, f"{side}_tower").parameters())
-        theirs = [parameter for name, part in bare.parts.items() if side in name.split() for parameter in part.parameters()]
+        theirs = [
+            parameter
+            for name, part in bare.parts.items()
+            if side in name.split()
+            for parameter in part.parameters()
+        ]
         assert [p.shape for p in ours] == [p.shape for p in theirs]
         for mine, yours in zip(ours, theirs, strict=True):
             yours.data.copy_(mine.data)
@@ -133,9 +168,13 @@ def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
     (tmp_path / "with_fake.py").write_text(PEER)
     monkeypatch.setattr(processes, "SCRIPTS", tmp_path)
     data, _, config = parts(*STEPS[6:], *IDS)
-    with processes.started({"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2) as found:
+    with processes.started(
+        {"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2
+    ) as found:
         assert list(found) == ["fake"] and found["fake"]() == 0.128
-    assert not (Path.cwd() / "log").exists()  # what a peer writes where it stands goes with its folder
+    assert not (
+        Path.cwd() / "log"
+    ).exists()  # what a peer writes where it stands goes with its folder
 
 
 def test_a_peer_that_fails_is_named(script):
@@ -152,8 +191,17 @@ def test_the_parts_of_a_step_make_the_whole(script):
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
     assert sum(record["parts_ms"].values()) == pytest.approx(record["step_ms"]["framework"])
-    assert list(record["parts_ms"]) == ["feeding", "gather", "forward", "backward", "optimizer", "framework"]
-    assert record["positives_per_second"]["framework"] == pytest.approx(64_000 / record["step_ms"]["framework"])
+    assert list(record["parts_ms"]) == [
+        "feeding",
+        "gather",
+        "forward",
+        "backward",
+        "optimizer",
+        "framework",
+    ]
+    assert record["positives_per_second"]["framework"] == pytest.approx(
+        64_000 / record["step_ms"]["framework"]
+    )
     assert len(record["step_ms"]) == 3 and "every row" in run.stdout.replace("\n", " ")
 
 
@@ -161,19 +209,32 @@ def test_models_that_the_bare_loop_does_not_know_are_refused(script):
     run = script("benchmark", *STEPS, "model=mind")
     assert run.returncode == 1 and "use model=dat or two_tower" in run.stderr
     run = script("benchmark", *STEPS, "model.dropout=0.5")
-    assert run.returncode == 1 and "model.dropout=0.5: the bare loop knows model.dropout=0 alone" in run.stderr
+    assert (
+        run.returncode == 1
+        and "model.dropout=0.5: the bare loop knows model.dropout=0 alone" in run.stderr
+    )
 
 
 @pytest.mark.slow
 def test_windows_beside_memory(script):
     sizes = ("sizes=[3000,6000]", "num_items=50", "rounds=2", "steps=2")
-    run = script("benchmark", "benchmark=memory", *sizes, "data.batch_size=64", "data.shuffle_window=640", "output=o.json")
+    run = script(
+        "benchmark",
+        "benchmark=memory",
+        *sizes,
+        "data.batch_size=64",
+        "data.shuffle_window=640",
+        "output=o.json",
+    )
     assert run.returncode == 0, run.stderr
     found = json.loads((script.folder / "o.json").read_text())["sizes"]
     for mode in ("memory", "windows"):
         assert all(own[mode]["train_per_second"] > 0 for own in found.values())
         assert found["6000"][mode]["anonymous"] <= found["6000"][mode]["resident"]
-    growth = {mode: found["6000"][mode]["growing"] - found["3000"][mode]["growing"] for mode in ("memory", "windows")}
+    growth = {
+        mode: found["6000"][mode]["growing"] - found["3000"][mode]["growing"]
+        for mode in ("memory", "windows")
+    }
     # 100 users more: (32 x 4 + 4) bytes of vector and state and 4 of ids each; in memory also 3,000 users and items, 2,800
     # positions and their order of 8 bytes, and of each user an offset of 8 and six numbers of 4 bytes
     assert growth["windows"] == 100 * (4 * 32 + 4 + 4)
@@ -182,7 +243,14 @@ def test_windows_beside_memory(script):
 
 
 def test_ranking_of_random_vectors(script):
-    run = script("benchmark", "benchmark=ranking", "users=50", "items=3000", "data.eval_batch_size=10", "output=o.json")
+    run = script(
+        "benchmark",
+        "benchmark=ranking",
+        "users=50",
+        "items=3000",
+        "data.eval_batch_size=10",
+        "output=o.json",
+    )
     assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
     assert record["users_per_second"] == 50 / record["seconds"]
@@ -196,7 +264,11 @@ def test_the_latency_of_an_index_is_printed_with_its_recall(script):
     run = script("benchmark", "benchmark=index", *small)
     assert run.returncode == 0, run.stderr
     flat, *hnsw = json.loads((script.folder / "figures.json").read_text())["rows"]
-    assert flat["recall"] == 1.0 and [row["value"] for row in hnsw] == [100, 200, 400, 800] and hnsw[-1]["recall"] > 0.9
+    assert (
+        flat["recall"] == 1.0
+        and [row["value"] for row in hnsw] == [100, 200, 400, 800]
+        and hnsw[-1]["recall"] > 0.9
+    )
 
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"))
@@ -207,8 +279,14 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"
     [
         (("benchmark=tabels",), "benchmark=tabels: there is no such option (did you mean tables?)"),
         (("rownds=3",), "rownds is no setting (did you mean rounds?)"),
-        *(((f"benchmark={name}", "+sed=1"), "sed is no setting (did you mean seed?)") for name in NAMES),
-        *(((f"benchmark={name}", "+clicks=1"), "clicks is no setting of src/benchmark.py") for name in NAMES),
+        *(
+            ((f"benchmark={name}", "+sed=1"), "sed is no setting (did you mean seed?)")
+            for name in NAMES
+        ),
+        *(
+            ((f"benchmark={name}", "+clicks=1"), "clicks is no setting of src/benchmark.py")
+            for name in NAMES
+        ),
         (("benchmark=tables", "+users=5"), "users is no setting of src/benchmark.py"),
         (("benchmark=ranking", "rounds=2"), "rounds is no setting"),
         (("rounds=0",), "rounds must be greater than or equal to 1, got 0"),
@@ -225,7 +303,10 @@ def test_settings_are_checked_as_in_other_commands(script, settings, line):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("negatives.exclude_positives=true", "the bare loop knows negatives.exclude_positives=False alone"),
+        (
+            "negatives.exclude_positives=true",
+            "the bare loop knows negatives.exclude_positives=False alone",
+        ),
         ("optimizer=lazy_adam", "the bare loop knows optimizer._target_=torch.optim.AdamW alone"),
         ("benchmark=peers", "peers have ids alone"),
     ],
@@ -237,6 +318,17 @@ def test_unequal_work_is_refused(script, setting, line):
 
 @pytest.mark.slow
 def test_a_worker_that_refuses_its_settings_says_why(script):
-    sizes = ("sizes=[3000]", "num_items=50", "rounds=1", "steps=2", "data.batch_size=64", "data.shuffle_window=640")
+    sizes = (
+        "sizes=[3000]",
+        "num_items=50",
+        "rounds=1",
+        "steps=2",
+        "data.batch_size=64",
+        "data.shuffle_window=640",
+    )
     run = script("benchmark", "benchmark=memory", *sizes, "data.positives=users")
-    assert run.returncode == 1 and "data.positives=users" in run.stderr and "Traceback" not in run.stderr
+    assert (
+        run.returncode == 1
+        and "data.positives=users" in run.stderr
+        and "Traceback" not in run.stderr
+    )

@@ -26,7 +26,12 @@ def test_every_old_module_leads_to_one_that_exists():
 def test_only_class_names_are_renamed():
     old, new = "twotower.data.table.Table", "twotower.data.readers.table.Table"
     node = {"_target_": old, "interactions": old, "columns": [{"_target_": old}, old], "k": 1}
-    assert renamed(node) == {"_target_": new, "interactions": old, "columns": [{"_target_": new}, old], "k": 1}
+    assert renamed(node) == {
+        "_target_": new,
+        "interactions": old,
+        "columns": [{"_target_": new}, old],
+        "k": 1,
+    }
     assert renamed({"data.reader._target_": old, "data.reader.path": old}) == {
         "data.reader._target_": new,
         "data.reader.path": old,
@@ -53,7 +58,9 @@ def test_a_record_with_old_names_is_of_the_same_variant(tmp_path):
     }
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(record))
-    assert read_record(path)["settings"] == {"optimizer._target_": "twotower.optimizers.row_sparse.LazyAdam"}
+    assert read_record(path)["settings"] == {
+        "optimizer._target_": "twotower.optimizers.row_sparse.LazyAdam"
+    }
 
 
 def test_a_checkpoint_with_old_names_evaluates_resumes_and_exports(script):

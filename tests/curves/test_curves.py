@@ -47,7 +47,12 @@ def curve(script: Script, settings: tuple[str, ...]) -> dict[str, dict[str, floa
                 if name.startswith("train/") and value:
                     losses.setdefault(name, []).append(float(value))
     record = script.metrics("run")
-    return {"losses": losses, "val": record["val"], "test": record["test"], "oracle": record["oracle"]}
+    return {
+        "losses": losses,
+        "val": record["val"],
+        "test": record["test"],
+        "oracle": record["oracle"],
+    }
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -60,7 +65,10 @@ def test_a_run_is_what_it_was(script: Script, name: str) -> None:
         for key, value in values.items():
             here = found[part][key]
             pairs = zip(here, value, strict=True) if isinstance(value, list) else [(here, value)]
-            assert all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in pairs), (part, key)
+            assert all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in pairs), (
+                part,
+                key,
+            )
 
 
 def renew() -> None:

@@ -22,9 +22,15 @@ from twotower.errors import UserError
 
 HEADER = "user_id,item_id,timestamp"
 NOW = int(time.time())
-ROWS = [f"u{user},{item:03d},{1_600_000_000 + 1000 * user + item}" for user in range(6) for item in range(6)]
+ROWS = [
+    f"u{user},{item:03d},{1_600_000_000 + 1000 * user + item}"
+    for user in range(6)
+    for item in range(6)
+]
 GOOD = "\n".join([HEADER, *ROWS, ""])
-ITEMS = "\n".join(["item_id,category,price", *[f"{item:03d},c{item % 2},{item}.5" for item in range(6)], ""])
+ITEMS = "\n".join(
+    ["item_id,category,price", *[f"{item:03d},c{item % 2},{item}.5" for item in range(6)], ""]
+)
 
 
 def rows(*changed, header=HEADER):
@@ -82,18 +88,31 @@ CASES = {
     "a folder": (
         {"clicks/a.csv": GOOD},
         ("data.reader.interactions=clicks",),
-        ["data.reader.interactions=clicks is a folder: give its files, data.reader.interactions='clicks/*.csv'"],
+        [
+            "data.reader.interactions=clicks is a folder: give its files, data.reader.interactions='clicks/*.csv'"
+        ],
     ),
-    "unknown ending": ({"clicks.xls": GOOD}, ("data.reader.interactions=clicks.xls",), ["clicks.xls", ".csv", ".parquet"]),
+    "unknown ending": (
+        {"clicks.xls": GOOD},
+        ("data.reader.interactions=clicks.xls",),
+        ["clicks.xls", ".csv", ".parquet"],
+    ),
     "missing column": (
         {"clicks.csv": rows(header="user_id,itme_id,timestamp")},
         CLICKS,
-        ["clicks.csv has no column that looks like the item", "did you mean itme_id?", "data.reader.columns.item"],
+        [
+            "clicks.csv has no column that looks like the item",
+            "did you mean itme_id?",
+            "data.reader.columns.item",
+        ],
     ),
     "misspelt column": (
         {"clicks.csv": GOOD},
         (*CLICKS, "data.reader.columns.time=timestmp"),
-        ["data.reader.columns.time=timestmp: ", "clicks.csv has no such column (did you mean timestamp?)"],
+        [
+            "data.reader.columns.time=timestmp: ",
+            "clicks.csv has no such column (did you mean timestamp?)",
+        ],
     ),
     "no header": (
         {"clicks.csv": "\n".join([row[1:] for row in ROWS])},
@@ -111,10 +130,16 @@ CASES = {
     "times of no format": (
         {"clicks.csv": f"{HEADER}\nu1,i1,31.05.24\n"},
         CLICKS,
-        ["clicks.csv column timestamp: '31.05.24' is neither a number nor a date", "data.reader.time_format"],
+        [
+            "clicks.csv column timestamp: '31.05.24' is neither a number nor a date",
+            "data.reader.time_format",
+        ],
     ),
     "rating of the wrong type": (
-        {"clicks.csv": f"{HEADER},rating\n" + "".join(f"{row},{'good' if i == 4 else 4}\n" for i, row in enumerate(ROWS))},
+        {
+            "clicks.csv": f"{HEADER},rating\n"
+            + "".join(f"{row},{'good' if i == 4 else 4}\n" for i, row in enumerate(ROWS))
+        },
         (*CLICKS, "data.reader.columns.value=rating"),
         ["clicks.csv line 6: rating 'good' (1 in all) is no number", "data.reader.columns.value"],
     ),
@@ -126,7 +151,11 @@ CASES = {
     "empty": ({"clicks.csv": ""}, CLICKS, ["clicks.csv is empty"]),
     "blank": ({"clicks.csv": "\n\n\n"}, CLICKS, ["clicks.csv is empty"]),
     "header only": ({"clicks.csv": HEADER + "\n"}, CLICKS, ["clicks.csv has a header and no rows"]),
-    "items: header only": ({"clicks.csv": GOOD, "items.csv": "item_id,price\n"}, BOTH, ["items.csv has a header and no rows"]),
+    "items: header only": (
+        {"clicks.csv": GOOD, "items.csv": "item_id,price\n"},
+        BOTH,
+        ["items.csv has a header and no rows"],
+    ),
     "all filtered away": (
         {"clicks.csv": GOOD},
         (*CLICKS, "data.k_core=99"),
@@ -158,21 +187,37 @@ CASES = {
     "seconds and milliseconds": (
         {"clicks.csv": rows("u0,001,1600000001000")},
         CLICKS,
-        ["clicks.csv line 3 has the time 1600000001000", "in milliseconds it is 2020-09-13", "units are mixed"],
+        [
+            "clicks.csv line 3 has the time 1600000001000",
+            "in milliseconds it is 2020-09-13",
+            "units are mixed",
+        ],
     ),
     "no user": (
         {"clicks.csv": rows(",001,1600000001")},
         CLICKS,
         ["clicks.csv line 3 has no user (1 in all)", "drop_incomplete=true"],
     ),
-    "no item": ({"clicks.csv": rows("u0,NULL,1600000001")}, CLICKS, ["clicks.csv line 3 has no item", "drop_incomplete=true"]),
-    "no time": ({"clicks.csv": rows("u0,001,")}, CLICKS, ["clicks.csv line 3 has no time", "drop_incomplete=true"]),
+    "no item": (
+        {"clicks.csv": rows("u0,NULL,1600000001")},
+        CLICKS,
+        ["clicks.csv line 3 has no item", "drop_incomplete=true"],
+    ),
+    "no time": (
+        {"clicks.csv": rows("u0,001,")},
+        CLICKS,
+        ["clicks.csv line 3 has no time", "drop_incomplete=true"],
+    ),
     "no id of an item": (
         {"clicks.csv": GOOD, "items.csv": ITEMS + ",c1,5\n"},
         BOTH,
         ["items.csv line 8 has no item_id", "fill or remove"],
     ),
-    "one endless line": ({"clicks.csv": "x" * 10_000_000}, CLICKS, ["clicks.csv", "no column that looks like the user"]),
+    "one endless line": (
+        {"clicks.csv": "x" * 10_000_000},
+        CLICKS,
+        ["clicks.csv", "no column that looks like the user"],
+    ),
     "an endless field": (
         {"clicks.csv": rows("x" * 10_000_000 + ",001,1600000001")},
         CLICKS,
@@ -184,16 +229,32 @@ CASES = {
         ["clicks.csv line 3 has 4 fields, its header 3", "quote"],
     ),
     "less fields": ({"clicks.csv": rows("u0,001")}, CLICKS, ["clicks.csv line 3 has no time"]),
-    "an open quote": ({"clicks.csv": rows('"u0,001,1600000001')}, CLICKS, ["clicks.csv", "not closed", "data.reader.quote=null"]),
+    "an open quote": (
+        {"clicks.csv": rows('"u0,001,1600000001')},
+        CLICKS,
+        ["clicks.csv", "not closed", "data.reader.quote=null"],
+    ),
     "latin-1": (
         {"clicks.csv": rows("é,001,1600000001").encode("latin-1")},
         CLICKS,
         ["clicks.csv line 3 is not UTF-8", "iconv -f latin1"],
     ),
-    "utf-16": ({"clicks.csv": GOOD.encode("utf-16")}, CLICKS, ["clicks.csv is UTF-16", "iconv -f utf-16"]),
+    "utf-16": (
+        {"clicks.csv": GOOD.encode("utf-16")},
+        CLICKS,
+        ["clicks.csv is UTF-16", "iconv -f utf-16"],
+    ),
     "binary": ({"clicks.csv": NOISE}, CLICKS, ["clicks.csv is no text", "export"]),
-    "an Excel file": ({"clicks.csv": b"PK\x03\x04" + NOISE}, CLICKS, ["clicks.csv is a zip archive or an Excel file", "save"]),
-    "a Parquet file named .csv": ({"clicks.csv": parquet}, CLICKS, ["clicks.csv is a Parquet file: name it .parquet"]),
+    "an Excel file": (
+        {"clicks.csv": b"PK\x03\x04" + NOISE},
+        CLICKS,
+        ["clicks.csv is a zip archive or an Excel file", "save"],
+    ),
+    "a Parquet file named .csv": (
+        {"clicks.csv": parquet},
+        CLICKS,
+        ["clicks.csv is a Parquet file: name it .parquet"],
+    ),
     "a CSV named .parquet": (
         {"clicks.parquet": GOOD},
         ("data.reader.interactions=clicks.parquet",),
@@ -220,12 +281,19 @@ CASES = {
         ["clicks.parquet cannot be read as Parquet", "again"],
     ),
     "damaged Parquet": (
-        {"clicks.parquet": lambda folder: parquet(folder)[:8] + NOISE[:300] + parquet(folder)[308:]},
+        {
+            "clicks.parquet": lambda folder: (
+                parquet(folder)[:8] + NOISE[:300] + parquet(folder)[308:]
+            )
+        },
         ("data.reader.interactions=clicks.parquet",),
         ["clicks.parquet"],
     ),
     "one bad shard": (
-        {"logs/a.csv.gz": gzip.compress(GOOD.encode()), "logs/b.csv.gz": half(gzip.compress(GOOD.encode()))},
+        {
+            "logs/a.csv.gz": gzip.compress(GOOD.encode()),
+            "logs/b.csv.gz": half(gzip.compress(GOOD.encode())),
+        },
         ("data.reader.interactions='logs/*.csv.gz'",),
         ["logs/b.csv.gz is truncated or damaged"],
     ),
@@ -237,7 +305,11 @@ CASES = {
     "different shards": (
         {"logs/a.csv": GOOD, "logs/b.csv": GOOD.replace("timestamp", "day")},
         ("data.reader.interactions='logs/*.csv'",),
-        ["logs/a.csv and", "logs/b.csv have different columns (not in both: day, timestamp)", "files of one kind"],
+        [
+            "logs/a.csv and",
+            "logs/b.csv have different columns (not in both: day, timestamp)",
+            "files of one kind",
+        ],
     ),
     "bad JSON": (
         {"clicks.jsonl": '{"user": 1, "item": 2}\n{"user": 1, "item"\n'},
@@ -255,14 +327,19 @@ CASES = {
         ["no row of", "has the event buy; there are view"],
     ),
     "an unknown part": (
-        {"clicks.csv": f"{HEADER},fold\n" + "".join(f"{row},{'later' if i == 3 else 'train'}\n" for i, row in enumerate(ROWS))},
+        {
+            "clicks.csv": f"{HEADER},fold\n"
+            + "".join(f"{row},{'later' if i == 3 else 'train'}\n" for i, row in enumerate(ROWS))
+        },
         (*CLICKS, "data.reader.columns.part=fold"),
         ["clicks.csv line 5: fold 'later' (1 in all) is none of train, val and test"],
     ),
     "an unknown kind": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
         (*BOTH, "data.reader.item_features={price:number}"),
-        ["data.reader.item_features.price must be one of categorical, multi, numeric, got 'number'"],
+        [
+            "data.reader.item_features.price must be one of categorical, multi, numeric, got 'number'"
+        ],
     ),
     "a feature that is not there": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
@@ -287,17 +364,32 @@ CASES = {
 }
 
 
-IN_DEFAULT_RUN = ("no such file", "missing column", "time of the wrong type", "truncated gzip", "latin-1", "all filtered away")
+IN_DEFAULT_RUN = (
+    "no such file",
+    "missing column",
+    "time of the wrong type",
+    "truncated gzip",
+    "latin-1",
+    "all filtered away",
+)
 
 
 def lay_out(folder, case):
     files, settings, said = CASES[case]
-    write(folder, {name: content(folder) if callable(content) else content for name, content in files.items()})
+    write(
+        folder,
+        {
+            name: content(folder) if callable(content) else content
+            for name, content in files.items()
+        },
+    )
     return settings, said
 
 
 def nothing_left(folder):
-    return not [path.name for path in folder.glob("cache/*") if path.suffix != ".lock"] and not list(folder.rglob("metrics.json"))
+    return not [
+        path.name for path in folder.glob("cache/*") if path.suffix != ".lock"
+    ] and not list(folder.rglob("metrics.json"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -310,7 +402,9 @@ def test_one_line_that_names_place_and_cure(tmp_path, monkeypatch, case):
     for override in OverridesParser.create().parse_overrides(list(settings)):
         *parents, name = override.key_or_group.removeprefix("data.reader.").split(".")
         if override.key_or_group == "data/split":
-            changes["split"] = {"given": Given(0.1, 0), "temporal": Temporal(0.8, 0.9, 1)}[override.value()]
+            changes["split"] = {"given": Given(0.1, 0), "temporal": Temporal(0.8, 0.9, 1)}[
+                override.value()
+            ]
         elif override.key_or_group.startswith("data.reader."):
             (reader[parents[0]] if parents else reader)[name] = override.value()
         else:
@@ -326,14 +420,20 @@ def test_one_line_that_names_place_and_cure(tmp_path, monkeypatch, case):
 
 
 @pytest.mark.parametrize(
-    "case", [case if case in IN_DEFAULT_RUN else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+    "case",
+    [
+        case if case in IN_DEFAULT_RUN else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
 )
 def test_scripts_say_it_in_one_line(script, case):
     settings, said = lay_out(script.folder, case)
     run = script("prepare" if len(case) % 2 else "train", "data=table", *settings)
     assert run.returncode == 1, run.stderr
     lines = run.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in run.stderr, run.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in run.stderr, (
+        run.stderr
+    )
     for words in said:
         assert words in lines[0]
     assert nothing_left(script.folder)
@@ -369,7 +469,10 @@ def test_a_sound_file_is_not_blamed(tmp_path):
     frame().write_parquet(tmp_path / "clicks.parquet")
     error = pl.exceptions.InvalidOperationError("cannot cast List type")
     said = str(broken(tmp_path / "clicks.parquet", "Parquet", error, ",", 3))
-    assert "is sound Parquet, but a column holds what cannot be used" in said and "write it again" not in said
+    assert (
+        "is sound Parquet, but a column holds what cannot be used" in said
+        and "write it again" not in said
+    )
 
 
 @pytest.mark.parametrize(

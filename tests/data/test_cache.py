@@ -43,7 +43,11 @@ def small_disk(tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("needs the right to mount a small tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
@@ -56,7 +60,9 @@ def test_a_disk_without_room_is_seen_in_advance(script, small_disk):
 
 
 def test_a_disk_that_fills_up_leaves_nothing(script, small_disk, monkeypatch):
-    monkeypatch.setattr(store, "_check_room", lambda cache_dir, prepared: None)  # as if others wrote meanwhile
+    monkeypatch.setattr(
+        store, "_check_room", lambda cache_dir, prepared: None
+    )  # as if others wrote meanwhile
     line = one_error(script("train", f"paths.cache_dir={small_disk}", "debug=smoke"))
     assert f"{small_disk} cannot be written" in line and "set paths.cache_dir" in line
     assert not [path for path in small_disk.iterdir() if path.suffix != ".lock"]
@@ -76,7 +82,9 @@ def test_a_cache_in_a_read_only_folder_is_used(tmp_path):
     (tmp_path / "cache").chmod(0o555)
     make_data(tmp_path).setup()
     (tmp_path / "cache").chmod(0o755)
-    assert not list((tmp_path / "cache").glob("*.lock"))  # neither lock nor temporary file was tried
+    assert not list(
+        (tmp_path / "cache").glob("*.lock")
+    )  # neither lock nor temporary file was tried
 
 
 @pytest.mark.slow
@@ -87,7 +95,9 @@ def test_killed_during_preparation(script):
     wait_until(lambda: list(cache.glob(".synthetic-*")), process)  # it writes now
     process.kill()
     process.wait()
-    assert not [path for path in cache.glob("synthetic-*") if path.is_dir()] and list(cache.glob(".synthetic-*"))
+    assert not [path for path in cache.glob("synthetic-*") if path.is_dir()] and list(
+        cache.glob(".synthetic-*")
+    )
     assert script("train", *settings, "hydra.run.dir=run").returncode == 0
     assert script.metrics("run")["status"] == "completed" and not list(cache.glob(".synthetic-*"))
 
@@ -98,7 +108,10 @@ def test_two_processes_prepare_once(script):
     both = [script.popen("train", *settings, f"hydra.run.dir=run{number}") for number in range(2)]
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum("another process is preparing synthetic: waiting for it" in text for text in errors) == 1
+    assert (
+        sum("another process is preparing synthetic: waiting for it" in text for text in errors)
+        == 1
+    )
     assert script.metrics("run0")["data_fingerprint"] == script.metrics("run1")["data_fingerprint"]
     assert len([path for path in (script.folder / "cache").iterdir() if path.is_dir()]) == 1
 
@@ -106,8 +119,19 @@ def test_two_processes_prepare_once(script):
 @pytest.mark.slow
 def test_the_processes_of_one_run_prepare_once(script):
     """As torchrun starts them: at once, with an empty cache."""
-    settings = ("data.reader.num_users=60000", "debug=smoke", "trainer.devices=2", "trainer.strategy=ddp", "hydra.run.dir=run")
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    settings = (
+        "data.reader.num_users=60000",
+        "debug=smoke",
+        "trainer.devices=2",
+        "trainer.strategy=ddp",
+        "hydra.run.dir=run",
+    )
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29577",
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "test",
+    }
     processes = []
     for rank in range(2):
         script.env |= {
@@ -121,7 +145,10 @@ def test_the_processes_of_one_run_prepare_once(script):
         processes.append(script.popen("train", *settings))
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert sum("another process is preparing synthetic: waiting for it" in text for text in errors) == 1
+    assert (
+        sum("another process is preparing synthetic: waiting for it" in text for text in errors)
+        == 1
+    )
     assert script.metrics("run")["status"] == "completed"
 
 
@@ -133,7 +160,8 @@ def test_data_are_read_once_for_all_starts(tmp_path):
 
 def test_fingerprint_is_of_the_content(tmp_path):
     first, second, other = (
-        make_data(tmp_path / name, **changes) for name, changes in [("a", {}), ("b", {}), ("c", {"k_core": 7})]
+        make_data(tmp_path / name, **changes)
+        for name, changes in [("a", {}), ("b", {}), ("c", {"k_core": 7})]
     )
     for module in (first, second, other):
         module.setup()
@@ -156,7 +184,10 @@ def test_a_damaged_cache_is_prepared_again(tmp_path, capsys, name, damage):
     again = make_data(tmp_path, Counted(log))
     again.setup()
     said = " ".join(capsys.readouterr().err.split())
-    assert f"the prepared data in {module.folder} are damaged" in said and said.count("they are prepared again") == 1
+    assert (
+        f"the prepared data in {module.folder} are damaged" in said
+        and said.count("they are prepared again") == 1
+    )
     assert again.fingerprint == module.fingerprint and log.read_text() == "read\n" * 2
 
 
@@ -177,7 +208,9 @@ def test_what_never_ends_is_a_damaged_cache(tmp_path, capsys, name, replace):
     module.setup()
     replace(module.folder / name)
     make_data(tmp_path).setup()
-    assert "it is no ordinary file): they are prepared again" in " ".join(capsys.readouterr().err.split())
+    assert "it is no ordinary file): they are prepared again" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 class Touch:
@@ -251,7 +284,10 @@ def test_a_damaged_cache_without_raw_files_is_named(tmp_path):
     module.setup()
     (module.folder / "item.parquet").unlink()
     for _ in range(2):
-        with pytest.raises(UserError, match=r"the prepared data in .* are damaged .*: delete that folder and run again"):
+        with pytest.raises(
+            UserError,
+            match=r"the prepared data in .* are damaged .*: delete that folder and run again",
+        ):
             make_data(tmp_path, reader).setup()
     (module.folder / "meta.json").write_text("{}")
     with pytest.raises(UserError, match=r"are damaged .*: delete that folder and run again"):
@@ -287,14 +323,20 @@ def test_meta_is_plain_json(tmp_path):
     module = make_data(tmp_path)
     module.setup()
     meta = json.loads((module.folder / "meta.json").read_text())
-    assert meta["num_users"] == 60 and set(meta["checksums"]) >= {"interactions.user.npy", "item.parquet"}
+    assert meta["num_users"] == 60 and set(meta["checksums"]) >= {
+        "interactions.user.npy",
+        "item.parquet",
+    }
 
 
 def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_path):
     """But not what a process is writing just now."""
     module = make_data(tmp_path)
     module.setup()
-    left = [module.folder.with_name(f".{module.folder.name}.a1b2c3d4{end}") for end in (".partial", ".old")]
+    left = [
+        module.folder.with_name(f".{module.folder.name}.a1b2c3d4{end}")
+        for end in (".partial", ".old")
+    ]
     for path in left:
         path.mkdir()
     with module.preparation.alone():  # which puts things right itself

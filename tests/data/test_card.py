@@ -26,7 +26,11 @@ from twotower.data.prepare.prepare import prepare
 from twotower.data.splits import Temporal
 from twotower.errors import UserError
 
-SMALL = ("data.reader.num_users=150", "data.reader.num_items=80", "data.reader.interactions_per_user=10")
+SMALL = (
+    "data.reader.num_users=150",
+    "data.reader.num_items=80",
+    "data.reader.interactions_per_user=10",
+)
 # training before 10, validation before 20; user 3 and items 10 and 11 are cold; user 1 comes back to item 7
 ROWS = [(1, 7, 1), (1, 8, 2), (1, 9, 3), (1, 7, 4), (1, 10, 12), (1, 11, 21)]
 ROWS += [(2, 7, 1), (2, 8, 22), (2, 9, 23), (3, 7, 13), (3, 8, 24)]
@@ -42,15 +46,21 @@ COLUMNS = ("user", "item", "time")
 
 def prepared(duplicates="first", rows=ROWS, items=ITEMS, columns=COLUMNS, **more):
     frames = make_frames(rows, USERS, items, columns, **more)
-    options = KEEP_ALL._replace(filters=Filters(None, duplicates, 0), split=Temporal(10, 20, 0), history_length=2)
+    options = KEEP_ALL._replace(
+        filters=Filters(None, duplicates, 0), split=Temporal(10, 20, 0), history_length=2
+    )
     return prepare(frames, options), options
 
 
 def test_settings_that_are_set_are_shown():
     paths = {"interactions": "clicks.csv", "users": None}
     columns = {"interactions": {"category": "topic", "user": None}, "users": {}}
-    shown = _settings({"paths": paths, "columns": columns, "ignore": [], "k": None, "rules": 2}, "rules")
-    assert shown == ("paths={interactions=clicks.csv}, columns={interactions={category=topic}}, ignore=[], k=null")
+    shown = _settings(
+        {"paths": paths, "columns": columns, "ignore": [], "k": None, "rules": 2}, "rules"
+    )
+    assert shown == (
+        "paths={interactions=clicks.csv}, columns={interactions={category=topic}}, ignore=[], k=null"
+    )
 
 
 def test_a_category_is_one_row_and_two_lines_of_a_plot():
@@ -63,47 +73,95 @@ def test_figures_by_hand():
     figures = card.figures
     assert figures["raw"] == {"interactions": 11, "users": 3, "items": 5, "categories": 2}
     assert figures["dropped"] == {"repeated pairs (the first is kept)": 1}
-    assert figures["kept"] == {"interactions": 10, "users": 3, "items": 5, "density": pytest.approx(10 / 15)}
+    assert figures["kept"] == {
+        "interactions": 10,
+        "users": 3,
+        "items": 5,
+        "density": pytest.approx(10 / 15),
+    }
     train, val, test = figures["parts"].values()
     # training: user 1 takes 7, 8, 9 and user 2 takes 7
     assert (train["interactions"], train["users"], train["items"]) == (4, 2, 3)
     assert (train["first"], train["last"], test["last"]) == ("1", "3", "24")
     # validation: 1 takes the cold 10, the cold user 3 takes 7
     assert (val["interactions"], val["users"], val["items"], val["cold_items"]) == (2, 2, 2, 1)
-    assert (val["cold_item_targets"], val["cold_users"], val["cold_user_targets"]) == (1 / 2, 1 / 2, 1 / 2)
+    assert (val["cold_item_targets"], val["cold_users"], val["cold_user_targets"]) == (
+        1 / 2,
+        1 / 2,
+        1 / 2,
+    )
     assert val["groups"] == {"none": 1 / 2, "head": 1 / 2, "middle": 0, "tail": 0}
     # test: 1 takes the cold 11, 2 takes 8 and 9, the cold user 3 takes 8
     assert (test["interactions"], test["users"], test["items"], test["cold_items"]) == (4, 3, 3, 1)
-    assert (test["cold_item_targets"], test["cold_users"], test["cold_user_targets"]) == (1 / 4, pytest.approx(1 / 3), 1 / 4)
+    assert (test["cold_item_targets"], test["cold_users"], test["cold_user_targets"]) == (
+        1 / 4,
+        pytest.approx(1 / 3),
+        1 / 4,
+    )
     assert test["groups"] == {"none": 0, "head": 1 / 2, "middle": 1 / 2, "tail": 0}
-    assert (figures["per_user"]["min"], figures["per_user"]["max"], figures["per_user"]["mean"]) == (1, 3, 2)
+    assert (
+        figures["per_user"]["min"],
+        figures["per_user"]["max"],
+        figures["per_user"]["mean"],
+    ) == (1, 3, 2)
     assert sorted(card.curves["item"]) == [1, 1, 2] and sorted(card.curves["user"]) == [1, 3]
     # a user's positives in training have 0, 1, 2, … before them: 0, 1, 2 and 0; before the first target 3 and 0, then 4, 1, 1
-    assert figures["history"]["short"] == {"train": 3 / 4, "val": 1 / 2, "test": pytest.approx(2 / 3)}
+    assert figures["history"]["short"] == {
+        "train": 3 / 4,
+        "val": 1 / 2,
+        "test": pytest.approx(2 / 3),
+    }
     assert figures["history"]["none"] == {"train": 1 / 2, "val": 1 / 2, "test": 0}
-    assert sorted(card.curves["history/test"]) == [1, 1, 4] and sorted(card.curves["history/val"]) == [0, 3]
+    assert sorted(card.curves["history/test"]) == [1, 1, 4] and sorted(
+        card.curves["history/val"]
+    ) == [0, 3]
 
 
 def test_categories_by_hand():
     # of four training interactions with a category, a (items 7 and 8) has three and b (9, 11) one; 10 has no category
     card = measure(*prepared())
     category = card.figures["categories"]
-    assert category["top"] == [{"name": "a", "items": 2, "share": 0.75}, {"name": "b", "items": 2, "share": 0.25}]
+    assert category["top"] == [
+        {"name": "a", "items": 2, "share": 0.75},
+        {"name": "b", "items": 2, "share": 0.25},
+    ]
     assert category["largest_share"] == 0.75 and category["items_without"] == pytest.approx(1 / 5)
     assert category["interactions_without"] == 0
-    assert category["effective_num"] == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
-    assert category["groups"]["head"] == {"categories": 1, "items": 2, "share": 0.75}  # b starts at .75: middle until .8
+    assert category["effective_num"] == pytest.approx(
+        math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    )
+    assert category["groups"]["head"] == {
+        "categories": 1,
+        "items": 2,
+        "share": 0.75,
+    }  # b starts at .75: middle until .8
     assert category["groups"]["middle"] == {"categories": 1, "items": 2, "share": 0.25}
-    assert card.curves["category"].tolist() == [3, 1] and card.curves["category_group"].tolist() == [0, 1]
+    assert card.curves["category"].tolist() == [3, 1] and card.curves[
+        "category_group"
+    ].tolist() == [0, 1]
 
 
 def test_features_by_hand():
     """Missing are training rows alone: user 2's colour, item 8's tags, item 9's price; price 2 would be the mean of 1 and 3."""
     user, item = measure(*prepared()).figures["features"].values()
     assert [row["name"] for row in user] == ["user_id", "colour", "history"]
-    assert user[1] == {"name": "colour", "kind": "categorical", "values": 1, "missing": 0.5} and "missing" not in user[2]
-    assert item[1] == {"name": "tags", "kind": "multi", "values": 2, "missing": pytest.approx(1 / 3), "width": 2}
-    assert item[2] == {"name": "price", "kind": "numeric", "values": 0, "missing": pytest.approx(1 / 3)}
+    assert (
+        user[1] == {"name": "colour", "kind": "categorical", "values": 1, "missing": 0.5}
+        and "missing" not in user[2]
+    )
+    assert item[1] == {
+        "name": "tags",
+        "kind": "multi",
+        "values": 2,
+        "missing": pytest.approx(1 / 3),
+        "width": 2,
+    }
+    assert item[2] == {
+        "name": "price",
+        "kind": "numeric",
+        "values": 0,
+        "missing": pytest.approx(1 / 3),
+    }
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -112,15 +170,23 @@ def test_repeats_and_counts_do_not_depend_on_chunks(monkeypatch, chunk):
     assert measure(*prepared()).figures["repeats"] == {"share": 1 / 11, "of": "raw"}
     figures = measure(*prepared("all")).figures
     assert figures["repeats"] == {"share": pytest.approx(1 / 11), "of": "kept"}
-    assert figures["parts"]["train"]["interactions"] == 5 and figures["parts"]["test"]["interactions"] == 4
+    assert (
+        figures["parts"]["train"]["interactions"] == 5
+        and figures["parts"]["test"]["interactions"] == 4
+    )
 
 
 def test_behaviours_are_counted():
     rows = [(*row, int(row[2] == 4)) for row in ROWS]
-    data, options = prepared(rows=rows, columns=(*COLUMNS, "behaviour"), behaviours=("click", "buy"))
+    data, options = prepared(
+        rows=rows, columns=(*COLUMNS, "behaviour"), behaviours=("click", "buy")
+    )
     figures = measure(data, options).figures
     assert figures["behaviours"] == {"click": 10, "buy": 1}
-    assert figures["repeats"] == {"share": pytest.approx(1 / 11), "of": "kept"}  # bought what was clicked before
+    assert figures["repeats"] == {
+        "share": pytest.approx(1 / 11),
+        "of": "kept",
+    }  # bought what was clicked before
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -141,32 +207,66 @@ def test_drift_by_hand():
     # 30 items, so the top 3: 0, 1, 2 in training and 2, 3, 4 in test share one; the last of test's three has 5 targets
     train, test = np.zeros(30, int), np.zeros(30, int)
     train[:5], test[:5] = [9, 8, 7, 6, 5], [1, 2, 9, 7, 5]
-    assert card_figures._drift(train, test) == {"top": 3, "overlap": pytest.approx(1 / 3), "least": 5}
+    assert card_figures._drift(train, test) == {
+        "top": 3,
+        "overlap": pytest.approx(1 / 3),
+        "least": 5,
+    }
     assert card_figures._drift(train[:9], test[:9])["overlap"] is None
 
 
 def test_spread_by_hand():
     values = spread(np.arange(1, 101))
-    assert [values[name] for name in ("min", "5%", "50%", "99%", "max", "mean")] == [1, 5, 50, 99, 100, 50.5]
+    assert [values[name] for name in ("min", "5%", "50%", "99%", "max", "mean")] == [
+        1,
+        5,
+        50,
+        99,
+        100,
+        50.5,
+    ]
     # ascending 1, 1, 2: 2 (1*1 + 2*1 + 3*2) / (3*4) - 4/3 = 1/6; the top tenth of three is one item with 2 of 4
-    assert concentration(np.array([1, 2, 1])) == {"gini": pytest.approx(1 / 6), "top_1%": 0.5, "top_10%": 0.5}
-    assert concentration(np.ones(50))["gini"] == pytest.approx(0) and concentration(np.ones(50))["top_10%"] == 0.1
+    assert concentration(np.array([1, 2, 1])) == {
+        "gini": pytest.approx(1 / 6),
+        "top_1%": 0.5,
+        "top_10%": 0.5,
+    }
+    assert (
+        concentration(np.ones(50))["gini"] == pytest.approx(0)
+        and concentration(np.ones(50))["top_10%"] == 0.1
+    )
     assert evenness(np.array([5.0, 5.0, 0.0])) == pytest.approx(2) and evenness(np.zeros(0)) == 0
 
 
 def test_percent():
     shares = (0, 1, 0.5, 0.0345, 0.001, 0.00012, 0.997, 0.99999)
-    assert [percent(share) for share in shares] == ["0%", "100%", "50%", "3.5%", "0.1%", "0.012%", "99.7%", ">99.9%"]
+    assert [percent(share) for share in shares] == [
+        "0%",
+        "100%",
+        "50%",
+        "3.5%",
+        "0.1%",
+        "0.012%",
+        "99.7%",
+        ">99.9%",
+    ]
 
 
 CLEAN = {
     "raw": {"interactions": 100_000, "users": 5_000, "items": 900, "categories": 9},
     "dropped": {"rated below 4": 30_000},
     "kept": {"interactions": 70_000, "users": 5_000, "items": 900, "density": 0.02},
-    "parts": {"test": {"cold_item_targets": 0.0, "cold_users": 0.0, "users": 5_000, "seen_targets": 0.0}},
+    "parts": {
+        "test": {"cold_item_targets": 0.0, "cold_users": 0.0, "users": 5_000, "seen_targets": 0.0}
+    },
     "time_unit": "s",
     "per_user": {"50%": 12},
-    "categories": {"num": 9, "largest_share": 0.3, "items_without": 0.0, "top": [{"name": "news", "items": 3, "share": 0.3}]},
+    "categories": {
+        "num": 9,
+        "largest_share": 0.3,
+        "items_without": 0.0,
+        "top": [{"name": "news", "items": 3, "share": 0.3}],
+    },
     "history": {"length": 10, "none": {"test": 0.0}},
     "repeats": {"share": 0.0, "of": "raw"},
     "drift": {"top": 90, "overlap": 0.6, "least": 20},
@@ -200,14 +300,23 @@ def changed(**changes):
         ({"options__split__name": "RandomRatio"}, "data.history_length=0"),
         ({"repeats": {"share": 0.2, "of": "raw"}}, "they are dropped"),
         ({"parts__test__seen_targets": 0.2}, "20% of test targets .* misses for every model"),
-        ({"parts__test__seen_targets": 0.01, "options__mask_seen": False}, "repeats histories finds"),
+        (
+            {"parts__test__seen_targets": 0.01, "options__mask_seen": False},
+            "repeats histories finds",
+        ),
         ({"parts__test__seen_targets": 0.3, "options__mask_seen": "except_targets"}, "more easily"),
         ({"drift__overlap": 0.2}, "only 20% of the 90 most popular"),
-        ({"kept__interactions": 40_000}, "40% of raw interactions are kept; 30% went as: rated below 4"),
+        (
+            {"kept__interactions": 40_000},
+            "40% of raw interactions are kept; 30% went as: rated below 4",
+        ),
         ({"parts__test__users": 900}, r"900 test users: .* by 0\.010"),  # sqrt(.1 * .9 / 900)
         ({"per_user__50%": 2}, "half of the users have at most 2"),
         ({"history__none__test": 0.3}, "30% of test users have no history"),
-        ({"features__user": [{"name": "age", "kind": "numeric", "missing": 0.9}]}, "user feature age is missing, or the mean"),
+        (
+            {"features__user": [{"name": "age", "kind": "numeric", "missing": 0.9}]},
+            "user feature age is missing, or the mean",
+        ),
     ],
 )
 def test_each_finding_stands_alone(changes, text):
@@ -219,10 +328,21 @@ def test_each_finding_stands_alone(changes, text):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"parts__test__cold_item_targets": 0.049, "parts__test__cold_users": 0.049, "history__none__test": 0.049},
-        {"categories__largest_share": 0.49, "categories__items_without": 0.09, "repeats__share": 0.09},
+        {
+            "parts__test__cold_item_targets": 0.049,
+            "parts__test__cold_users": 0.049,
+            "history__none__test": 0.049,
+        },
+        {
+            "categories__largest_share": 0.49,
+            "categories__items_without": 0.09,
+            "repeats__share": 0.09,
+        },
         {"parts__test__seen_targets": 0.009, "repeats": {"share": 0.5, "of": "kept"}},
-        {"drift__overlap": 0.1, "drift__least": 9},  # who is in the top of a small test part is chance
+        {
+            "drift__overlap": 0.1,
+            "drift__least": 9,
+        },  # who is in the top of a small test part is chance
         {"options__split__name": "RandomRatio", "history__length": 0},
         {"parts__test__users": 1_001, "per_user__50%": 3, "kept__interactions": 50_000},
     ],
@@ -299,9 +419,26 @@ def test_the_sheet_draws_what_the_figures_say():
     bars = [(bar.get_x(), bar.get_width()) for bar in axes[0].patches]
     assert bars == [(0, 11), (10, 1), (0, 10)]  # raw, one dropped at the end, kept
     tops = [patch.get_data().values.sum() for patch in axes[1].patches]
-    assert [tops[0], tops[1] - tops[0], tops[2] - tops[1]] == [4, 2, 4]  # stacked: training, validation, test
+    assert [tops[0], tops[1] - tops[0], tops[2] - tops[1]] == [
+        4,
+        2,
+        4,
+    ]  # stacked: training, validation, test
     shares = [bar.get_width() for bar in axes[5].patches]
-    assert shares == [0.5, 0, 0, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0, 0.25, 0.25]  # head … no category, cold item, cold user
+    assert shares == [
+        0.5,
+        0,
+        0,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        0,
+        0,
+        0.25,
+        0.25,
+    ]  # head … no category, cold item, cold user
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(figures, curves, times).savefig(io.BytesIO())
@@ -311,7 +448,11 @@ def test_a_thousand_categories_and_dates_draw_without_warnings():
     figures, curves, times = full_figures()
     size = np.arange(1000, 0, -1.0)
     curves = {**curves, "category": size, "category_group": np.repeat([0, 1, 2], [100, 200, 700])}
-    times = {**times, "unit": "s", "edges": [1_600_000_000 + 3_600 * edge for edge in times["edges"]]}
+    times = {
+        **times,
+        "unit": "s",
+        "edges": [1_600_000_000 + 3_600 * edge for edge in times["edges"]],
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(figures, curves, times).savefig(out := io.BytesIO())

@@ -54,7 +54,10 @@ def test_evaluation_batch_against_plain_python(data):
     assert batch.user["history"].tolist() == [history_of(data, p) for p in index.position.tolist()]
     assert batch.group[:, 0, 0].all()
     for column, group in enumerate(("head", "middle", "tail")):
-        assert batch.group[:, 0, 1 + column].tolist() == (data.tables["group"][batch.target[:, 0]] == column).tolist(), group
+        assert (
+            batch.group[:, 0, 1 + column].tolist()
+            == (data.tables["group"][batch.target[:, 0]] == column).tolist()
+        ), group
 
 
 def test_items_that_training_never_saw_are_unknown_in_histories(data):
@@ -70,7 +73,9 @@ def test_a_target_is_never_in_its_own_history(data):
     for index in data.train_dataloader():
         batch = data.train_batch(index)
         positive = batch.item["item_id"][batch.positive]
-        assert not (batch.user["history"] == positive[:, None]).any()  # synthetic users never take an item twice
+        assert not (
+            batch.user["history"] == positive[:, None]
+        ).any()  # synthetic users never take an item twice
 
 
 def test_seen_items_stay_when_masking_is_off(tmp_path):
@@ -97,7 +102,9 @@ def test_negatives_differ_between_epochs_steps_and_ranks_and_follow_the_seed(dat
         drawn = []
         for _ in range(2):
             for index in loader:
-                batch = data.train_batch(index._replace(position=data.tables["position/train"][:16]))  # the same positives
+                batch = data.train_batch(
+                    index._replace(position=data.tables["position/train"][:16])
+                )  # the same positives
                 drawn.append(batch.item_index[batch.negative].flatten().tolist())
         return drawn
 
@@ -122,8 +129,12 @@ def test_no_two_seeds_of_some_epochs_are_alike():
 def test_training_shards_cover_each_row_once(world_size):
     position = torch.arange(101)
     loaders = [training(position, 8, 5, rank, world_size) for rank in range(world_size)]
-    batches = [[index.position[index.rank :: index.world_size] for index in loader] for loader in loaders]
-    assert len({len(b) for b in batches}) == 1 and len(batches[0]) == len(loaders[0])  # nobody waits for a missing step
+    batches = [
+        [index.position[index.rank :: index.world_size] for index in loader] for loader in loaders
+    ]
+    assert len({len(b) for b in batches}) == 1 and len(batches[0]) == len(
+        loaders[0]
+    )  # nobody waits for a missing step
     seen = torch.cat([p for b in batches for p in b]).sort().values
     assert len(seen.unique()) == len(seen) >= 101 - (world_size - 1)
 
@@ -134,21 +145,31 @@ def test_drawn_by_users_each_user_counts_alike():
     loader = TrainLoader(torch.arange(100, 120), user, "users", 8, 5)
     epochs = [torch.cat([index.position for index in loader]) for _ in range(600)]
     assert all(len(epoch) == 20 for epoch in epochs)
-    counts = torch.bincount(torch.cat(epochs) - 100, minlength=20)  # of 12,000 draws: 4,000 a user, deviation 52
+    counts = torch.bincount(
+        torch.cat(epochs) - 100, minlength=20
+    )  # of 12,000 draws: 4,000 a user, deviation 52
     assert (counts.split([1, 4, 15])[0] - 4000).abs() < 200
     assert ((counts[1:5] - 1000).abs() < 120).all() and ((counts[5:] - 267).abs() < 80).all()
 
 
 def test_an_epoch_of_users_or_of_interactions():
-    with pytest.raises(UserError, match="data.positives must be one of interactions, users, got 'pairs'"):
+    with pytest.raises(
+        UserError, match="data.positives must be one of interactions, users, got 'pairs'"
+    ):
         TrainLoader(torch.arange(3), torch.arange(3), "pairs", 8, 5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_shards_cover_each_row_once_without_padding(world_size):
     position, num_targets = torch.arange(101), torch.arange(1, 102)
-    shards = [index for rank in range(world_size) for index in EvalLoader(position, num_targets, 8, rank, world_size)]
-    assert torch.cat([index.position for index in shards]).sort().values.tolist() == position.tolist()
+    shards = [
+        index
+        for rank in range(world_size)
+        for index in EvalLoader(position, num_targets, 8, rank, world_size)
+    ]
+    assert (
+        torch.cat([index.position for index in shards]).sort().values.tolist() == position.tolist()
+    )
     assert all((index.num_targets == index.position + 1).all() for index in shards)
 
 
@@ -182,7 +203,10 @@ def test_second_start_reads_the_cache(tmp_path, monkeypatch):
 
 def test_the_split_is_known_whatever_the_features(tmp_path):
     other_world = Synthetic(60, 40, 3, 6, 8, seed=2)
-    made = [make_data(tmp_path, **options) for options in ({}, {"history_length": 0}, {"reader": other_world})]
+    made = [
+        make_data(tmp_path, **options)
+        for options in ({}, {"history_length": 0}, {"reader": other_world})
+    ]
     for data in made:
         data.setup()
     assert len({data.fingerprint for data in made}) == 3
@@ -212,7 +236,11 @@ def test_a_damaged_cache_is_found_and_named(tmp_path, capsys, damage):
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        store.np,
+        "save",
+        lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         make_data(tmp_path).setup()
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

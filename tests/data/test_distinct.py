@@ -30,7 +30,11 @@ def test_both_ways_agree(num):
     item = torch.randint(0, 60, (num,), generator=torch.Generator().manual_seed(num))
     exact, exact_row = distinct_items(item, None, padding=60)
     padded, row = distinct_items(item, min(num, 60), padding=60)
-    assert torch.equal(padded[: len(exact)], exact) and torch.equal(row, exact_row) and (padded[len(exact) :] == 60).all()
+    assert (
+        torch.equal(padded[: len(exact)], exact)
+        and torch.equal(row, exact_row)
+        and (padded[len(exact) :] == 60).all()
+    )
 
 
 def test_nothing_is_counted_on_the_device():
@@ -53,7 +57,9 @@ def parts(tmp_path):
         data.negatives = build_part(config, "negatives")
         data.setup()
         torch.manual_seed(0)
-        model, loss = (build_part(config, name, schema=data.schema).double() for name in ("model", "loss"))
+        model, loss = (
+            build_part(config, name, schema=data.schema).double() for name in ("model", "loss")
+        )
         return data, model, loss
 
     return make
@@ -67,7 +73,8 @@ def batches(data, fixed_shapes, num=4):
 
 def in_double(batch):
     user, item = (
-        {name: x.double() if x.is_floating_point() else x for name, x in side.items()} for side in (batch.user, batch.item)
+        {name: x.double() if x.is_floating_point() else x for name, x in side.items()}
+        for side in (batch.user, batch.item)
     )
     return batch._replace(user=user, item=item)
 
@@ -76,14 +83,34 @@ def in_double(batch):
     "overrides",
     [
         DAT,
-        (*DAT, "loss.alignment.count=items", "loss.alignment.weighting=sqrt_n", "loss.alignment.over_categories=mean"),
-        (*DAT, "loss.alignment.major=global", "loss.alignment.momentum=0.9", "loss.alignment.min_items=1"),
+        (
+            *DAT,
+            "loss.alignment.count=items",
+            "loss.alignment.weighting=sqrt_n",
+            "loss.alignment.over_categories=mean",
+        ),
+        (
+            *DAT,
+            "loss.alignment.major=global",
+            "loss.alignment.momentum=0.9",
+            "loss.alignment.min_items=1",
+        ),
         ("model=dat", "loss/task=bpr", "negatives.num=2"),
         SHARED,
         (*SHARED, "negatives=popularity", "loss.task.correct_log_q=true"),
         ("model=dat", "loss.lambda3=1", "loss/task=full_softmax"),
-        ("model=dat", "loss.lambda3=1", "loss/task=in_batch_softmax", "negatives.exclude_positives=true"),
-        ("model=two_tower", "loss/task=in_batch_softmax", "negatives=mixed", "negatives.second.num=5"),
+        (
+            "model=dat",
+            "loss.lambda3=1",
+            "loss/task=in_batch_softmax",
+            "negatives.exclude_positives=true",
+        ),
+        (
+            "model=two_tower",
+            "loss/task=in_batch_softmax",
+            "negatives=mixed",
+            "negatives.second.num=5",
+        ),
         ("model=youtube_dnn", *OWN),
         ("model=mind", *OWN),
         ("model=mvke", *OWN),
@@ -109,9 +136,13 @@ def test_padding_changes_no_loss_and_no_gradient(parts, overrides):
     assert padded == pytest.approx(exact, rel=1e-12)
     assert padded_gradient.keys() == exact_gradient.keys()
     for name, gradient in exact_gradient.items():
-        torch.testing.assert_close(padded_gradient[name], gradient, rtol=1e-10, atol=1e-12, msg=name)
+        torch.testing.assert_close(
+            padded_gradient[name], gradient, rtol=1e-10, atol=1e-12, msg=name
+        )
     room = one_size.pop()
-    assert not one_size and (len(sizes) > 1 and max(sizes) < room or "loss/task=full_softmax" in overrides)
+    assert not one_size and (
+        len(sizes) > 1 and max(sizes) < room or "loss/task=full_softmax" in overrides
+    )
 
 
 @pytest.mark.parametrize("fixed_shapes", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -121,7 +152,12 @@ def test_one_recording_for_all_batches(parts, fixed_shapes):
     steps = batches(data, fixed_shapes)
     torch._dynamo.reset()
     counter = CompileCounter()
-    step = torch.compile(lambda batch: loss(model(batch), batch).total, backend=counter, fullgraph=True, dynamic=False)
+    step = torch.compile(
+        lambda batch: loss(model(batch), batch).total,
+        backend=counter,
+        fullgraph=True,
+        dynamic=False,
+    )
     for batch in steps:
         step(batch)
     shapes = {len(batch.item_index) for batch in steps}
@@ -137,7 +173,9 @@ def test_compiled_for_one_shape_it_is_the_same_step(parts):
     for exact, padded in zip(batches(data, False), batches(data, True), strict=True):
         total = step(padded)
         total.backward()
-        gradient = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        gradient = {
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+        }
         model.zero_grad()
         expected = loss(model(exact), exact).total
         expected.backward()

@@ -89,7 +89,9 @@ def checksum_of(content, kind="sha256"):
 
 
 def files_in(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
+    )
 
 
 def fetched(server, folder, checksum=None):
@@ -111,7 +113,9 @@ def refused(server, folder, checksum=None):
 # Trying again
 
 
-@pytest.mark.parametrize("act", ["drop", "hang", (503,), (429,), (200, ("Transfer-Encoding", "chunked"))], ids=str)
+@pytest.mark.parametrize(
+    "act", ["drop", "hang", (503,), (429,), (200, ("Transfer-Encoding", "chunked"))], ids=str
+)
 def test_errors_that_pass(server, tmp_path, act):
     server.acts = [act, act]
     assert fetched(server, tmp_path) == CONTENT
@@ -138,7 +142,9 @@ def test_final_answers_are_not_retried(server, tmp_path, status):
 
 def test_no_connection(server, tmp_path):
     server.url = "http://127.0.0.1:9/set.bin"
-    assert "cannot download http://127.0.0.1:9/set.bin (no connection, or it broke)" in refused(server, tmp_path)
+    assert "cannot download http://127.0.0.1:9/set.bin (no connection, or it broke)" in refused(
+        server, tmp_path
+    )
 
 
 def test_an_address_that_is_none(server, tmp_path):
@@ -161,11 +167,16 @@ def test_secrets_of_an_address_are_not_printed(server, tmp_path, act, capfd):
 
 def test_a_right_checksum(server, tmp_path):
     assert fetched(server, tmp_path, checksum_of(CONTENT, "md5")) == CONTENT
-    assert fetched(server, tmp_path / "other", checksum_of(CONTENT).upper().replace("SHA", "sha")) == CONTENT
+    assert (
+        fetched(server, tmp_path / "other", checksum_of(CONTENT).upper().replace("SHA", "sha"))
+        == CONTENT
+    )
 
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
-    assert "(its checksum differs from the official one)" in refused(server, tmp_path, "md5:" + "0" * 32)
+    assert "(its checksum differs from the official one)" in refused(
+        server, tmp_path, "md5:" + "0" * 32
+    )
 
 
 def test_an_empty_file_is_none(server, tmp_path):
@@ -179,10 +190,14 @@ def test_a_web_page_is_not_the_file(server, tmp_path):
     assert server.requests == 1
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[:50] + b"\xff" + content[51:]])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-9], lambda content: content[:50] + b"\xff" + content[51:]]
+)
 def test_a_damaged_gzip_file_is_seen_without_a_checksum(server, tmp_path, damage):
     server.content = damage(gzip.compress(os.urandom(5000)))
-    with pytest.raises(UserError, match=r"set.bin is damaged \(.*\); deleted: fetch it by hand to .*set.gz"):
+    with pytest.raises(
+        UserError, match=r"set.bin is damaged \(.*\); deleted: fetch it by hand to .*set.gz"
+    ):
         SingleFile(server.url, None, "set.gz").fetch(tmp_path)
     assert not files_in(tmp_path)
 
@@ -202,7 +217,9 @@ def test_compressed_files_come_as_they_lie(server, tmp_path):
 def test_a_disk_that_fills_up(server, tmp_path, monkeypatch):
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
     monkeypatch.setattr("pooch.downloaders.open", lambda path, mode: full, raising=False)
-    with pytest.raises(UserError, match=r"has no room for set.bin \(No space left on device\): free space"):
+    with pytest.raises(
+        UserError, match=r"has no room for set.bin \(No space left on device\): free space"
+    ):
         SingleFile(server.url, None, "set.bin").fetch(tmp_path)
     assert not files_in(tmp_path) and server.requests == 1
 
@@ -220,11 +237,12 @@ def test_a_read_only_folder_with_the_files_needs_no_lock(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["set", "one.dat"]
 
 
-@pytest.mark.parametrize("source", [Archive("http://x/a.zip", None, "a", ["b"]), SingleFile("http://x/a.zip", None, "a.zip")])
+@pytest.mark.parametrize(
+    "source",
+    [Archive("http://x/a.zip", None, "a", ["b"]), SingleFile("http://x/a.zip", None, "a.zip")],
+)
 def test_a_folder_that_cannot_be_written(source):
-    line = (
-        r"a.zip is missing and /proc/data cannot be written \(.*\): fetch it by hand to /proc/data/a.zip,.* or set paths.data_dir"
-    )
+    line = r"a.zip is missing and /proc/data cannot be written \(.*\): fetch it by hand to /proc/data/a.zip,.* or set paths.data_dir"
     with pytest.raises(UserError, match=line):
         source.fetch(Path("/proc/data"))
 
@@ -272,9 +290,13 @@ def test_an_interrupted_unpacking_starts_again(server, tmp_path, monkeypatch):
 
 def test_an_archive_brought_by_hand_is_used(tmp_path):
     content = make_zip(tmp_path / "a.zip", {"a/one.dat": "1"})
-    Archive("http://127.0.0.1:9/sets/a.zip?raw=1", checksum_of(content), "a", ["one.dat"]).fetch(tmp_path)
+    Archive("http://127.0.0.1:9/sets/a.zip?raw=1", checksum_of(content), "a", ["one.dat"]).fetch(
+        tmp_path
+    )
     assert (tmp_path / "a" / "one.dat").read_text() == "1" and (tmp_path / "a.zip").exists()
-    with pytest.raises(UserError, match=r"a.zip is not the official file \(its checksum differs\): delete it"):
+    with pytest.raises(
+        UserError, match=r"a.zip is not the official file \(its checksum differs\): delete it"
+    ):
         Archive("http://127.0.0.1:9/a.zip", checksum_of(b""), "b", ["one.dat"]).fetch(tmp_path)
     with pytest.raises(UserError, match=r"a.zip holds no b/one.dat: delete it"):
         Archive("http://127.0.0.1:9/a.zip", None, "b", ["one.dat"]).fetch(tmp_path)
@@ -283,12 +305,18 @@ def test_an_archive_brought_by_hand_is_used(tmp_path):
 
 @pytest.mark.parametrize(
     ("members", "message"),
-    [({"b/one.dat": "1"}, r"holds no a/one.dat"), ({"../one.dat": "1"}, r"holds '../one.dat', outside its folder")],
+    [
+        ({"b/one.dat": "1"}, r"holds no a/one.dat"),
+        ({"../one.dat": "1"}, r"holds '../one.dat', outside its folder"),
+    ],
 )
 def test_a_bad_archive_leaves_nothing(server, tmp_path, members, message):
     server.content = make_zip(tmp_path / "official", members)
     data_dir = tmp_path / "data"
-    with pytest.raises(UserError, match=rf"set.bin {message}.*fetch it by hand to .*set.bin, or unpack it so that .*a/one.dat"):
+    with pytest.raises(
+        UserError,
+        match=rf"set.bin {message}.*fetch it by hand to .*set.bin, or unpack it so that .*a/one.dat",
+    ):
         Archive(server.url, None, "a", ["one.dat"]).fetch(data_dir)
     assert {path.name for path in data_dir.iterdir()} == {".a.lock"}
 
@@ -303,7 +331,9 @@ def start(server, data_dir):
         f"SingleFile({server.url!r}, {checksum_of(CONTENT)!r}, 'set.bin').fetch(Path({str(data_dir)!r}))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_killed_then_downloaded_by_one_of_two(server, tmp_path):

@@ -13,7 +13,9 @@ ALL = Filters(None, "all", 0)
 
 
 def kept(rows, filters, columns=("user", "item", "time", "value")):
-    frame, dropped = filter_interactions(pl.DataFrame(rows, schema=list(columns), orient="row"), filters)
+    frame, dropped = filter_interactions(
+        pl.DataFrame(rows, schema=list(columns), orient="row"), filters
+    )
     return frame.select("user", "item").rows(), dropped
 
 
@@ -24,7 +26,10 @@ def test_order_is_user_then_time_then_file_order():
 
 def test_k_core_runs_to_a_fixed_point():
     # item 9 falls first (one user), then user 3 (one item left), then item 8 (one user left)
-    rows = [(u, i, t, 1.0) for t, (u, i) in enumerate([(1, 6), (1, 7), (2, 6), (2, 7), (3, 9), (3, 8), (1, 8)])]
+    rows = [
+        (u, i, t, 1.0)
+        for t, (u, i) in enumerate([(1, 6), (1, 7), (2, 6), (2, 7), (3, 9), (3, 8), (1, 8)])
+    ]
     found, dropped = kept(rows, ALL._replace(k_core=2))
     assert sorted(found) == [(1, 6), (1, 7), (2, 6), (2, 7)]
     assert dropped == {"users or items with fewer than 2 interactions": 3}
@@ -37,7 +42,10 @@ def test_threshold_keeps_values_from_it_on():
 
 def test_what_is_not_rated_passes_no_threshold():
     rows = [(1, 1, 1, 3.0), (1, 2, 2, float("nan")), (1, 3, 3, 5.0), (1, 4, 4, None)]
-    assert kept(rows, ALL._replace(min_value=4)) == ([(1, 3)], {"without a rating": 2, "rated below 4": 1})
+    assert kept(rows, ALL._replace(min_value=4)) == (
+        [(1, 3)],
+        {"without a rating": 2, "rated below 4": 1},
+    )
 
 
 @pytest.mark.parametrize("gap", ["", "  "])
@@ -62,22 +70,29 @@ def test_repeated_pairs(duplicates, expected):
 
 def test_pairs_with_other_behaviours_are_no_repetition():
     rows = [(1, 7, 1, 0), (1, 7, 2, 1), (1, 7, 3, 0)]
-    assert kept(rows, ALL._replace(duplicates="first"), ("user", "item", "time", "behaviour"))[0] == [(1, 7), (1, 7)]
+    assert kept(rows, ALL._replace(duplicates="first"), ("user", "item", "time", "behaviour"))[
+        0
+    ] == [(1, 7), (1, 7)]
 
 
 def test_pairs_of_another_part_are_repetitions_too():
     rows = [(1, 7, 1, 0), (1, 7, 2, 2)]
-    assert kept(rows, ALL._replace(duplicates="first"), ("user", "item", "time", "part"))[0] == [(1, 7)]
+    assert kept(rows, ALL._replace(duplicates="first"), ("user", "item", "time", "part"))[0] == [
+        (1, 7)
+    ]
 
 
 def test_nothing_left_names_the_settings():
-    with pytest.raises(UserError, match=r"no interaction is left of 1 after data.min_value=4.*lower them"):
+    with pytest.raises(
+        UserError, match=r"no interaction is left of 1 after data.min_value=4.*lower them"
+    ):
         kept([(1, 1, 1, 3.0)], ALL._replace(min_value=4))
 
 
 def test_a_threshold_needs_ratings():
     with pytest.raises(
-        UserError, match=r"data.min_value=4 needs ratings.*data.reader.columns.value=<column>; else set data.min_value=null"
+        UserError,
+        match=r"data.min_value=4 needs ratings.*data.reader.columns.value=<column>; else set data.min_value=null",
     ):
         kept([(1, 1, 1)], ALL._replace(min_value=4), ("user", "item", "time"))
 
@@ -87,14 +102,26 @@ def test_a_threshold_needs_ratings():
     [
         ([("a", 1, 1), (None, 1, 1)], "step", r"1 interactions have no user, the first is row 1"),
         ([("a", 1, None)], "step", r"1 interactions have no time"),
-        ([("a" * 5000, 1, 1)], "step", r"row 0 has a user of 5,000 characters.*a quote or a line break is missing"),
-        ([("a", 1, 1_500_000_000), ("a", 2, int(time.time()) + 10**6)], "s", r"row 1 .*in the future: mend or remove"),
+        (
+            [("a" * 5000, 1, 1)],
+            "step",
+            r"row 0 has a user of 5,000 characters.*a quote or a line break is missing",
+        ),
+        (
+            [("a", 1, 1_500_000_000), ("a", 2, int(time.time()) + 10**6)],
+            "s",
+            r"row 1 .*in the future: mend or remove",
+        ),
         (
             [("a", 1, 1_500_000_000), ("a", 2, 1_500_000_000_000)],
             "s",
             r"row 1 .*in milliseconds it is 2017-07-14 02:40, so units are mixed or 's' is wrong",
         ),
-        ([("a", 1, 1_500_000_000), ("a", 2, 1_500_000_000_000)], "ms", r"row 0 .*in seconds it is 2017-07-14 02:40"),
+        (
+            [("a", 1, 1_500_000_000), ("a", 2, 1_500_000_000_000)],
+            "ms",
+            r"row 0 .*in seconds it is 2017-07-14 02:40",
+        ),
         ([("a", 1, 0), ("a", 2, 1_500_000_000)], "s", r"row 0 .*1970-01-01"),
     ],
 )

@@ -43,7 +43,10 @@ def test_by_hand(tmp_path):
     frames = reader().read(tmp_path)
     assert frames.time_unit == "ms"
     assert frames.interactions.rows()[:2] == [(7, 30, 1506826900000), (7, 10, 1506826800000)]
-    assert frames.users.rows() == [(7, 4, 1, 17, 1, 21, 1), (9, 2, 1, 2, 10, 28, 5)]  # what was known at the first click
+    assert frames.users.rows() == [
+        (7, 4, 1, 17, 1, 21, 1),
+        (9, 2, 1, 2, 10, 28, 5),
+    ]  # what was known at the first click
     assert frames.items.rows(named=True)[:2] == [
         {"item": 10, "category": 0, "words": 250, "created": 1.0},
         {"item": 30, "category": 281, "words": None, "created": None},
@@ -55,14 +58,19 @@ def test_by_hand(tmp_path):
 
 
 def test_a_publisher_is_a_feature_and_other_columns_are_not(tmp_path):
-    make(tmp_path, articles="article_id,category_id,created_at_ts,publisher_id,words_count,embedding\n10,0,1,4,2,x\n")
+    make(
+        tmp_path,
+        articles="article_id,category_id,created_at_ts,publisher_id,words_count,embedding\n10,0,1,4,2,x\n",
+    )
     frames = reader().read(tmp_path)
     assert frames.items.columns == ["item", "category", "publisher", "words", "created"]
     assert frames.item_features["publisher"] == "categorical"
 
 
 def test_without_metadata_every_category_is_missing(tmp_path):
-    make(tmp_path, clicks=[*CLICKS, "7,20,1506826900001,4,1,17,1,21,1"], articles=None)  # three clicks: one for each part
+    make(
+        tmp_path, clicks=[*CLICKS, "7,20,1506826900001,4,1,17,1,21,1"], articles=None
+    )  # three clicks: one for each part
     frames = reader().read(tmp_path)
     assert frames.items.is_empty() and frames.item_features == {}
     assert "articles_metadata.csv is missing" in frames.remarks[0] and len(frames.remarks) == 1
@@ -75,9 +83,13 @@ def test_compressed_shards_read_like_one_file(tmp_path):
     expected = reader().read(make(tmp_path / "one").parent)
     top = make(tmp_path / "many")
     (top / "clicks.csv").unlink()
-    for number, (compress, rows) in enumerate([(gzip.compress, CLICKS[:2]), (lzma.compress, CLICKS[2:])]):
+    for number, (compress, rows) in enumerate(
+        [(gzip.compress, CLICKS[:2]), (lzma.compress, CLICKS[2:])]
+    ):
         suffix = "gz" if number == 0 else "xz"
-        (top / f"clicks_{number}.csv.{suffix}").write_bytes(compress("\n".join([HEADER, *rows]).encode()))
+        (top / f"clicks_{number}.csv.{suffix}").write_bytes(
+            compress("\n".join([HEADER, *rows]).encode())
+        )
     (top / "clicks_sample.csv").write_text("not\nread\n")
     frames = reader().read(tmp_path / "many")
     assert frames.interactions.equals(expected.interactions) and frames.users.equals(expected.users)
@@ -86,7 +98,9 @@ def test_compressed_shards_read_like_one_file(tmp_path):
 def test_the_same_file_twice_is_refused(tmp_path):
     top = make(tmp_path)
     (top / "clicks.csv.gz").write_bytes(gzip.compress((top / "clicks.csv").read_bytes()))
-    with pytest.raises(UserError, match=r"clicks.csv.gz is there twice, as clicks.csv too: remove one"):
+    with pytest.raises(
+        UserError, match=r"clicks.csv.gz is there twice, as clicks.csv too: remove one"
+    ):
         reader().read(tmp_path)
 
 
@@ -94,7 +108,10 @@ def test_the_same_file_twice_is_refused(tmp_path):
     ("line", "message"),
     [
         ("9,10,x,4,1,2,10,28,5", "line 4 has 'x' for click_timestamp, expected Int64"),
-        ("9,4000000000,1,4,1,2,10,28,5", "line 4 has '4000000000' for click_article_id, expected Int32"),
+        (
+            "9,4000000000,1,4,1,2,10,28,5",
+            "line 4 has '4000000000' for click_article_id, expected Int32",
+        ),
         ("9,,1506826800000,4,1,2,10,28,5", "line 4 has '' for click_article_id"),
         ("9,10,1506826800000,4", "line 4 has 4 fields, expected 9"),
         ("9,10", "line 4 has 2 fields, expected 9"),
@@ -116,10 +133,16 @@ def test_blank_lines_and_windows_line_ends_are_harmless(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"globo holds no clicks.csv\* .*need a login.*kaggle.*or set paths.data_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"globo holds no clicks.csv\* .*need a login.*kaggle.*or set paths.data_dir",
+    ):
         reader().fetch(tmp_path)
     make(tmp_path, header=HEADER.replace("click_article_id", "article"))
-    with pytest.raises(UserError, match=r"clicks.csv has no column click_article_id; its columns are user_id, article,"):
+    with pytest.raises(
+        UserError,
+        match=r"clicks.csv has no column click_article_id; its columns are user_id, article,",
+    ):
         reader().read(tmp_path)
     make(tmp_path, clicks=[])
     with pytest.raises(UserError, match=r"clicks.csv holds no rows"):

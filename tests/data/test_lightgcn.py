@@ -29,7 +29,15 @@ def test_by_hand(tmp_path):
     frames = reader().read(make_files(tmp_path))
     rows = frames.interactions.select("user", "item", "part", "time").rows()
     assert rows == [
-        *[(0, 3, 0, 0), (0, 1, 0, 1), (0, 2, 0, 2), (1, 1, 0, 0), (1, 3, 0, 1), (2, 2, 0, 0), (2, 4, 0, 1)],
+        *[
+            (0, 3, 0, 0),
+            (0, 1, 0, 1),
+            (0, 2, 0, 2),
+            (1, 1, 0, 0),
+            (1, 3, 0, 1),
+            (2, 2, 0, 0),
+            (2, 4, 0, 1),
+        ],
         *[(0, 4, 2, 3), (2, 3, 2, 2), (2, 1, 2, 3)],
     ]
     assert frames.dropped == {"test rows that are in training too": 1}
@@ -63,7 +71,10 @@ def test_prepared(tmp_path):
     make_files(tmp_path / "raw", train="0 3 1 2 1\n1 1 3\n2 2 4\n")  # user 0 repeats item 1
     data = make_data(tmp_path, reader(), split=Given(0.4, 0), history_length=0)
     data.setup()
-    assert data.meta["dropped"] == {"test rows that are in training too": 1, "repeated pairs (the first is kept)": 1}
+    assert data.meta["dropped"] == {
+        "test rows that are in training too": 1,
+        "repeated pairs (the first is kept)": 1,
+    }
     assert data.meta["raw"]["interactions"] == 8 + 4
     # 40 % of 3, 2 and 2 rows, rounded half up: one each for validation; user 0 is tested on item 4, user 2 on 3 and 1
     assert data.tables["targets/val"].tolist() == [1, 1, 1]

@@ -21,7 +21,11 @@ def make_100k(folder: Path) -> Path:
     (top / "u.data").write_text("\n".join(rows) + "\n")
     (top / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|V3N4P\n")
     (top / "u.genre").write_text("unknown|0\nAction|1\nDrama|2\n\n")
-    items = ["1|Été (1995)|01-Jan-1995||http://x|0|1|1", "2|unknown||||1|0|0", "3|Three (1990)|01-Jan-1990||http://y|0|0|1"]
+    items = [
+        "1|Été (1995)|01-Jan-1995||http://x|0|1|1",
+        "2|unknown||||1|0|0",
+        "3|Three (1990)|01-Jan-1990||http://y|0|0|1",
+    ]
     (top / "u.item").write_bytes("\n".join(items).encode("latin-1"))
     return top
 
@@ -38,23 +42,40 @@ MOVIES = [
 ]
 
 
-def make_csv(folder: Path, top: str = "ml-latest-small", ratings: list[str] = RATINGS, movies: list[str] = MOVIES) -> Path:
+def make_csv(
+    folder: Path,
+    top: str = "ml-latest-small",
+    ratings: list[str] = RATINGS,
+    movies: list[str] = MOVIES,
+) -> Path:
     """In the official way: UTF-8, lines end in CRLF, titles with commas are quoted."""
     (folder / top).mkdir(parents=True)
     for name, lines in (("ratings", ratings), ("movies", movies)):
-        (folder / top / f"{name}.csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+        (folder / top / f"{name}.csv").write_bytes(
+            "".join(f"{line}\r\n" for line in lines).encode()
+        )
     return folder / top
 
 
 def reader(variant="1m", **changes):
-    settings = {"url": "http://127.0.0.1:9/none.zip", "sha256": "0", "num_ratings": None, "primary_category": "most_frequent"}
+    settings = {
+        "url": "http://127.0.0.1:9/none.zip",
+        "sha256": "0",
+        "num_ratings": None,
+        "primary_category": "most_frequent",
+    }
     return MovieLens(variant, **{**settings, "zip_digits": 2, **changes})
 
 
 def test_1m_by_hand(tmp_path):
     make_1m(tmp_path)
     frames = reader().read(tmp_path)
-    assert frames.interactions.row(5, named=True) == {"user": 2, "item": 2, "value": 3.0, "time": 978300002}
+    assert frames.interactions.row(5, named=True) == {
+        "user": 2,
+        "item": 2,
+        "value": 3.0,
+        "time": 978300002,
+    }
     assert frames.users["zip"].to_list() == ["48", "70"]
     assert frames.items["title"].to_list()[:2] == ["Été (1995)", "Two: the 2nd (2001)"]
     assert frames.items["year"].to_list() == [1995, 2001, None, 1980]
@@ -112,7 +133,10 @@ def test_an_empty_file_is_refused(tmp_path):
 
 
 def test_offline_names_the_file_to_fetch(tmp_path):
-    with pytest.raises(UserError, match=r"cannot download .*none.zip.*by hand.*ml-1m/ratings.dat exists, or set paths.data_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot download .*none.zip.*by hand.*ml-1m/ratings.dat exists, or set paths.data_dir",
+    ):
         reader().fetch(tmp_path)
 
 
@@ -121,7 +145,9 @@ def test_a_read_only_folder_with_the_files_is_enough(tmp_path):
     before = sorted(path.name for path in (tmp_path / "raw").rglob("*"))
     data = make_data(tmp_path, reader())
     data.setup()
-    assert sorted(path.name for path in top.parent.rglob("*")) == before  # no lock, no temporary file
+    assert (
+        sorted(path.name for path in top.parent.rglob("*")) == before
+    )  # no lock, no temporary file
     assert data.schema.num_items == 4
 
 
@@ -137,11 +163,23 @@ def test_changed_raw_files_are_prepared_anew(tmp_path):
 def test_csv_by_hand(tmp_path):
     make_csv(tmp_path)
     frames = reader("latest_small", sha256=None, zip_digits=None).read(tmp_path)
-    assert frames.interactions.row(4, named=True) == {"user": 2, "item": 2, "value": 1.0, "time": 978300002}
+    assert frames.interactions.row(4, named=True) == {
+        "user": 2,
+        "item": 2,
+        "value": 1.0,
+        "time": 978300002,
+    }
     assert frames.interactions["value"].to_list()[0] == 0.5  # half stars
     sizes = {name: kind for name, kind in frames.interactions.schema.items() if name != "time"}
-    assert sizes == {"user": pl.Int32, "item": pl.Int32, "value": pl.Float32}  # 32 million rows must fit
-    assert frames.items["title"].to_list()[:2] == ["American President, The (1995)", 'Été, "A" (2001) ']
+    assert sizes == {
+        "user": pl.Int32,
+        "item": pl.Int32,
+        "value": pl.Float32,
+    }  # 32 million rows must fit
+    assert frames.items["title"].to_list()[:2] == [
+        "American President, The (1995)",
+        'Été, "A" (2001) ',
+    ]
     assert frames.items["year"].to_list() == [1995, 2001, None]
     assert frames.items["genres"].to_list() == [["Comedy", "Drama"], ["Drama"], []]
     assert frames.items["category"].to_list() == ["Drama", "Drama", None]
@@ -178,7 +216,10 @@ def test_a_bad_csv_row_is_named(tmp_path, line, message):
     [
         ([*MOVIES, "4,Four, the,Drama"], "movies.csv line 5 does not read"),
         ([*MOVIES, "four,Four,Drama"], "movies.csv line 5 does not read"),
-        (["id,title,genres", *MOVIES[1:]], "movies.csv line 1 does not read 'movieId,title,genres'"),
+        (
+            ["id,title,genres", *MOVIES[1:]],
+            "movies.csv line 1 does not read 'movieId,title,genres'",
+        ),
         ([*MOVIES[:2], '2,"Open,Drama', *MOVIES[3:]], "movies.csv line 3 does not read"),
         ([*MOVIES, "99999999999,Four,Drama"], "movies.csv line 5 does not read"),
         ([*MOVIES, "\N{ARABIC-INDIC DIGIT THREE},Four,Drama"], "movies.csv line 5 does not read"),
@@ -202,10 +243,15 @@ def test_10m_by_hand(tmp_path):
     top = tmp_path / "ml-10M100K"
     top.mkdir()
     (top / "ratings.dat").write_text("1::122::4.5::838985046\n2::1::0.5::838983525\n")
-    (top / "movies.dat").write_text("1::Été (1995)::Comedy|Drama\n122::Boomerang (1992)::(no genres listed)\n", encoding="utf-8")
+    (top / "movies.dat").write_text(
+        "1::Été (1995)::Comedy|Drama\n122::Boomerang (1992)::(no genres listed)\n", encoding="utf-8"
+    )
     frames = reader("10m", sha256=None).read(tmp_path)
     assert frames.interactions.rows() == [(1, 122, 4.5, 838985046), (2, 1, 0.5, 838983525)]
-    assert frames.items.select("title", "category").rows() == [("Été (1995)", "Comedy"), ("Boomerang (1992)", None)]
+    assert frames.items.select("title", "category").rows() == [
+        ("Été (1995)", "Comedy"),
+        ("Boomerang (1992)", None),
+    ]
 
 
 @pytest.mark.data
@@ -221,5 +267,7 @@ def test_official_counts(variant, num_ratings, top, users, items):
     assert frames.interactions["item"].n_unique() == items
     assert frames.interactions.null_count().sum_horizontal().item() == 0
     # every rated film has a row; at least one in a thousand has no year in its title
-    rated = frames.items.filter(pl.col("item").is_in(frames.interactions["item"].unique().implode()))
+    rated = frames.items.filter(
+        pl.col("item").is_in(frames.interactions["item"].unique().implode())
+    )
     assert len(rated) == items and rated["category"].null_count() == 0

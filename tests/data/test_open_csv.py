@@ -59,13 +59,19 @@ def test_a_truncated_stream_is_one_line(tmp_path, suffix):
     WRITERS[suffix](path, TEXT)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=rf"^\S*clicks\.{suffix} is damaged or cut short \(.*\): fetch it again$"):
+    with pytest.raises(
+        UserError, match=rf"^\S*clicks\.{suffix} is damaged or cut short \(.*\): fetch it again$"
+    ):
         total(path)
 
 
 def test_missing_empty_and_folder(tmp_path):
     (tmp_path / "empty.csv").write_text("")
-    for name, message in (("none.csv", "is missing"), ("empty.csv", "is empty"), ("", "is a folder")):
+    for name, message in (
+        ("none.csv", "is missing"),
+        ("empty.csv", "is empty"),
+        ("", "is a folder"),
+    ):
         with pytest.raises(UserError, match=message):
             total(tmp_path / name)
 
@@ -92,7 +98,9 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch, suffix):
     WRITERS[f"csv.{suffix}"](path, "a,b\n" + "1,2\n" * 2_000_000)  # 8 MB, as some kilobytes
     most = max(100_000, 100 * path.stat().st_size)
     cure = f"if you trust it, unpack it, {CURES[suffix]} {path}"
-    with pytest.raises(UserError, match=rf"clicks.csv.{suffix} unpacks to more than {most:,} bytes.*{cure}$"):
+    with pytest.raises(
+        UserError, match=rf"clicks.csv.{suffix} unpacks to more than {most:,} bytes.*{cure}$"
+    ):
         total(path)
     monkeypatch.setattr(bombs, "FREE_BYTES", 10_000_000)
     assert total(path) == 4_000_000
@@ -101,7 +109,11 @@ def test_a_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch, suffix):
 def test_every_part_of_a_gzip_file_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(bombs, "FREE_BYTES", 50_000)
     path = tmp_path / "a.csv.gz"
-    parts = [gzip.compress(b"a,b\n" + b"1,2\n" * 5_000), gzip.compress(b"1,2\n" * 8_000), b"\0" * 100]
+    parts = [
+        gzip.compress(b"a,b\n" + b"1,2\n" * 5_000),
+        gzip.compress(b"1,2\n" * 8_000),
+        b"\0" * 100,
+    ]
     for num, refused in ((1, False), (2, True), (3, True)):
         path.write_bytes(b"".join(parts[:num]))
         assert bool(bombs.too_large(path)) == refused
@@ -117,7 +129,10 @@ def test_every_part_of_a_gzip_file_counts(tmp_path, monkeypatch):
         # a frame of one segment has a size of one byte; then a block of 3 raw bytes, the last
         (b"\x28\xb5\x2f\xfd\x20\x03" + b"\x19\0\0abc", 3),
         # no size, a window byte, a checksum: 100,000 bytes "a" by repeating one
-        (b"\x28\xb5\x2f\xfd\x04\x58" + (100_000 << 3 | 3).to_bytes(3, "little") + b"a" + b"sums", 100_000),
+        (
+            b"\x28\xb5\x2f\xfd\x04\x58" + (100_000 << 3 | 3).to_bytes(3, "little") + b"a" + b"sums",
+            100_000,
+        ),
         # a compressed block of 5 bytes unpacks to at most 128 KiB
         (b"\x28\xb5\x2f\xfd\x00\x58" + (5 << 3 | 5).to_bytes(3, "little") + b"12345", 131_072),
         # a frame that is skipped

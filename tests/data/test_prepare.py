@@ -13,7 +13,14 @@ from twotower.errors import UserError
 
 
 def test_features_by_hand():
-    rows = [(1, 10, 1, 1.0), (1, 20, 2, 1.0), (1, 30, 3, 1.0), (1, 40, 4, 1.0), (2, 10, 1, 1.0), (2, 20, 1, 1.0)]
+    rows = [
+        (1, 10, 1, 1.0),
+        (1, 20, 2, 1.0),
+        (1, 30, 3, 1.0),
+        (1, 40, 4, 1.0),
+        (2, 10, 1, 1.0),
+        (2, 20, 1, 1.0),
+    ]
     items = {
         "item": [10, 20, 30, 40],
         "category": ["b", None, "a", "b"],
@@ -30,7 +37,9 @@ def test_features_by_hand():
     assert arrays["user/colour"].tolist() == [1, 0]
     assert meta["categories"] == ["a", "b"] and arrays["category"].tolist() == [1, -1, 0, 1]
     assert meta["schema"]["num_train_items"] == 2 and meta["schema"]["num_items"] == 4
-    assert tables["item"]["item"].to_list() == [10, 20, 30, 40] and tables["user"]["user"].to_list() == [1, 2]
+    assert tables["item"]["item"].to_list() == [10, 20, 30, 40] and tables["user"][
+        "user"
+    ].to_list() == [1, 2]
 
 
 def test_what_is_left_out_is_counted_and_kept_by_name():
@@ -38,7 +47,11 @@ def test_what_is_left_out_is_counted_and_kept_by_name():
     items = {"item": [10, 20, 30, 40, 50, 60, None], "category": ["a"] * 7}
     options = KEEP_ALL._replace(filters=Filters(None, "first", 2))
     prepared = prepare(make_frames(rows, {"user": [1, 2, 3]}, items), options)
-    assert prepared.tables["left_out_item"].rows() == [(40, True), (50, False), (60, False)]  # 40 has one click, k_core wants two
+    assert prepared.tables["left_out_item"].rows() == [
+        (40, True),
+        (50, False),
+        (60, False),
+    ]  # 40 has one click, k_core wants two
     assert prepared.tables["left_out_user"].rows() == [(3, True)]
     assert prepared.meta["without_interactions"] == {"users": 0, "items": 2}
     assert prepared.meta["remarks"] == [
@@ -59,12 +72,23 @@ def test_groups_follow_the_training_share():
 
 def test_temporal_by_hand():
     """Training before 10, validation before 20: user 3 and item 9 are new, and stand after those that training knows."""
-    rows = [(2, 7, 1, 1.0), (1, 7, 2, 1.0), (1, 8, 10, 1.0), (3, 9, 12, 1.0), (2, 9, 20, 1.0), (2, 8, 21, 1.0)]
+    rows = [
+        (2, 7, 1, 1.0),
+        (1, 7, 2, 1.0),
+        (1, 8, 10, 1.0),
+        (3, 9, 12, 1.0),
+        (2, 9, 20, 1.0),
+        (2, 8, 21, 1.0),
+    ]
     options = KEEP_ALL._replace(split=Temporal(10, 20, 0))
     arrays, tables, meta, _ = prepare(make_frames(rows), options)
     assert tables["user"]["user"].to_list() == [1, 2, 3] and meta["num_train_users"] == 2
     assert tables["item"]["item"].to_list() == [7, 8, 9] and meta["schema"]["num_train_items"] == 1
-    assert arrays["user/user_id"].tolist() == [1, 2, 0] and arrays["item/item_id"].tolist() == [1, 0, 0]
+    assert arrays["user/user_id"].tolist() == [1, 2, 0] and arrays["item/item_id"].tolist() == [
+        1,
+        0,
+        0,
+    ]
     # sorted by user, part and time: (1, 7) (1, 8) | (2, 7) (2, 9) (2, 8) | (3, 9)
     assert arrays["interactions/item"].tolist() == [0, 1, 0, 2, 1, 2]
     assert arrays["position/train"].tolist() == [0, 2]
@@ -72,47 +96,84 @@ def test_temporal_by_hand():
     assert arrays["position/test"].tolist() == [3] and arrays["targets/test"].tolist() == [2]
     assert meta["dropped"] == {}
     less = prepare(make_frames(rows), KEEP_ALL._replace(split=Temporal(10, 20, 1))).meta
-    assert less["dropped"] == {"held-out interactions of users with less than data.split.min_history": 1}
+    assert less["dropped"] == {
+        "held-out interactions of users with less than data.split.min_history": 1
+    }
     assert less["num_users"] == 2
 
 
 def test_counts_add_up():
-    rows = [(1, 1, 1, 5.0), (1, 1, 2, 5.0), (1, 2, 3, 1.0), (1, 3, 4, 5.0), (1, 4, 5, 5.0), (2, 1, 1, 5.0)]
+    rows = [
+        (1, 1, 1, 5.0),
+        (1, 1, 2, 5.0),
+        (1, 2, 3, 1.0),
+        (1, 3, 4, 5.0),
+        (1, 4, 5, 5.0),
+        (2, 1, 1, 5.0),
+    ]
     options = KEEP_ALL._replace(filters=Filters(4.0, "first", 0))
     meta = prepare(make_frames(rows, dropped={"outside the dates": 3}), options).meta
     assert meta["raw"]["interactions"] == 9 and meta["num_interactions"] == 4
-    assert meta["dropped"] == {"outside the dates": 3, "rated below 4": 1, "repeated pairs (the first is kept)": 1}
+    assert meta["dropped"] == {
+        "outside the dates": 3,
+        "rated below 4": 1,
+        "repeated pairs (the first is kept)": 1,
+    }
 
 
 def test_behaviours_are_kept_apart():
     rows = [(1, 1, 1, 0), (1, 1, 2, 1), (1, 1, 3, 1), (1, 2, 4, 0), (1, 3, 5, 0)]
-    frames = make_frames(rows, columns=("user", "item", "time", "behaviour"), behaviours=("click", "buy"))
+    frames = make_frames(
+        rows, columns=("user", "item", "time", "behaviour"), behaviours=("click", "buy")
+    )
     arrays, _, meta, _ = prepare(frames, KEEP_ALL)
-    assert arrays["interactions/behaviour"].tolist() == [0, 1, 0, 0] and meta["behaviours"] == ["click", "buy"]
+    assert arrays["interactions/behaviour"].tolist() == [0, 1, 0, 0] and meta["behaviours"] == [
+        "click",
+        "buy",
+    ]
 
 
 def test_a_split_without_test_rows_says_what_to_change():
-    with pytest.raises(UserError, match=r"leaves nothing for val: lower data.k_core or data.split.min_history"):
+    with pytest.raises(
+        UserError, match=r"leaves nothing for val: lower data.k_core or data.split.min_history"
+    ):
         prepare(make_frames([(1, 1, 1, 1.0), (1, 2, 2, 1.0)]), KEEP_ALL)
 
 
 worlds = st.lists(
     st.tuples(
-        st.integers(0, 6), st.integers(0, 9), st.integers(0, 5), st.sampled_from([1.0, 5.0]), st.sampled_from([0, 0, 0, 1, 2])
+        st.integers(0, 6),
+        st.integers(0, 9),
+        st.integers(0, 5),
+        st.sampled_from([1.0, 5.0]),
+        st.sampled_from([0, 0, 0, 1, 2]),
     ),
     min_size=8,
     max_size=80,
 )
 splits = st.one_of(
     st.builds(LeaveLastOut, st.integers(1, 3)),
-    st.builds(Temporal, st.sampled_from([1, 2, 0.5]), st.sampled_from([3, 4, 0.9]), st.integers(0, 2)),
-    st.builds(RandomRatio, st.sampled_from([0.1, 0.3]), st.sampled_from([0.2, 0.4]), st.integers(0, 5), st.integers(1, 2)),
+    st.builds(
+        Temporal, st.sampled_from([1, 2, 0.5]), st.sampled_from([3, 4, 0.9]), st.integers(0, 2)
+    ),
+    st.builds(
+        RandomRatio,
+        st.sampled_from([0.1, 0.3]),
+        st.sampled_from([0.2, 0.4]),
+        st.integers(0, 5),
+        st.integers(1, 2),
+    ),
     st.builds(Given, st.sampled_from([0.1, 0.4]), st.integers(0, 5)),
 )
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=worlds, split=splits, k_core=st.integers(0, 3), duplicates=st.sampled_from(["first", "last", "all"]))
+@given(
+    rows=worlds,
+    split=splits,
+    k_core=st.integers(0, 3),
+    duplicates=st.sampled_from(["first", "last", "all"]),
+)
 def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     items = {
         "item": list(range(10)),
@@ -132,7 +193,9 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     held_out = {
         name: [
             position + place
-            for position, num in zip(arrays[f"position/{name}"].tolist(), arrays[f"targets/{name}"].tolist(), strict=True)
+            for position, num in zip(
+                arrays[f"position/{name}"].tolist(), arrays[f"targets/{name}"].tolist(), strict=True
+            )
             for place in range(num)
         ]
         for name in ("val", "test")
@@ -141,15 +204,29 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     assert sorted(train + held_out["val"] + held_out["test"]) == list(range(len(user)))
     assert sum(meta["dropped"].values()) + len(user) == len(rows)
     pairs = {(row[0], row[1]) for row in rows}
-    raw = list(zip(tables["user"]["user"][user].to_list(), tables["item"]["item"][item].to_list(), strict=True))
+    raw = list(
+        zip(
+            tables["user"]["user"][user].to_list(),
+            tables["item"]["item"][item].to_list(),
+            strict=True,
+        )
+    )
     assert set(raw) <= pairs and (duplicates == "all" or len(set(raw)) == len(raw))
     # vocabularies and statistics come from training rows alone
     num_items, num_users = meta["schema"]["num_train_items"], meta["num_train_users"]
-    assert set(item[train].tolist()) == set(range(num_items)) and set(user[train].tolist()) == set(range(num_users))
-    assert (arrays["item/item_id"][num_items:] == 0).all() and (arrays["user/user_id"][num_users:] == 0).all()
-    assert (arrays["item/tags"][num_items:] == 0).all() and (arrays["user/home"][num_users:] == 0).all()
+    assert set(item[train].tolist()) == set(range(num_items)) and set(user[train].tolist()) == set(
+        range(num_users)
+    )
+    assert (arrays["item/item_id"][num_items:] == 0).all() and (
+        arrays["user/user_id"][num_users:] == 0
+    ).all()
+    assert (arrays["item/tags"][num_items:] == 0).all() and (
+        arrays["user/home"][num_users:] == 0
+    ).all()
     prices = np.array([2.0**i for i in tables["item"]["item"][:num_items].to_list()])
-    assert np.allclose(arrays["item/price"][:num_items], (prices - prices.mean()) / (prices.std() or 1), atol=1e-5)
+    assert np.allclose(
+        arrays["item/price"][:num_items], (prices - prices.mean()) / (prices.std() or 1), atol=1e-5
+    )
     # a user's targets come after all that the user may know: nothing of a later part lies before them
     part = np.zeros(len(user), int)
     part[held_out["val"]], part[held_out["test"]] = 1, 2
@@ -160,7 +237,10 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
             assert item[position] not in item[before]
     if isinstance(split, Temporal):
         bounds = meta["times"]["parts"]
-        assert bounds["train"]["last"] < bounds["val"]["first"] and bounds["val"]["last"] < bounds["test"]["first"]
+        assert (
+            bounds["train"]["last"] < bounds["val"]["first"]
+            and bounds["val"]["last"] < bounds["test"]["first"]
+        )
     if isinstance(split, LeaveLastOut):
         assert all(position == offset[user[position] + 1] - 1 for position in held_out["test"])
     if k_core > 1 and not isinstance(split, Temporal):

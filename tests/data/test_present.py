@@ -10,7 +10,9 @@ def test_history_ends_with_the_last_interaction_of_all_and_everything_counts_as_
     users = torch.tensor([7, 0, 59])  # the last user's rows end the table
     history, seen = present_features(data, users)["history"], present_seen(data, users)
     for place, user in enumerate(users.tolist()):
-        own = data.tables["interactions/item"][data.tables["interactions/user"] == user]  # training, validation, test
+        own = data.tables["interactions/item"][
+            data.tables["interactions/user"] == user
+        ]  # training, validation, test
         assert len(own) >= 5 and history[place].tolist() == (own[-4:] + 1).tolist()
         assert seen[place].tolist() == sorted(own.tolist())
 

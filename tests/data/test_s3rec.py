@@ -12,7 +12,12 @@ from twotower.errors import UserError
 
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 SEQUENCES = "1 10 20 30\n2 20 10 40 30 \n3\t40 20 10\r\n"
-ATTRIBUTES = {"10": [7, 5, 5], "20": [5, 7, 9], "30": [5, 9], "50": [3, 5]}  # 5: 4 items, 7: 2, 9: 2, 3: 1
+ATTRIBUTES = {
+    "10": [7, 5, 5],
+    "20": [5, 7, 9],
+    "30": [5, 9],
+    "50": [3, 5],
+}  # 5: 4 items, 7: 2, 9: 2, 3: 1
 
 
 def make_files(folder: Path, sequences: str = SEQUENCES, attributes: object = ATTRIBUTES) -> Path:
@@ -25,11 +30,18 @@ def make_files(folder: Path, sequences: str = SEQUENCES, attributes: object = AT
 
 def reader(dataset="Toy", **changes):
     settings = {"url": "http://127.0.0.1:9", "sha256": None, "attributes_sha256": None}
-    return S3Rec("s3rec_toy", dataset, **{**settings, "max_attributes": 16, "max_category_share": 0.5, **changes})
+    return S3Rec(
+        "s3rec_toy",
+        dataset,
+        **{**settings, "max_attributes": 16, "max_category_share": 0.5, **changes},
+    )
 
 
 def described(frames):
-    return {row["item"]: (row["attributes"], row["category"]) for row in frames.items.iter_rows(named=True)}
+    return {
+        row["item"]: (row["attributes"], row["category"])
+        for row in frames.items.iter_rows(named=True)
+    }
 
 
 def test_by_hand(tmp_path):
@@ -42,7 +54,12 @@ def test_by_hand(tmp_path):
     ]
     assert frames.time_unit == "order" and not frames.remarks
     # 5 stands at all 4 items of the file, above half of them, so it is no category; 7 and 9 are equally frequent: 7 is smaller
-    assert described(frames) == {10: ([5, 7], "7"), 20: ([5, 7, 9], "7"), 30: ([5, 9], "9"), 40: (None, None)}
+    assert described(frames) == {
+        10: ([5, 7], "7"),
+        20: ([5, 7, 9], "7"),
+        30: ([5, 9], "9"),
+        40: (None, None),
+    }
 
 
 def test_every_attribute_may_be_a_category(tmp_path):
@@ -102,7 +119,9 @@ def test_without_attributes_the_data_are_usable_and_say_so(tmp_path):
     assert len(frames.remarks) == 1 and f"{path} is missing" in frames.remarks[0]
     data = make_data(tmp_path, reader())
     data.setup()
-    assert data.schema.num_categories == 0 and [feature.name for feature in data.schema.item] == ["item_id"]
+    assert data.schema.num_categories == 0 and [feature.name for feature in data.schema.item] == [
+        "item_id"
+    ]
 
 
 def test_prepared(tmp_path):
@@ -111,13 +130,18 @@ def test_prepared(tmp_path):
     data.setup()
     # trained on 1: 10; 2: 20 10; 3: 40. Item 30 is held out alone, so it comes last and has no row of its own
     assert data.schema.num_items == 4 and data.schema.num_train_items == 3
-    assert data.schema.num_categories == 2 and data.schema.num_values("attributes") == 4  # 5, 7, 9 and unknown
+    assert (
+        data.schema.num_categories == 2 and data.schema.num_values("attributes") == 4
+    )  # 5, 7, 9 and unknown
 
 
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("dataset", "users", "items", "rows", "categories", "widest"),
-    [("Beauty", 22_363, 12_101, 198_502, 7, 6), ("Sports_and_Outdoors", 35_598, 18_357, 296_337, 103, 16)],
+    [
+        ("Beauty", 22_363, 12_101, 198_502, 7, 6),
+        ("Sports_and_Outdoors", 35_598, 18_357, 296_337, 103, 16),
+    ],
 )
 def test_official_counts(dataset, users, items, rows, categories, widest):
     if not (REAL / "s3rec" / f"{dataset}.txt").exists():
@@ -127,5 +151,8 @@ def test_official_counts(dataset, users, items, rows, categories, widest):
     assert frames.interactions.select("user", "item").is_unique().all()
     for side in ("user", "item"):  # 5-core as it comes
         assert frames.interactions[side].value_counts()["count"].min() == 5
-    assert frames.items["category"].n_unique() == categories and frames.items["category"].null_count() == 0
+    assert (
+        frames.items["category"].n_unique() == categories
+        and frames.items["category"].null_count() == 0
+    )
     assert frames.items["attributes"].list.len().max() == widest

@@ -10,13 +10,24 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from twotower.data import sampling
 from twotower.data.batches.train_pairs import TrainPairs
-from twotower.data.sampling import Corpus, InBatch, Mixed, Popularity, Positives, SharedUniform, Uniform
+from twotower.data.sampling import (
+    Corpus,
+    InBatch,
+    Mixed,
+    Popularity,
+    Positives,
+    SharedUniform,
+    Uniform,
+)
 from twotower.errors import UserError
 from twotower.run.build import build_part
 
 SAMPLERS = sorted(path.stem for path in (ROOT / "conf" / "negatives").glob("*.yaml"))
 # user 0: items 0, 1, 2; user 1: items 2, 2 (bought twice) and 4; user 2: item 2. Counts: 1, 1, 4, 0 -> 1, 1
-USER, ITEM = torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.int32), torch.tensor([0, 1, 2, 2, 4, 2, 2])
+USER, ITEM = (
+    torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.int32),
+    torch.tensor([0, 1, 2, 2, 4, 2, 2]),
+)
 PAIRS = TrainPairs(lambda: (USER, ITEM), 5)
 
 
@@ -35,7 +46,11 @@ def share(item):
 
 
 def test_pairs_know_what_they_contain():
-    expected = [[True, True, True, False, False], [False, False, True, False, True], [False, False, True, False, False]]
+    expected = [
+        [True, True, True, False, False],
+        [False, False, True, False, True],
+        [False, False, True, False, False],
+    ]
     user, item = torch.arange(3), torch.arange(5)
     assert PAIRS.contain(user[:, None], item).tolist() == expected
     assert PAIRS.mask(user, item).tolist() == expected
@@ -52,7 +67,10 @@ def test_uniform_draws_every_other_item_alike():
     own = Uniform(2, False)(p)
     assert (own.item != p.item[:, None]).all()
     torch.testing.assert_close(
-        share((own.item - p.item[:, None]) % 5), torch.tensor([0, 0.25, 0.25, 0.25, 0.25]), atol=0.02, rtol=0
+        share((own.item - p.item[:, None]) % 5),
+        torch.tensor([0, 0.25, 0.25, 0.25, 0.25]),
+        atol=0.02,
+        rtol=0,
     )
     assert own.log_q.item() == pytest.approx(math.log(1 / 4))
 
@@ -98,14 +116,21 @@ def test_own_negatives_can_spare_all_training_positives(sampler):
     item = sampler(p).item
     spared = item == p.item[:, None]  # masked by every loss
     assert not (PAIRS.contain(p.user[:, None], item) & ~spared).any()
-    assert set(item[:200].unique().tolist()) == {1, 3, 4} and set(item[200:].unique().tolist()) == {0, 1, 3, 4}
+    assert set(item[:200].unique().tolist()) == {1, 3, 4} and set(item[200:].unique().tolist()) == {
+        0,
+        1,
+        3,
+        4,
+    }
     kind = share(item[:200][~spared[:200]])
     torch.testing.assert_close(kind[3:], torch.tensor([0.5, 0.5]), atol=0.03, rtol=0)
 
 
 def test_redraws_leave_few(monkeypatch):
     p = positives([2] * 5000, [2] * 5000)
-    one_in_two = Popularity(1, 1.0, False, True)  # item 2 has half of the draws: 2 ** -5 are left after four redraws
+    one_in_two = Popularity(
+        1, 1.0, False, True
+    )  # item 2 has half of the draws: 2 ** -5 are left after four redraws
     assert (one_in_two(p).item == 2).float().mean().item() == pytest.approx(1 / 32, abs=0.01)
     monkeypatch.setattr(sampling, "REDRAWS", 0)
     assert (one_in_two(p).item == 2).float().mean().item() == pytest.approx(1 / 2, abs=0.03)
@@ -131,7 +156,9 @@ def test_a_batch_excludes_the_users_training_positives_and_no_others(data, sampl
     for user, item in zip(interactions.user.tolist(), interactions.item.tolist(), strict=True):
         train.setdefault(user, set()).add(item - 1)
     for row, user in enumerate(batch.user["user_id"].tolist()):
-        assert set(batch.item_index[batch.excluded[row]].tolist()) == train[user] & set(batch.item_index.tolist())
+        assert set(batch.item_index[batch.excluded[row]].tolist()) == train[user] & set(
+            batch.item_index.tolist()
+        )
     data.negatives = Corpus(False)
     assert data.train_batch(index).excluded is None
 
@@ -143,12 +170,23 @@ def test_every_sampler_feeds_a_batch(data, name):
     index = next(iter(data.train_dataloader()))
     batch, again = data.train_batch(index), data.train_batch(index)
     assert (batch.negative is None) != (batch.num_draws is None)
-    assert batch.log_q.dtype == torch.float32 and batch.log_q.isfinite().all() and len(batch.log_q) == len(batch.item_index)
-    assert (batch.item_index < data.schema.num_train_items).all() and torch.equal(batch.item_index, again.item_index)
+    assert (
+        batch.log_q.dtype == torch.float32
+        and batch.log_q.isfinite().all()
+        and len(batch.log_q) == len(batch.item_index)
+    )
+    assert (batch.item_index < data.schema.num_train_items).all() and torch.equal(
+        batch.item_index, again.item_index
+    )
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Uniform(0, False), lambda: Popularity(3, -1.0, True, False), lambda: SharedUniform(0, False)]
+    "build",
+    [
+        lambda: Uniform(0, False),
+        lambda: Popularity(3, -1.0, True, False),
+        lambda: SharedUniform(0, False),
+    ],
 )
 def test_impossible_draws_are_refused(build):
     with pytest.raises(UserError, match="negatives\\."):
@@ -159,5 +197,7 @@ def test_log_q_of_popularity_is_that_of_training(data):
     data.negatives = InBatch(False)
     batch = data.train_batch(next(iter(data.train_dataloader())))
     count = np.bincount(data.train_interactions().item - 1, minlength=data.schema.num_train_items)
-    torch.testing.assert_close(batch.log_q, torch.tensor(np.log(count / count.sum()))[batch.item_index].float())
+    torch.testing.assert_close(
+        batch.log_q, torch.tensor(np.log(count / count.sum()))[batch.item_index].float()
+    )
     assert batch.num_draws.sum() == 16 and (batch.num_draws > 0).all()

@@ -13,7 +13,9 @@ from twotower.errors import UserError
 REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data"))
 
 
-def make_files(folder: Path, rows: str = "1 3\n1 1\n1 2\n2 2\n2 3\n2 1\n", items: str = "0 0\n1 4\n2 1\n3 2\n") -> Path:
+def make_files(
+    folder: Path, rows: str = "1 3\n1 1\n1 2\n2 2\n2 3\n2 1\n", items: str = "0 0\n1 4\n2 1\n3 2\n"
+) -> Path:
     """SASRec's users 1 and 2 are 2 and 1 of the original, its items 1, 2, 3 are 4, 1, 2."""
     make_1m(folder)
     (folder / "sasrec").mkdir()
@@ -32,7 +34,10 @@ def test_by_hand(tmp_path):
     rows = frames.interactions.select("user", "item", "time").rows()
     assert rows == [(1, 3, 0), (1, 1, 1), (1, 2, 2), (2, 2, 0), (2, 3, 1), (2, 1, 2)]
     assert frames.time_unit == "order" and not frames.remarks
-    assert frames.users.select("user", "gender", "zip").sort("user").rows() == [(1, "M", "70"), (2, "F", "48")]
+    assert frames.users.select("user", "gender", "zip").sort("user").rows() == [
+        (1, "M", "70"),
+        (2, "F", "48"),
+    ]
     assert frames.items.select("item", "title", "category").sort("item").rows() == [
         (1, "Four (1980)", "Comedy"),
         (2, "Été (1995)", "Drama"),
@@ -40,12 +45,17 @@ def test_by_hand(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("missing", ["sasrec/sas_to_original_users.txt", "sasrec/sas_to_original_items.txt", "ml-1m/movies.dat"])
+@pytest.mark.parametrize(
+    "missing",
+    ["sasrec/sas_to_original_users.txt", "sasrec/sas_to_original_items.txt", "ml-1m/movies.dat"],
+)
 def test_without_what_describes_them_the_rows_are_usable(tmp_path, missing):
     (make_files(tmp_path / "raw") / missing).unlink()
     frames = reader().read(tmp_path / "raw")
     assert frames.items["category"].null_count() == len(frames.items) == 3
-    assert len(frames.remarks) == 1 and missing in frames.remarks[0] and frames.note == "no features"
+    assert (
+        len(frames.remarks) == 1 and missing in frames.remarks[0] and frames.note == "no features"
+    )
     data = make_data(tmp_path, reader())
     data.setup()
     assert data.schema.num_categories == 0

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Given, LeaveLastOut, RandomRatio, Rows, Temporal
+from twotower.data.splits import (
+    NOWHERE,
+    TEST,
+    TRAIN,
+    VAL,
+    Given,
+    LeaveLastOut,
+    RandomRatio,
+    Rows,
+    Temporal,
+)
 from twotower.errors import UserError
 
 
@@ -21,9 +31,33 @@ def test_leave_last_out():
 
 def test_temporal():
     user, time = [0, 0, 0, 0, 1, 1, 2], [1, 5, 6, 9, 6, 9, 10]
-    assert Temporal(6, 9, 0)(rows(user, time)).tolist() == [TRAIN, TRAIN, VAL, TEST, VAL, TEST, TEST]
-    assert Temporal(6, 9, 1)(rows(user, time)).tolist() == [TRAIN, TRAIN, VAL, TEST, NOWHERE, NOWHERE, NOWHERE]
-    assert Temporal(6, 9, 3)(rows(user, time)).tolist() == [TRAIN, TRAIN, NOWHERE, NOWHERE, NOWHERE, NOWHERE, NOWHERE]
+    assert Temporal(6, 9, 0)(rows(user, time)).tolist() == [
+        TRAIN,
+        TRAIN,
+        VAL,
+        TEST,
+        VAL,
+        TEST,
+        TEST,
+    ]
+    assert Temporal(6, 9, 1)(rows(user, time)).tolist() == [
+        TRAIN,
+        TRAIN,
+        VAL,
+        TEST,
+        NOWHERE,
+        NOWHERE,
+        NOWHERE,
+    ]
+    assert Temporal(6, 9, 3)(rows(user, time)).tolist() == [
+        TRAIN,
+        TRAIN,
+        NOWHERE,
+        NOWHERE,
+        NOWHERE,
+        NOWHERE,
+        NOWHERE,
+    ]
 
 
 def test_temporal_quantiles_and_dates():
@@ -39,7 +73,12 @@ def test_temporal_quantiles_and_dates():
 def test_temporal_borders_are_exact():
     fractions = rows([0] * 4, [0.25, 1.5, 1.75, 2.5], "step")
     assert Temporal(1.75, 2.5, 0)(fractions).tolist() == [TRAIN, TRAIN, VAL, TEST]
-    assert Temporal(0.5, 0.9, 0)(fractions).tolist() == [TRAIN, TRAIN, VAL, TEST]  # quantiles .5 and .9 from above
+    assert Temporal(0.5, 0.9, 0)(fractions).tolist() == [
+        TRAIN,
+        TRAIN,
+        VAL,
+        TEST,
+    ]  # quantiles .5 and .9 from above
     whole = rows([0] * 4, [1, 2, 3, 4])
     assert Temporal(1.5, 3.5, 0)(whole).tolist() == [TRAIN, VAL, VAL, TEST]
     first = 1_600_000_000_000_000_001  # nanoseconds, which floats do not tell apart
@@ -51,7 +90,11 @@ def test_temporal_borders_are_exact():
     ("split", "unit", "message"),
     [
         (Temporal(0.8, 0.9, 0), "order", "needs times.*take leave_last_out"),
-        (Temporal(0.9, 0.8, 0), "s", "data.split.val_from=0.9 must come before data.split.test_from=0.8"),
+        (
+            Temporal(0.9, 0.8, 0),
+            "s",
+            "data.split.val_from=0.9 must come before data.split.test_from=0.8",
+        ),
         (Temporal("gestern", 0.9, 0), "s", "data.split.val_from=gestern is no date"),
         (Temporal("2017-10-14", 0.9, 0), "step", "count steps, not seconds; give a quantile"),
         (Given(0.1, 0), "s", "come without a split; take leave_last_out"),
@@ -65,7 +108,9 @@ def test_what_does_not_fit_the_data(split, unit, message):
 def test_random_ratio_counts_and_seeds():
     user = [0] * 20 + [1] * 10 + [2] * 2
     part = RandomRatio(0.1, 0.2, 0, 1)(rows(user))
-    counts = [[int((part[np.array(user) == u] == p).sum()) for p in (TRAIN, VAL, TEST)] for u in range(3)]
+    counts = [
+        [int((part[np.array(user) == u] == p).sum()) for p in (TRAIN, VAL, TEST)] for u in range(3)
+    ]
     assert counts == [[14, 2, 4], [7, 1, 2], [2, 0, 0]]
     assert (part == RandomRatio(0.1, 0.2, 0, 1)(rows(user))).all()
     assert (part != RandomRatio(0.1, 0.2, 1, 1)(rows(user))).any()

@@ -13,10 +13,14 @@ def test_world_keeps_its_promises(tmp_path):
     frames = Synthetic(3000, 300, 5, 12, 20, seed=0).read(tmp_path)
     rows = frames.interactions
     assert rows.select("user", "item").is_unique().all()  # without replacement
-    assert rows.group_by("user").agg(pl.col("time").diff().drop_nulls().min())["time"].min() > 0  # time goes on
+    assert (
+        rows.group_by("user").agg(pl.col("time").diff().drop_nulls().min())["time"].min() > 0
+    )  # time goes on
     assert rows["user"].n_unique() == 3000
     assert 17 <= rows.group_by("user").len()["len"].median() <= 20
-    size = rows.join(frames.items, on="item").group_by("category").len().sort("len")["len"].to_list()
+    size = (
+        rows.join(frames.items, on="item").group_by("category").len().sort("len")["len"].to_list()
+    )
     assert size[-1] > 3 * size[0]  # a head and a tail
     popularity = rows.group_by("item").len().sort("len")["len"].to_numpy()
     assert popularity[-30:].sum() > 3 * popularity[:30].sum()  # popularity bias
@@ -24,8 +28,12 @@ def test_world_keeps_its_promises(tmp_path):
 
 def test_same_seed_same_world_and_chunks_are_seamless(tmp_path, monkeypatch):
     first = Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path)
-    assert first.interactions.equals(Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path).interactions)
-    assert not first.interactions.equals(Synthetic(100, 50, 3, 6, 8, seed=5).read(tmp_path).interactions)
+    assert first.interactions.equals(
+        Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path).interactions
+    )
+    assert not first.interactions.equals(
+        Synthetic(100, 50, 3, 6, 8, seed=5).read(tmp_path).interactions
+    )
     monkeypatch.setattr("twotower.data.readers.synthetic.USERS_PER_CHUNK", 30)
     chunked = Synthetic(100, 50, 3, 6, 8, seed=4).read(tmp_path)
     assert chunked.users["user"].to_list() == list(range(100))
@@ -53,6 +61,12 @@ def test_no_ranking_beats_the_oracle(data):
         batch = data.eval_batch(index)
         for noise in hits:
             user = oracle.encode_user(batch.user)
-            rank = target_ranks(user + noise * torch.randn_like(user), item, batch.target, batch.seen_row, batch.seen_item)
+            rank = target_ranks(
+                user + noise * torch.randn_like(user),
+                item,
+                batch.target,
+                batch.seen_row,
+                batch.seen_item,
+            )
             hits[noise] += int((rank <= 5).sum())
     assert hits[0.0] > hits[4.0] and hits[0.0] >= hits[1.0]

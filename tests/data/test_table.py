@@ -23,7 +23,10 @@ from twotower.errors import UserError
 def test_ids_stay_what_they_are_in_the_file(tmp_path):
     frames = read(tmp_path)
     assert rows(frames) == [(7, "007", 1600000000), (7, "010", 1600000060), (9, "007", 1600000030)]
-    assert frames.interactions.schema == {"user": pl.Int32, "item": pl.String, "time": pl.Int64} and frames.time_unit == "s"
+    assert (
+        frames.interactions.schema == {"user": pl.Int32, "item": pl.String, "time": pl.Int64}
+        and frames.time_unit == "s"
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,29 +49,44 @@ def test_whole_numbers_only_if_all_survive_it(tmp_path, ids, expected):
 def test_one_leading_zero_in_the_last_shard_decides_for_all(tmp_path):
     (tmp_path / "b.csv").write_text("item,user,time\n03,1,1600000005\n")  # columns in another order
     (tmp_path / "a.csv").write_text("user,item,time\n1,5,1600000009\n")
-    assert rows(reader(interactions="*.csv").read(tmp_path)) == [(1, "5", 1600000009), (1, "03", 1600000005)]
+    assert rows(reader(interactions="*.csv").read(tmp_path)) == [
+        (1, "5", 1600000009),
+        (1, "03", 1600000005),
+    ]
 
 
-@pytest.mark.parametrize(("items", "expected"), [("5,6", [5, 6]), ("5,06", ["5", "6"]), ("5,x", ["5", "6"])])
+@pytest.mark.parametrize(
+    ("items", "expected"), [("5,6", [5, 6]), ("5,06", ["5", "6"]), ("5,x", ["5", "6"])]
+)
 def test_tables_agree_about_ids(tmp_path, items, expected):
     table = "item,brand\n" + "".join(f"{item},b{item}\n" for item in items.split(","))
     frames = read(tmp_path, "user,item\n1,5\n1,6\n", table)
-    assert frames.interactions["item"].to_list() == expected and frames.items["item"].dtype == frames.interactions["item"].dtype
+    assert (
+        frames.interactions["item"].to_list() == expected
+        and frames.items["item"].dtype == frames.interactions["item"].dtype
+    )
 
 
 def test_whole_numbers_are_the_same_ids_whatever_their_type(tmp_path):
-    pl.DataFrame({"user": ["1", "2"], "item": [5, 6], "time": [1600000000, 1600000001]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame(
+        {"user": ["1", "2"], "item": [5, 6], "time": [1600000000, 1600000001]}
+    ).write_parquet(tmp_path / "a.parquet")
     frames = reader(interactions="a.parquet").read(tmp_path)
     assert rows(frames, "user", "item") == [(1, 5), (2, 6)]
 
 
 def test_numbers_that_pandas_made_decimal_are_whole_again(tmp_path):
     pl.DataFrame({"user": [1.0, 2.0], "item": [1.5, 2.0]}).write_parquet(tmp_path / "a.parquet")
-    assert rows(reader(interactions="a.parquet").read(tmp_path), "user", "item") == [(1, "1.5"), (2, "2")]
+    assert rows(reader(interactions="a.parquet").read(tmp_path), "user", "item") == [
+        (1, "1.5"),
+        (2, "2"),
+    ]
 
 
 ids = st.lists(
-    st.text("0123456789ab-. ", min_size=1, max_size=6).filter(lambda text: text.strip() == text), min_size=1, max_size=8
+    st.text("0123456789ab-. ", min_size=1, max_size=6).filter(lambda text: text.strip() == text),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -109,7 +127,9 @@ def test_times_are_understood(tmp_path, times, unit, expected):
 
 def test_what_is_said_of_times_is_taken(tmp_path):
     frames = read(tmp_path, with_times("31.05.2024 10:00"), time_format="%d.%m.%Y %H:%M")
-    assert frames.interactions["time"].to_list() == [int(datetime(2024, 5, 31, 10, tzinfo=timezone.utc).timestamp()) * 1000]
+    assert frames.interactions["time"].to_list() == [
+        int(datetime(2024, 5, 31, 10, tzinfo=timezone.utc).timestamp()) * 1000
+    ]
     assert read(tmp_path, with_times("1600000000"), time_unit="step").time_unit == "step"
     assert read(tmp_path, with_times("3", "1"), time_unit="order").time_unit == "order"
 
@@ -120,7 +140,9 @@ def test_what_is_said_of_times_is_taken(tmp_path):
         ([datetime(2020, 9, 13, 12, 26, 40)], "us", 1600000000000000),
         ([date(2020, 9, 13)], "ms", 1599955200000),
         (
-            pl.Series([datetime(2020, 9, 13, 12, 26, 40)]).dt.replace_time_zone("Europe/Paris").dt.cast_time_unit("ns"),
+            pl.Series([datetime(2020, 9, 13, 12, 26, 40)])
+            .dt.replace_time_zone("Europe/Paris")
+            .dt.cast_time_unit("ns"),
             "ns",
             1599992800000000000,
         ),
@@ -142,7 +164,13 @@ def test_without_times_the_order_is_that_of_the_file(tmp_path):
 
 # Formats
 
-TABLE = pl.DataFrame({"user": ["a", "b", "b"], "item": ["x;1", "y", 'z "q"'], "time": [1600000000, 1600000060, 1600000030]})
+TABLE = pl.DataFrame(
+    {
+        "user": ["a", "b", "b"],
+        "item": ["x;1", "y", 'z "q"'],
+        "time": [1600000000, 1600000060, 1600000030],
+    }
+)
 
 
 def packed(folder, name):
@@ -158,7 +186,9 @@ def packed(folder, name):
         TABLE.lazy().sink_csv(path, compression="zstd")
     else:
         content = (lines if "jsonl" in name else text).encode()
-        path.write_bytes({"gz": gzip.compress, "xz": lzma.compress}.get(name.split(".")[-1], bytes)(content))
+        path.write_bytes(
+            {"gz": gzip.compress, "xz": lzma.compress}.get(name.split(".")[-1], bytes)(content)
+        )
     return name
 
 
@@ -213,7 +243,10 @@ def test_json_lines_of_changing_types(tmp_path):
         '{"time": 1600000001.0, "user": "2", "item": "y", "extra": {"a": [1]}}',
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    assert rows(reader(interactions="a.jsonl").read(tmp_path)) == [(1, "x", 1600000000), (2, "y", 1600000001)]
+    assert rows(reader(interactions="a.jsonl").read(tmp_path)) == [
+        (1, "x", 1600000000),
+        (2, "y", 1600000001),
+    ]
 
 
 def test_paths_are_below_the_data_folder_or_else_the_working_folder(tmp_path, monkeypatch):
@@ -221,9 +254,17 @@ def test_paths_are_below_the_data_folder_or_else_the_working_folder(tmp_path, mo
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{folder}.csv").write_text(CLICKS)
     monkeypatch.chdir(tmp_path / "work")
-    for path in ("data.csv", "work.csv", "wor*.csv", str(tmp_path / "work" / "work.csv"), ["data.csv"]):
+    for path in (
+        "data.csv",
+        "work.csv",
+        "wor*.csv",
+        str(tmp_path / "work" / "work.csv"),
+        ["data.csv"],
+    ):
         assert len(rows(reader(interactions=path).read(tmp_path / "data"))) == 3, path
-    assert reader(interactions="*.csv", items=["none.csv"]).sources(tmp_path / "data") == [tmp_path / "data" / "data.csv"]
+    assert reader(interactions="*.csv", items=["none.csv"]).sources(tmp_path / "data") == [
+        tmp_path / "data" / "data.csv"
+    ]
 
 
 def test_marks_of_the_writer_among_shards_are_passed_over(tmp_path):
@@ -251,13 +292,19 @@ def test_common_names_are_known(tmp_path, header):
 
 def test_what_is_stated_wins(tmp_path):
     clicks = "user_id,member,item_id,thing,when\n1,2,3,4,1600000000\n"
-    frames = read(tmp_path, clicks, columns__user="member", columns__item="thing", columns__time="when")
+    frames = read(
+        tmp_path, clicks, columns__user="member", columns__item="thing", columns__time="when"
+    )
     assert rows(frames) == [(2, 4, 1600000000)]
 
 
 def test_all_that_was_taken_is_said(tmp_path):
-    items = "id,cat,name,price,note\n" + "".join(f"{i:03d},c{i % 2},n{i},{i}.5,text {i}\n" for i in range(60))
-    clicks = "user,item,time,device\n" + "".join(f"1,{i:03d},{1600000000 + i},ios\n" for i in range(61))
+    items = "id,cat,name,price,note\n" + "".join(
+        f"{i:03d},c{i % 2},n{i},{i}.5,text {i}\n" for i in range(60)
+    )
+    clicks = "user,item,time,device\n" + "".join(
+        f"1,{i:03d},{1600000000 + i},ios\n" for i in range(61)
+    )
     frames = read(tmp_path, clicks, items)
     said = "\n".join(frames.remarks)
     for column, meaning in {
@@ -358,15 +405,25 @@ def test_kinds_of_typed_columns(tmp_path):
         "made": "numeric",
         "categories": "multi",
     }
-    assert frames.items["weight"].to_list() == [0.5, None, 2.0] and frames.items["made"].to_list() == [1.0, 2.0, None]
+    assert frames.items["weight"].to_list() == [0.5, None, 2.0] and frames.items[
+        "made"
+    ].to_list() == [1.0, 2.0, None]
     # a stands in two lists, b in two, c in one: ties go to the first in the alphabet
     assert frames.items["category"].to_list() == ["a", "b", "a"]
 
 
 def test_declared_kinds_and_ignored_columns(tmp_path):
-    changes = {"item_features": {"stars": "numeric", "description": "categorical", "brand": "multi"}, "ignore": ["ha*", "born"]}
+    changes = {
+        "item_features": {"stars": "numeric", "description": "categorical", "brand": "multi"},
+        "ignore": ["ha*", "born"],
+    }
     frames = read(tmp_path, FIVE, ITEMS.write_csv(), list_separator=None, **changes)
-    kinds = {"stars": "numeric", "description": "categorical", "brand": "multi", "tags": "categorical"}
+    kinds = {
+        "stars": "numeric",
+        "description": "categorical",
+        "brand": "multi",
+        "tags": "categorical",
+    }
     assert frames.item_features == {
         **{name: kind for name, kind in KINDS.items() if name not in ("born", "half_price")},
         **kinds,
@@ -375,10 +432,15 @@ def test_declared_kinds_and_ignored_columns(tmp_path):
 
 
 def test_features_of_users(tmp_path):
-    users = "id,age,town\n1,20.5,Rome\n2,30.5,Oslo\n1,20.5,Rome\n"  # a repeated row says nothing new
+    users = (
+        "id,age,town\n1,20.5,Rome\n2,30.5,Oslo\n1,20.5,Rome\n"  # a repeated row says nothing new
+    )
     frames = read(tmp_path, "user,item\n1,5\n2,5\n", users=users)
     assert frames.user_features == {"age": "numeric", "town": "categorical"}
-    assert frames.users["user"].to_list() == [1, 2] and frames.users["town"].to_list() == ["Rome", "Oslo"]
+    assert frames.users["user"].to_list() == [1, 2] and frames.users["town"].to_list() == [
+        "Rome",
+        "Oslo",
+    ]
 
 
 def test_the_category_may_stand_in_the_interactions(tmp_path):
@@ -391,37 +453,55 @@ def test_the_category_may_stand_in_the_interactions(tmp_path):
     known = read(tmp_path, clicks, "item,category,brand\n5,z,y\n6,z,y\n7,z,x\n")
     assert known.items["category"].to_list() == ["z", "z", "z"]
     joined = read(tmp_path, clicks, "item,brand\n7,y\n5,x\n6,y\n")
-    assert joined.items.select("item", "category", "brand").rows() == [(7, None, "y"), (5, "b", "x"), (6, "a", "y")]
+    assert joined.items.select("item", "category", "brand").rows() == [
+        (7, None, "y"),
+        (5, "b", "x"),
+        (6, "a", "y"),
+    ]
 
 
 def test_without_categories_that_is_said(tmp_path):
     frames = read(tmp_path)
-    assert frames.items["category"].to_list() == [] and any("set loss.lambda3=0" in remark for remark in frames.remarks)
+    assert frames.items["category"].to_list() == [] and any(
+        "set loss.lambda3=0" in remark for remark in frames.remarks
+    )
 
 
 # Behaviours, values, parts, gaps
 
 EVENTS = "user,item,time,event\n" + "".join(
-    f"1,{item},{1600000000 + item},{event}\n" for item, event in enumerate(["view", "view", "buy", "view", "cart"])
+    f"1,{item},{1600000000 + item},{event}\n"
+    for item, event in enumerate(["view", "view", "buy", "view", "cart"])
 )
 
 
 def test_behaviours(tmp_path):
     alike = read(tmp_path, EVENTS)
-    assert alike.behaviours == () and len(alike.interactions) == 5 and "behaviour" not in alike.interactions.columns
+    assert (
+        alike.behaviours == ()
+        and len(alike.interactions) == 5
+        and "behaviour" not in alike.interactions.columns
+    )
     assert any("event holds view 60.0%" in remark for remark in alike.remarks)
     one = read(tmp_path, EVENTS, behaviours=["view"])
     assert one.behaviours == () and one.interactions["item"].to_list() == [0, 1, 3]
     assert one.dropped == {"behaviours other than view": 2}
     two = read(tmp_path, EVENTS, behaviours=["buy", "view"])
-    assert two.behaviours == ("buy", "view") and two.interactions["behaviour"].to_list() == [1, 1, 0, 1]
+    assert two.behaviours == ("buy", "view") and two.interactions["behaviour"].to_list() == [
+        1,
+        1,
+        0,
+        1,
+    ]
     assert two.dropped == {"behaviours other than buy, view": 1}
 
 
 def test_values_are_ratings(tmp_path):
     clicks = "user,item,rating\n1,5,4.5\n1,6,3\n1,7,\n"
     assert read(tmp_path, clicks).interactions["value"].to_list() == [4.5, 3.0, None]
-    assert "value" not in read(tmp_path, "user,item,value\n1,5,blue\n").interactions.columns  # only its name says so
+    assert (
+        "value" not in read(tmp_path, "user,item,value\n1,5,blue\n").interactions.columns
+    )  # only its name says so
 
 
 def test_parts_of_a_given_split(tmp_path):
@@ -437,9 +517,15 @@ def test_parts_of_a_given_split(tmp_path):
 def test_incomplete_rows_can_be_dropped(tmp_path):
     clicks = "user,item,time,event\n,1,1600000000,a\n1,,1600000000,a\n1,2,soon,a\n1,3,,b\n1,4,1600000000,a\n"
     frames = read(tmp_path, clicks, drop_incomplete=True)
-    assert rows(frames) == [(1, 4, 1600000000)] and frames.dropped == {"rows without user, item or time": 4}
-    with pytest.raises(UserError, match=r"clicks.csv line 7 has the time 1700000000000"):  # lines are those of the file
-        check_interactions(read(tmp_path, clicks + "1,5,1700000000000,a\n", drop_incomplete=True, behaviours=["a"]))
+    assert rows(frames) == [(1, 4, 1600000000)] and frames.dropped == {
+        "rows without user, item or time": 4
+    }
+    with pytest.raises(
+        UserError, match=r"clicks.csv line 7 has the time 1700000000000"
+    ):  # lines are those of the file
+        check_interactions(
+            read(tmp_path, clicks + "1,5,1700000000000,a\n", drop_incomplete=True, behaviours=["a"])
+        )
 
 
 # The whole way
@@ -449,7 +535,8 @@ def test_raw_ids_come_back_and_new_shards_are_seen(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "a.csv").write_text(
-        "user,item,time\n" + "".join(f"0{u},{i:03d},{1600000000 + i}\n" for u in range(3) for i in range(4))
+        "user,item,time\n"
+        + "".join(f"0{u},{i:03d},{1600000000 + i}\n" for u in range(3) for i in range(4))
     )
     (raw / "items.csv").write_text("item,title\n" + "".join(f"{i:03d},T{i}\n" for i in range(4)))
     data = make_data(tmp_path, reader(interactions="a*.csv", items="items.csv"))

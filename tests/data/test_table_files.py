@@ -57,7 +57,9 @@ def test_without_a_header_comments_are_passed_over_too(tmp_path):
 
 
 def test_a_header_behind_a_comment_mark_is_to_be_stated(tmp_path):
-    with pytest.raises(UserError, match=r"name the columns, data\.reader\.header=\[user,item,time\]"):
+    with pytest.raises(
+        UserError, match=r"name the columns, data\.reader\.header=\[user,item,time\]"
+    ):
         read(tmp_path, "#" + CLICKS)
     assert rows(read(tmp_path, "#" + CLICKS, header=["user", "item", "time"])) == EXPECTED
 
@@ -100,7 +102,11 @@ BIG = 2**53 + 1
         ([10.0, 11.5], ["a"], ["10", "11.5", "a"]),
         ([BIG], [12.0], [BIG, 12]),  # as a float it would be another
         (pl.Series([10], dtype=pl.UInt8), pl.Series([-5], dtype=pl.Int64), [10, -5]),
-        (pl.Series(["a"], dtype=pl.Categorical), pl.Series(["b"], dtype=pl.Enum(["b"])), ["a", "b"]),
+        (
+            pl.Series(["a"], dtype=pl.Categorical),
+            pl.Series(["b"], dtype=pl.Enum(["b"])),
+            ["a", "b"],
+        ),
         (pl.Series(["a"], dtype=pl.Categorical), [7], ["a", "7"]),
     ],
 )
@@ -124,20 +130,42 @@ def test_dates_of_two_kinds_keep_the_finest(tmp_path):
     expected = [start, start + 43_200_000_007, start + 43_200_000_000, start + 43_200_000_007]
     for order in itertools.permutations(range(4)):
         frames = shards(tmp_path, [clicks([place], kinds[place]) for place in order])
-        assert dict(zip(frames.interactions["item"], frames.interactions["time"], strict=True)) == dict(enumerate(expected))
+        assert dict(
+            zip(frames.interactions["item"], frames.interactions["time"], strict=True)
+        ) == dict(enumerate(expected))
         assert frames.time_unit == "us"
 
 
 def test_prices_and_tags_of_two_types(tmp_path):
-    (tmp_path / "clicks.csv").write_text("user,item,time\n" + "".join(f"1,{item},{item}\n" for item in range(6)))
+    (tmp_path / "clicks.csv").write_text(
+        "user,item,time\n" + "".join(f"1,{item},{item}\n" for item in range(6))
+    )
     tables = [
-        pl.DataFrame({"item": [0, 1, 2], "price": [1, 2, 30], "tags": [[1], [2], []], "note": [None, None, None]}),
-        pl.DataFrame({"item": [3, 4, 5], "price": [4.5, None, 6.0], "tags": [["1"], ["x"], None], "note": ["a", "b", "a"]}),
+        pl.DataFrame(
+            {
+                "item": [0, 1, 2],
+                "price": [1, 2, 30],
+                "tags": [[1], [2], []],
+                "note": [None, None, None],
+            }
+        ),
+        pl.DataFrame(
+            {
+                "item": [3, 4, 5],
+                "price": [4.5, None, 6.0],
+                "tags": [["1"], ["x"], None],
+                "note": ["a", "b", "a"],
+            }
+        ),
     ]
     for order in (tables, tables[::-1]):
         for place, table in enumerate(order):
             table.write_parquet(tmp_path / f"items{place}.parquet")
-        items = reader(interactions="clicks.csv", items="items*.parquet").read(tmp_path).items.sort("item")
+        items = (
+            reader(interactions="clicks.csv", items="items*.parquet")
+            .read(tmp_path)
+            .items.sort("item")
+        )
         assert items["price"].to_list() == [1, 2, 30, 4.5, None, 6]
         assert items["tags"].to_list() == [["1"], ["2"], [], ["1"], ["x"], None]
         assert items["note"].to_list() == [None, None, None, "a", "b", "a"]
@@ -149,7 +177,10 @@ def test_types_that_do_not_go_together_are_named(tmp_path):
         for order in ((one, other), (other, one)):
             for place, value in enumerate(order):
                 pl.DataFrame({"item": [5], "x": value}).write_parquet(tmp_path / f"{place}.parquet")
-            with pytest.raises(UserError, match=r"0\.parquet: the column x is .* here and .* in .*1\.parquet: write it alike"):
+            with pytest.raises(
+                UserError,
+                match=r"0\.parquet: the column x is .* here and .* in .*1\.parquet: write it alike",
+            ):
                 reader(interactions="clicks.csv", items="*.parquet").read(tmp_path)
 
 
@@ -158,7 +189,9 @@ def test_text_and_typed_shards_together(tmp_path):
         folder = tmp_path / first
         folder.mkdir()
         (folder / f"{first}.csv").write_text(CLICKS)
-        pl.DataFrame({"user_id": [3], "item_id": [12], "timestamp": [1600000003]}).write_parquet(folder / f"{second}.parquet")
+        pl.DataFrame({"user_id": [3], "item_id": [12], "timestamp": [1600000003]}).write_parquet(
+            folder / f"{second}.parquet"
+        )
         frames = reader(interactions=[f"{first}.csv", f"{second}.parquet"]).read(folder)
         assert rows(frames) == [*EXPECTED, (3, 12, 1600000003)]
         back = reader(interactions=[f"{second}.parquet", f"{first}.csv"]).read(folder)
@@ -173,7 +206,10 @@ def test_a_pipe_is_no_table(tmp_path):
 
 # JSON lines
 
-LINES = [f'{{"user_id":{user},"item_id":{item},"timestamp":{time},"rating":2.5}}' for user, item, time in EXPECTED]
+LINES = [
+    f'{{"user_id":{user},"item_id":{item},"timestamp":{time},"rating":2.5}}'
+    for user, item, time in EXPECTED
+]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +221,9 @@ LINES = [f'{{"user_id":{user},"item_id":{item},"timestamp":{time},"rating":2.5}}
         "\r\n\r\n".join(LINES),
         "\x1e" + "\n\x1e".join(LINES),
         ",\n".join(LINES),
-        "\n".join(LINES).replace('"rating":2.5', '"rating":NaN', 1).replace('"rating":2.5', '"rating": -Infinity', 1),
+        "\n".join(LINES)
+        .replace('"rating":2.5', '"rating":NaN', 1)
+        .replace('"rating":2.5', '"rating": -Infinity', 1),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -200,20 +238,31 @@ def test_json_lines_as_programs_write_them(tmp_path, content, packed):
 def test_words_in_texts_are_not_mended(tmp_path):
     (tmp_path / "clicks.csv").write_text(CLICKS)
     titles = ['a "NaN", b', "[Infinity]: NaN,", "{" * 60]
-    table = [json.dumps({"item": item, "title": title, "size": float("nan")}) for item, title in enumerate(titles, start=10)]
+    table = [
+        json.dumps({"item": item, "title": title, "size": float("nan")})
+        for item, title in enumerate(titles, start=10)
+    ]
     (tmp_path / "items.jsonl").write_text("\n".join(table))
     items = reader(interactions="clicks.csv", items="items.jsonl").read(tmp_path).items
     assert items["title"].to_list() == titles
 
 
-@pytest.mark.parametrize("nested", ["[" * 60 + "]" * 60, '{"a":' * 500 + "1" + "}" * 500, "[" * 100_000, '[[],{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "nested",
+    ["[" * 60 + "]" * 60, '{"a":' * 500 + "1" + "}" * 500, "[" * 100_000, '[[],{"a":' * 100_000],
+)
 @pytest.mark.parametrize("name", ["interactions", "items"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_deep_nesting_is_refused_by_line(tmp_path, nested, name, packed):
     (tmp_path / "clicks.csv").write_text(CLICKS)
     content = LINES[0] + "\n\n" + LINES[1].replace("2.5", nested)
-    (tmp_path / f"a.jsonl{'.gz' * packed}").write_bytes(gzip.compress(content.encode()) if packed else content.encode())
-    with pytest.raises(UserError, match=r"a\.jsonl\S* line 3 holds lists or objects nested more than 50 deep: remove"):
+    (tmp_path / f"a.jsonl{'.gz' * packed}").write_bytes(
+        gzip.compress(content.encode()) if packed else content.encode()
+    )
+    with pytest.raises(
+        UserError,
+        match=r"a\.jsonl\S* line 3 holds lists or objects nested more than 50 deep: remove",
+    ):
         reader(**{"interactions": "clicks.csv", name: f"a.jsonl{'.gz' * packed}"}).read(tmp_path)
 
 
@@ -221,7 +270,11 @@ def test_deep_nesting_is_refused_by_line(tmp_path, nested, name, packed):
 def test_rows_that_take_no_room_in_a_file_are_a_bomb(tmp_path, monkeypatch, name):
     monkeypatch.setattr(bombs, "FREE_ROWS", 1000)
     frame = pl.DataFrame({"user": ["u"], "item": ["i"], "time": [1]})
-    write = pl.DataFrame.write_parquet if name == "a.parquet" else partial(pl.DataFrame.write_ipc, compression="zstd")
+    write = (
+        pl.DataFrame.write_parquet
+        if name == "a.parquet"
+        else partial(pl.DataFrame.write_ipc, compression="zstd")
+    )
     write(pl.concat([frame] * 100_000, rechunk=True), tmp_path / name)
     with pytest.raises(UserError, match="100,000 rows in so few bytes"):
         reader(interactions=name).read(tmp_path)
@@ -262,7 +315,10 @@ def test_columns_of_one_name_are_not_chosen_among(tmp_path, header, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"user,item\n1,u,i\n", r"line 2 has 3 fields, its header 2: name the first column too \(R:"),
+        (
+            b"user,item\n1,u,i\n",
+            r"line 2 has 3 fields, its header 2: name the first column too \(R:",
+        ),
         (b"user   item\nu      i\n", "say what separates them, data.reader.separator=' '"),
     ],
 )

@@ -51,7 +51,9 @@ def test_an_id_that_is_missing_is_no_id(tmp_path, name, gap):
     with pytest.raises(UserError, match=rf"{name} (row|line) \d has no user \(1 in all\)"):
         clicks(tmp_path, name, **ids)
     frames = clicks(tmp_path, name, {"drop_incomplete": True}, **ids)
-    assert rows(frames, "user") == [("a",)] and frames.dropped == {"rows without user, item or time": 1}
+    assert rows(frames, "user") == [("a",)] and frames.dropped == {
+        "rows without user, item or time": 1
+    }
     assert "user, 1 missing" in frames.remarks[0]
 
 
@@ -63,7 +65,9 @@ def test_nan_is_missing_and_the_other_ids_stay_whole(tmp_path, dtype):
     assert rows(clicks(tmp_path, changes={"drop_incomplete": True}, **ids), "user") == [(7,)]
 
 
-@pytest.mark.parametrize("values", [[-1, 3], [-1.0, 3.0], ["-1", "3"], [Decimal("-1.00"), Decimal(3)]])
+@pytest.mark.parametrize(
+    "values", [[-1, 3], [-1.0, 3.0], ["-1", "3"], [Decimal("-1.00"), Decimal(3)]]
+)
 def test_the_words_for_missing_hold_for_numbers_too(tmp_path, values):
     changes = {"missing": [-1], "drop_incomplete": True}
     assert rows(clicks(tmp_path, changes=changes, user=values), "user") == [(3,)]
@@ -72,7 +76,12 @@ def test_the_words_for_missing_hold_for_numbers_too(tmp_path, values):
 def test_a_rating_that_is_missing_passes_no_threshold(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
-    table = {"user": [1] * 6, "item": range(6), "time": range(6), "rating": [5.0, NAN, 4.0, 3.0, None, 5.0]}
+    table = {
+        "user": [1] * 6,
+        "item": range(6),
+        "time": range(6),
+        "rating": [5.0, NAN, 4.0, 3.0, None, 5.0],
+    }
     pl.DataFrame(table).write_parquet(raw / "clicks.parquet")
     data = make_data(tmp_path, reader(interactions="clicks.parquet"), min_value=4)
     data.setup()
@@ -112,7 +121,10 @@ def test_numbers_as_categories(tmp_path):
         ([True, False], ["true", "false"]),
         ([date(2024, 5, 1), date(2024, 5, 2)], ["2024-05-01", "2024-05-02"]),
         ([b"a", b"b"], ["a", "b"]),
-        ([uuid.UUID(int=1).bytes, uuid.UUID(int=2**127).bytes], [str(uuid.UUID(int=1)), str(uuid.UUID(int=2**127))]),
+        (
+            [uuid.UUID(int=1).bytes, uuid.UUID(int=2**127).bytes],
+            [str(uuid.UUID(int=1)), str(uuid.UUID(int=2**127))],
+        ),
     ],
 )
 def test_ids_of_every_type(tmp_path, ids, expected):
@@ -124,11 +136,20 @@ def test_ids_of_every_type(tmp_path, ids, expected):
     [
         ([[1], [2]], ["column user holds lists (list)", "write one row per user"]),
         ([[0.5], [1.5]], ["column user holds vectors (list)"]),
-        ([{"id": 1}, {"id": 2}], ["column user holds nested values (struct)", "a column of its own"]),
+        (
+            [{"id": 1}, {"id": 2}],
+            ["column user holds nested values (struct)", "a column of its own"],
+        ),
         ([b"\xff", b"\xfe"], ["column user holds binary data (binary)", "write it as text"]),
         ([timedelta(1), timedelta(2)], ["column user holds durations (duration)"]),
-        ([2.0**60, 2.0], ["row 1: user '1.152921504606847e+18' (1 in all) is no id that can be kept"]),
-        (pl.Series([2.0**25, 2.0], dtype=pl.Float32), ["row 1: user", "no id that can be kept", "write ids as whole numbers"]),
+        (
+            [2.0**60, 2.0],
+            ["row 1: user '1.152921504606847e+18' (1 in all) is no id that can be kept"],
+        ),
+        (
+            pl.Series([2.0**25, 2.0], dtype=pl.Float32),
+            ["row 1: user", "no id that can be kept", "write ids as whole numbers"],
+        ),
         ([float("inf"), 2.0], ["row 1: user 'inf'"]),
         (["1.5E+18", "2"], ["row 1: user '1.5E+18'"]),
         (['{"id": 1}', '{"id": 2}'], ["column user holds nested values (struct)"]),
@@ -151,7 +172,9 @@ def test_ids_that_look_like_lists_are_text_as_any(tmp_path, name):
 
 
 def test_text_of_json_lines_may_have_been_nested(tmp_path):
-    with pytest.raises(UserError, match=r"line 2: user '\{\"id\": 1\}' .* is no id that can be kept"):
+    with pytest.raises(
+        UserError, match=r"line 2: user '\{\"id\": 1\}' .* is no id that can be kept"
+    ):
         clicks(tmp_path, "clicks.jsonl", user=["a", '{"id": 1}'])
 
 
@@ -161,24 +184,40 @@ def test_blanks_around_an_id_make_no_other_one(tmp_path, name):
 
 
 def test_shards_that_store_the_same_ids_differently(tmp_path):
-    stored = {"int": [1, 2], "float": [1.0, 2.0], "text": ["1", "2"], "decimal": [Decimal("1.00"), Decimal("2.00")]}
+    stored = {
+        "int": [1, 2],
+        "float": [1.0, 2.0],
+        "text": ["1", "2"],
+        "decimal": [Decimal("1.00"), Decimal("2.00")],
+    }
     for name, ids in stored.items():
         ratings = [3, 4] if name == "int" else [3.5, 4.5]
         table = pl.DataFrame({"user": ids, "item": [5, 6], "rating": ratings})
         table.write_parquet(tmp_path / f"{name}.parquet")
-    for names in (["int", "float", "text", "decimal"], ["decimal", "text", "int"], ["float", "int"]):
+    for names in (
+        ["int", "float", "text", "decimal"],
+        ["decimal", "text", "int"],
+        ["float", "int"],
+    ):
         frames = reader(interactions=[f"{name}.parquet" for name in names]).read(tmp_path)
         assert frames.interactions["user"].to_list() == [1, 2] * len(names)
-        expected = [value for name in names for value in ([3.0, 4.0] if name == "int" else [3.5, 4.5])]
+        expected = [
+            value for name in names for value in ([3.0, 4.0] if name == "int" else [3.5, 4.5])
+        ]
         assert frames.interactions["value"].to_list() == expected
 
 
-@pytest.mark.parametrize(("one", "other"), [([["a"]], ["a"]), ([{"a": 1}], ["a"]), ([[0.5]], [["a"]])])
+@pytest.mark.parametrize(
+    ("one", "other"), [([["a"]], ["a"]), ([{"a": 1}], ["a"]), ([[0.5]], [["a"]])]
+)
 def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
     for paths in (["one.parquet", "other.parquet"], ["other.parquet", "one.parquet"]):
         for path, values in (("one.parquet", one), ("other.parquet", other)):
             pl.DataFrame({"user": [1], "item": [2], "x": values}).write_parquet(tmp_path / path)
-        with pytest.raises(UserError, match=r"\.parquet: the column x is .* here and .* in .*\.parquet: write it alike"):
+        with pytest.raises(
+            UserError,
+            match=r"\.parquet: the column x is .* here and .* in .*\.parquet: write it alike",
+        ):
             reader(interactions=paths).read(tmp_path)
 
 
@@ -195,13 +234,33 @@ def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
         (("1.700000000500000000e+09", "1.7e9"), "ms", [1700000000500, 1700000000000]),
         (("4.338000000000000078e-01", "4.791000000000000148e-01"), "step", [0.4338, 0.4791]),
         (("1600000000.123456", "1600000000"), "us", [1600000000123456, 1600000000000000]),
-        (("1600000000.123456789", "1600000000.123456788"), "ns", [1600000000123456789, 1600000000123456788]),
+        (
+            ("1600000000.123456789", "1600000000.123456788"),
+            "ns",
+            [1600000000123456789, 1600000000123456788],
+        ),
         (("1600000000000.5", "1600000000000"), "us", [1600000000000500, 1600000000000000]),
         (("1600000000.500", "1600000000.250"), "ms", [1600000000500, 1600000000250]),
-        (("2020-09-13 12:26:40 UTC", "2020-09-13 12:26:40.25 UTC"), "ms", [1600000000000, 1600000000250]),
-        (("2020-09-13 12:26:40.000 +0000", "2020-09-13 14:26:40.250 +0200"), "ms", [1600000000000, 1600000000250]),
-        (("2020-09-13T12:26:40.000001Z", "2020-09-13T12:26:40Z"), "us", [1600000000000001, 1600000000000000]),
-        (("2020-09-13T12:26:40.000000001", "2020-09-13T12:26:40"), "ns", [1600000000000000001, 1600000000000000000]),
+        (
+            ("2020-09-13 12:26:40 UTC", "2020-09-13 12:26:40.25 UTC"),
+            "ms",
+            [1600000000000, 1600000000250],
+        ),
+        (
+            ("2020-09-13 12:26:40.000 +0000", "2020-09-13 14:26:40.250 +0200"),
+            "ms",
+            [1600000000000, 1600000000250],
+        ),
+        (
+            ("2020-09-13T12:26:40.000001Z", "2020-09-13T12:26:40Z"),
+            "us",
+            [1600000000000001, 1600000000000000],
+        ),
+        (
+            ("2020-09-13T12:26:40.000000001", "2020-09-13T12:26:40"),
+            "ns",
+            [1600000000000000001, 1600000000000000000],
+        ),
     ],
 )
 def test_fractions_of_times_are_kept(tmp_path, times, unit, expected):
@@ -210,7 +269,9 @@ def test_fractions_of_times_are_kept(tmp_path, times, unit, expected):
 
 
 def test_a_fraction_after_the_first_rows(tmp_path):
-    frames = read(tmp_path, with_times(*[str(1600000000 + i) for i in range(11_000)], "1600000000.5"))
+    frames = read(
+        tmp_path, with_times(*[str(1600000000 + i) for i in range(11_000)], "1600000000.5")
+    )
     assert frames.time_unit == "ms" and frames.interactions["time"][-1] == 1600000000500
 
 
@@ -232,8 +293,14 @@ def test_fractions_of_typed_times(tmp_path, values, unit, expected):
 @pytest.mark.parametrize(
     ("times", "said"),
     [
-        (("0.5000000000000000000001", "0.5000000000000000000002"), "have more digits than can be told apart"),
-        (("1600000000.5", "1600000000.1234567891"), "line 3: time '1600000000.1234567891' (1 in all) is no time"),
+        (
+            ("0.5000000000000000000001", "0.5000000000000000000002"),
+            "have more digits than can be told apart",
+        ),
+        (
+            ("1600000000.5", "1600000000.1234567891"),
+            "line 3: time '1600000000.1234567891' (1 in all) is no time",
+        ),
         (("2020-09-13T12:26:40.1", "2020-09-13T12:26:40.1234567891"), "line 3: time"),
         (("0.5", "inf"), "line 3: time 'inf'"),
         (("10:00:00", "10:00:01"), "neither a number nor a date"),
@@ -245,11 +312,20 @@ def test_times_that_cannot_be_kept_are_refused(tmp_path, times, said):
     assert said in str(error.value) and "data.reader." in str(error.value)
 
 
-@pytest.mark.parametrize("values", [[time(10), time(11)], [[1], [2]], [{"date": 1}] * 2, [True, False]])
+@pytest.mark.parametrize(
+    "values", [[time(10), time(11)], [[1], [2]], [{"date": 1}] * 2, [True, False]]
+)
 def test_a_column_of_times_that_tells_no_time_is_not_passed_over(tmp_path, values):
-    with pytest.raises(UserError, match=r"clicks.parquet column time holds .*data.reader.columns.time"):
+    with pytest.raises(
+        UserError, match=r"clicks.parquet column time holds .*data.reader.columns.time"
+    ):
         clicks(tmp_path, time=values, day=[date(2024, 5, 1), date(2024, 5, 2)])
-    frames = clicks(tmp_path, changes={"columns__time": "day"}, time=values, day=[date(2024, 5, 1), date(2024, 5, 2)])
+    frames = clicks(
+        tmp_path,
+        changes={"columns__time": "day"},
+        time=values,
+        day=[date(2024, 5, 1), date(2024, 5, 2)],
+    )
     assert frames.interactions["time"].to_list() == [1714521600000, 1714608000000]
 
 
@@ -260,9 +336,18 @@ def test_times_with_fractions_split_and_are_told(tmp_path):
     table.write_csv(raw / "clicks.csv")
     data = make_data(tmp_path, reader(interactions="clicks.csv"))
     data.setup()
-    assert data.ids["item"]["item"].gather(data.tables["interactions/item"].tolist()).to_list() == [2, 4, 1, 3]
+    assert data.ids["item"]["item"].gather(data.tables["interactions/item"].tolist()).to_list() == [
+        2,
+        4,
+        1,
+        3,
+    ]
     times = data.meta["times"]["parts"]
-    assert (times["train"]["first"], times["train"]["last"], times["test"]["first"]) == (0.1, 0.2, 0.9)
+    assert (times["train"]["first"], times["train"]["last"], times["test"]["first"]) == (
+        0.1,
+        0.2,
+        0.9,
+    )
 
 
 # Numbers, categories and titles
@@ -275,7 +360,10 @@ def test_decimal_commas(tmp_path, separator):
     frames = read(tmp_path, text, prices)
     assert frames.interactions["value"].to_list() == [4.5, 3.0]
     assert frames.interactions["time"].to_list() == [45413.25, 45413.0]
-    assert frames.item_features == {"price": "numeric"} and frames.items["price"].to_list() == [12.5, 3.25]
+    assert frames.item_features == {"price": "numeric"} and frames.items["price"].to_list() == [
+        12.5,
+        3.25,
+    ]
 
 
 def test_a_comma_that_may_group_thousands_is_no_decimal_one(tmp_path):
@@ -289,9 +377,17 @@ def test_a_comma_that_may_group_thousands_is_no_decimal_one(tmp_path):
         ([timedelta(seconds=90), timedelta(seconds=30)], "numeric", [90.0, 30.0]),
         ([time(8), time(9, 30)], "numeric", [28800.0, 34200.0]),
         ([1.0, 2.0], "categorical", ["1", "2"]),
-        ([uuid.UUID(int=2**127).bytes, uuid.UUID(int=1).bytes], "categorical", [str(uuid.UUID(int=n)) for n in (2**127, 1)]),
+        (
+            [uuid.UUID(int=2**127).bytes, uuid.UUID(int=1).bytes],
+            "categorical",
+            [str(uuid.UUID(int=n)) for n in (2**127, 1)],
+        ),
         ([["a", "a "], ["b"]], "multi", [["a", "a"], ["b"]]),
-        (pl.Series([["a", "b"], ["c", "d"]], dtype=pl.Array(pl.String, 2)), "multi", [["a", "b"], ["c", "d"]]),
+        (
+            pl.Series([["a", "b"], ["c", "d"]], dtype=pl.Array(pl.String, 2)),
+            "multi",
+            [["a", "b"], ["c", "d"]],
+        ),
         (['["a", "b"]', "[]"], "multi", [["a", "b"], []]),
         (["['a', 'b c']", "['d']"], "multi", [["a", "b c"], ["d"]]),
         ([[1, 2], [3, 4]], "multi", [["1", "2"], ["3", "4"]]),
@@ -299,7 +395,9 @@ def test_a_comma_that_may_group_thousands_is_no_decimal_one(tmp_path):
 )
 def test_features_of_every_type(tmp_path, values, kind, expected):
     frames = items(tmp_path, feature=values)
-    assert frames.item_features == {"feature": kind} and frames.items["feature"].to_list() == expected
+    assert (
+        frames.item_features == {"feature": kind} and frames.items["feature"].to_list() == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +416,10 @@ def test_features_of_every_type(tmp_path, values, kind, expected):
 def test_what_is_no_feature_is_left_out_with_a_word(tmp_path, values, holds):
     frames = items(tmp_path, feature=values)
     assert frames.item_features == {} and f"left out: {holds}" in frames.remarks[0]
-    with pytest.raises(UserError, match=rf"item_features.feature=multi: .*items.parquet column feature holds {holds}"):
+    with pytest.raises(
+        UserError,
+        match=rf"item_features.feature=multi: .*items.parquet column feature holds {holds}",
+    ):
         items(tmp_path, {"item_features": {"feature": "multi"}}, feature=values)
 
 
@@ -328,14 +429,18 @@ def test_maps_are_left_out_with_a_word(tmp_path):
 
 
 def test_a_list_declared_as_something_else_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"item_features.tags=categorical: .*column tags holds lists"):
+    with pytest.raises(
+        UserError, match=r"item_features.tags=categorical: .*column tags holds lists"
+    ):
         items(tmp_path, {"item_features": {"tags": "categorical"}}, tags=[["a"], ["b"]])
 
 
 def test_a_category_of_items_that_is_nested_is_none(tmp_path):
     values = [{"a": 1}, {"a": 2}]
     frames = items(tmp_path, category=values)
-    assert frames.items["category"].to_list() == [] or frames.items["category"].null_count() == len(frames.items)
+    assert frames.items["category"].to_list() == [] or frames.items["category"].null_count() == len(
+        frames.items
+    )
     assert "left out: nested values" in frames.remarks[0]
     with pytest.raises(UserError, match="column category holds nested values"):
         items(tmp_path, {"item_columns__category": "category"}, category=values)
@@ -350,7 +455,10 @@ def test_a_nested_value_among_categories_is_refused(tmp_path):
 
 
 def test_titles_that_are_lists(tmp_path):
-    assert items(tmp_path, title=[["Alien", "Part 2"], [""]]).items["title"].to_list() == ["Alien, Part 2", ""]
+    assert items(tmp_path, title=[["Alien", "Part 2"], [""]]).items["title"].to_list() == [
+        "Alien, Part 2",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("stated", ["category", "title"])
@@ -364,7 +472,13 @@ def test_a_stated_column_of_items_leaves_the_id_to_be_found(tmp_path, stated):
 
 @pytest.mark.parametrize("name", ["clicks.parquet", "clicks.jsonl"])
 def test_lists_among_the_interactions(tmp_path, name):
-    frames = clicks(tmp_path, name, item=[5, 5], category=[["toys", "games"], ["games", ""]], tags=[[["x"]], [["y"]]])
+    frames = clicks(
+        tmp_path,
+        name,
+        item=[5, 5],
+        category=[["toys", "games"], ["games", ""]],
+        tags=[[["x"]], [["y"]]],
+    )
     assert frames.items.select("item", "category").rows() == [(5, "games")]
     assert "not used: lists (list)" in frames.remarks[0]
     with pytest.raises(UserError, match="column tags holds lists"):
@@ -397,7 +511,9 @@ def test_behaviours_that_are_numbers(tmp_path):
 def test_times_of_dates_in_two_precisions(tmp_path):
     for name, unit in (("a", "ms"), ("b", "us")):
         times = pl.Series([datetime(2024, 5, 1, 0, 0, 1)]).cast(pl.Datetime(unit))
-        pl.DataFrame({"user": [1], "item": [2], "time": times}).write_parquet(tmp_path / f"{name}.parquet")
+        pl.DataFrame({"user": [1], "item": [2], "time": times}).write_parquet(
+            tmp_path / f"{name}.parquet"
+        )
     frames = reader(interactions="*.parquet").read(tmp_path)
     assert frames.interactions["time"].to_list() == [1714521601000000] * 2
 

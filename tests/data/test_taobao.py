@@ -41,7 +41,10 @@ def test_one_behaviour_by_hand(tmp_path):
     assert frames.interactions.columns == ["user", "item", "time"]
     assert frames.interactions.rows() == [(1, 10, START), (1, 11, END - 1), (3, 10, START + 2)]
     assert frames.behaviours == ()
-    assert frames.dropped == {"outside 2017-11-25 to 2017-12-03 in China": 3, "other behaviours than pv": 2}
+    assert frames.dropped == {
+        "outside 2017-11-25 to 2017-12-03 in China": 3,
+        "other behaviours than pv": 2,
+    }
 
 
 def test_several_behaviours_are_numbered_as_asked(tmp_path):
@@ -56,8 +59,16 @@ def test_an_item_takes_its_most_frequent_category_the_smallest_of_equals(tmp_pat
     make(tmp_path)
     frames = reader().read(tmp_path)
     # 10: 7, 7, 6; 11: 9, 8
-    assert dict(frames.items.select("item", "category").rows()) == {10: 7, 11: 8, 12: 8, 13: 5, 14: 5}
-    assert frames.remarks == ("taobao: 2 items have several categories; each takes its most frequent one",)
+    assert dict(frames.items.select("item", "category").rows()) == {
+        10: 7,
+        11: 8,
+        12: 8,
+        13: 5,
+        14: 5,
+    }
+    assert frames.remarks == (
+        "taobao: 2 items have several categories; each takes its most frequent one",
+    )
 
 
 def test_without_days_all_rows_stay(tmp_path):
@@ -69,7 +80,10 @@ def test_without_days_all_rows_stay(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,10,7,click,1511600000", "line 2 has 'click' for behaviour, expected one of pv, buy, cart, fav"),
+        (
+            "1,10,7,click,1511600000",
+            "line 2 has 'click' for behaviour, expected one of pv, buy, cart, fav",
+        ),
         ("1,10,7,pv", "line 2 has 4 fields, expected 5"),
         ("1,10,7,pv,1511600000,9", "line 2 has 6 fields, expected 5"),
         ("1,10,,pv,1511600000", "line 2 has '' for category, expected Int32"),
@@ -84,7 +98,8 @@ def test_a_bad_row_is_named(tmp_path, line, message):
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(
-        UserError, match=r"UserBehavior.csv is missing and needs a login.*tianchi.aliyun.com/dataset/649.*paths.data_dir"
+        UserError,
+        match=r"UserBehavior.csv is missing and needs a login.*tianchi.aliyun.com/dataset/649.*paths.data_dir",
     ):
         reader().fetch(tmp_path)
     make(tmp_path, []).write_text("")
@@ -92,7 +107,8 @@ def test_what_is_missing_is_named(tmp_path):
         reader().read(tmp_path)
     make(tmp_path)
     with pytest.raises(
-        UserError, match=r"none of 8 rows is left: change data.reader.behaviours=\['pv'\], data.reader.first_day=2018"
+        UserError,
+        match=r"none of 8 rows is left: change data.reader.behaviours=\['pv'\], data.reader.first_day=2018",
     ):
         reader(first_day="2018-11-25", last_day=None).read(tmp_path)
 
@@ -106,7 +122,10 @@ def test_what_is_missing_is_named(tmp_path):
         ),
         ({"behaviours": []}, "data.reader.behaviours must be some of"),
         ({"behaviours": ["pv", "pv"]}, "each once"),
-        ({"first_day": "25.11.2017"}, "data.reader.first_day=25.11.2017 is no day; write 2017-11-25"),
+        (
+            {"first_day": "25.11.2017"},
+            "data.reader.first_day=25.11.2017 is no day; write 2017-11-25",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -115,7 +134,11 @@ def test_wrong_settings_are_named(settings, message):
 
 
 def test_behaviours_reach_the_batch(tmp_path):
-    rows = [f"{user},{item},1,{'buy' if item == 2 else 'pv'},{START + item}" for user in (1, 2) for item in (1, 2, 3, 4)]
+    rows = [
+        f"{user},{item},1,{'buy' if item == 2 else 'pv'},{START + item}"
+        for user in (1, 2)
+        for item in (1, 2, 3, 4)
+    ]
     make(tmp_path, rows)
     data = make_data(tmp_path, reader("pv", "buy"), data_dir=str(tmp_path))
     data.setup()
@@ -129,4 +152,7 @@ def test_official_counts():
         pytest.skip(f"no taobao in {REAL}; set TWOTOWER_DATA_DIR")
     frames = reader("pv", "buy", "cart", "fav").read(REAL)
     assert (len(frames.interactions), frames.interactions["user"].n_unique()) == (110_300, 66_454)
-    assert (frames.interactions["item"].n_unique(), frames.items["category"].n_unique()) == (84_793, 3_913)
+    assert (frames.interactions["item"].n_unique(), frames.items["category"].n_unique()) == (
+        84_793,
+        3_913,
+    )

@@ -12,7 +12,9 @@ from twotower.data.download import unpack as module
 from twotower.data.download.unpack import UnpackError, unpack
 
 
-def make_zip(path: Path, members: dict[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> Path:
+def make_zip(
+    path: Path, members: dict[str, bytes], mode: int = 0, method: int = zipfile.ZIP_DEFLATED
+) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name)
@@ -31,12 +33,25 @@ def refused(archive: Path, message: str, top: str = "a") -> None:
 def unpacked(archive: Path, *needed: str) -> dict[str, bytes]:
     folder = archive.parent / "out"
     unpack(archive, folder, "a", list(needed))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_files_of_the_top_folder_are_unpacked(tmp_path):
-    members = {"./a/one.dat": b"1", "a/b/two.dat": b"2" * 512, "__MACOSX/a/._one.dat": b"x", ".DS_Store": b"x", "README": b"x"}
-    assert unpacked(make_zip(tmp_path / "a", members), "one.dat") == {"a/one.dat": b"1", "a/b/two.dat": b"2" * 512}
+    members = {
+        "./a/one.dat": b"1",
+        "a/b/two.dat": b"2" * 512,
+        "__MACOSX/a/._one.dat": b"x",
+        ".DS_Store": b"x",
+        "README": b"x",
+    }
+    assert unpacked(make_zip(tmp_path / "a", members), "one.dat") == {
+        "a/one.dat": b"1",
+        "a/b/two.dat": b"2" * 512,
+    }
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a\\..\\evil", "../a/evil"])
@@ -46,17 +61,24 @@ def test_nothing_leaves_its_folder(tmp_path, name):
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
 def test_links_and_devices_in_zip_files(tmp_path, kind):
-    refused(make_zip(tmp_path / "a", {"a/link": b"/etc/passwd"}, mode=kind | 0o777), "'a/link', a link or a device")
+    refused(
+        make_zip(tmp_path / "a", {"a/link": b"/etc/passwd"}, mode=kind | 0o777),
+        "'a/link', a link or a device",
+    )
 
 
 def test_permissions_are_ours(tmp_path):
     unpacked(make_zip(tmp_path / "a", {"a/one.dat": b"1"}, mode=stat.S_IFREG | 0o4777))
     (tmp_path / "plain").write_text("")
-    assert (tmp_path / "out" / "a" / "one.dat").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "out" / "a" / "one.dat").stat().st_mode == (
+        tmp_path / "plain"
+    ).stat().st_mode
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("names", [("a/one.dat", "a/one.dat"), ("a/one", "a/one/two"), ("a/one/two", "a/one")])
+@pytest.mark.parametrize(
+    "names", [("a/one.dat", "a/one.dat"), ("a/one", "a/one/two"), ("a/one/two", "a/one")]
+)
 def test_a_name_that_comes_twice(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "a", "w") as archive:
         for name in names:
@@ -70,16 +92,23 @@ def test_a_name_that_comes_twice(tmp_path, names):
 def test_a_bomb_is_refused_by_its_headers(tmp_path, monkeypatch):
     monkeypatch.setattr(bombs, "FREE_BYTES", 0)
     monkeypatch.setattr(zipfile.ZipFile, "extract", None)  # not a byte is unpacked
-    refused(make_zip(tmp_path / "a", {"beside": bytes(50_000)}), r"unpacks to more than [\d,]+ bytes")
+    refused(
+        make_zip(tmp_path / "a", {"beside": bytes(50_000)}), r"unpacks to more than [\d,]+ bytes"
+    )
 
 
 def test_many_small_ones_are_a_bomb_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bombs, "MAX_BYTES", 40_000)
-    refused(make_zip(tmp_path / "a", {f"a/{number}": bytes(10_000) for number in range(5)}), "unpacks to more than 40,000 bytes")
+    refused(
+        make_zip(tmp_path / "a", {f"a/{number}": bytes(10_000) for number in range(5)}),
+        "unpacks to more than 40,000 bytes",
+    )
 
 
 def test_the_ratio_is_free_below_a_size(tmp_path):
-    assert unpacked(make_zip(tmp_path / "a", {"a/zeros": bytes(1 << 20)})) == {"a/zeros": bytes(1 << 20)}  # shrinks to 1/1000
+    assert unpacked(make_zip(tmp_path / "a", {"a/zeros": bytes(1 << 20)})) == {
+        "a/zeros": bytes(1 << 20)
+    }  # shrinks to 1/1000
 
 
 def test_a_zip_that_lies_about_its_size(tmp_path, monkeypatch):
@@ -95,14 +124,19 @@ def test_a_zip_that_lies_about_its_size(tmp_path, monkeypatch):
 
 def test_too_many_files(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_MEMBERS", 3)
-    refused(make_zip(tmp_path / "a", {f"a/{number}": b"" for number in range(4)}), "holds more than 3 files")
+    refused(
+        make_zip(tmp_path / "a", {f"a/{number}": b"" for number in range(4)}),
+        "holds more than 3 files",
+    )
 
 
 # Damage
 
 
 def test_a_truncated_archive(tmp_path):
-    archive = make_zip(tmp_path / "a", {f"a/{number}": bytes(range(256)) * 9 for number in range(20)})
+    archive = make_zip(
+        tmp_path / "a", {f"a/{number}": bytes(range(256)) * 9 for number in range(20)}
+    )
     archive.write_bytes(archive.read_bytes()[:-200])
     refused(archive, "is damaged")
 
@@ -135,7 +169,10 @@ def test_a_zip_is_checked_whole_or_named_damaged(tmp_path, at):
 
 def test_an_unusual_compression(tmp_path):
     """zipfile unpacks LZMA in pieces of any size."""
-    refused(make_zip(tmp_path / "a", {"a/one.dat": b"1"}, method=zipfile.ZIP_LZMA), "unusual compression")
+    refused(
+        make_zip(tmp_path / "a", {"a/one.dat": b"1"}, method=zipfile.ZIP_LZMA),
+        "unusual compression",
+    )
 
 
 def test_a_name_that_is_too_long(tmp_path):

@@ -19,16 +19,30 @@ def ignore(first, last):
 
 def loader(num, window, seed=5, rank=0, world_size=1, batch_size=8, read_ahead=ignore):
     position = torch.arange(num, dtype=torch.int32) * 3  # positions are not places
-    return TrainLoader(position, torch.zeros(3 * num), "interactions", batch_size, seed, rank, world_size, window, read_ahead)
+    return TrainLoader(
+        position,
+        torch.zeros(3 * num),
+        "interactions",
+        batch_size,
+        seed,
+        rank,
+        world_size,
+        window,
+        read_ahead,
+    )
 
 
-@pytest.mark.parametrize(("num", "window"), [(1, 1), (1000, 1), (1000, 130), (1001, 640), (640, 640), (999, 5000)])
+@pytest.mark.parametrize(
+    ("num", "window"), [(1, 1), (1000, 1), (1000, 130), (1001, 640), (640, 640), (999, 5000)]
+)
 def test_the_order_is_a_permutation_whatever_the_slices(num, window):
     order = WindowOrder(num, window, 3, ignore)
     whole = order[0:num]
     assert whole.sort().values.tolist() == list(range(num))
     for size in (1, 7, 333):
-        assert torch.equal(torch.cat([order[start : start + size] for start in range(0, num, size)]), whole)
+        assert torch.equal(
+            torch.cat([order[start : start + size] for start in range(0, num, size)]), whole
+        )
     fresh = WindowOrder(num, window, 3, ignore)
     assert torch.equal(fresh[num // 2 : num], whole[num // 2 :])
     assert num == 1 or not torch.equal(WindowOrder(num, window, 4, ignore)[0:num], whole)
@@ -45,9 +59,13 @@ def test_a_window_holds_its_blocks_alone_and_shuffles_across_them():
         blocks, counts = (own // block).unique(return_counts=True)
         assert counts[blocks < num // block].eq(block).all() and len(blocks) <= BLOCKS
         shuffles.add(tuple(own.argsort().tolist()))
-        unsorted += len((own[:40] // block).unique()) > 20  # 40 places of 64 blocks: no block goes first
+        unsorted += (
+            len((own[:40] // block).unique()) > 20
+        )  # 40 places of 64 blocks: no block goes first
         start += len(own)
-    assert unsorted >= 30 and len(shuffles) == len(order.starts) == 32  # each is shuffled in its own way
+    assert (
+        unsorted >= 30 and len(shuffles) == len(order.starts) == 32
+    )  # each is shuffled in its own way
     assert (whole[:320] // block).sort().values.diff().max() > 2  # blocks come from all over
 
 
@@ -66,7 +84,9 @@ def test_every_position_once_an_epoch_and_every_epoch_another_order(world_size):
         batches = [list(each) for each in loaders]
         for step in zip(*batches, strict=True):  # all draw the same order and keep their own rows
             assert all(torch.equal(index.position, step[0].position) for index in step)
-        seen = torch.cat([index.position[index.rank :: world_size] for each in batches for index in each])
+        seen = torch.cat(
+            [index.position[index.rank :: world_size] for each in batches for index in each]
+        )
         assert len(seen.unique()) == len(seen) >= 1001 - (world_size - 1) and (seen % 3 == 0).all()
         epochs.append(torch.cat([index.position for index in batches[0]]))
     assert not torch.equal(*epochs)
@@ -97,7 +117,9 @@ def test_a_resumed_epoch_reads_this_window_and_the_next_and_no_others():
     order = late._order(late._seed(0))
     order[3240:3248]
     order._windows[6].result()
-    assert sorted(reads) == sorted((s, s + 10) for window in (5, 6) for s in order.starts[window].tolist())
+    assert sorted(reads) == sorted(
+        (s, s + 10) for window in (5, 6) for s in order.starts[window].tolist()
+    )
     order[3248:3256]
     assert len(reads) == 2 * BLOCKS and len(order._windows) == 2  # no window is made twice
 
@@ -124,13 +146,24 @@ def test_batches_are_those_of_data_in_memory(tmp_path):
     full, windowed = make_data(tmp_path), make_data(tmp_path, shuffle_window=64)
     for data in (full, windowed):
         data.setup()
-    for sampler in (Uniform(3, True), Corpus(True), Popularity(20, 0.5, False, True), Popularity(20, 0.5, True, True)):
+    for sampler in (
+        Uniform(3, True),
+        Corpus(True),
+        Popularity(20, 0.5, False, True),
+        Popularity(20, 0.5, True, True),
+    ):
         full.negatives = windowed.negatives = sampler
         for index in windowed.train_dataloader():
             one, other = full.train_batch(index), windowed.train_batch(index)
             for own, mapped in zip(one, other, strict=True):
-                pairs = [(own[name], mapped[name]) for name in own] if isinstance(own, dict) else [(own, mapped)]
-                assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+                pairs = (
+                    [(own[name], mapped[name]) for name in own]
+                    if isinstance(own, dict)
+                    else [(own, mapped)]
+                )
+                assert all(
+                    torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs
+                )
 
 
 def test_pairs_of_a_batch_are_the_pairs_of_all_data():
@@ -142,26 +175,43 @@ def test_pairs_of_a_batch_are_the_pairs_of_all_data():
     item = torch.randint(num_items, (len(user),), generator=generator)
     offset = torch.searchsorted(user, torch.arange(num_users + 1))
     place = torch.arange(len(user)) - offset[user]
-    num_train = (offset[1:] - offset[:-1]) * 2 // 3 * (torch.arange(num_users) % 5 > 0)  # none of every fifth user
+    num_train = (
+        (offset[1:] - offset[:-1]) * 2 // 3 * (torch.arange(num_users) % 5 > 0)
+    )  # none of every fifth user
     position = (place < num_train[user]).nonzero()[:, 0].int()
-    tables = {"interactions/item": item.int(), "interactions/user": user.int(), "offset": offset, "position/train": position}
+    tables = {
+        "interactions/item": item.int(),
+        "interactions/user": user.int(),
+        "offset": offset,
+        "position/train": position,
+    }
     train = {(int(user[p]), int(item[p])) for p in position}
     memory = TrainPairs(lambda: (user[position].int(), item[position]), num_items)
     mapped = MappedPairs(memory.rows, num_items, tables, torch.device("cpu"))
     some = torch.randint(num_users, (40,), generator=generator)
     items = torch.arange(num_items)
     expected = [[(u, i) in train for i in range(num_items)] for u in some.tolist()]
-    assert mapped.contain(some[:, None], items).tolist() == memory.contain(some[:, None], items).tolist() == expected
+    assert (
+        mapped.contain(some[:, None], items).tolist()
+        == memory.contain(some[:, None], items).tolist()
+        == expected
+    )
     few = torch.tensor([2, 3, 11, 29])
     assert torch.equal(mapped.mask(some, few), torch.tensor(expected)[:, few])
     assert torch.equal(mapped.item_count, memory.item_count)
-    assert all(torch.equal(a, b) for a, b in zip(mapped.distribution(0.5), memory.distribution(0.5), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(mapped.distribution(0.5), memory.distribution(0.5), strict=True)
+    )
 
 
 def test_counts_by_chunks_are_counts(data, monkeypatch):
     monkeypatch.setattr("twotower.data.batches.train_pairs.CHUNK", 100)
     known = (data._train_rows, data.schema.num_train_items)
-    assert torch.equal(MappedPairs(*known, data.tables, torch.device("cpu")).item_count, TrainPairs(*known).item_count)
+    assert torch.equal(
+        MappedPairs(*known, data.tables, torch.device("cpu")).item_count,
+        TrainPairs(*known).item_count,
+    )
 
 
 def test_what_windows_cannot_do_is_refused(tmp_path):
@@ -176,7 +226,13 @@ def test_a_model_learns_from_windows_as_from_a_full_shuffle(script):
     """14,000 interactions in windows of 640, stretches of 10: half a user each."""
     values = {}
     for window in ("null", "640"):
-        run = script("train", *WORLD, "model=dat", f"data.shuffle_window={window}", f"hydra.run.dir=w{window}")
+        run = script(
+            "train",
+            *WORLD,
+            "model=dat",
+            f"data.shuffle_window={window}",
+            f"hydra.run.dir=w{window}",
+        )
         assert run.returncode == 0, run.stderr
         values[window] = script.metrics(f"w{window}")["test"]["ndcg@10"]
     assert values["640"] > 0.9 * values["null"]
@@ -191,7 +247,11 @@ def test_on_a_gpu_what_grows_stays_on_the_host(tmp_path):
     index = next(iter(windowed.train_dataloader()))
     index = index._replace(position=index.position.cuda())
     batches = [data.train_batch(index) for data in (full, windowed)]
-    assert windowed.tables["interactions/item"].device.type == windowed.tables["user/segment"].device.type == "cpu"
+    assert (
+        windowed.tables["interactions/item"].device.type
+        == windowed.tables["user/segment"].device.type
+        == "cpu"
+    )
     assert windowed.tables["category"].device.type == batches[1].excluded.device.type == "cuda"
     assert torch.equal(batches[0].excluded, batches[1].excluded)
     assert torch.equal(batches[0].user["history"], batches[1].user["history"])

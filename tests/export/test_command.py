@@ -26,7 +26,10 @@ def test_train_export_check(script, monkeypatch):
     assert run.returncode == 0, run.stderr
     assert "hnsw, as exported" in run.stdout and "efSearch=128" in run.stdout
     record = json.loads((script.folder / "run/export/manifest.json").read_text())
-    assert record["metrics"]["test"] == script.metrics("run")["test"] and record["index"]["settings"]["ef_search"] == 32
+    assert (
+        record["metrics"]["test"] == script.metrics("run")["test"]
+        and record["index"]["settings"]["ef_search"] == 32
+    )
     assert record["model"] == "mf" and len(record["parity"]["curve"]) == 6
     assert (script.folder / "run/export/recall_latency.png").stat().st_size > 10_000
     assert script("export", "check=run/export").returncode == 0
@@ -40,9 +43,14 @@ def test_train_export_check(script, monkeypatch):
         assert wrong.returncode == 1 and message in wrong.stderr
     typo = script("export", BEST, "+forse=true", "output=other")
     assert typo.returncode == 1 and "forse is no setting" in typo.stderr
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None if name == "faiss" else True)
+    monkeypatch.setattr(
+        packages.importlib.util, "find_spec", lambda name: None if name == "faiss" else True
+    )
     missing = script("export", BEST, "output=other")
-    assert missing.returncode == 1 and "faiss not installed: run python -m pip install" in missing.stderr
+    assert (
+        missing.returncode == 1
+        and "faiss not installed: run python -m pip install" in missing.stderr
+    )
     assert not (script.folder / "other").exists()
 
 
@@ -56,11 +64,16 @@ def test_a_checkpoint_of_other_data_is_refused(script, monkeypatch):
     checkpoint["twotower"]["fingerprint"] = "another"
     torch.save(checkpoint, path)
     other = script("export", BEST)
-    assert other.returncode == 1 and "the checkpoint was trained on other data (fingerprint another" in other.stderr
+    assert (
+        other.returncode == 1
+        and "the checkpoint was trained on other data (fingerprint another" in other.stderr
+    )
     assert not (script.folder / "run/export").exists()
 
 
-@pytest.mark.parametrize("setting", ["parity.k=0", "parity.num_users=1.5", "force=maybe", "index.m=1"])
+@pytest.mark.parametrize(
+    "setting", ["parity.k=0", "parity.num_users=1.5", "force=maybe", "index.m=1"]
+)
 def test_wrong_settings_are_named(script, setting):
     run = script("export", BEST, *(["index=hnsw"] if "index" in setting else []), setting)
     assert run.returncode == 1 and setting.split("=")[0] in run.stderr

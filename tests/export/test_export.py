@@ -37,7 +37,9 @@ def test_every_model_is_exported_and_served(name, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", TYPED, ids=lambda overrides: "-".join(overrides).replace("/", "."))
+@pytest.mark.parametrize(
+    "overrides", TYPED, ids=lambda overrides: "-".join(overrides).replace("/", ".")
+)
 def test_every_encoder_and_cold_policy_is_exported(overrides, data, tmp_path):
     model, record = export_model(*overrides[:1], data, tmp_path / "export", *overrides[1:])
     check_parity(model, record, tmp_path / "export", data)
@@ -45,7 +47,9 @@ def test_every_encoder_and_cold_policy_is_exported(overrides, data, tmp_path):
 
 def test_the_readme_serves_what_exact_search_ranks(exported):
     folder, data, model, _ = exported
-    assert data.meta["num_train_users"] < 60 and data.schema.num_train_items < 40  # new users and items are among them
+    assert (
+        data.meta["num_train_users"] < 60 and data.schema.num_train_items < 40
+    )  # new users and items are among them
     served = serve(folder, data.ids["user"]["user"].to_list(), 5)
     assert_same_lists(served, *exact(model, data, 5))
 
@@ -59,19 +63,38 @@ def test_the_exact_index_finds_what_the_evaluation_counts(exported):
 
 def test_vectors_are_parquet_by_raw_id(exported):
     folder, data, model, _ = exported
-    items, users = pq.read_table(folder / "item_vectors.parquet"), pq.read_table(folder / "user_vectors.parquet")
-    assert items.column_names == ["item", "vector", "category"] and str(items.schema.field("vector").type).endswith("[32]")
+    items, users = (
+        pq.read_table(folder / "item_vectors.parquet"),
+        pq.read_table(folder / "user_vectors.parquet"),
+    )
+    assert items.column_names == ["item", "vector", "category"] and str(
+        items.schema.field("vector").type
+    ).endswith("[32]")
     assert items["item"].to_pylist() == data.ids["item"]["item"].to_list()
     assert items["category"].to_pylist() == data.ids["item"]["category"].to_list()
-    np.testing.assert_array_equal(np.array(items["vector"].to_pylist(), np.float32), encode_items(model, data).numpy())
-    np.testing.assert_array_equal(np.array(users["vector"].to_pylist(), np.float32), encode_users(model, data).numpy())
+    np.testing.assert_array_equal(
+        np.array(items["vector"].to_pylist(), np.float32), encode_items(model, data).numpy()
+    )
+    np.testing.assert_array_equal(
+        np.array(users["vector"].to_pylist(), np.float32), encode_users(model, data).numpy()
+    )
 
 
 def test_vocabularies_turn_raw_values_into_the_towers_inputs(exported):
     folder, data, _, record = exported
     raw = data.reader.read(data.data_dir).items
-    brand = dict(zip(*pq.read_table(folder / "vocabularies" / "item.brand.parquet").to_pydict().values(), strict=True))
-    ids = dict(zip(*pq.read_table(folder / "vocabularies" / "item.item_id.parquet").to_pydict().values(), strict=True))
+    brand = dict(
+        zip(
+            *pq.read_table(folder / "vocabularies" / "item.brand.parquet").to_pydict().values(),
+            strict=True,
+        )
+    )
+    ids = dict(
+        zip(
+            *pq.read_table(folder / "vocabularies" / "item.item_id.parquet").to_pydict().values(),
+            strict=True,
+        )
+    )
     price = record["numeric"]["item.price"]
     features = next(data.corpus(CPU))
     rows = {item: row for row, item in enumerate(data.ids["item"]["item"].to_list())}
@@ -79,7 +102,9 @@ def test_vocabularies_turn_raw_values_into_the_towers_inputs(exported):
         place = rows[row["item"]]
         assert ids.get(row["item"], 0) == features["item_id"][place]
         assert brand.get(row["brand"], 0) == features["brand"][place]
-        assert (row["price"] - price["mean"]) / price["std"] == pytest.approx(float(features["price"][place]), abs=1e-5)
+        assert (row["price"] - price["mean"]) / price["std"] == pytest.approx(
+            float(features["price"][place]), abs=1e-5
+        )
 
 
 def test_safetensors_hold_the_weights_of_both_towers(exported):
@@ -92,7 +117,9 @@ def test_safetensors_hold_the_weights_of_both_towers(exported):
     missing = other.load_state_dict({**weights["user"], **weights["item"]}, strict=False)
     assert missing.missing_keys == [] and missing.unexpected_keys == []
     torch.testing.assert_close(encode_items(other, data), encode_items(model, data), rtol=0, atol=0)
-    assert weights["user"]["user_augmented.weight"][0].equal(model.user_augmented.weight[1:].mean(0))  # the cold policy's answer
+    assert weights["user"]["user_augmented.weight"][0].equal(
+        model.user_augmented.weight[1:].mean(0)
+    )  # the cold policy's answer
 
 
 def test_every_index_option_builds():

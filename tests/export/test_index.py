@@ -13,11 +13,15 @@ ITEMS = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
 
 def test_search_leaves_out_what_was_seen():
     rows, scores = search(Flat().build(ITEMS), np.array([[1, 0.5]], np.float32), np.array([0]), 2)
-    assert rows.tolist() == [2, 1] and scores.tolist() == pytest.approx([1.0, 0.5])  # .6 + .4; item 0 would have had 1
+    assert rows.tolist() == [2, 1] and scores.tolist() == pytest.approx(
+        [1.0, 0.5]
+    )  # .6 + .4; item 0 would have had 1
 
 
 def test_the_best_interest_scores_an_item_and_each_stands_once():
-    rows, scores = search(Flat().build(ITEMS), np.array([[1, 0], [0, 2]], np.float32), np.array([], int), 3)
+    rows, scores = search(
+        Flat().build(ITEMS), np.array([[1, 0], [0, 2]], np.float32), np.array([], int), 3
+    )
     assert rows.tolist() == [1, 2, 0] and scores.tolist() == pytest.approx([2.0, 1.6, 1.0])
 
 

@@ -31,7 +31,11 @@ def test_what_was_written_passes_and_every_file_is_named(folder):
         "kind": "categorical",
         "num_values": 28,
     }
-    assert record["schema"]["user_tower"]["output"] == {"name": "vector", "dtype": "float32", "shape": ["batch", 32]}
+    assert record["schema"]["user_tower"]["output"] == {
+        "name": "vector",
+        "dtype": "float32",
+        "shape": ["batch", 32],
+    }
 
 
 def test_damage_is_named(folder):
@@ -52,7 +56,9 @@ def test_damage_is_named(folder):
 def test_a_manifest_of_a_newer_version_or_none_is_refused(folder):
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    with pytest.raises(UserError, match=r"manifest\.json has format version 2, and this .* reads up to 1"):
+    with pytest.raises(
+        UserError, match=r"manifest\.json has format version 2, and this .* reads up to 1"
+    ):
         manifest.check(folder)
     path.write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
@@ -109,7 +115,9 @@ def pipe(folder):
 @pytest.mark.parametrize("add", [others, link, hidden, pipe])
 def test_a_folder_with_anything_else_is_not_replaced(tmp_path, add):
     name = add(small(tmp_path / "export"))
-    with pytest.raises(UserError, match=f"holds what is of no export, and is not replaced: {name}; move that away"):
+    with pytest.raises(
+        UserError, match=f"holds what is of no export, and is not replaced: {name}; move that away"
+    ):
         check_target(tmp_path / "export", True)
 
 
@@ -126,12 +134,29 @@ SHA = hashlib.sha256(b"").hexdigest()
         ({"files": []}, "files: Input should be a valid dictionary"),
         ({"files": {}}, "files: Dictionary should have at least 1 item"),
         ({"files": {"README.md": 3}}, "files.README.md: Input should be"),
-        ({"files": {"README.md": {"bytes": -1, "sha256": SHA}}}, "files.README.md.bytes: Input should be greater"),
-        ({"files": {"README.md": {"bytes": 10**99, "sha256": SHA}}}, "files.README.md.bytes: Input should be less"),
-        ({"files": {"README.md": {"bytes": 0, "sha256": "x"}}}, "files.README.md.sha256: String should match"),
+        (
+            {"files": {"README.md": {"bytes": -1, "sha256": SHA}}},
+            "files.README.md.bytes: Input should be greater",
+        ),
+        (
+            {"files": {"README.md": {"bytes": 10**99, "sha256": SHA}}},
+            "files.README.md.bytes: Input should be less",
+        ),
+        (
+            {"files": {"README.md": {"bytes": 0, "sha256": "x"}}},
+            "files.README.md.sha256: String should match",
+        ),
         *(
             ({"files": {name: {"bytes": 0, "sha256": SHA}}}, "no export holds a file called")
-            for name in ("/etc/hostname", "../x", "thesis.docx", "vocabularies/../../item.a.parquet", "", "a\0", "\x1b[31m")
+            for name in (
+                "/etc/hostname",
+                "../x",
+                "thesis.docx",
+                "vocabularies/../../item.a.parquet",
+                "",
+                "a\0",
+                "\x1b[31m",
+            )
         ),
     ],
 )
@@ -142,14 +167,22 @@ def test_an_odd_manifest_is_refused_in_one_line_and_nothing_is_replaced(tmp_path
         with pytest.raises(UserError) as error:
             use(path.parent)
         text = str(error.value)
-        assert reason in text and text.isprintable() and "move the folder away and export again" in text
+        assert (
+            reason in text
+            and text.isprintable()
+            and "move the folder away and export again" in text
+        )
 
 
-@pytest.mark.parametrize("content", ["[1]", "3", '"x"', "null", "[" * 100_000, "\0", '{"files": NaN}', "1" * 5000])
+@pytest.mark.parametrize(
+    "content", ["[1]", "3", '"x"', "null", "[" * 100_000, "\0", '{"files": NaN}', "1" * 5000]
+)
 def test_what_is_no_manifest_is_refused_in_one_line(tmp_path, content):
     small(tmp_path / "export")
     (tmp_path / "export" / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest\.json is damaged or of no export \(.*\): move the folder") as error:
+    with pytest.raises(
+        UserError, match=r"manifest\.json is damaged or of no export \(.*\): move the folder"
+    ) as error:
         manifest.check(tmp_path / "export")
     assert str(error.value).isprintable()
 
@@ -228,7 +261,10 @@ def test_a_killed_replacement_loses_nothing_and_leaves_nothing(tmp_path):
 
 
 def test_two_exports_to_one_place_refuse_each_other(tmp_path):
-    refused = pytest.raises(UserError, match=rf"is being exported by another process.*process {os.getpid()} on .* holds ")
+    refused = pytest.raises(
+        UserError,
+        match=rf"is being exported by another process.*process {os.getpid()} on .* holds ",
+    )
     with alone(tmp_path / "export"), alone(tmp_path / "other"), refused, alone(tmp_path / "export"):
         pass
     with alone(tmp_path / "export"):

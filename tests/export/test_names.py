@@ -33,13 +33,20 @@ def row(*cells):
 def nasty(tmp_path):
     """Twelve users, sixteen items; users have a feature of every name, items of some."""
     chance = random.Random(0)
-    clicks = [(f"u{user}", f"i{chance.randrange(16)}", time) for user in range(12) for time in range(8)]
+    clicks = [
+        (f"u{user}", f"i{chance.randrange(16)}", time) for user in range(12) for time in range(8)
+    ]
     raw = tmp_path / "raw"
     raw.mkdir()
-    (raw / "clicks.csv").write_text("user_id,item_id,timestamp\n" + "".join(row(*click) for click in clicks))
+    (raw / "clicks.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(row(*click) for click in clicks)
+    )
     values = lambda names: [chance.choice("abc") for _ in names]  # noqa: E731
     users = "".join(row(f"u{user}", *values(NAMES)) for user in range(12))
-    items = "".join(row(f"i{item}", CATEGORIES[item % len(CATEGORIES)], *values(GRAPH[:3])) for item in range(16))
+    items = "".join(
+        row(f"i{item}", CATEGORIES[item % len(CATEGORIES)], *values(GRAPH[:3]))
+        for item in range(16)
+    )
     (raw / "users.csv").write_text(row("user_id", *NAMES) + users)
     (raw / "items.csv").write_text(row("item_id", "category", *GRAPH[:3]) + items)
     tables = reader(
@@ -61,7 +68,9 @@ def test_features_of_any_name_are_exported_and_served(nasty, tmp_path):
     check_parity(model, record, tmp_path / "export", nasty)
     inputs = record["schema"]["user_tower"]["inputs"]
     assert [entry["feature"] for entry in inputs] == [feature.name for feature in nasty.schema.user]
-    renamed = {entry["feature"]: entry["name"] for entry in inputs if entry["feature"] != entry["name"]}
+    renamed = {
+        entry["feature"]: entry["name"] for entry in inputs if entry["feature"] != entry["name"]
+    }
     assert renamed == {"vector": "vector_", "vector_": "vector__"}
     for entry in inputs:
         if entry["kind"] == "categorical":
@@ -70,7 +79,9 @@ def test_features_of_any_name_are_exported_and_served(nasty, tmp_path):
     tower = onnxruntime.InferenceSession(tmp_path / "export" / "user_tower.onnx")
     users = pq.read_table(tmp_path / "export" / "users.parquet")
     fields = {field.name for field in users.schema.field("features").type}
-    assert fields == {node.name for node in tower.get_inputs()}  # what the README's example looks up
+    assert fields == {
+        node.name for node in tower.get_inputs()
+    }  # what the README's example looks up
     assert len(exact(model, nasty, 2)[0]) == 12
 
 
@@ -85,4 +96,10 @@ def test_the_card_of_any_names_is_drawn(nasty):
 
 def test_no_input_has_the_outputs_name():
     names = ["vector", "vector_", "vector__", "vectors", "_vector"]
-    assert [input_name(name) for name in names] == ["vector_", "vector__", "vector___", "vectors", "_vector"]
+    assert [input_name(name) for name in names] == [
+        "vector_",
+        "vector__",
+        "vector___",
+        "vectors",
+        "_vector",
+    ]

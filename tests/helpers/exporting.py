@@ -24,13 +24,21 @@ BLOCKED = "import sys\nfor name in ('torch', 'twotower', 'polars', 'hydra'):\n  
 
 
 def about(data):
-    return {"model": "m", "data": "d", "data_note": "", "data_fingerprint": data.fingerprint, "metrics": {"test": None}}
+    return {
+        "model": "m",
+        "data": "d",
+        "data_note": "",
+        "data_fingerprint": data.fingerprint,
+        "metrics": {"test": None},
+    }
 
 
 def export_model(name, data, folder, *overrides, index=None, user_vectors=False):
     model = build(name, data, *overrides)
     index = index or Flat()
-    record = write_export(folder, about(data), model, data, index, user_vectors, MEASURE, lambda stage: None)
+    record = write_export(
+        folder, about(data), model, data, index, user_vectors, MEASURE, lambda stage: None
+    )
     return build(name, data, *overrides), record
 
 
@@ -38,7 +46,9 @@ def serve(folder: Path, users: list, k: int) -> list[list]:
     """What the README's example returns, in a process of its own that has neither torch nor this project."""
     (example,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
     ask = f"import json\nprint(json.dumps([recommend(user, {k}) for user in {users!r}]))\n"
-    run = subprocess.run([sys.executable, "-c", BLOCKED + example + ask], cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKED + example + ask], cwd=folder, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -49,7 +59,13 @@ def exact(model, data, k: int) -> tuple[list, np.ndarray]:
     users = torch.arange(data.meta["num_users"])
     seen = present_seen(data, users)
     row = torch.repeat_interleave(users, torch.tensor([len(items) for items in seen]))
-    score, item = top_k(model.encode_user(present_features(data, users)), encode_items(model, data), row, torch.cat(seen), k)
+    score, item = top_k(
+        model.encode_user(present_features(data, users)),
+        encode_items(model, data),
+        row,
+        torch.cat(seen),
+        k,
+    )
     raw = data.ids["item"]["item"].to_list()
     return [[raw[index] for index in row] for row in item.tolist()], score.numpy()
 
@@ -61,7 +77,9 @@ def assert_same_lists(served, items, scores):
         assert np.isfinite(score).all()
         np.testing.assert_allclose([value for _, value in found], score, rtol=1e-5, atol=1e-6)
         gap = np.abs(np.diff(score)) > 1e-5 * np.abs(score).max()
-        clear = np.concatenate([[True], gap]) & np.concatenate([gap, [False]])  # the last may tie with the next one
+        clear = np.concatenate([[True], gap]) & np.concatenate(
+            [gap, [False]]
+        )  # the last may tie with the next one
         for place in np.flatnonzero(clear):
             assert found[place][0] == wanted[place]
 
@@ -73,7 +91,11 @@ def check_parity(model, record, folder, data):
     """The towers on their own: batches of 1, 2 and many, ids that training never saw among them."""
     assert record["parity"]["user_tower"] < 1e-6 and record["parity"]["item_tower"] < 1e-6
     position, num = data.tables["position/test"].long(), data.tables["targets/test"].long()
-    user = {name: value for name, value in data.eval_batch(EvalIndex(position, num)).user.items() if name != "latent"}
+    user = {
+        name: value
+        for name, value in data.eval_batch(EvalIndex(position, num)).user.items()
+        if name != "latent"
+    }
     item = {name: value for name, value in next(data.corpus(CPU)).items() if name != "latent"}
     user["user_id"][:3], item["item_id"][:3] = 0, 0
     for side, features in (("user", as_inputs(user)), ("item", as_inputs(item))):

@@ -6,7 +6,9 @@ from twotower.losses.alignment import CategoryAlignment
 from twotower.types import Batch, Schema
 
 
-def make_batch(positive, negative=None, num_draws=None, num_items=None, log_q=None, category=None, num_pairs=1):
+def make_batch(
+    positive, negative=None, num_draws=None, num_items=None, log_q=None, category=None, num_pairs=1
+):
     num_items = num_items or 1 + max(positive)
     return Batch(
         user={},

@@ -42,7 +42,9 @@ MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def build(name, data, *overrides):
-    config = compose_train(f"model={name}", f"data.history_length={data.options.history_length}", *overrides)
+    config = compose_train(
+        f"model={name}", f"data.history_length={data.options.history_length}", *overrides
+    )
     torch.manual_seed(0)
     model = build_part(config, "model", schema=data.schema)
     if hasattr(model, "fit"):

@@ -75,7 +75,12 @@ class Saved:
     def resume(self, path: Path, **trainer: Any) -> Any:
         """Train on from a checkpoint."""
         info = load_checkpoint(path)["twotower"]
-        composed = compose_train(*SMALL, "trainer.max_epochs=2", f"paths.run_dir={self.folder}", *self.paths("paths.{}={}"))
+        composed = compose_train(
+            *SMALL,
+            "trainer.max_epochs=2",
+            f"paths.run_dir={self.folder}",
+            *self.paths("paths.{}={}"),
+        )
         today, repeats = saved_config.resolved(composed)
         saved = info.config
         plain = {**today, **{root: saved[root] for root in settings.FIXED if root in saved}}

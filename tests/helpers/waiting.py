@@ -21,7 +21,9 @@ def cpu_seconds(pid: int) -> float:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += sum(map(int, fields[11:15]))  # user and system time, its own and of its ended children
+        ticks += sum(
+            map(int, fields[11:15])
+        )  # user and system time, its own and of its ended children
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +59,9 @@ def wait_until(condition: Callable[[], object], *processes: subprocess.Popen) ->
     watch = Watch(*processes)
     while not condition():
         for process in processes:
-            assert process.poll() is None or condition(), f"{process.args} ended with {process.returncode} before"
+            assert process.poll() is None or condition(), (
+                f"{process.args} ended with {process.returncode} before"
+            )
         watch.check()
         time.sleep(PAUSE_S)
 

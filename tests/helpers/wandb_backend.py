@@ -62,14 +62,25 @@ class Backend:
         return answer(given) if answer else {}
 
     def on_viewer(self, given):
-        return {"viewer": {"id": "u", "entity": "e", "username": "e", "email": "", "flags": "{}", "teams": {"edges": []}}}
+        return {
+            "viewer": {
+                "id": "u",
+                "entity": "e",
+                "username": "e",
+                "email": "",
+                "flags": "{}",
+                "teams": {"edges": []},
+            }
+        }
 
     def on_serverfeaturesquery(self, given):
         return {"serverInfo": {"features": []}}
 
     def on_runresumestatus(self, given):
         bucket = self.stored(given["name"]) if given["name"] in self.runs else None
-        return {"model": {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}, "bucket": bucket}}
+        return {
+            "model": {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}, "bucket": bucket}
+        }
 
     def stored(self, name: str) -> dict[str, Any]:
         """A run as the client reads it when it resumes."""
@@ -94,14 +105,32 @@ class Backend:
     def on_upsertbucket(self, given):
         run = self.runs[given["name"]]
         run.about |= {key: value for key, value in given.items() if value is not None}
-        run.config |= {key: spec["value"] for key, spec in json.loads(given["config"] or "{}").items() if key != "_wandb"}
+        run.config |= {
+            key: spec["value"]
+            for key, spec in json.loads(given["config"] or "{}").items()
+            if key != "_wandb"
+        }
         project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "e"}}
-        known = {"name": given["name"], "displayName": given["displayName"], "sweepName": given["sweep"], "project": project}
-        bucket = {"id": "r", "description": "", "config": "{}", "historyLineCount": len(run.history), **known}
+        known = {
+            "name": given["name"],
+            "displayName": given["displayName"],
+            "sweepName": given["sweep"],
+            "project": project,
+        }
+        bucket = {
+            "id": "r",
+            "description": "",
+            "config": "{}",
+            "historyLineCount": len(run.history),
+            **known,
+        }
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
 
     def on_createrunfiles(self, given):
-        files = [{"name": name, "uploadUrl": f"{self.url}/upload/{given['run']}/{name}"} for name in given["files"]]
+        files = [
+            {"name": name, "uploadUrl": f"{self.url}/upload/{given['run']}/{name}"}
+            for name in given["files"]
+        ]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
     def on_artifacttype(self, given):
@@ -109,14 +138,35 @@ class Backend:
 
     def on_createartifact(self, given):
         sequence = {"id": "s", "latestArtifact": None}
-        return {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}}}
+        return {
+            "createArtifact": {
+                "artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}
+            }
+        }
 
     def on_upsertsweep(self, given):
         self.sweep = given["config"]
-        return {"upsertSweep": {"sweep": {"name": "s1", "project": {"id": "p", "name": "twotower", "entity": {"name": "e"}}}}}
+        return {
+            "upsertSweep": {
+                "sweep": {
+                    "name": "s1",
+                    "project": {"id": "p", "name": "twotower", "entity": {"name": "e"}},
+                }
+            }
+        }
 
     def on_sweepwithruns(self, given):
-        return {"project": {"sweep": {"id": "s1", "name": "s1", "state": "RUNNING", "config": self.sweep, "runs": {"edges": []}}}}
+        return {
+            "project": {
+                "sweep": {
+                    "id": "s1",
+                    "name": "s1",
+                    "state": "RUNNING",
+                    "config": self.sweep,
+                    "runs": {"edges": []},
+                }
+            }
+        }
 
     def on_createagent(self, given):
         return {"createAgent": {"agent": {"id": "a1"}}}
@@ -192,7 +242,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/file_stream"):
             self.backend.stream(self.path.split("/")[-2], sent)
             return self.reply(200, {"exitcode": None, "limits": {}})
-        return self.reply(200, {"data": self.backend.answer(sent["query"], sent.get("variables") or {})})
+        return self.reply(
+            200, {"data": self.backend.answer(sent["query"], sent.get("variables") or {})}
+        )
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ from twotower.types import Schema, Towers
 def batch_of(category, weight=None):
     """A batch in which each item stands ``weight`` times, once as a positive."""
     weight = [1] * len(category) if weight is None else weight
-    return make_batch(list(range(len(category))), num_draws=[count - 1 for count in weight], category=category)
+    return make_batch(
+        list(range(len(category))), num_draws=[count - 1 for count in weight], category=category
+    )
 
 
 def align(loss, item, category, weight=None):
@@ -26,7 +28,9 @@ def align(loss, item, category, weight=None):
 # Category 1: x = (0,0), (4,2), mean (2,1): centred ±(2,1): scatter [[8, 4], [4, 2]], / (2-1)
 # Category 2: x = (5,5), (7,5), mean (6,5): centred ±(1,0): scatter [[2, 0], [0, 0]], / (2-1)
 # Differences: C0 - C1 = [[-7, -4], [-4, 1]]: 49 + 16 + 16 + 1 = 82; C0 - C2 = [[-1, 0], [0, 3]]: 10
-ITEMS = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [0.0, 0.0], [4.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+ITEMS = torch.tensor(
+    [[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [0.0, 0.0], [4.0, 2.0], [5.0, 5.0], [7.0, 5.0]]
+)
 CATEGORY = [0, 0, 0, 1, 1, 2, 2]
 
 
@@ -38,11 +42,22 @@ def test_covariance_by_hand():
 
 def test_covariance_memory_follows_the_batch_not_the_categories():
     """3,913 categories, five items: five matrices at most, whichever categories they are, a missing one among them."""
-    found = category_covariance(ITEMS[:5], torch.tensor([3912, 7, 3912, -1, 7]), torch.ones(5), 3913)
+    found = category_covariance(
+        ITEMS[:5], torch.tensor([3912, 7, 3912, -1, 7]), torch.ones(5), 3913
+    )
     assert found.covariance.shape == (5, 2, 2)
-    assert found.category.tolist() == [7, 3912, 3913, 3913, 3913] and found.n.tolist() == [2, 2, 0, 0, 0]
+    assert found.category.tolist() == [7, 3912, 3913, 3913, 3913] and found.n.tolist() == [
+        2,
+        2,
+        0,
+        0,
+        0,
+    ]
     assert found.covariance[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]  # (2,0), (4,2): centred ±(1,1)
-    assert found.covariance[1].tolist() == [[0.5, 1.5], [1.5, 4.5]]  # (0,0), (1,3): centred ±(.5,1.5)
+    assert found.covariance[1].tolist() == [
+        [0.5, 1.5],
+        [1.5, 4.5],
+    ]  # (0,0), (1,3): centred ±(.5,1.5)
 
 
 def test_paper_by_hand():
@@ -53,7 +68,9 @@ def test_paper_by_hand():
     assert biased.item() == pytest.approx((10 / 3) ** 2 + 9)
 
 
-def reference(item, category, weight, major=None, min_items=2, weighting="none", over_categories="sum"):
+def reference(
+    item, category, weight, major=None, min_items=2, weighting="none", over_categories="sum"
+):
     """Eq. 3 and its settings as a loop in NumPy, float64."""
     n = {c: weight[category == c].sum() for c in sorted(set(category.tolist()) - {-1})}
     n = {c: size for c, size in n.items() if size >= min_items}
@@ -91,30 +108,46 @@ def test_settings_equal_numpy(settings):
     value = align(loss, torch.tensor(item), category.tolist(), weight.tolist())
     assert value.dtype == torch.float64
     counted = np.ones(40, int) if settings.get("count") == "items" else weight
-    known = {key: settings[key] for key in ("min_items", "weighting", "over_categories") if key in settings}
-    expected = reference(item, category, counted, 5 if settings.get("major") == "global" else None, **known)
+    known = {
+        key: settings[key]
+        for key in ("min_items", "weighting", "over_categories")
+        if key in settings
+    }
+    expected = reference(
+        item, category, counted, 5 if settings.get("major") == "global" else None, **known
+    )
     assert expected > 0 and value.item() == pytest.approx(expected, rel=1e-9)
     if settings:
-        assert expected != pytest.approx(reference(item, category, weight), rel=1e-3)  # the setting matters here
+        assert expected != pytest.approx(
+            reference(item, category, weight), rel=1e-3
+        )  # the setting matters here
 
 
 def test_missing_and_small_categories_are_left_out():
     item = torch.cat([ITEMS[:5], torch.tensor([[50.0, -70.0], [9.0, 9.0]])])
     category = [*CATEGORY[:5], -1, 2]  # one without a category, one alone in its category
     assert align(make_alignment(3), item, category).item() == pytest.approx(82)
-    assert align(make_alignment(3, min_items=3), item, category).item() == 0  # only the major category is left
+    assert (
+        align(make_alignment(3, min_items=3), item, category).item() == 0
+    )  # only the major category is left
     # alone in its category, covariance zero: ‖C0‖² = 1 + 9 more
     assert align(make_alignment(3, min_items=1), item, category).item() == pytest.approx(82 + 10)
 
 
 def test_mean_over_categories_by_hand():
-    assert align(make_alignment(3, over_categories="mean"), ITEMS, CATEGORY).item() == pytest.approx((82 + 10) / 2)
+    assert align(
+        make_alignment(3, over_categories="mean"), ITEMS, CATEGORY
+    ).item() == pytest.approx((82 + 10) / 2)
 
 
 def test_sqrt_n_by_hand():
     # category 1 stands 8 times (its items 4 and 4): C1 = scatter 4 [[8, 4], [4, 2]] / 7; it is the major one now.
     # Sizes of the others 3 and 2: weights √3 and √2 over their mean
-    c0, c1, c2 = np.array([[1, 0], [0, 3]]), np.array([[8, 4], [4, 2]]) * 4 / 7, np.array([[2, 0], [0, 0]])
+    c0, c1, c2 = (
+        np.array([[1, 0], [0, 3]]),
+        np.array([[8, 4], [4, 2]]) * 4 / 7,
+        np.array([[2, 0], [0, 0]]),
+    )
     mean = (3**0.5 + 2**0.5) / 2
     expected = 3**0.5 / mean * ((c1 - c0) ** 2).sum() + 2**0.5 / mean * ((c1 - c2) ** 2).sum()
     value = align(make_alignment(3, weighting="sqrt_n"), ITEMS, CATEGORY, [1, 1, 1, 4, 4, 1, 1])
@@ -124,8 +157,12 @@ def test_sqrt_n_by_hand():
 def test_items_count_as_often_as_they_stand_in_the_batch_or_once():
     weight = [1, 1, 1, 2, 1]
     repeated = align(make_alignment(2), torch.cat([ITEMS[:5], ITEMS[3:4]]), [0, 0, 0, 1, 1, 1])
-    assert align(make_alignment(2), ITEMS[:5], CATEGORY[:5], weight).item() == pytest.approx(repeated.item())
-    assert align(make_alignment(2, count="items"), ITEMS[:5], CATEGORY[:5], weight).item() == pytest.approx(82)
+    assert align(make_alignment(2), ITEMS[:5], CATEGORY[:5], weight).item() == pytest.approx(
+        repeated.item()
+    )
+    assert align(
+        make_alignment(2, count="items"), ITEMS[:5], CATEGORY[:5], weight
+    ).item() == pytest.approx(82)
 
 
 def test_the_major_is_the_largest_and_the_first_among_equals():
@@ -137,7 +174,9 @@ def test_the_major_is_the_largest_and_the_first_among_equals():
     larger = [1, 1, 1, 2, 1, 1, 1, 1, 1]  # now category 1 is the largest
     c[1] = np.cov(item[3:6].T, fweights=[2, 1, 1])
     expected = ((c[1] - c[0]) ** 2).sum() + ((c[1] - c[2]) ** 2).sum()
-    assert align(make_alignment(3), torch.tensor(item), category, larger).item() == pytest.approx(expected)
+    assert align(make_alignment(3), torch.tensor(item), category, larger).item() == pytest.approx(
+        expected
+    )
 
 
 def test_global_major_by_hand():
@@ -146,12 +185,20 @@ def test_global_major_by_hand():
     assert align(loss, ITEMS, CATEGORY).item() == pytest.approx(10 + 72)
     assert align(loss, ITEMS[:5], CATEGORY[:5]).item() == 0  # not in the batch
     assert align(loss, ITEMS[:6], CATEGORY[:6]).item() == 0  # one item of it
-    tied = make_alignment(3, counts=[5, 6, 6], major="global")  # the first among equals: C1 - C0: 82, C1 - C2: 72
+    tied = make_alignment(
+        3, counts=[5, 6, 6], major="global"
+    )  # the first among equals: C1 - C0: 82, C1 - C2: 72
     assert align(tied, ITEMS, CATEGORY).item() == pytest.approx(82 + 72)
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"major": "global"}, {"momentum": 0.5}, {"weighting": "sqrt_n", "over_categories": "mean"}]
+    "changes",
+    [
+        {},
+        {"major": "global"},
+        {"momentum": 0.5},
+        {"weighting": "sqrt_n", "over_categories": "mean"},
+    ],
 )
 def test_one_category_is_a_zero_in_the_graph(changes):
     item = torch.randn(4, 2, requires_grad=True)
@@ -164,7 +211,8 @@ def test_one_category_is_a_zero_in_the_graph(changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"major": "global", "weighting": "sqrt_n"}, {"over_categories": "mean", "count": "items"}]
+    "changes",
+    [{}, {"major": "global", "weighting": "sqrt_n"}, {"over_categories": "mean", "count": "items"}],
 )
 def test_gradient_is_the_derivative(changes):
     loss = make_alignment(3, counts=[3, 2, 9], **changes)
@@ -175,7 +223,10 @@ def test_gradient_is_the_derivative(changes):
 
 def test_detaching_the_major_stops_its_gradient_and_no_other():
     both, other = (ITEMS.clone().requires_grad_() for _ in range(2))
-    first, second = align(make_alignment(3), both, CATEGORY), align(make_alignment(3, detach_major=True), other, CATEGORY)
+    first, second = (
+        align(make_alignment(3), both, CATEGORY),
+        align(make_alignment(3, detach_major=True), other, CATEGORY),
+    )
     first.backward()
     second.backward()
     assert first.item() == second.item()
@@ -190,7 +241,9 @@ def test_float32_under_autocast():
         loss = align(make_alignment(3), ITEMS.bfloat16() * 1.001, CATEGORY)
     assert loss.dtype == torch.float32
     exact = align(make_alignment(3), (ITEMS.bfloat16() * 1.001).double(), CATEGORY)
-    assert loss.item() == pytest.approx(exact.item(), rel=1e-6)  # bfloat16 products would be off by 1e-3
+    assert loss.item() == pytest.approx(
+        exact.item(), rel=1e-6
+    )  # bfloat16 products would be off by 1e-3
 
 
 # A second batch: category 0 is (0,0), (2,0), (1,0): scatter [[2, 0], [0, 0]] / 2; category 1 (0,0), (2,2): [[2, 2], [2, 2]];
@@ -208,7 +261,10 @@ def test_running_covariance_by_hand():
     # C1 = .6 [[5, 3], [3, 2]] + .4 [[2, 2], [2, 2]] = [[3.8, 2.6], [2.6, 2]]
     assert align(loss, LATER, CATEGORY[:5]).item() == pytest.approx(2.8**2 + 2 * 2.6**2 + 1.1**2)
     assert loss.running.updates[:3].tolist() == [3, 3, 1]
-    assert loss.running.covariance[2].tolist() == [[2.0, 0.0], [0.0, 0.0]]  # untouched where not in the batch
+    assert loss.running.covariance[2].tolist() == [
+        [2.0, 0.0],
+        [0.0, 0.0],
+    ]  # untouched where not in the batch
     loss.eval()
     align(loss, LATER, CATEGORY[:5])
     assert loss.running.updates[:3].tolist() == [3, 3, 1]  # only training moves it
@@ -237,7 +293,10 @@ def test_running_gradient_is_the_current_share_alone():
     item = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     align(loss, item, CATEGORY[:5]).backward()
     x = item.detach().clone().requires_grad_()
-    blended = [0.75 * past[c] + 0.25 * torch.cov(x[[i for i in range(5) if CATEGORY[i] == c]].T) for c in range(2)]
+    blended = [
+        0.75 * past[c] + 0.25 * torch.cov(x[[i for i in range(5) if CATEGORY[i] == c]].T)
+        for c in range(2)
+    ]
     (blended[0] - blended[1]).square().sum().backward()
     torch.testing.assert_close(item.grad, x.grad)
 
@@ -260,12 +319,25 @@ def test_running_covariance_is_saved_and_resumed_to_the_bit():
 
 def test_a_running_covariance_too_large_is_refused():
     loss = RunningCovariance(3913, 0.9)
-    with pytest.raises(UserError, match=r"3,913 covariances of 512 x 512, 3\.8 GiB: set loss\.alignment\.momentum=0"):
-        loss(CategoryCovariance(torch.zeros(1, 512, 512), torch.ones(1), torch.zeros(1, dtype=torch.long)))
+    with pytest.raises(
+        UserError,
+        match=r"3,913 covariances of 512 x 512, 3\.8 GiB: set loss\.alignment\.momentum=0",
+    ):
+        loss(
+            CategoryCovariance(
+                torch.zeros(1, 512, 512), torch.ones(1), torch.zeros(1, dtype=torch.long)
+            )
+        )
 
 
-POSITIVES = ([0, 1, 5, 0, 6], [3, 1, 4, 5, 2])  # of two processes; they have items 1 and 5 in common
-DRAWN = ([4, 2, 2], [6, 6, 3])  # in-batch and own negatives differ between processes, other shared ones do not
+POSITIVES = (
+    [0, 1, 5, 0, 6],
+    [3, 1, 4, 5, 2],
+)  # of two processes; they have items 1 and 5 in common
+DRAWN = (
+    [4, 2, 2],
+    [6, 6, 3],
+)  # in-batch and own negatives differ between processes, other shared ones do not
 
 
 def aligned(rank, kind, settings):
@@ -278,7 +350,9 @@ def aligned(rank, kind, settings):
     if kind == "in_batch":
         draws = torch.bincount(row, minlength=len(distinct))
     batch = make_batch(at.tolist(), num_draws=draws.tolist(), num_items=len(distinct))
-    batch = batch._replace(item_index=distinct, category=torch.tensor(CATEGORY)[distinct], in_batch=kind == "in_batch")
+    batch = batch._replace(
+        item_index=distinct, category=torch.tensor(CATEGORY)[distinct], in_batch=kind == "in_batch"
+    )
     table = ITEMS.double().requires_grad_()
     loss = make_alignment(3, **settings)
     value = loss(Towers(table[:0], table[distinct]), batch)
@@ -314,7 +388,14 @@ def test_processes_align_what_they_hold_together(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("major", "all"), ("count", "pair"), ("min_items", 0), ("weighting", "n"), ("over_categories", "max"), ("momentum", 1.0)],
+    [
+        ("major", "all"),
+        ("count", "pair"),
+        ("min_items", 0),
+        ("weighting", "n"),
+        ("over_categories", "max"),
+        ("momentum", 1.0),
+    ],
 )
 def test_impossible_settings_are_refused(setting, value):
     with pytest.raises(UserError, match=rf"loss\.alignment\.{setting}"):

@@ -29,7 +29,10 @@ def make_loss(schema, task=None, lambda1=0.5, lambda2=0.25, lambda3=2.0, **chang
 def gradients(model, loss, batch):
     model.zero_grad()
     loss(model(batch), batch).total.backward()
-    return {name: 0 if p.grad is None else p.grad.abs().sum().item() for name, p in model.named_parameters()}
+    return {
+        name: 0 if p.grad is None else p.grad.abs().sum().item()
+        for name, p in model.named_parameters()
+    }
 
 
 def test_mimic_user_trains_a_u_and_nothing_else(data):
@@ -49,7 +52,9 @@ def test_mimic_item_trains_a_v_of_positives_and_nothing_else(data):
     assert {name for name, size in found.items() if size > 0} == {"item_augmented.weight"}
     touched = model.item_augmented.weight.grad.abs().sum(1).nonzero()[:, 0]
     positives = batch.item["item_id"][batch.positive]
-    assert set(touched.tolist()) == set(positives.tolist())  # y = 0: the negatives' a_v gets nothing
+    assert set(touched.tolist()) == set(
+        positives.tolist()
+    )  # y = 0: the negatives' a_v gets nothing
 
 
 def test_mimic_terms_cross(data):
@@ -59,8 +64,17 @@ def test_mimic_terms_cross(data):
     terms = make_loss(data.schema)(towers, batch).terms
     num_pairs = len(batch.positive) * 4
     p_u, p_v = towers.user, towers.item[batch.positive]
-    user = sum(((a - p) ** 2).sum() for a, p in zip(towers.user_augmented, p_v, strict=True)) / num_pairs
-    item = sum(((a - p) ** 2).sum() for a, p in zip(towers.item_augmented[batch.positive], p_u, strict=True)) / num_pairs
+    user = (
+        sum(((a - p) ** 2).sum() for a, p in zip(towers.user_augmented, p_v, strict=True))
+        / num_pairs
+    )
+    item = (
+        sum(
+            ((a - p) ** 2).sum()
+            for a, p in zip(towers.item_augmented[batch.positive], p_u, strict=True)
+        )
+        / num_pairs
+    )
     assert terms["mimic_user"].item() == pytest.approx(user.item(), rel=1e-5)
     assert terms["mimic_item"].item() == pytest.approx(item.item(), rel=1e-5)
     by_positive = make_loss(data.schema, reduction="positives")(towers, batch).terms
@@ -88,7 +102,9 @@ def test_a_zero_weight_removes_its_term(data, name):
 def test_augment_gradient_says_what_trains_the_augmented_vectors(data, augment_gradient):
     batch = first_batch(data, Uniform(3, False))
     model = make_dat(data.schema, augment_gradient=augment_gradient)
-    from_task = gradients(model, make_loss(data.schema, BCE(0.5), 0, 0, 0), batch)["user_augmented.weight"]
+    from_task = gradients(model, make_loss(data.schema, BCE(0.5), 0, 0, 0), batch)[
+        "user_augmented.weight"
+    ]
     from_mimic = gradients(model, make_loss(data.schema, NoTask(), 1, 1, 0), batch)
     assert (from_task > 0) == (augment_gradient in ("both", "task"))
     # under "task" the mimic loss reaches no parameter of a_u
@@ -106,7 +122,10 @@ def test_a_model_without_augmented_vectors_names_the_cure(data):
     towers = TwoTower(data.schema, **TWO_TOWER)(batch)
     with pytest.raises(UserError, match="model=dat"):
         make_loss(data.schema)(towers, batch)
-    assert make_loss(data.schema, lambda1=0, lambda2=0)(towers, batch).terms.keys() == {"task", "alignment"}
+    assert make_loss(data.schema, lambda1=0, lambda2=0)(towers, batch).terms.keys() == {
+        "task",
+        "alignment",
+    }
 
 
 def test_alignment_without_categories_names_the_cure(data):
@@ -120,12 +139,16 @@ def test_bce_refuses_shared_negatives(data):
         make_loss(data.schema)(make_dat(data.schema)(batch), batch)
 
 
-@pytest.mark.parametrize("sampler", [InBatch(False), Mixed(SharedUniform(7, False), InBatch(False))])
+@pytest.mark.parametrize(
+    "sampler", [InBatch(False), Mixed(SharedUniform(7, False), InBatch(False))]
+)
 def test_in_batch_negatives_are_the_positives_and_stand_once(data, sampler):
     batch = first_batch(data, sampler)
     drawn = 0 if isinstance(sampler, InBatch) else 7
     assert pair_counts(batch).sum() == len(batch.positive) + drawn
-    assert (pair_counts(batch) >= torch.bincount(batch.positive, minlength=len(batch.item_index))).all()
+    assert (
+        pair_counts(batch) >= torch.bincount(batch.positive, minlength=len(batch.item_index))
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +175,9 @@ def test_distinct_items_once_equal_the_plain_batch(data, negatives, task):
     torch.testing.assert_close(output.total, expected_total, rtol=1e-4, atol=1e-6)
     for name, parameter in model.named_parameters():
         if name in expected:
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+            torch.testing.assert_close(
+                parameter.grad, expected[name], rtol=1e-3, atol=1e-6, msg=name
+            )
 
 
 def plain_total(model, batch, loss, task):
@@ -165,7 +190,9 @@ def plain_total(model, batch, loss, task):
         rows = torch.cat([batch.positive[:, None], drawn.expand(num, -1)], 1)
     width = rows.shape[1]
     pairs = rows.flatten()
-    item = model.encode_item({name: value[pairs] for name, value in batch.item.items()})  # every pair's item
+    item = model.encode_item(
+        {name: value[pairs] for name, value in batch.item.items()}
+    )  # every pair's item
     user = model.encode_user(batch.user)
     a_u = model.user_augmented(batch.user["user_id"])
     a_v = model.item_augmented(batch.item["item_id"][batch.positive])

@@ -19,7 +19,9 @@ def test_own_logits_by_hand():
     batch = make_batch([2], [[0, 1]], num_items=3, log_q=[0.1, 0.2, 0.3])
     assert F.own_logits(towers, batch, 0.5).tolist() == [[6.0, 6.0, 4.0]]
     # log q is subtracted after the temperature: 6 - .3, 6 - .1, 4 - .2
-    torch.testing.assert_close(F.own_logits(towers, batch, 0.5, correct_log_q=True), torch.tensor([[5.7, 5.9, 3.8]]))
+    torch.testing.assert_close(
+        F.own_logits(towers, batch, 0.5, correct_log_q=True), torch.tensor([[5.7, 5.9, 3.8]])
+    )
 
 
 def test_own_logits_mask_a_negative_equal_to_the_positive():
@@ -35,9 +37,13 @@ def test_shared_logits_by_hand():
     towers = Towers(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0], [3.0]]))
     batch = make_batch([1, 0], num_draws=[2, 0, 1], num_items=3, log_q=[-1.0, -2.0, -3.0])
     expected = [[0.5 + math.log(2), 1.0, 1.5], [1.0, -math.inf, 3.0]]
-    torch.testing.assert_close(F.shared_logits(towers, batch, 2.0, correct_log_q=False), torch.tensor(expected))
+    torch.testing.assert_close(
+        F.shared_logits(towers, batch, 2.0, correct_log_q=False), torch.tensor(expected)
+    )
     with_log_q = [[0.5 + math.log(2) + 1, 3.0, 4.5], [2.0, -math.inf, 6.0]]
-    torch.testing.assert_close(F.shared_logits(towers, batch, 2.0, correct_log_q=True), torch.tensor(with_log_q))
+    torch.testing.assert_close(
+        F.shared_logits(towers, batch, 2.0, correct_log_q=True), torch.tensor(with_log_q)
+    )
 
 
 def test_shared_softmax_equals_a_loop_over_every_draw():
@@ -54,10 +60,17 @@ def test_shared_softmax_equals_a_loop_over_every_draw():
 
         columns = [logit(target)] + [logit(draw) for draw in draws if draw != target]
         total += np.log(np.exp(columns).sum()) - columns[0]
-    batch = make_batch(positive, num_draws=np.bincount(draws, minlength=5).tolist(), num_items=5, log_q=log_q.tolist())
+    batch = make_batch(
+        positive,
+        num_draws=np.bincount(draws, minlength=5).tolist(),
+        num_items=5,
+        log_q=log_q.tolist(),
+    )
     towers = Towers(torch.tensor(user), torch.tensor(item))
     logits = F.shared_logits(towers, batch, 0.3, correct_log_q=True)
-    assert F.softmax_cross_entropy(logits, batch.positive).item() == pytest.approx(total / 3, rel=1e-5)
+    assert F.softmax_cross_entropy(logits, batch.positive).item() == pytest.approx(
+        total / 3, rel=1e-5
+    )
 
 
 def test_binary_cross_entropy_by_hand():
@@ -114,18 +127,27 @@ def test_mimic_sends_no_gradient_into_the_target():
 def test_losses_are_float32_under_mixed_precision(loss):
     logits = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert loss(logits).dtype == torch.float32
-    assert loss(logits).item() == pytest.approx(loss(logits.float()).item(), rel=1e-6)  # bfloat16 would be off by 1e-3
+    assert loss(logits).item() == pytest.approx(
+        loss(logits.float()).item(), rel=1e-6
+    )  # bfloat16 would be off by 1e-3
 
 
 def test_cross_entropy_has_torchs_gradient():
     logits = torch.tensor(
-        [[0.3, -1.2, 2.0, float("-inf")], [1.0, 0.0, float("-inf"), -3.0]], dtype=torch.double, requires_grad=True
+        [[0.3, -1.2, 2.0, float("-inf")], [1.0, 0.0, float("-inf"), -3.0]],
+        dtype=torch.double,
+        requires_grad=True,
     )
     label = torch.tensor([2, 0])
-    expected, given = torch.nn.functional.cross_entropy(logits, label), F.softmax_cross_entropy(logits, label)
+    expected, given = (
+        torch.nn.functional.cross_entropy(logits, label),
+        F.softmax_cross_entropy(logits, label),
+    )
     assert given.item() == pytest.approx(expected.item(), rel=1e-12)
     (theirs,) = torch.autograd.grad(3 * expected, logits)
     (ours,) = torch.autograd.grad(3 * given, logits)
     assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-15)
     finite = torch.randn(5, 7, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: F.softmax_cross_entropy(x, torch.tensor([0, 6, 3, 3, 1])), finite)
+    assert torch.autograd.gradcheck(
+        lambda x: F.softmax_cross_entropy(x, torch.tensor([0, 6, 3, 3, 1])), finite
+    )

@@ -48,13 +48,18 @@ def test_several_negatives_count_each():
 
 
 def test_behaviours_that_the_data_do_not_have_are_refused():
-    with pytest.raises(UserError, match=r"loss\.behaviours=\[\[0\], \[7\]\]: these data have behaviours 0 to 1"):
+    with pytest.raises(
+        UserError, match=r"loss\.behaviours=\[\[0\], \[7\]\]: these data have behaviours 0 to 1"
+    ):
         MultiObjective(SCHEMA._replace(num_behaviours=2), [[0], [7]], [1.0, 1.0], 1.0)
 
 
 def test_a_batch_without_an_objective_s_behaviours_adds_zero():
     output = make()(*example([0, 0, 0]))
-    assert output.terms["objective_1"].item() == 0 and output.total.item() == output.terms["objective_0"].item()
+    assert (
+        output.terms["objective_1"].item() == 0
+        and output.total.item() == output.terms["objective_0"].item()
+    )
 
 
 def test_what_does_not_fit_names_the_cure():

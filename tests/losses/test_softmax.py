@@ -17,15 +17,21 @@ WEIGHT = {False: (1, 1, 1), True: (2, 4, 4)}
 
 @pytest.mark.parametrize("correct_log_q", [False, True])
 def test_own_negatives_by_hand(correct_log_q):
-    positive, first, second = (w * math.exp(s) for w, s in zip(WEIGHT[correct_log_q], (1, 3, 2), strict=True))
-    batch = make_batch([0], [[1, 0, 2, 1]], num_items=3, log_q=LOG_Q)  # item 1 twice; the positive is no negative of its own
+    positive, first, second = (
+        w * math.exp(s) for w, s in zip(WEIGHT[correct_log_q], (1, 3, 2), strict=True)
+    )
+    batch = make_batch(
+        [0], [[1, 0, 2, 1]], num_items=3, log_q=LOG_Q
+    )  # item 1 twice; the positive is no negative of its own
     expected = -math.log(positive / (positive + 2 * first + second))
     assert Softmax(2.0, correct_log_q)(TOWERS, batch).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("correct_log_q", [False, True])
 def test_shared_negatives_by_hand(correct_log_q):
-    positive, first, _ = (w * math.exp(s) for w, s in zip(WEIGHT[correct_log_q], (1, 3, 2), strict=True))
+    positive, first, _ = (
+        w * math.exp(s) for w, s in zip(WEIGHT[correct_log_q], (1, 3, 2), strict=True)
+    )
     batch = make_batch([0], num_draws=[3, 2, 0], num_items=3, log_q=LOG_Q)  # item 2 was not drawn
     expected = -math.log(positive / (positive + 2 * first))
     assert Softmax(2.0, correct_log_q)(TOWERS, batch).item() == pytest.approx(expected, rel=1e-6)

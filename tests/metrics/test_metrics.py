@@ -45,9 +45,13 @@ def test_a_group_counts_its_own_targets():
     assert result[:2].tolist() == pytest.approx([1 / 2, 2 / 3])
     assert math.isnan(result[2])
     assert value(Recall(3, [10]), group=group)[:2, 0].tolist() == pytest.approx([1 / 2, 1.5 / 3])
-    assert value(MRR(3), group=group)[:2, 0].tolist() == pytest.approx([(1 / 11 + 1) / 2, (1 / 2 + 1 + 1 / 40) / 3])
+    assert value(MRR(3), group=group)[:2, 0].tolist() == pytest.approx(
+        [(1 / 11 + 1) / 2, (1 / 2 + 1 + 1 / 40) / 3]
+    )
     # user 0's only target of group 0 is the best possible one there: 1/log2(12) over 1
-    assert value(NDCG(3, [100]), group=group)[0].item() == pytest.approx((0.27894 + 1) / 2, abs=1e-5)
+    assert value(NDCG(3, [100]), group=group)[0].item() == pytest.approx(
+        (0.27894 + 1) / 2, abs=1e-5
+    )
 
 
 def test_batches_and_processes_add_up():
@@ -57,7 +61,9 @@ def test_batches_and_processes_add_up():
         parts.update(RANK[row : row + 1], ALL[:1])
     assert torch.equal(whole.compute(), parts.compute())
     assert all(state.dtype == torch.float64 for state in (whole.total, whole.count))
-    assert whole._reductions["total"].__name__ == whole._reductions["count"].__name__ == "dim_zero_sum"
+    assert (
+        whole._reductions["total"].__name__ == whole._reductions["count"].__name__ == "dim_zero_sum"
+    )
 
 
 def test_against_torchmetrics():
@@ -72,11 +78,18 @@ def test_against_torchmetrics():
         rank = (order[targets] + 1)[None]
         group = torch.ones(1, 3, 1)
         for k in (1, 10, 50):
-            assert value(HitRate(1, [k]), rank, group).item() == retrieval_hit_rate(scores, relevant, top_k=k).item()
-            assert value(Recall(1, [k]), rank, group).item() == pytest.approx(retrieval_recall(scores, relevant, top_k=k).item())
+            assert (
+                value(HitRate(1, [k]), rank, group).item()
+                == retrieval_hit_rate(scores, relevant, top_k=k).item()
+            )
+            assert value(Recall(1, [k]), rank, group).item() == pytest.approx(
+                retrieval_recall(scores, relevant, top_k=k).item()
+            )
             expected = retrieval_normalized_dcg(scores, relevant, top_k=k).item()
             assert value(NDCG(1, [k]), rank, group).item() == pytest.approx(expected, abs=1e-6)
-        assert value(MRR(1), rank, group).item() == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item())
+        assert value(MRR(1), rank, group).item() == pytest.approx(
+            retrieval_reciprocal_rank(scores, relevant).item()
+        )
 
 
 @pytest.mark.parametrize("k", [[0], [], [1.5], [-1], None])

@@ -17,9 +17,15 @@ def field_vectors(embedding, features, width):
 
 def make(data, item_pairs=True):
     torch.manual_seed(0)
-    model, batch = FM(data.schema, 3, item_pairs, 0.7, None, None, "mean"), first_batch(data, Uniform(3, False))
+    model, batch = (
+        FM(data.schema, 3, item_pairs, 0.7, None, None, "mean"),
+        first_batch(data, Uniform(3, False)),
+    )
     model = model.double().eval()
-    user, item = ({k: v.double() if v.is_floating_point() else v for k, v in f.items()} for f in (batch.user, batch.item))
+    user, item = (
+        {k: v.double() if v.is_floating_point() else v for k, v in f.items()}
+        for f in (batch.user, batch.item)
+    )
     return model, user, item
 
 
@@ -42,7 +48,10 @@ def test_what_is_left_out_is_the_same_for_all_items(data):
     weights = field_vectors(model.item_weights, item, 1)
     scores = (model.encode_user(user) @ model.encode_item(item).T).detach().numpy()
     for u in (0, 5):
-        whole = [sum(a @ b for a, b in itertools.combinations([*x[u], *y[v]], 2)) + weights[v].sum() for v in range(len(y))]
+        whole = [
+            sum(a @ b for a, b in itertools.combinations([*x[u], *y[v]], 2)) + weights[v].sum()
+            for v in range(len(y))
+        ]
         assert np.ptp(np.array(whole) - scores[u]) < 1e-9
 
 
@@ -57,4 +66,6 @@ def test_item_pairs_is_a_setting(data):
 
 def test_initial_factors_have_the_spread_that_was_asked_for(data):
     model = FM(data.schema, 64, True, 0.01, None, None, "mean")
-    assert torch.cat([parameter.flatten() for parameter in model.parameters()]).std().item() == pytest.approx(0.01, rel=0.1)
+    assert torch.cat(
+        [parameter.flatten() for parameter in model.parameters()]
+    ).std().item() == pytest.approx(0.01, rel=0.1)

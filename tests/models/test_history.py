@@ -31,7 +31,9 @@ def encode(name, rows):
 
 
 def test_every_option_is_tested():
-    assert sorted(ENCODERS) == sorted(path.stem for path in (ROOT / "conf" / "model" / "history").glob("*.yaml"))
+    assert sorted(ENCODERS) == sorted(
+        path.stem for path in (ROOT / "conf" / "model" / "history").glob("*.yaml")
+    )
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -48,7 +50,9 @@ def test_an_empty_history_is_zero_and_trains_nothing(name):
     output = encoder(torch.tensor([[0] * LENGTH, [0, 0, 0, 2, 1]]), weight)
     assert (output[0] == 0).all() and (output[1] != 0).any()
     output[0].sum().backward()
-    assert (weight.grad == 0).all() and all(p.grad is None or (p.grad == 0).all() for p in encoder.parameters())
+    assert (weight.grad == 0).all() and all(
+        p.grad is None or (p.grad == 0).all() for p in encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -58,7 +62,10 @@ def test_order_matters_to_sequence_encoders_alone(name):
 
 
 def test_known_last():
-    assert known_last(torch.tensor([[1, 0, 2, 0], [0, 0, 0, 0]])).tolist() == [[0, 0, 1, 2], [0, 0, 0, 0]]
+    assert known_last(torch.tensor([[1, 0, 2, 0], [0, 0, 0, 0]])).tolist() == [
+        [0, 0, 1, 2],
+        [0, 0, 0, 0],
+    ]
 
 
 def arrays(module):
@@ -74,7 +81,9 @@ def test_attention_is_numpy():
     encoder, weight = make("attention")
     p, item = arrays(encoder), weight.numpy()[[5, 2, 7]]
     score = np.exp(np.tanh(item @ p["key.weight"].T + p["key.bias"]) @ p["query"])
-    np.testing.assert_allclose(encode("attention", [[0, 0, 5, 2, 7]])[0], (score / score.sum()) @ item)
+    np.testing.assert_allclose(
+        encode("attention", [[0, 0, 5, 2, 7]])[0], (score / score.sum()) @ item
+    )
 
 
 def sigmoid(x):
@@ -95,7 +104,10 @@ def test_gru_is_numpy():
 
 def norm(x, p, name):
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    return (
+        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"]
+        + p[f"{name}.bias"]
+    )
 
 
 def linear(x, p, name):
@@ -119,7 +131,9 @@ def test_transformer_is_numpy_and_causal():
         x = x + linear(mixed, p, f"{block}.output")
         hidden = linear(norm(x, p, f"{block}.network_norm"), p, f"{block}.network.0").clip(min=0)
         x = x + linear(hidden, p, f"{block}.network.3")
-    np.testing.assert_allclose(encode("transformer", [[0, 0, 5, 2, 7]])[0], norm(x[-1], p, "norm"), rtol=1e-6)
+    np.testing.assert_allclose(
+        encode("transformer", [[0, 0, 5, 2, 7]])[0], norm(x[-1], p, "norm"), rtol=1e-6
+    )
 
 
 def test_transformer_takes_histories_of_like_length_together(monkeypatch):
@@ -142,19 +156,28 @@ def test_transformer_takes_histories_of_like_length_together(monkeypatch):
 
 def test_a_shorter_transformer_reads_the_last_items():
     encoder, weight = Transformer(DIM, 3, 1, 1, 0.0), torch.randn(9, DIM)
-    longer, last = torch.tensor([[1, 2, 3, 4, 0], [0, 0, 0, 5, 6]]), torch.tensor([[2, 3, 4], [0, 5, 6]])
+    longer, last = (
+        torch.tensor([[1, 2, 3, 4, 0], [0, 0, 0, 5, 6]]),
+        torch.tensor([[2, 3, 4], [0, 5, 6]]),
+    )
     torch.testing.assert_close(encoder(longer, weight), encoder(last, weight))
 
 
 def test_embeddings_are_dropped_too():
     """With the rate of nothing else above zero."""
     torch.manual_seed(0)
-    encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.0), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    encoder, weight, index = (
+        Transformer(DIM, LENGTH, 1, 1, 0.0),
+        torch.randn(9, DIM),
+        torch.tensor([[1, 2, 3, 4, 5]]),
+    )
     encoder.dropout.p = 0.5
     assert not torch.equal(encoder(index, weight), encoder(index, weight))
 
 
-@pytest.mark.parametrize("encoder", [GRU(DIM, 0.5), Transformer(DIM, LENGTH, 1, 1, 0.5)], ids=["gru", "transformer"])
+@pytest.mark.parametrize(
+    "encoder", [GRU(DIM, 0.5), Transformer(DIM, LENGTH, 1, 1, 0.5)], ids=["gru", "transformer"]
+)
 def test_dropout_is_for_training(encoder):
     torch.manual_seed(0)
     weight, index = torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
@@ -164,19 +187,28 @@ def test_dropout_is_for_training(encoder):
 
 def test_attention_weights_are_dropped_too():
     torch.manual_seed(0)
-    encoder, weight, index = Transformer(DIM, LENGTH, 1, 1, 0.5), torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
+    encoder, weight, index = (
+        Transformer(DIM, LENGTH, 1, 1, 0.5),
+        torch.randn(9, DIM),
+        torch.tensor([[1, 2, 3, 4, 5]]),
+    )
     for part in encoder.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
     assert not torch.equal(encoder(index, weight), encoder(index, weight))
 
 
-@pytest.mark.parametrize("model", ["dat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two_tower", "youtube_dnn"))])
+@pytest.mark.parametrize(
+    "model",
+    ["dat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two_tower", "youtube_dnn"))],
+)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_tower_takes_every_encoder(model, name, data):
     built, batch = build(model, data, f"model/history={name}"), first_batch(data, Uniform(3, False))
     built.train()(batch).user.square().sum().backward()
-    encoder = next(part.encoder for part in built.user_embedding.embeddings if hasattr(part, "encoder"))
+    encoder = next(
+        part.encoder for part in built.user_embedding.embeddings if hasattr(part, "encoder")
+    )
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     assert {type(encoder).__name__.lower()} == {name}
 
@@ -188,7 +220,9 @@ def test_a_shared_table_is_the_item_tower_s(name, data):
         model = build(name, data, f"model.share_item_table={str(shared).lower()}")
         with torch.no_grad():
             before = model.encode_user(batch.user)
-            model.item_embedding.embeddings[0].weight.add_(torch.randn_like(model.item_embedding.embeddings[0].weight))
+            model.item_embedding.embeddings[0].weight.add_(
+                torch.randn_like(model.item_embedding.embeddings[0].weight)
+            )
         assert torch.equal(before, model.encode_user(batch.user)) != shared
     assert model.item_embedding.names[0] == "item_id"
 

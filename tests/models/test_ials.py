@@ -10,7 +10,17 @@ from twotower.models.ials import IALS
 from twotower.types import Feature, Interactions, Schema
 
 USERS, ITEMS = 4, 5
-PAIRS = [(0, 0), (0, 1), (0, 4), (1, 1), (2, 2), (2, 3), (3, 4), (3, 0), (0, 1)]  # the last one is a repetition
+PAIRS = [
+    (0, 0),
+    (0, 1),
+    (0, 4),
+    (1, 1),
+    (2, 2),
+    (2, 3),
+    (3, 4),
+    (3, 0),
+    (0, 1),
+]  # the last one is a repetition
 SETTINGS = {
     "dim": 3,
     "num_sweeps": 1,
@@ -24,7 +34,11 @@ SETTINGS = {
 
 def schema(users=USERS, items=ITEMS):
     return Schema(
-        (Feature("user_id", "categorical", users + 1),), (Feature("item_id", "categorical", items + 1),), items, items, 0
+        (Feature("user_id", "categorical", users + 1),),
+        (Feature("item_id", "categorical", items + 1),),
+        items,
+        items,
+        0,
     )
 
 
@@ -43,7 +57,10 @@ def half_sweep(pairs, num, other, s):
     solved = np.zeros((num, s["dim"]))
     for row in range(num):
         observed = sorted({column for r, column in pairs if r == row})
-        ridge = s["regularization"] * (len(observed) + s["unobserved_weight"] * len(other)) ** s["frequency_scaling"]
+        ridge = (
+            s["regularization"]
+            * (len(observed) + s["unobserved_weight"] * len(other)) ** s["frequency_scaling"]
+        )
         matrix = s["unobserved_weight"] * other.T @ other + ridge * np.eye(s["dim"])
         right = np.zeros(s["dim"])
         for column in observed:
@@ -97,7 +114,9 @@ def test_a_fit_is_a_minimum_of_the_paper_s_objective():
 def test_initial_factors_have_the_norm_that_was_asked_for():
     for dim in (16, 256):
         model = IALS(schema(items=500), **{**SETTINGS, "dim": dim})
-        assert model.item_factors.square().sum(1).mean().sqrt().item() == pytest.approx(SETTINGS["init_std"], rel=0.05)
+        assert model.item_factors.square().sum(1).mean().sqrt().item() == pytest.approx(
+            SETTINGS["init_std"], rel=0.05
+        )
 
 
 def test_cold_ids():
@@ -105,7 +124,9 @@ def test_cold_ids():
         model = make(cold_ids=policy)
         model.fit(interactions())
         expected = model.item_factors[1:].mean(0) if policy == "mean" else torch.zeros(3)
-        torch.testing.assert_close(model.encode_item({"item_id": torch.tensor([0])})[0], expected.double())
+        torch.testing.assert_close(
+            model.encode_item({"item_id": torch.tensor([0])})[0], expected.double()
+        )
 
 
 def test_a_system_without_one_solution_names_the_cure():

@@ -20,7 +20,9 @@ def test_score_is_the_factors_product_and_the_bias(item_bias, data):
     scores = towers.user @ towers.item.T
     for row, u in enumerate(batch.user["user_id"].tolist()):
         for column, v in enumerate(batch.item["item_id"].tolist()):
-            expected = sum(user[u, f] * item[v, f] for f in range(3)) + (item[v, 3] if item_bias else 0)
+            expected = sum(user[u, f] * item[v, f] for f in range(3)) + (
+                item[v, 3] if item_bias else 0
+            )
             assert scores[row, column].item() == pytest.approx(expected.item(), abs=1e-5)
 
 

@@ -11,7 +11,13 @@ from twotower.errors import UserError
 from twotower.layers.history import known_last
 from twotower.models.mind import interest_mask, squash
 
-SMALL = ("model.dim=4", "model.hidden_dims=[5]", "model.num_interests=2", "model.num_iterations=3", "data.history_length=6")
+SMALL = (
+    "model.dim=4",
+    "model.hidden_dims=[5]",
+    "model.num_interests=2",
+    "model.num_iterations=3",
+    "data.history_length=6",
+)
 
 
 def make(data, *overrides):
@@ -48,7 +54,9 @@ def test_a_shorter_length_reads_the_last_items(data):
     longer, last = torch.tensor([[9, 3, 1, 2, 0, 5]]), torch.tensor([[1, 2, 5]])
     torch.testing.assert_close(model.route(longer), model.route(last))
     batch = first_batch(data, Uniform(2, False))
-    short = batch._replace(user={**batch.user, "history": known_last(batch.user["history"])[:, -3:]})
+    short = batch._replace(
+        user={**batch.user, "history": known_last(batch.user["history"])[:, -3:]}
+    )
     torch.testing.assert_close(model(batch).user, model(short).user)
 
 
@@ -69,7 +77,9 @@ def test_interests_that_are_not_there_repeat_the_first_and_take_no_weight(data):
 
 def test_squash_by_hand():
     # (3, 4): norm 5: 25 / 26 of the unit vector (.6, .8)
-    assert squash(torch.tensor([3.0, 4.0])).tolist() == pytest.approx([0.6 * 25 / 26, 0.8 * 25 / 26], rel=1e-5)
+    assert squash(torch.tensor([3.0, 4.0])).tolist() == pytest.approx(
+        [0.6 * 25 / 26, 0.8 * 25 / 26], rel=1e-5
+    )
     zero = torch.zeros(2, requires_grad=True)
     squash(zero).sum().backward()
     assert zero.grad.isfinite().all()
@@ -78,20 +88,30 @@ def test_squash_by_hand():
 def test_label_aware_attention(data):
     """Training weighs interests by the positive's scores; power 0 takes their mean, a large one the best."""
     batch = first_batch(data, Uniform(3, False))
-    for power, choose in ((0.0, lambda s: np.full(2, 0.5)), (1e6, lambda s: np.eye(2)[s.argmax()]), (3.0, None)):
+    for power, choose in (
+        (0.0, lambda s: np.full(2, 0.5)),
+        (1e6, lambda s: np.eye(2)[s.argmax()]),
+        (3.0, None),
+    ):
         model = build("mind", data, "model.num_interests=2", f"model.attention_power={power}")
         towers, interest = model(batch), model.encode_user(batch.user).detach().numpy()
         for row in range(16):
             score = interest[row] @ towers.item[batch.positive[row]].detach().numpy()
             weight = choose(score) if choose else np.exp(3 * score) / np.exp(3 * score).sum()
-            np.testing.assert_allclose(towers.user[row].detach().numpy(), weight @ interest[row], atol=1e-5)
+            np.testing.assert_allclose(
+                towers.user[row].detach().numpy(), weight @ interest[row], atol=1e-5
+            )
 
 
 def test_attention_is_among_the_interests_that_are_there(data):
     """Five items make two interests of four possible ones; those that are not there repeat the first, which counts once."""
-    model = build("mind", data, "data.history_length=6", "model.num_interests=4", "model.attention_power=3")
+    model = build(
+        "mind", data, "data.history_length=6", "model.num_interests=4", "model.attention_power=3"
+    )
     history = torch.tensor([[0, 3, 1, 2, 7, 5]])
-    batch = make_batch([0], num_draws=[1])._replace(user={"history": history}, item={"item_id": torch.tensor([4])})
+    batch = make_batch([0], num_draws=[1])._replace(
+        user={"history": history}, item={"item_id": torch.tensor([4])}
+    )
     towers, interest = model(batch), model.encode_user(batch.user)[0].detach().numpy()
     score = interest[:2] @ towers.item[0].detach().numpy()
     weight = np.exp(3 * score) / np.exp(3 * score).sum()
@@ -101,17 +121,27 @@ def test_attention_is_among_the_interests_that_are_there(data):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_an_empty_history_is_finite_in_half_precision(dtype, data):
-    model, batch = build("mind", data, "data.history_length=6").train(), make_batch([0, 0], num_draws=[2])
+    model, batch = (
+        build("mind", data, "data.history_length=6").train(),
+        make_batch([0, 0], num_draws=[2]),
+    )
     history = torch.tensor([[0] * 6, [0, 3, 1, 2, 7, 5]])
     with torch.autocast("cpu", dtype=dtype):
-        towers = model(batch._replace(user={"history": history}, item={"item_id": torch.tensor([4])}))
+        towers = model(
+            batch._replace(user={"history": history}, item={"item_id": torch.tensor([4])})
+        )
     towers.user.float().sum().backward()
-    assert towers.user.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert towers.user.isfinite().all() and all(
+        parameter.grad.isfinite().all() for parameter in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_items_are_normalised_if_interests_are(normalize, data):
-    model, batch = build("mind", data, f"model.normalize={str(normalize).lower()}"), first_batch(data, Uniform(3, False))
+    model, batch = (
+        build("mind", data, f"model.normalize={str(normalize).lower()}"),
+        first_batch(data, Uniform(3, False)),
+    )
     rows = model.item_embedding.embeddings[0].weight[batch.item["item_id"]]
     expected = rows / rows.norm(dim=1, keepdim=True) if normalize else rows
     torch.testing.assert_close(model.encode_item(batch.item), expected)
@@ -120,9 +150,16 @@ def test_items_are_normalised_if_interests_are(normalize, data):
 
 
 def test_other_features_enter_every_interest(data):
-    model, batch = build("mind", data, "model.user_features=[segment]"), first_batch(data, Uniform(3, False))
+    model, batch = (
+        build("mind", data, "model.user_features=[segment]"),
+        first_batch(data, Uniform(3, False)),
+    )
     other = {**batch.user, "segment": batch.user["segment"].roll(1)}
-    before, after, changed = model.encode_user(batch.user), model.encode_user(other), other["segment"] != batch.user["segment"]
+    before, after, changed = (
+        model.encode_user(batch.user),
+        model.encode_user(other),
+        other["segment"] != batch.user["segment"],
+    )
     assert changed.any() and torch.equal(before[~changed], after[~changed])
     assert (before[changed] != after[changed]).any(2).all()
 

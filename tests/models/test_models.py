@@ -26,7 +26,9 @@ def test_forward_is_the_two_towers(name, data):
         assert user.shape[::2] == towers.user.shape
     else:
         torch.testing.assert_close(towers.user, user)
-    assert towers.user.shape == (16, towers.item.shape[1]) and len(towers.item) == len(batch.item_index)
+    assert towers.user.shape == (16, towers.item.shape[1]) and len(towers.item) == len(
+        batch.item_index
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -49,7 +51,9 @@ def test_every_parameter_gets_a_gradient(name, data):
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
     """``trainer.precision=bf16-true`` and ``64-true``: numbers among the features stay float32."""
@@ -58,7 +62,10 @@ def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
     assert model(batch).user.isfinite().all() and model.encode_item(batch.item).isfinite().all()
 
 
-@pytest.mark.parametrize("setting", ["model.dim=0", "model.embedding_dim=0", "model.embedding_dim=-1", "model.cold_ids=trained"])
+@pytest.mark.parametrize(
+    "setting",
+    ["model.dim=0", "model.embedding_dim=0", "model.embedding_dim=-1", "model.cold_ids=trained"],
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_impossible_settings_are_named(name, setting, data):
     key = setting.split("=")[0]
@@ -68,22 +75,31 @@ def test_impossible_settings_are_named(name, setting, data):
     with pytest.raises(UserError, match=re.escape(key)) as caught:
         build(name, data, setting, *extra)
     cure = re.search(r"set model\.(\w+)", str(caught.value))
-    assert cure is None or cure[1] in compose_train(f"model={name}").model  # no cure that the model does not have
+    assert (
+        cure is None or cure[1] in compose_train(f"model={name}").model
+    )  # no cure that the model does not have
 
 
 def test_popularity_counts_training_interactions(data):
     model = Popularity(data.schema)
     interactions = data.train_interactions()
     model.fit(interactions)
-    counts = torch.tensor([(interactions.item == item).sum() for item in range(1, data.schema.num_train_items + 1)])
-    scores = torch.cat([model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))])[:, 0]
+    counts = torch.tensor(
+        [(interactions.item == item).sum() for item in range(1, data.schema.num_train_items + 1)]
+    )
+    scores = torch.cat([model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))])[
+        :, 0
+    ]
     torch.testing.assert_close(scores[: len(counts)], counts / counts.sum())
     assert (scores[len(counts) :] == 0).all()
 
 
 def test_augmented_tables_are_apart_from_the_id_embeddings(data):
     model = make_dat(data.schema)
-    a_u, e_u = model.user_augmented.weight, model.user_embedding.embeddings[model.user_embedding.names.index("user_id")].weight
+    a_u, e_u = (
+        model.user_augmented.weight,
+        model.user_embedding.embeddings[model.user_embedding.names.index("user_id")].weight,
+    )
     assert a_u.data_ptr() != e_u.data_ptr() and len(a_u) == len(e_u)
     batch = first_batch(data, Uniform(3, False))
     first, again = model(batch), model(batch)
@@ -103,9 +119,19 @@ def test_augmented_vectors_enter_their_own_tower(data):
 
 def test_dat_equals_numpy(data):
     """Eq. 1 in NumPy: concatenated embeddings and ``a_u``, ReLU after every layer, L2."""
-    model, batch = make_dat(data.schema, last_activation="relu").double(), first_batch(data, Uniform(3, False))
-    user = {name: value.double() if value.is_floating_point() else value for name, value in batch.user.items()}
-    x = torch.cat([model.user_embedding(user), model.user_augmented.weight[user["user_id"]]], 1).detach().numpy()
+    model, batch = (
+        make_dat(data.schema, last_activation="relu").double(),
+        first_batch(data, Uniform(3, False)),
+    )
+    user = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in batch.user.items()
+    }
+    x = (
+        torch.cat([model.user_embedding(user), model.user_augmented.weight[user["user_id"]]], 1)
+        .detach()
+        .numpy()
+    )
     for layer in model.user_tower.layers:
         if isinstance(layer, torch.nn.Linear):
             x = (x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()).clip(min=0)
@@ -126,7 +152,11 @@ def test_a_dead_row_is_zero_and_has_no_gradient():
 def test_multi_valued_and_history_features_are_means_without_padding():
     table = MultiEmbedding(4, 2)
     table.weight.data = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
-    assert table(torch.tensor([[1, 2, 0], [0, 3, 0], [0, 0, 0]])).tolist() == [[2.0, 4.0], [5.0, 5.0], [0.0, 0.0]]
+    assert table(torch.tensor([[1, 2, 0], [0, 3, 0], [0, 0, 0]])).tolist() == [
+        [2.0, 4.0],
+        [5.0, 5.0],
+        [0.0, 0.0],
+    ]
 
 
 def test_cold_id_policies_by_hand():
@@ -149,7 +179,9 @@ def test_id_dropout_hides_the_id_from_both_tables(data):
 
 @pytest.mark.parametrize("name", ["dat", "mvke", "two_tower", "youtube_dnn"])
 def test_id_dropout_is_of_both_sides_and_for_training(name, data):
-    model = build(name, data, "model.cold_ids=trained", "model.id_dropout=0.9", "model.user_features=null")
+    model = build(
+        name, data, "model.cold_ids=trained", "model.id_dropout=0.9", "model.user_features=null"
+    )
     batch = first_batch(data, Uniform(3, False))
     plain, again, hidden = model(batch), model(batch), model.train()(batch)
     for side in ("user", "item"):
@@ -157,7 +189,9 @@ def test_id_dropout_is_of_both_sides_and_for_training(name, data):
         assert (getattr(plain, side) != getattr(hidden, side)).any(1).float().mean() > 0.5
 
 
-@pytest.mark.parametrize(("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)])
+@pytest.mark.parametrize(
+    ("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)]
+)
 def test_policies_that_cannot_work_are_refused(policy, share):
     with pytest.raises(UserError, match="model.cold_ids|model.id_dropout"):
         check_cold_ids(policy, share)
@@ -174,7 +208,9 @@ def test_feature_choice(data):
         FeatureEmbedding(data.schema.user[:1], 4, ["user_id", "history"], "mean")
 
 
-@pytest.mark.parametrize("changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"last_activation": "rleu"}, {"hidden_dims": [0]}, {"dropout": 1.0}]
+)
 def test_impossible_towers_are_refused(data, changes):
     with pytest.raises(UserError, match="model\\."):
         TwoTower(data.schema, **{**TWO_TOWER, **changes})

@@ -17,7 +17,10 @@ def make(data, *overrides):
         build("mvke", data, *(overrides or (*SMALL, "model.objectives=[[0,1,2]]"))),
         first_batch(data, Uniform(3, False)),
     )
-    user, item = ({k: v.double() if v.is_floating_point() else v for k, v in f.items()} for f in (batch.user, batch.item))
+    user, item = (
+        {k: v.double() if v.is_floating_point() else v for k, v in f.items()}
+        for f in (batch.user, batch.item)
+    )
     return model.double(), batch, user, item
 
 
@@ -37,9 +40,17 @@ def numpy_experts(model, user):
     for k in range(3):
         attention = softmax(key @ query[k] / np.sqrt(6), 1)  # over the fields
         z = attention[..., None] * value + x
-        z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-5) * p["norm.weight"] + p["norm.bias"]
-        hidden = z.reshape(len(z), -1) @ p[f"experts.{k}.layers.0.weight"].T + p[f"experts.{k}.layers.0.bias"]
-        out = hidden.clip(min=0) @ p[f"experts.{k}.layers.2.weight"].T + p[f"experts.{k}.layers.2.bias"]
+        z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-5) * p[
+            "norm.weight"
+        ] + p["norm.bias"]
+        hidden = (
+            z.reshape(len(z), -1) @ p[f"experts.{k}.layers.0.weight"].T
+            + p[f"experts.{k}.layers.0.bias"]
+        )
+        out = (
+            hidden.clip(min=0) @ p[f"experts.{k}.layers.2.weight"].T
+            + p[f"experts.{k}.layers.2.bias"]
+        )
         experts[:, k] = out / np.linalg.norm(out, axis=1, keepdims=True)
     return experts
 
@@ -53,7 +64,9 @@ def test_the_inner_product_is_the_mixed_score(kernels, data):
     for row in (0, 5):
         for column in (0, 3, 11):
             gate = softmax(w[kernels] @ v[column], 0)
-            mixed = sum(g * experts[row, k] for g, k in zip(gate, kernels, strict=True))  # Σ_k g_k u_k
+            mixed = sum(
+                g * experts[row, k] for g, k in zip(gate, kernels, strict=True)
+            )  # Σ_k g_k u_k
             assert scores[row, column] == pytest.approx(mixed @ v[column], rel=1e-6)
 
 
@@ -76,7 +89,11 @@ def test_diagnosis(data):
 
 def test_diagnosis_of_uneven_gates(data):
     model, _, user, item = make(data)
-    gate = softmax(model.item_tower(model.item_embedding(item)).detach().numpy() @ model.kernels.detach().numpy().T, 1)
+    gate = softmax(
+        model.item_tower(model.item_embedding(item)).detach().numpy()
+        @ model.kernels.detach().numpy().T,
+        1,
+    )
     found = model.diagnose(user, item)
     np.testing.assert_allclose(found["load"].detach(), gate.mean(0), rtol=1e-6)
     assert found["gate_entropy"].item() == pytest.approx(-(gate * np.log(gate)).sum(1).mean())
@@ -87,7 +104,10 @@ def test_an_objective_that_is_not_there_cannot_rank(data):
         make(data, *TWO, "model.retrieve=2")
 
 
-@pytest.mark.parametrize("wrong", ["model.objectives=[[0,1]]", "model.objectives=[[0,1,2],[]]", "model.objectives=[[0,1,2,3]]"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["model.objectives=[[0,1]]", "model.objectives=[[0,1,2],[]]", "model.objectives=[[0,1,2,3]]"],
+)
 def test_objectives_that_miss_kernels_are_refused(wrong, data):
     with pytest.raises(UserError, match=r"model\.objectives"):
         make(data, *SMALL, wrong)

@@ -12,8 +12,16 @@ from twotower.errors import UserError
 @pytest.mark.parametrize("normalize", [True, False])
 def test_score_is_numpy(normalize, data):
     """Mean of the history's embeddings, a ReLU layer, a linear one, against each item's own vector."""
-    overrides = ("model.embedding_dim=5", "model.dim=4", "model.hidden_dims=[7]", f"model.normalize={str(normalize).lower()}")
-    model, batch = build("youtube_dnn", data, *overrides).double(), first_batch(data, Uniform(3, False))
+    overrides = (
+        "model.embedding_dim=5",
+        "model.dim=4",
+        "model.hidden_dims=[7]",
+        f"model.normalize={str(normalize).lower()}",
+    )
+    model, batch = (
+        build("youtube_dnn", data, *overrides).double(),
+        first_batch(data, Uniform(3, False)),
+    )
     p = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     table = p["user_embedding.embeddings.0.table.weight"]
     history = [[index for index in row if index] for row in batch.user["history"].tolist()]
@@ -24,10 +32,18 @@ def test_score_is_numpy(normalize, data):
     if normalize:
         user, item = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (user, item))
     towers = model(batch)
-    np.testing.assert_allclose((towers.user @ towers.item.T).detach(), user @ item.T, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        (towers.user @ towers.item.T).detach(), user @ item.T, rtol=1e-6, atol=1e-9
+    )
     assert torch.equal(towers.item, model.encode_item(batch.item))
 
 
 def test_tables_of_different_widths_cannot_be_shared(data):
     with pytest.raises(UserError, match=r"needs model\.embedding_dim=4"):
-        build("youtube_dnn", data, "model.embedding_dim=5", "model.dim=4", "model.share_item_table=true")
+        build(
+            "youtube_dnn",
+            data,
+            "model.embedding_dim=5",
+            "model.dim=4",
+            "model.share_item_table=true",
+        )

@@ -78,7 +78,10 @@ def test_what_is_no_ordinary_file_is_left_out_at_once(tmp_path, kind, monkeypatc
         ({"test": {"ndcg@10": 10**400}}, "no test value of ndcg@10"),
         ({"categories": {"a": 1}}, "categories: Input should be a valid list"),
         ({"categories": ["a"]}, "categories.0: "),
-        ({"categories": [{"name": "a", "train_interactions": -5}]}, "categories.0.train_interactions: "),
+        (
+            {"categories": [{"name": "a", "train_interactions": -5}]},
+            "categories.0.train_interactions: ",
+        ),
         ({"status": "stopped\n# heading"}, "its status is stopped # heading"),
         ({"status": None, "model": None}, "metrics.json lacks model"),
     ],
@@ -95,7 +98,19 @@ def test_a_record_that_does_not_fit_is_left_out_with_the_reason(tmp_path, change
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"null", b"3", b'"x"', b"[]", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"\x00", b"1" * 5000, b'{"model": "d'],
+    [
+        b"",
+        b"null",
+        b"3",
+        b'"x"',
+        b"[]",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+        b"\x00",
+        b"1" * 5000,
+        b'{"model": "d',
+    ],
 )
 def test_what_is_no_record_is_left_out_with_the_reason(tmp_path, content):
     for name in ("metrics.json", "failed.json"):
@@ -108,7 +123,10 @@ def test_what_is_no_record_is_left_out_with_the_reason(tmp_path, content):
 def test_a_huge_record_is_not_read(tmp_path):
     with (tmp_path / "metrics.json").open("wb") as file:
         file.truncate(100 << 20)
-    assert runs.read(tmp_path, "r", []).reason == "damaged: metrics.json cannot be read (it has more than 16 MiB)"
+    assert (
+        runs.read(tmp_path, "r", []).reason
+        == "damaged: metrics.json cannot be read (it has more than 16 MiB)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,37 +159,75 @@ def section(name, fingerprint):
     return Section(name, fingerprint, "", (), (), {}, {})
 
 
-@pytest.mark.parametrize("name", ["a/b", "../../etc", "/etc/passwd", "..", "x" * 5000, "a\0b", "日本", ".hidden", "CON ", "-rf"])
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "../../etc", "/etc/passwd", "..", "x" * 5000, "a\0b", "日本", ".hidden", "CON ", "-rf"],
+)
 @pytest.mark.parametrize("fingerprint", ["f1", "../../", ""])
 def test_names_of_data_become_safe_and_unique_names_of_files(name, fingerprint):
     found = stems([section(name, fingerprint), section(name, fingerprint), section("toy", "f1")])
     assert len(set(found)) == 3 and found[2] == "toy-f1"
     for stem in found:
         assert len(stem) < 120 and stem[0].isalnum() | (stem[0] == "_")
-        assert all(character.isalnum() and character.isascii() or character in "_+-@" for character in stem), stem
+        assert all(
+            character.isalnum() and character.isascii() or character in "_+-@" for character in stem
+        ), stem
 
 
-NAMES = ("=cmd|' /C calc'!A0", "# heading", "[click](http://evil.example)", "<script>alert(1)</script>", "a`b|c\\", "\x1b[31mred")
+NAMES = (
+    "=cmd|' /C calc'!A0",
+    "# heading",
+    "[click](http://evil.example)",
+    "<script>alert(1)</script>",
+    "a`b|c\\",
+    "\x1b[31mred",
+)
 
 
 def test_hostile_names_reach_no_format_as_markup_and_no_folder_outside(script, tmp_path):
-    make_variant(tmp_path / "r", 0, seeds=(0, 1), overrides=["model=two_tower"], model="two_tower", data="../../evil/$x_$")
+    make_variant(
+        tmp_path / "r",
+        0,
+        seeds=(0, 1),
+        overrides=["model=two_tower"],
+        model="two_tower",
+        data="../../evil/$x_$",
+    )
     for place, name in enumerate(NAMES):
-        changes = {"overrides": [f"variant={name}"], "settings": {**SETTINGS, "model.dim": place}, "data": "../../evil/$x_$"}
-        make_run(tmp_path / "r" / f"n{place}", make_ranks(0.1, place), data_note="<b>![x](y)</b>", **changes)
+        changes = {
+            "overrides": [f"variant={name}"],
+            "settings": {**SETTINGS, "model.dim": place},
+            "data": "../../evil/$x_$",
+        }
+        make_run(
+            tmp_path / "r" / f"n{place}",
+            make_ranks(0.1, place),
+            data_note="<b>![x](y)</b>",
+            **changes,
+        )
     hostile = tmp_path / "r" / "![img](http:__evil)`<i>"
     hostile.mkdir()
-    (hostile / "failed.json").write_text(json.dumps({"error": "\x1b]0;title\x07<img src=x>\n\n# big\n| a | b |"}))
+    (hostile / "failed.json").write_text(
+        json.dumps({"error": "\x1b]0;title\x07<img src=x>\n\n# big\n| a | b |"})
+    )
     before = {path for path in tmp_path.rglob("*") if "report" not in path.parts}
     run = script("report", "runs=r", "resamples=100", "baseline=two_tower")
     assert run.returncode == 0, run.stderr
     assert {path for path in tmp_path.rglob("*") if "report" not in path.parts} == before
     report = tmp_path / "r" / "report"
-    assert all(path.parent == report for path in report.rglob("*")) and len(list(report.glob("*.png"))) >= 1
+    assert (
+        all(path.parent == report for path in report.rglob("*"))
+        and len(list(report.glob("*.png"))) >= 1
+    )
     for output in (run.stdout, *(path.read_text() for path in report.glob("*.[mcth]*"))):
         assert "\x1b" not in output and "\x07" not in output
     page = (report / "index.html").read_text()
-    assert "<script" not in page and "<img src=x" not in page and "<i>" not in page and "<b>" not in page
+    assert (
+        "<script" not in page
+        and "<img src=x" not in page
+        and "<i>" not in page
+        and "<b>" not in page
+    )
     text = (report / "report.md").read_text()
     assert "](" not in text and "<script" not in text and "<img" not in text and "://" not in text
     lines = text.splitlines()
@@ -180,13 +236,21 @@ def test_hostile_names_reach_no_format_as_markup_and_no_folder_outside(script, t
     assert len({line.count("|") for line in table}) == 1 and len(table) == 2 + 1 + len(NAMES)
     assert "'=cmd" in {name[:5] for name in rows(script, "r/report")}
     tex = (report / "tables.tex").read_text()
-    assert r"\# heading" in tex and "{[}click{]}" in tex and r"a`b\textbar{}c\textbackslash{}" in tex
+    assert (
+        r"\# heading" in tex and "{[}click{]}" in tex and r"a`b\textbar{}c\textbackslash{}" in tex
+    )
 
 
 def test_cells_that_a_spreadsheet_would_compute_are_text_and_numbers_stay_numbers():
     for text in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"):
         assert tables._cell(text) == f"'{text}"
-    assert [tables._cell(value) for value in (-0.5, -3, "a=b", "", None)] == [-0.5, -3, "a=b", "", None]
+    assert [tables._cell(value) for value in (-0.5, -3, "a=b", "", None)] == [
+        -0.5,
+        -3,
+        "a=b",
+        "",
+        None,
+    ]
     written = io.StringIO()
     csv.writer(written).writerow([tables._cell(-0.5)])
     assert written.getvalue() == "-0.5\r\n"
@@ -194,7 +258,9 @@ def test_cells_that_a_spreadsheet_would_compute_are_text_and_numbers_stay_number
 
 def test_text_as_markdown_shows_it():
     assert markdown.text("movielens_1m, 6,040 users (x)") == "movielens_1m, 6,040 users (x)"
-    assert markdown.text("see www.a.example, a@b.example") == "see www&#46;a.example, a&#64;b.example"
+    assert (
+        markdown.text("see www.a.example, a@b.example") == "see www&#46;a.example, a&#64;b.example"
+    )
     assert markdown.text("&lt; A & B") == "&#38;lt; A & B"
     assert markdown.code("dat λ3=0") == "`dat λ3=0`"
     assert markdown.code("a`b|c") == "<code>a&#96;b&#124;c</code>"
@@ -204,7 +270,10 @@ def test_labels_that_look_alike_are_still_told_apart(tmp_path):
     found = []
     for place in range(3):
         folder = make_run(
-            tmp_path / f"{place}", RANKS, overrides=["model.x=" + "y" * 400], settings={"model.z": "z" * 400 + str(place)}
+            tmp_path / f"{place}",
+            RANKS,
+            overrides=["model.x=" + "y" * 400],
+            settings={"model.z": "z" * 400 + str(place)},
         )
         found.append(runs.read(folder, folder.name, []))
     labels = [variant.label for variant in variants(found)[0]]

@@ -22,7 +22,9 @@ def difference_of(seeds):
 
 def test_gains_of_a_category_are_differences_of_its_users():
     user, category = np.arange(4), np.array([0, 0, 1, 1])
-    one, other = (Ranks(user, user, category, np.array(rank)) for rank in ([1, 99, 99, 99], [99, 99, 1, 1]))
+    one, other = (
+        Ranks(user, user, category, np.array(rank)) for rank in ([1, 99, 99, 99], [99, 99, 1, 1])
+    )
     wanted = Wanted("hit_rate@10", (), None, 0.95, 100, 0, METRICS)
     baseline = Row(Variant("base", ()), {}, None)
     new = Row(Variant("new", ()), {}, difference_of((0, 1)))
@@ -40,14 +42,21 @@ def test_the_title_says_that_not_all_variants_are_drawn(num_others, note):
     categories = [{"name": f"c{place}"} for place in range(4)]
     run = Run(Path("run"), "run", {"categories": categories, "seed": 0}, {})
     differences = [None, *[difference_of((0,))] * num_others]
-    rows = tuple(Row(Variant(name, (run,)), {}, difference) for name, difference in zip(names, differences, strict=True))
+    rows = tuple(
+        Row(Variant(name, (run,)), {}, difference)
+        for name, difference in zip(names, differences, strict=True)
+    )
     wanted = Wanted("hit_rate@10", (), None, 0.95, 100, 0, METRICS)
     figure = by_category(Section("toy", "f", "", rows, (), {}, ranks), wanted)
-    assert len(figure.axes) == 5 and figure.get_suptitle().endswith(f"some miss zero by chance{note}")
+    assert len(figure.axes) == 5 and figure.get_suptitle().endswith(
+        f"some miss zero by chance{note}"
+    )
 
 
 def test_a_learning_curve_is_read_by_epoch(tmp_path):
-    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/mrr\n0,5,1.5,\n0,9,,.1\n1,18,,.2\n")
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,train/loss,val/mrr\n0,5,1.5,\n0,9,,.1\n1,18,,.2\n"
+    )
     assert read_curve(tmp_path, "mrr") == {1: 0.1, 2: 0.2}
     assert read_curve(tmp_path, "ndcg@10") == {} and read_curve(tmp_path / "none", "mrr") == {}
 
@@ -63,7 +72,14 @@ def unequal(tmp_path):
             value = 0.5 if seed == 2 else 0.1
             text = f"epoch,val/ndcg@10\n0,{value}\n1,{value}\n"
             (folder / "metrics.csv").write_text(text)
-            runs.append(Run(folder, folder.name, {"seed": seed, "test": {"ndcg@10": value}}, {"loss.lambda3": weight}))
+            runs.append(
+                Run(
+                    folder,
+                    folder.name,
+                    {"seed": seed, "test": {"ndcg@10": value}},
+                    {"loss.lambda3": weight},
+                )
+            )
         variant = Variant(f"λ3={weight}", tuple(runs))
         values = [run.record["test"]["ndcg@10"] for run in runs]
         rows.append(Row(variant, {"ndcg@10": (float(np.mean(values)), None)}, None))

@@ -14,16 +14,29 @@ from twotower.report.ranks import per_user
 from twotower.report.section import Difference
 from twotower.report.statistics import Evidence
 
-PLAIN = {"model._target_": "twotower.models.two_tower.TwoTower", "loss.lambda1": 0, "loss.lambda2": 0, "loss.lambda3": 0}
+PLAIN = {
+    "model._target_": "twotower.models.two_tower.TwoTower",
+    "loss.lambda1": 0,
+    "loss.lambda2": 0,
+    "loss.lambda3": 0,
+}
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """A two-tower baseline, a model that is clearly better, and one that equals the baseline but for noise."""
     root = tmp_path / "sweep"
-    make_variant(root, 0, overrides=["model=two_tower"], settings=PLAIN, model="two_tower", curve=[0.1, 0.2])
+    make_variant(
+        root, 0, overrides=["model=two_tower"], settings=PLAIN, model="two_tower", curve=[0.1, 0.2]
+    )
     make_variant(root, 0.5, overrides=["model=dat"], settings={"loss.lambda3": 1}, curve=[0.1, 0.3])
-    make_variant(root, 0.01, overrides=["model=dat", "loss.lambda3=0"], settings={"loss.lambda3": 0}, curve=[0.2, 0.25])
+    make_variant(
+        root,
+        0.01,
+        overrides=["model=dat", "loss.lambda3=0"],
+        settings={"loss.lambda3": 0},
+        curve=[0.2, 0.25],
+    )
     return root
 
 
@@ -35,28 +48,39 @@ def test_a_table_with_differences(script, sweep):
     assert found["dat"]["seeds"] == "0 1 2" and found["two_tower"]["difference ndcg@10"] == ""
     means = {}
     for name, variant in (("two_tower", "model=two_tower"), ("dat", "model=dat")):
-        means[name] = [script.metrics(f"sweep/{variant},seed={seed}")["test"]["ndcg@10"] for seed in range(3)]
+        means[name] = [
+            script.metrics(f"sweep/{variant},seed={seed}")["test"]["ndcg@10"] for seed in range(3)
+        ]
         assert float(found[name]["ndcg@10"]) == pytest.approx(np.mean(means[name]))
         assert float(found[name]["ndcg@10 sd"]) == pytest.approx(np.std(means[name], ddof=1))
     difference = np.subtract(means["dat"], means["two_tower"])
     assert float(found["dat"]["difference ndcg@10"]) == pytest.approx(difference.mean())
     half = 4.30265 * difference.std(ddof=1) / 3**0.5
     assert float(found["dat"]["seeds high"]) == pytest.approx(difference.mean() + half, abs=1e-6)
-    assert float(found["dat"]["users p"]) == pytest.approx(1 / 10001)  # no flip of 10,000 reached it
+    assert float(found["dat"]["users p"]) == pytest.approx(
+        1 / 10001
+    )  # no flip of 10,000 reached it
     assert float(found["dat"]["users p holm"]) == pytest.approx(2 / 10001)
     assert float(found["dat λ3=0"]["users p"]) > 0.05
     text = (script.folder / "sweep/report/report.md").read_text()
-    assert re.search(r"\| `dat` \| 3 \|.*\*\*\+\.\d{4} \(\+\d+\.\d %\)\*\*", text) and "`dat λ3=0` | 3" in text
+    assert (
+        re.search(r"\| `dat` \| 3 \|.*\*\*\+\.\d{4} \(\+\d+\.\d %\)\*\*", text)
+        and "`dat λ3=0` | 3" in text
+    )
     assert text.count("**+") == 1, text  # nothing but the planted difference
 
 
 def test_a_comparison_is_of_one_set_of_runs(script, tmp_path):
     """Over the common seeds the variant gains, over all of its runs it loses."""
-    make_variant(tmp_path / "r", 0, (0, 1), overrides=["model=two_tower"], settings=PLAIN, model="two_tower")
+    make_variant(
+        tmp_path / "r", 0, (0, 1), overrides=["model=two_tower"], settings=PLAIN, model="two_tower"
+    )
     wide = {"overrides": ["model.dim=64"], "settings": {"model.dim": 64}}
     make_variant(tmp_path / "r", 0.4, (0, 1), **wide)
     make_variant(tmp_path / "r", -6, (2, 3, 4), **wide)
-    make_variant(tmp_path / "r", 0.5, (7,), overrides=["model.dim=128"], settings={"model.dim": 128})
+    make_variant(
+        tmp_path / "r", 0.5, (7,), overrides=["model.dim=128"], settings={"model.dim": 128}
+    )
     run = script("report", "runs=r", "baseline=two_tower")
     assert run.returncode == 0, run.stderr
     found = rows(script, "r/report")
@@ -67,14 +91,22 @@ def test_a_comparison_is_of_one_set_of_runs(script, tmp_path):
     }
     gain = np.mean([test["model.dim=64", seed] - test["model=two_tower", seed] for seed in (0, 1)])
     row = found["dat dim=64"]
-    assert float(row["difference ndcg@10"]) == pytest.approx(gain) and row["difference seeds"] == "0 1"
+    assert (
+        float(row["difference ndcg@10"]) == pytest.approx(gain) and row["difference seeds"] == "0 1"
+    )
     for over in ("seeds", "users"):
         assert float(row[f"{over} low"]) <= gain <= float(row[f"{over} high"]), over
     other = found["dat dim=128"]
-    assert other["difference seeds"] == "7 against 0 1" and other["seeds low"] == "" and other["users low"]
+    assert (
+        other["difference seeds"] == "7 against 0 1"
+        and other["seeds low"] == ""
+        and other["users low"]
+    )
     for name in ("report.md", "index.html", "tables.tex"):
         text = (tmp_path / "r/report" / name).read_text()
-        assert "over the 2 seeds that both have" in text and "all runs of both, unpaired" in text, name
+        assert "over the 2 seeds that both have" in text and "all runs of both, unpaired" in text, (
+            name
+        )
     text = (tmp_path / "r/report/report.md").read_text()
     assert float(row["ndcg@10"]) < float(found["two_tower"]["ndcg@10"])
     assert "**+" not in text
@@ -92,9 +124,15 @@ def test_every_output_is_there_and_the_page_needs_nothing_else(script, sweep):
     assert script("report", "runs=sweep", "output=out").returncode == 0
     names = {path.name for path in (script.folder / "out").iterdir()}
     plots = {f"toy-f1-{name}.png" for name in ("differences", "categories", "learning")}
-    assert names == {"report.md", "tables.csv", "tables.tex", "index.html"} | plots  # no λ plot: too few points
+    assert (
+        names == {"report.md", "tables.csv", "tables.tex", "index.html"} | plots
+    )  # no λ plot: too few points
     page = (script.folder / "out" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and not re.search(r'(src|href)="(?!data:)', page) and "url(" not in page
+    assert (
+        page.count("data:image/png;base64,") == 3
+        and not re.search(r'(src|href)="(?!data:)', page)
+        and "url(" not in page
+    )
     tex = (script.folder / "out" / "tables.tex").read_text()
     assert r"two\_tower & 3" in tex and tex.count(r"\\") == 4 and tex.isascii()
     assert all(line.count("&") == 8 for line in tex.splitlines() if line.endswith(r"\\"))
@@ -104,11 +142,26 @@ def test_lambda_plots_where_there_are_points(script, tmp_path):
     for lambda1 in (0, 0.5):
         for lambda3 in (0, 1, 10):
             settings = {"loss.lambda1": lambda1, "loss.lambda2": lambda1, "loss.lambda3": lambda3}
-            overrides = [f"loss.lambda1={lambda1}", f"loss.lambda2={lambda1}", f"loss.lambda3={lambda3}"]
-            make_variant(tmp_path / "grid", 0.1 * lambda3, seeds=(0, 1), overrides=overrides, settings=settings)
+            overrides = [
+                f"loss.lambda1={lambda1}",
+                f"loss.lambda2={lambda1}",
+                f"loss.lambda3={lambda3}",
+            ]
+            make_variant(
+                tmp_path / "grid",
+                0.1 * lambda3,
+                seeds=(0, 1),
+                overrides=overrides,
+                settings=settings,
+            )
     assert script("report", "runs=grid", "resamples=100").returncode == 0
     names = {path.stem.split("-")[-1] for path in (tmp_path / "grid" / "report").glob("*.png")}
-    assert names == {"differences", "categories", "lambda_curves", "lambda_grid"}  # no metrics.csv, no learning curve
+    assert names == {
+        "differences",
+        "categories",
+        "lambda_curves",
+        "lambda_grid",
+    }  # no metrics.csv, no learning curve
     assert next(iter(rows(script, "grid/report"))) == "dat λ1=0 λ2=0 λ3=0"
 
 
@@ -120,7 +173,12 @@ def test_nothing_is_mixed_and_nothing_dropped_in_silence(script, sweep):
     (sweep / "half" / ".hydra").mkdir(parents=True)
     shutil.copytree(sweep / "model=dat,seed=0", sweep / "again")
     (sweep / "model=two_tower,seed=1" / "test_ranks.parquet").unlink()
-    make_run(sweep / "strange", other, overrides=["model=dat", "loss.lambda3=5"], settings={**SETTINGS, "loss.lambda3": 5})
+    make_run(
+        sweep / "strange",
+        other,
+        overrides=["model=dat", "loss.lambda3=5"],
+        settings={**SETTINGS, "loss.lambda3": 5},
+    )
     run = script("report", "runs=sweep", "resamples=100")
     assert run.returncode == 0, run.stderr
     text = (sweep / "report" / "report.md").read_text()
@@ -135,18 +193,41 @@ def test_nothing_is_mixed_and_nothing_dropped_in_silence(script, sweep):
     ):
         assert line in text, text
     compared = rows(script)["dat λ3=0"]
-    assert "users p" not in compared and compared["seeds p"]  # the baseline's users are not all known
+    assert (
+        "users p" not in compared and compared["seeds p"]
+    )  # the baseline's users are not all known
 
 
 def test_ranks_of_other_users_or_of_another_test_are_not_used(script, tmp_path):
-    make_variant(tmp_path / "r", 0, overrides=["model=two_tower"], settings=PLAIN, model="two_tower")
-    make_run(tmp_path / "r/others", make_ranks(0, 0, users_seed=9), overrides=["a=1"], settings={**SETTINGS, "model.a": 1})
-    lying = {name: float(per_user(make_ranks(1, 0), metric).mean()) for name, metric in METRICS.items()}
-    make_run(tmp_path / "r/lying", make_ranks(0, 0), overrides=["a=2"], settings={**SETTINGS, "model.a": 2}, test=lying)
+    make_variant(
+        tmp_path / "r", 0, overrides=["model=two_tower"], settings=PLAIN, model="two_tower"
+    )
+    make_run(
+        tmp_path / "r/others",
+        make_ranks(0, 0, users_seed=9),
+        overrides=["a=1"],
+        settings={**SETTINGS, "model.a": 1},
+    )
+    lying = {
+        name: float(per_user(make_ranks(1, 0), metric).mean()) for name, metric in METRICS.items()
+    }
+    make_run(
+        tmp_path / "r/lying",
+        make_ranks(0, 0),
+        overrides=["a=2"],
+        settings={**SETTINGS, "model.a": 2},
+        test=lying,
+    )
     assert script("report", "runs=r", "resamples=100").returncode == 0
     text = (tmp_path / "r" / "report" / "report.md").read_text()
-    assert "`others`: left out of the tests over users alone: its ranks are of other users or items than most runs'" in text
-    assert "`lying`: left out of the tests over users alone: its ranks give another ndcg@10 than its metrics.json" in text
+    assert (
+        "`others`: left out of the tests over users alone: its ranks are of other users or items than most runs'"
+        in text
+    )
+    assert (
+        "`lying`: left out of the tests over users alone: its ranks give another ndcg@10 than its metrics.json"
+        in text
+    )
     assert "users p" not in rows(script, "r/report")["two_tower"]  # no comparison is left
 
 
@@ -165,18 +246,26 @@ def test_quoted_rows_stand_below_where_the_protocol_fits(script, tmp_path):
         assert script("report", f"runs={runs}", "quoted=quoted.yaml").returncode == 0
         text = (tmp_path / runs / "report" / "report.md").read_text()
         assert ("| *Their & model (quoted: Somebody (2020))* |  | .0543 |" in text) == there
-        assert (r"Their \& model" in (tmp_path / runs / "report" / "tables.tex").read_text()) == there
+        assert (
+            r"Their \& model" in (tmp_path / runs / "report" / "tables.tex").read_text()
+        ) == there
     (tmp_path / "quoted.yaml").write_text(quoted.replace("400", "401"))
     assert script("report", "runs=a", "quoted=quoted.yaml").returncode == 0
     assert "Somebody" not in (tmp_path / "a" / "report" / "report.md").read_text()
     (tmp_path / "quoted.yaml").write_text("- source: x")
     run = script("report", "runs=a", "quoted=quoted.yaml")
-    assert run.returncode == 1 and "quoted=quoted.yaml: entry 1 must have data, models, settings, source, users" in run.stderr
+    assert (
+        run.returncode == 1
+        and "quoted=quoted.yaml: entry 1 must have data, models, settings, source, users"
+        in run.stderr
+    )
 
 
 def test_runs_of_two_versions_are_one_variant_if_told_so(script, tmp_path):
     make_variant(tmp_path / "r", 0, seeds=(0, 1))
-    make_variant(tmp_path / "r", 0, seeds=(2,), overrides=["model.new=1"], settings={"model.new": 1})
+    make_variant(
+        tmp_path / "r", 0, seeds=(2,), overrides=["model.new=1"], settings={"model.new": 1}
+    )
     assert script("report", "runs=r", "resamples=100").returncode == 0
     assert list(rows(script, "r/report")) == ["dat", "dat new=1"]
     assert script("report", "runs=r", "resamples=100", "ignore=[model.new]").returncode == 0
@@ -185,14 +274,22 @@ def test_runs_of_two_versions_are_one_variant_if_told_so(script, tmp_path):
 
 def test_a_block_of_a_file_is_written_anew(script, sweep):
     path = script.folder / "results.md"
-    path.write_text("Before\n<!-- report:one -->\nold\n<!-- /report -->\nbetween\n<!-- report:two -->\n<!-- /report -->\n")
+    path.write_text(
+        "Before\n<!-- report:one -->\nold\n<!-- /report -->\nbetween\n<!-- report:two -->\n<!-- /report -->\n"
+    )
     with pytest.raises(UserError, match="it has the blocks one, two: say which by block="):
         markdown.update(path, None, "")
     markdown.update(path, "two", "what an earlier report wrote")
     assert script("report", "runs=sweep", "update=results.md", "block=two").returncode == 0
     text = path.read_text()
-    assert text.startswith("Before\n<!-- report:one -->\nold\n<!-- /report -->\nbetween\n<!-- report:two -->\n\n**toy")
-    assert "earlier" not in text and text.count("| `two_tower` | 3 |") == 1 and text.endswith("agree.\n\n<!-- /report -->\n")
+    assert text.startswith(
+        "Before\n<!-- report:one -->\nold\n<!-- /report -->\nbetween\n<!-- report:two -->\n\n**toy"
+    )
+    assert (
+        "earlier" not in text
+        and text.count("| `two_tower` | 3 |") == 1
+        and text.endswith("agree.\n\n<!-- /report -->\n")
+    )
     assert str(script.folder) not in text
 
 
@@ -209,11 +306,20 @@ def test_blocks_that_are_not_there(tmp_path):
     ("overrides", "message"),
     [
         (("runs=none",), "runs=none: there is no run folder"),
-        (("runs=sweep", "compare=ndgc@10"), "ndgc@10 is no metric; there are hit_rate@10, recall@10, ndcg@10, mrr"),
+        (
+            ("runs=sweep", "compare=ndgc@10"),
+            "ndgc@10 is no metric; there are hit_rate@10, recall@10, ndcg@10, mrr",
+        ),
         (("runs=sweep", "compare=mrr@10"), "mrr@10 is no metric"),
         (("runs=sweep", "compare=ndcg"), "ndcg is no metric"),
-        (("runs=sweep", "compare=ndcg@7"), "no run can be counted: no test value of ndcg@7 (9 of 9)"),
-        (("runs=sweep", "baseline=mind"), "baseline=mind names no variant; there are: dat; dat λ3=0; two_tower"),
+        (
+            ("runs=sweep", "compare=ndcg@7"),
+            "no run can be counted: no test value of ndcg@7 (9 of 9)",
+        ),
+        (
+            ("runs=sweep", "baseline=mind"),
+            "baseline=mind names no variant; there are: dat; dat λ3=0; two_tower",
+        ),
         (("runs=sweep", "ignore=[model.new]"), "ignore=model.new: no run has this setting"),
         (("runs=sweep", "level=95"), "level must be less than or equal to 0.9999, got 95"),
         (("runs=sweep", "quoted=none.yaml"), "quoted=none.yaml cannot be read"),

@@ -34,7 +34,9 @@ def test_run_folders_are_found_below_a_folder_by_glob_and_once(tmp_path, monkeyp
 def test_a_failed_run_says_why_until_it_completes(tmp_path):
     folder = tmp_path / "x"
     folder.mkdir()
-    (folder / "failed.json").write_text(json.dumps({"error": "the loss is nan\nat step 3", "overrides": [], "time": "now"}))
+    (folder / "failed.json").write_text(
+        json.dumps({"error": "the loss is nan\nat step 3", "overrides": [], "time": "now"})
+    )
     assert reason(folder) == "failed: the loss is nan at step 3"
     (folder / "failed.json").write_text('{"err')
     assert reason(folder) == "failed, and failed.json is damaged"
@@ -64,15 +66,24 @@ def test_damaged_metrics(tmp_path, text, expected):
 
 
 def test_missing_values_status_and_settings(tmp_path):
-    assert reason(make_run(tmp_path / "a", RANKS, test={"ndcg@10": float("nan")})) == "no test value of ndcg@10"
+    assert (
+        reason(make_run(tmp_path / "a", RANKS, test={"ndcg@10": float("nan")}))
+        == "no test value of ndcg@10"
+    )
     assert reason(make_run(tmp_path / "b", RANKS, test={"mrr": 0.1})) == "no test value of ndcg@10"
     assert reason(make_run(tmp_path / "c", RANKS, status="stopped")) == "its status is stopped"
-    assert reason(make_run(tmp_path / "d", RANKS, settings=None)).startswith("its settings are not known")
+    assert reason(make_run(tmp_path / "d", RANKS, settings=None)).startswith(
+        "its settings are not known"
+    )
 
 
 def test_null_is_unset(tmp_path):
     """A run from before a setting was there is one with those that leave it at null."""
-    found = runs.read(make_run(tmp_path / "a", RANKS, settings={"loss.lambda1": 0.5, "data.min_value": None}), "a", ["ndcg@10"])
+    found = runs.read(
+        make_run(tmp_path / "a", RANKS, settings={"loss.lambda1": 0.5, "data.min_value": None}),
+        "a",
+        ["ndcg@10"],
+    )
     assert found.settings == {"loss.lambda1": 0.5}
 
 

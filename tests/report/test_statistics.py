@@ -19,7 +19,9 @@ def test_over_seeds_pairs_by_seed():
     # differences .01 .02 .03: mean .02, sd .01, error .01/√3 = .005774, t = 3.4641 with 2 degrees, half width 4.3027 * .005774
     found = over_seeds({0: 0.11, 1: 0.22, 2: 0.33, 9: 5.0}, {0: 0.1, 1: 0.2, 2: 0.3, 7: -5.0}, 0.95)
     assert (found.low, found.high) == pytest.approx((0.02 - 0.024842, 0.02 + 0.024842), abs=1e-5)
-    assert found.p == pytest.approx(1 - 3.4641 / math.sqrt(14), abs=1e-4)  # within ±t with 2 degrees: t / √(2 + t²)
+    assert found.p == pytest.approx(
+        1 - 3.4641 / math.sqrt(14), abs=1e-4
+    )  # within ±t with 2 degrees: t / √(2 + t²)
 
 
 def test_over_seeds_without_common_seeds_is_welch():
@@ -43,7 +45,9 @@ def test_sign_flip_by_hand():
     # |±1 ±1 ±1 ±1| reaches 4 in 2 of 16 flips: p = .125
     p = sign_flip(np.ones((4, 1)), 20_000, np.random.default_rng(0))
     assert p[0] == pytest.approx(0.125, abs=0.01)
-    assert sign_flip(np.ones((200, 1)), 100, np.random.default_rng(0))[0] == 1 / 101  # the observed signs are one of the flips
+    assert (
+        sign_flip(np.ones((200, 1)), 100, np.random.default_rng(0))[0] == 1 / 101
+    )  # the observed signs are one of the flips
     assert sign_flip(np.zeros((5, 2)), 100, np.random.default_rng(0)).tolist() == [1, 1]
 
 
@@ -81,7 +85,9 @@ def test_a_planted_difference_is_found_and_covered():
     generator = np.random.default_rng(6)
     found = covered = 0
     for _ in range(40):
-        difference = gains_of_equal_models(generator) + 0.08 * (generator.random(300) < 0.75)  # planted: .06 in the mean
+        difference = gains_of_equal_models(generator) + 0.08 * (
+            generator.random(300) < 0.75
+        )  # planted: .06 in the mean
         found += sign_flip(difference[:, None], 500, generator)[0] < 0.05
         low, high = bootstrap(difference[:, None], 500, 0.95, generator)[:, 0]
         covered += low <= 0.06 <= high
@@ -91,7 +97,11 @@ def test_a_planted_difference_is_found_and_covered():
 def test_equal_trainings_over_seeds_are_found_different_at_the_nominal_rate():
     generator = np.random.default_rng(7)
     values = generator.normal(0.1, 0.005, (1000, 2, 3))
-    evidence = [over_seeds(dict(enumerate(one)), dict(enumerate(other)), 0.95) for one, other in values]
+    evidence = [
+        over_seeds(dict(enumerate(one)), dict(enumerate(other)), 0.95) for one, other in values
+    ]
     rejected = sum(found.p < 0.05 for found in evidence)
     assert 29 <= rejected <= 71, rejected  # 50 ± 3 * 6.9
-    assert all((found.p < 0.05) == (found.low * found.high > 0) for found in evidence)  # interval and test agree
+    assert all(
+        (found.p < 0.05) == (found.low * found.high > 0) for found in evidence
+    )  # interval and test agree

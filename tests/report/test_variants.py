@@ -28,16 +28,41 @@ def labels(runs):
 def test_runs_that_differ_by_seed_and_machine_are_one_variant_called_by_what_differs(tmp_path):
     common = ["data=toy", "trainer.max_epochs=3", "optimizer.lr=.01"]
     runs = [
-        run(tmp_path, "a", [*common, "model=dat", "loss.lambda3=0", "seed=1", "paths.output_dir=x"], {"loss.lambda3": 0}, seed=1),
-        run(tmp_path, "b", [*common, "model=dat", "loss.lambda3=0", "trainer.accelerator=cpu"], {"loss.lambda3": 0.0}),
-        run(tmp_path, "c", [*common, "model=dat", "logger=wandb", "+trainer.enable_checkpointing=false"], {"loss.lambda3": 1}),
-        run(tmp_path, "d", [*common, "model=two_tower", "callbacks.progress=null"], {}, model="two_tower"),
+        run(
+            tmp_path,
+            "a",
+            [*common, "model=dat", "loss.lambda3=0", "seed=1", "paths.output_dir=x"],
+            {"loss.lambda3": 0},
+            seed=1,
+        ),
+        run(
+            tmp_path,
+            "b",
+            [*common, "model=dat", "loss.lambda3=0", "trainer.accelerator=cpu"],
+            {"loss.lambda3": 0.0},
+        ),
+        run(
+            tmp_path,
+            "c",
+            [*common, "model=dat", "logger=wandb", "+trainer.enable_checkpointing=false"],
+            {"loss.lambda3": 1},
+        ),
+        run(
+            tmp_path,
+            "d",
+            [*common, "model=two_tower", "callbacks.progress=null"],
+            {},
+            model="two_tower",
+        ),
     ]
     assert labels(runs) == {"dat λ3=0": ["b", "a"], "dat": ["c"], "two_tower": ["d"]}
 
 
 def test_a_default_said_aloud_is_the_default(tmp_path):
-    runs = [run(tmp_path, "a", ["model=dat"], {"loss.lambda3": 1}), run(tmp_path, "b", [], {"loss.lambda3": 1.0}, seed=1)]
+    runs = [
+        run(tmp_path, "a", ["model=dat"], {"loss.lambda3": 1}),
+        run(tmp_path, "b", [], {"loss.lambda3": 1.0}, seed=1),
+    ]
     assert labels(runs) == {"dat": ["a", "b"]}
 
 
@@ -47,7 +72,11 @@ def test_names_come_from_experiments(tmp_path):
         run(tmp_path, "b", ["experiment=two_tower_wide", "model.dim=8"], {"x": 2}),
         run(tmp_path, "c", ["experiment=two_tower_wide", "model.dim=16"], {"x": 3}),
     ]
-    assert set(labels(runs)) == {"dat_lambda0 dim=8", "two_tower_wide dim=8", "two_tower_wide dim=16"}
+    assert set(labels(runs)) == {
+        "dat_lambda0 dim=8",
+        "two_tower_wide dim=8",
+        "two_tower_wide dim=16",
+    }
 
 
 def test_other_settings_under_the_same_overrides_never_merge(tmp_path):
@@ -72,10 +101,16 @@ def test_settings_that_end_alike_are_told_in_full(tmp_path):
 
 
 def test_a_repeated_seed_counts_once_the_newest(tmp_path):
-    runs = [run(tmp_path, "old", [], {}, age=100), run(tmp_path, "new", [], {}), run(tmp_path, "other", [], {}, seed=1, age=100)]
+    runs = [
+        run(tmp_path, "old", [], {}, age=100),
+        run(tmp_path, "new", [], {}),
+        run(tmp_path, "other", [], {}, seed=1, age=100),
+    ]
     found, repeated = variants(runs)
     assert [run.name for run in found[0].runs] == ["new", "other"]
-    assert [(run.name, run.reason) for run in repeated] == [("old", "repeats new: the same settings and seed")]
+    assert [(run.name, run.reason) for run in repeated] == [
+        ("old", "repeats new: the same settings and seed")
+    ]
 
 
 def test_data_are_told_apart_by_fingerprint_and_masking(tmp_path):
@@ -112,7 +147,9 @@ def test_the_baseline_is_the_plainest_or_the_one_that_is_named(tmp_path):
     assert choose_baseline(found, None).label == "dat λ1=0"
     assert choose_baseline(found, "dat").label == "dat"  # the whole label goes before a part
     assert choose_baseline(found, "lambda1=0").label == "dat λ1=0"
-    with pytest.raises(UserError, match="baseline=da names more than one variant; there are: dat; dat λ1=0"):
+    with pytest.raises(
+        UserError, match="baseline=da names more than one variant; there are: dat; dat λ1=0"
+    ):
         choose_baseline(found, "da")
     plain = run(tmp_path, "c", ["model=two_tower"], zero, model="two_tower")
     assert choose_baseline(variants([*runs, plain])[0], None).label == "two_tower"
@@ -122,10 +159,30 @@ def test_settings_hold_what_decides_and_nothing_of_the_machine():
     config = {
         "seed": 3,
         "paths": {"data_dir": "/secret"},
-        "data": {"data_dir": "/x", "seed": "${seed}", "batch_size": 8, "eval_batch_size": 9, "reader": {"url": "u"}},
-        "model": {"hidden_dims": [2, 1], "history": {"dim": "${model.dim}", "n": 1}, "features": {}},
-        "trainer": {"accelerator": "gpu", "devices": [0, 3], "num_nodes": 2, "max_epochs": 5, "enable_progress_bar": True},
-        "callbacks": {"early_stopping": {"patience": 3}, "best": {"dirpath": "/y"}, "progress": None},
+        "data": {
+            "data_dir": "/x",
+            "seed": "${seed}",
+            "batch_size": 8,
+            "eval_batch_size": 9,
+            "reader": {"url": "u"},
+        },
+        "model": {
+            "hidden_dims": [2, 1],
+            "history": {"dim": "${model.dim}", "n": 1},
+            "features": {},
+        },
+        "trainer": {
+            "accelerator": "gpu",
+            "devices": [0, 3],
+            "num_nodes": 2,
+            "max_epochs": 5,
+            "enable_progress_bar": True,
+        },
+        "callbacks": {
+            "early_stopping": {"patience": 3},
+            "best": {"dirpath": "/y"},
+            "progress": None,
+        },
         "logger": {"key": "secret"},
     }
     assert flat(config) == {

@@ -22,16 +22,29 @@ METRICS = {
     "ndcg@10": NDCG(1, [10]),
     "mrr": MRR(1),
 }
-SETTINGS = {"model._target_": "twotower.models.dat.DAT", "data.mask_seen": True, "loss.lambda1": 0.5, "loss.lambda2": 0.5}
+SETTINGS = {
+    "model._target_": "twotower.models.dat.DAT",
+    "data.mask_seen": True,
+    "loss.lambda1": 0.5,
+    "loss.lambda2": 0.5,
+}
 
 
-def make_ranks(gain, noise, num_users=400, num_items=500, num_categories=4, targets=1, users_seed=0):
+def make_ranks(
+    gain, noise, num_users=400, num_items=500, num_categories=4, targets=1, users_seed=0
+):
     """Ranks of shared users, some easy and some hard; a positive ``gain`` moves all of them up."""
     users = np.random.default_rng(users_seed)
     user = np.repeat(np.arange(num_users), targets)
     category = users.integers(0, num_categories, len(user))
-    item = np.concatenate([users.choice(num_items, targets, replace=False) for _ in range(num_users)])
-    ease = users.normal(size=len(user)) + 0.3 * np.random.default_rng(noise).normal(size=len(user)) + gain
+    item = np.concatenate(
+        [users.choice(num_items, targets, replace=False) for _ in range(num_users)]
+    )
+    ease = (
+        users.normal(size=len(user))
+        + 0.3 * np.random.default_rng(noise).normal(size=len(user))
+        + gain
+    )
     rank = np.clip(40 * np.exp(-1.5 * ease), 1, num_items).astype(int)
     order = np.lexsort((item, user))
     return Ranks(*(column[order].astype(np.int32) for column in (user, item, category, rank)))
@@ -51,7 +64,10 @@ def make_run(folder: Path, ranks, seed=0, overrides=(), curve=(), **changes):
         "overrides": [*overrides, f"seed={seed}"],
         "settings": SETTINGS,
         "test": test,
-        "categories": [{"name": f"c{place}", "train_interactions": 100 - place} for place in range(ranks.category.max() + 1)],
+        "categories": [
+            {"name": f"c{place}", "train_interactions": 100 - place}
+            for place in range(ranks.category.max() + 1)
+        ],
     }
     record = {key: value for key, value in {**record, **changes}.items() if value is not None}
     pl.DataFrame(ranks._asdict()).write_parquet(folder / "test_ranks.parquet")
@@ -68,7 +84,14 @@ def make_variant(root: Path, gain, seeds=(0, 1, 2), overrides=(), settings=None,
     for seed in seeds:
         noise = [seed, zlib.crc32(name.encode())]  # each training makes its own mistakes
         ranks = make_ranks(gain + 0.02 * np.random.default_rng(noise).normal(), noise)
-        make_run(root / f"{name},seed={seed}", ranks, seed, overrides, settings={**SETTINGS, **(settings or {})}, **changes)
+        make_run(
+            root / f"{name},seed={seed}",
+            ranks,
+            seed,
+            overrides,
+            settings={**SETTINGS, **(settings or {})},
+            **changes,
+        )
 
 
 def rows(script, where="sweep/report"):

@@ -56,7 +56,13 @@ def test_against_brute_force_with_many_ties(monkeypatch, chunk):
         rank = 1 + sum(score >= scores[target[u]] for score in rivals)
         expected.append(HIDDEN_RANK if seen[u, target[u]] else rank)
     rows, items = map(torch.tensor, np.nonzero(seen))
-    rank = target_ranks(torch.tensor(user).float(), torch.tensor(item).float(), torch.tensor(target)[:, None], rows, items)
+    rank = target_ranks(
+        torch.tensor(user).float(),
+        torch.tensor(item).float(),
+        torch.tensor(target)[:, None],
+        rows,
+        items,
+    )
     assert rank[:, 0].tolist() == expected
 
 
@@ -65,7 +71,12 @@ def test_several_interests_score_by_the_best(monkeypatch):
     torch.manual_seed(0)
     user, item = torch.randn(7, 3, 4), torch.randn(20, 4)
     target, row, seen = torch.randint(20, (7, 1)), torch.tensor([0, 0, 4]), torch.tensor([3, 5, 9])
-    scores = torch.stack([torch.stack([(u @ v) for v in item]) for u in user.flatten(0, 1)]).view(7, 3, 20).max(1).values
+    scores = (
+        torch.stack([torch.stack([(u @ v) for v in item]) for u in user.flatten(0, 1)])
+        .view(7, 3, 20)
+        .max(1)
+        .values
+    )
     scores[row, seen] = -torch.inf
     expected = (scores >= scores.gather(1, target)).sum(1, keepdim=True)
     expected[0] = HIDDEN_RANK  # user 0 has seen its target, item 3
@@ -77,7 +88,9 @@ def test_several_interests_score_by_the_best(monkeypatch):
 def test_chunks_fit_memory_and_on_a_cpu_its_cache():
     assert exact._rows_per_chunk(1 << 14, "cuda") == 2048  # 2^25 scores
     assert exact._rows_per_chunk(1 << 14, "cpu") == 64  # 2^20
-    assert exact._rows_per_chunk(1 << 20, "cpu") == 16  # some rows, though 2^24 scores are no longer in the cache
+    assert (
+        exact._rows_per_chunk(1 << 20, "cpu") == 16
+    )  # some rows, though 2^24 scores are no longer in the cache
     assert exact._rows_per_chunk(1 << 24, "cpu") == 2  # memory first
     assert exact._rows_per_chunk(1 << 26, "cpu") == 1
 
@@ -90,7 +103,9 @@ def test_top_k_leaves_out_what_each_user_has_seen(monkeypatch):
         monkeypatch.setattr(exact, "_rows_per_chunk", lambda scores, device, rows=rows: rows)
         score, index = exact.top_k(user, item, seen_row, seen_item, 2)
         assert index[:2].tolist() == [[2, 1], [1, 2]] and index[2, 0] == 3
-        torch.testing.assert_close(score, torch.tensor([[1.0, 0.5], [2.0, 1.6], [-1.0, float("-inf")]]))
+        torch.testing.assert_close(
+            score, torch.tensor([[1.0, 0.5], [2.0, 1.6], [-1.0, float("-inf")]])
+        )
     interests = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     score, index = exact.top_k(interests, item, seen_row[:0], seen_item[:0], 9)
     assert index.tolist() == [[1, 2, 0, 3]]  # 2, 1.6, 1, and the better of -1 and 0
@@ -100,7 +115,10 @@ def test_ranking_is_exact_in_a_run_of_mixed_precision():
     """Rounded to bfloat16, hundreds of these scores would tie."""
     torch.manual_seed(0)
     user, item, target = torch.randn(20, 16), torch.randn(2000, 16), torch.randint(2000, (20, 1))
-    expected, (scores, items) = target_ranks(user, item, target, NONE, NONE), exact.top_k(user, item, NONE, NONE, 50)
+    expected, (scores, items) = (
+        target_ranks(user, item, target, NONE, NONE),
+        exact.top_k(user, item, NONE, NONE, 50),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (user @ item.T).dtype == torch.bfloat16
         assert torch.equal(target_ranks(user, item, target, NONE, NONE), expected)

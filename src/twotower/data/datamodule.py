@@ -92,7 +92,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.seed = seed
         self.shuffle_window = shuffle_window
         self.negatives = negatives
-        self.fixed_shapes = False  # True: as many item rows in every batch as it can need, some of them padding
+        self.fixed_shapes = (
+            False  # True: as many item rows in every batch as it can need, some of them padding
+        )
         self._new_user_clicks: int | None = None
         self._shown_clicks: int | None = None
         self.tables: dict[str, Tensor] = {}
@@ -111,7 +113,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         prepared = self.preparation.load()
         self.meta = prepared.meta
         self.ids, self.encodings = prepared.tables, prepared.encodings
-        self.schema = Schema.from_plain(prepared.meta["schema"])._replace(num_behaviours=len(prepared.meta["behaviours"]))
+        self.schema = Schema.from_plain(prepared.meta["schema"])._replace(
+            num_behaviours=len(prepared.meta["behaviours"])
+        )
         self.fingerprint = prepared.meta["fingerprint"]
         self.note = prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
@@ -128,7 +132,14 @@ class RetrievalDataModule(pl.LightningDataModule):
         position, user = self.tables["position/train"], self.tables["interactions/user"]
         read_ahead = partial(rows.touch, self.tables)
         return TrainLoader(
-            position, user, self.positives, self.batch_size, self.seed, *self._rank(), self.shuffle_window, read_ahead
+            position,
+            user,
+            self.positives,
+            self.batch_size,
+            self.seed,
+            *self._rank(),
+            self.shuffle_window,
+            read_ahead,
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -140,14 +151,21 @@ class RetrievalDataModule(pl.LightningDataModule):
         return self._eval_loader("test")
 
     def _eval_loader(self, part: str) -> EvalLoader:
-        position, num_targets = self.tables[f"position/{part}"].long(), self.tables[f"targets/{part}"].long()
+        position, num_targets = (
+            self.tables[f"position/{part}"].long(),
+            self.tables[f"targets/{part}"].long(),
+        )
         if self._new_user_clicks is not None:
             num_train_users = self.meta["num_train_users"]
-            position, num_targets = new_users(self.tables, position, num_targets, num_train_users, self._new_user_clicks)
+            position, num_targets = new_users(
+                self.tables, position, num_targets, num_train_users, self._new_user_clicks
+            )
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
 
     def evaluate_after(self, clicks: int | None, shown: int | None) -> None:
         """Evaluate new users, or with short histories, from now on; None: as the split says.
@@ -180,7 +198,9 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     # Batches
 
-    def on_after_batch_transfer(self, batch: TrainIndex | EvalIndex, dataloader_idx: int = 0) -> Batch | EvalBatch:
+    def on_after_batch_transfer(
+        self, batch: TrainIndex | EvalIndex, dataloader_idx: int = 0
+    ) -> Batch | EvalBatch:
         """Turn indices into a batch, on the device they were moved to."""
         return self.train_batch(batch) if isinstance(batch, TrainIndex) else self.eval_batch(batch)
 
@@ -198,11 +218,15 @@ class RetrievalDataModule(pl.LightningDataModule):
         if index.rank > 0:  # the same draws for all, but another dropout
             sampling.seed(index.seed + index.rank, index.position.device)
         tables = self._tables_on(index.position.device)
-        position, positive, user = (positives.own(part) for part in (index.position, positives.item, positives.user))  # (batch,)
+        position, positive, user = (
+            positives.own(part) for part in (index.position, positives.item, positives.user)
+        )  # (batch,)
         item = torch.cat([positive, drawn.item.flatten()])
         room = min(len(item), self.schema.num_train_items) if self.fixed_shapes else None
         distinct, row = distinct_items(item, room, padding=self.schema.num_items)
-        known = distinct.clamp_max(self.schema.num_train_items - 1)  # padding has some item's features, and nobody asks for it
+        known = distinct.clamp_max(
+            self.schema.num_train_items - 1
+        )  # padding has some item's features, and nobody asks for it
         negative_row, own = row[len(positive) :], drawn.item.dim() == 2
         return Batch(
             user=self.user_features(position, user),
@@ -211,11 +235,21 @@ class RetrievalDataModule(pl.LightningDataModule):
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
             positive=row[: len(positive)],
             negative=negative_row.view_as(drawn.item) if own else None,
-            num_draws=None if own else torch.zeros_like(distinct).index_add_(0, negative_row, torch.ones_like(negative_row)),
-            log_q=drawn.log_q.expand(len(distinct)) if drawn.log_q.dim() == 0 else drawn.log_q[known],
+            num_draws=None
+            if own
+            else torch.zeros_like(distinct).index_add_(
+                0, negative_row, torch.ones_like(negative_row)
+            ),
+            log_q=drawn.log_q.expand(len(distinct))
+            if drawn.log_q.dim() == 0
+            else drawn.log_q[known],
             num_pairs=len(positive) * (1 + drawn.num),
-            behaviour=rows.take(tables["interactions/behaviour"], position).long() if self.meta["behaviours"] else None,
-            excluded=positives.pairs.mask(user, distinct) if drawn.exclude_positives and not own else None,
+            behaviour=rows.take(tables["interactions/behaviour"], position).long()
+            if self.meta["behaviours"]
+            else None,
+            excluded=positives.pairs.mask(user, distinct)
+            if drawn.exclude_positives and not own
+            else None,
             in_batch=drawn.in_batch,
             share=len(positive) * index.world_size / len(index.position),
         )
@@ -226,7 +260,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
             known = (self._train_rows, self.schema.num_train_items)
-            self._train_pairs = TrainPairs(*known) if self.shuffle_window is None else MappedPairs(*known, tables, item.device)
+            self._train_pairs = (
+                TrainPairs(*known)
+                if self.shuffle_window is None
+                else MappedPairs(*known, tables, item.device)
+            )
         return Positives(item, user, self._train_pairs, index.rank, index.world_size)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
@@ -266,7 +304,9 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _train_rows(self) -> tuple[Tensor, Tensor]:
         """``(num_interactions,)`` users and items of the training part, where the tables are."""
         position = self.tables["position/train"].long()
-        return self.tables["interactions/user"][position], self.tables["interactions/item"][position]
+        return self.tables["interactions/user"][position], self.tables["interactions/item"][
+            position
+        ]
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Features of users ``(batch,)`` as they were just before the interactions at ``position``, each ``(batch, ...)``."""
@@ -279,7 +319,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             for feature in schema.user
         }
 
-    def _with_truth(self, features: dict[str, Tensor], side: str, index: Tensor) -> dict[str, Tensor]:
+    def _with_truth(
+        self, features: dict[str, Tensor], side: str, index: Tensor
+    ) -> dict[str, Tensor]:
         """Add the planted truth of synthetic data, for the oracle."""
         truth = self._tables_on(index.device).get(f"latent/{side}")
         return features if truth is None else {**features, "latent": rows.take(truth, index)}
@@ -287,6 +329,9 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:
             stay = rows.STAYING if self.shuffle_window is not None else ()
-            self.tables = {name: table if name.startswith(stay) else table.to(device) for name, table in self.tables.items()}
+            self.tables = {
+                name: table if name.startswith(stay) else table.to(device)
+                for name, table in self.tables.items()
+            }
             self._train_pairs = None
         return self.tables

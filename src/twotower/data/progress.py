@@ -46,9 +46,18 @@ class Stages:
         """``stage`` starts, the one before is done."""
         self._finish()
         self._current = stage
-        self._progress.update(self._task, description=f"preparing {self.what}: {stage}", completed=self.stages.index(stage))
+        self._progress.update(
+            self._task,
+            description=f"preparing {self.what}: {stage}",
+            completed=self.stages.index(stage),
+        )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
         """Remove the bar."""
         self._finish()
         self._progress.stop()

@@ -77,7 +77,9 @@ class Uniform:
         positive, others = positives.own(positives.item), max(1, positives.num_items - 1)
 
         def draw() -> Tensor:
-            item = positives.own(torch.randint(others, (len(positives.item), self.num), device=positive.device))
+            item = positives.own(
+                torch.randint(others, (len(positives.item), self.num), device=positive.device)
+            )
             item += item >= positive[:, None]  # steps over the positive
             return item.clamp_max(positives.num_items - 1)
 
@@ -109,11 +111,17 @@ class Popularity:
         shape = (self.num,) if self.shared else (len(positives.item), self.num)
 
         def draw() -> Tensor:
-            point = torch.rand(shape, device=cumulative.device, dtype=cumulative.dtype) * cumulative[-1]
+            point = (
+                torch.rand(shape, device=cumulative.device, dtype=cumulative.dtype) * cumulative[-1]
+            )
             point = point if self.shared else positives.own(point)
             return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
 
-        item = _without_positives(draw, positives) if self.exclude_positives and not self.shared else draw()
+        item = (
+            _without_positives(draw, positives)
+            if self.exclude_positives and not self.shared
+            else draw()
+        )
         return Negatives(item, log_q, self.num, self.exclude_positives)
 
 
@@ -133,7 +141,9 @@ class SharedUniform:
     def __call__(self, positives: Positives) -> Negatives:
         """``(num,)`` shared negatives."""
         item = torch.randint(positives.num_items, (self.num,), device=positives.item.device)
-        return Negatives(item, _constant(item, -math.log(positives.num_items)), self.num, self.exclude_positives)
+        return Negatives(
+            item, _constant(item, -math.log(positives.num_items)), self.num, self.exclude_positives
+        )
 
 
 class InBatch:
@@ -149,7 +159,13 @@ class InBatch:
     def __call__(self, positives: Positives) -> Negatives:
         """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
         log_q = positives.pairs.distribution(1.0).log_q
-        return Negatives(positives.own(positives.item), log_q, len(positives.item), self.exclude_positives, in_batch=True)
+        return Negatives(
+            positives.own(positives.item),
+            log_q,
+            len(positives.item),
+            self.exclude_positives,
+            in_batch=True,
+        )
 
 
 class Corpus:
@@ -178,7 +194,9 @@ class Mixed:
         second: another; both draw shared negatives, or both each positive's own.
     """
 
-    def __init__(self, first: Callable[[Positives], Negatives], second: Callable[[Positives], Negatives]) -> None:
+    def __init__(
+        self, first: Callable[[Positives], Negatives], second: Callable[[Positives], Negatives]
+    ) -> None:
         self.first = first
         self.second = second
 
@@ -190,12 +208,23 @@ class Mixed:
         """
         first, second = self.first(positives), self.second(positives)
         if first.item.dim() != second.item.dim():
-            raise UserError("negatives.first and negatives.second must both be shared by the batch, or neither")
+            raise UserError(
+                "negatives.first and negatives.second must both be shared by the batch, or neither"
+            )
         in_batch, num = first.in_batch or second.in_batch, first.num + second.num
-        parts = [part.item if part.in_batch or not in_batch else positives.own(part.item) for part in (first, second)]
+        parts = [
+            part.item if part.in_batch or not in_batch else positives.own(part.item)
+            for part in (first, second)
+        ]
         share = first.num / num
         log_q = torch.logaddexp(first.log_q + math.log(share), second.log_q + math.log1p(-share))
-        return Negatives(torch.cat(parts, -1), log_q, num, first.exclude_positives or second.exclude_positives, in_batch)
+        return Negatives(
+            torch.cat(parts, -1),
+            log_q,
+            num,
+            first.exclude_positives or second.exclude_positives,
+            in_batch,
+        )
 
 
 def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:

@@ -56,7 +56,9 @@ class LeaveLastOut:
         """Split by position within the user."""
         num, from_end = _within_user(rows.user)
         evaluated = num >= self.min_history + 2
-        return np.select([evaluated & (from_end == 0), evaluated & (from_end == 1)], [TEST, VAL], TRAIN).astype(np.int8)
+        return np.select(
+            [evaluated & (from_end == 0), evaluated & (from_end == 1)], [TEST, VAL], TRAIN
+        ).astype(np.int8)
 
 
 class Temporal:
@@ -84,7 +86,9 @@ class Temporal:
             UserError: for data without a common clock, and borders that are no times or in the wrong order.
         """
         if rows.time_unit == "order":
-            raise UserError("data/split=temporal needs times, and these data know only each user's order: take leave_last_out")
+            raise UserError(
+                "data/split=temporal needs times, and these data know only each user's order: take leave_last_out"
+            )
         val_from = _moment("val_from", self.val_from, rows)
         test_from = _moment("test_from", self.test_from, rows)
         if val_from >= test_from:
@@ -123,11 +127,17 @@ class RandomRatio:
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Split by chance."""
-        order = np.lexsort((np.random.default_rng(self.seed).random(len(rows.user)), rows.user))  # users in order, rows not
+        order = np.lexsort(
+            (np.random.default_rng(self.seed).random(len(rows.user)), rows.user)
+        )  # users in order, rows not
         num, place = _within_user(rows.user)
         num_val, num_test = np.floor(num * self.val + 0.5), np.floor(num * self.test + 0.5)
         evaluated = num - num_val - num_test >= self.min_history
-        drawn = np.select([evaluated & (place < num_test), evaluated & (place < num_test + num_val)], [TEST, VAL], TRAIN)
+        drawn = np.select(
+            [evaluated & (place < num_test), evaluated & (place < num_test + num_val)],
+            [TEST, VAL],
+            TRAIN,
+        )
         part = np.empty(len(order), dtype=np.int8)
         part[order] = drawn
         return part
@@ -154,11 +164,15 @@ class Given:
             UserError: for data without a split of their own.
         """
         if rows.part is None:
-            raise UserError("data/split=given: these data come without a split; take leave_last_out, temporal or random_ratio")
+            raise UserError(
+                "data/split=given: these data come without a split; take leave_last_out, temporal or random_ratio"
+            )
         part = rows.part.astype(np.int8).copy()
         if not (part == VAL).any() and self.val > 0:
             train = np.flatnonzero(part == TRAIN)
-            drawn = RandomRatio(self.val, 0.0, self.seed, 1)(Rows(rows.user[train], rows.time[train], rows.time_unit, None))
+            drawn = RandomRatio(self.val, 0.0, self.seed, 1)(
+                Rows(rows.user[train], rows.time[train], rows.time_unit, None)
+            )
             part[train] = drawn
         return part
 
@@ -180,9 +194,13 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            raise UserError(f"data.split.{name}={value} is no date; write 2017-10-14 or 2017-10-14T12:00") from None
+            raise UserError(
+                f"data.split.{name}={value} is no date; write 2017-10-14 or 2017-10-14T12:00"
+            ) from None
         if rows.time_unit not in UNITS_PER_SECOND:
-            raise UserError(f"data.split.{name}={value}: these data count steps, not seconds; give a quantile such as 0.9")
+            raise UserError(
+                f"data.split.{name}={value}: these data count steps, not seconds; give a quantile such as 0.9"
+            )
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         microseconds = (moment - EPOCH) // timedelta(microseconds=1)
         return microseconds * UNITS_PER_SECOND[rows.time_unit] // 10**6

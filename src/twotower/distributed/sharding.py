@@ -87,7 +87,10 @@ def draw(weight: Tensor, std: float) -> None:
         nn.init.normal_(weight, std=std)
         return
     end = shard.num_rows
-    starts = [*range(0, max(1, end - 16), BLOCK), end]  # torch draws 16 numbers at a time: a smaller rest would be others
+    starts = [
+        *range(0, max(1, end - 16), BLOCK),
+        end,
+    ]  # torch draws 16 numbers at a time: a smaller rest would be others
     for start, stop in zip(starts, starts[1:], strict=False):
         block = torch.empty(stop - start, *weight.shape[1:], dtype=weight.dtype).normal_(std=std)
         skip = (shard.rank - start) % shard.world_size  # to the first row of ours
@@ -112,12 +115,20 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
     if shard is None:
         return index, weight
     ids = (index[index > 0] if padded else index.flatten()).long()
-    place, row = torch.unique(ids % shard.world_size * shard.width + ids // shard.world_size, return_inverse=True)
-    asked = torch.bincount(place // shard.width, minlength=shard.world_size)  # (world_size,) of each owner
+    place, row = torch.unique(
+        ids % shard.world_size * shard.width + ids // shard.world_size, return_inverse=True
+    )
+    asked = torch.bincount(
+        place // shard.width, minlength=shard.world_size
+    )  # (world_size,) of each owner
     served = torch.empty_like(asked)
     dist.all_to_all_single(served, asked)
     take, give = asked.tolist(), served.tolist()
-    own = F.embedding(_exchange(place % shard.width, take, give), weight, sparse=getattr(weight, "row_sparse", False))
+    own = F.embedding(
+        _exchange(place % shard.width, take, give),
+        weight,
+        sparse=getattr(weight, "row_sparse", False),
+    )
     rows = _Exchange.apply(own, give, take)  # (num_distinct, dim)
     if not padded:
         return row.view(index.shape), rows

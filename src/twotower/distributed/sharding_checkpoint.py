@@ -21,7 +21,10 @@ def whole_tables(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
 def own_tables(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse: of sharded tables the rows of this process."""
     tables: dict[str, Any] = _tables(module)
-    return {name: tables[name].shard.own(value) if name in tables else value for name, value in state.items()}
+    return {
+        name: tables[name].shard.own(value) if name in tables else value
+        for name, value in state.items()
+    }
 
 
 def whole_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -34,11 +37,18 @@ def own_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]
     return _each_row(optimizer, state, lambda value, shard: shard.own(value).clone())
 
 
-def _each_row(optimizer: Optimizer, state: dict[str, Any], change: Callable[[Tensor, Shard], Tensor]) -> dict[str, Any]:
+def _each_row(
+    optimizer: Optimizer, state: dict[str, Any], change: Callable[[Tensor, Shard], Tensor]
+) -> dict[str, Any]:
     """A copy of ``state`` with every tensor that has an entry for each row of a sharded table changed; numbers stay."""
-    shards = [shard_of(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    shards = [
+        shard_of(parameter) for group in optimizer.param_groups for parameter in group["params"]
+    ]
     changed = {
-        index: {key: change(value, shard) if value.dim() > 0 else value for key, value in entries.items()}
+        index: {
+            key: change(value, shard) if value.dim() > 0 else value
+            for key, value in entries.items()
+        }
         for index, entries in state["state"].items()
         if (shard := shards[index]) is not None
     }

@@ -42,7 +42,9 @@ def export(config: DictConfig) -> dict[str, Any]:
             data, task = rebuild(saved, checkpoint)
             about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
             model, user_vectors = task.model.train(False).float(), config.user_vectors
-            record = folder.write_export(target, about, model, data, index, user_vectors, measure, status.update)
+            record = folder.write_export(
+                target, about, model, data, index, user_vectors, measure, status.update
+            )
     console.show(record, target)
     return record
 
@@ -58,7 +60,9 @@ def _run_folder(ckpt_path: Path) -> Path:
     return ckpt_path.parent.parent if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
 
 
-def _about(checkpoint: dict[str, Any], data: RetrievalDataModule, test: dict[str, float] | None) -> dict[str, Any]:
+def _about(
+    checkpoint: dict[str, Any], data: RetrievalDataModule, test: dict[str, float] | None
+) -> dict[str, Any]:
     info: RunInfo = checkpoint["twotower"]
     return {
         "model": info.choices["model"],

@@ -15,14 +15,33 @@ def draw_curve(parity: dict[str, Any], index: dict[str, Any], path: Path) -> Non
     figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
     k, points, parameter = parity["k"], parity["curve"], index["parameter"]
     time = [point["milliseconds"] for point in points]
-    panels = (("recall", f"recall@{k} of exact search", 1.0), ("hit_rate", f"hit rate@{k}", parity["exact_hit_rate"]))
+    panels = (
+        ("recall", f"recall@{k} of exact search", 1.0),
+        ("hit_rate", f"hit rate@{k}", parity["exact_hit_rate"]),
+    )
     for axis, (name, title, exact) in zip(figure.subplots(1, 2), panels, strict=True):
         axis.axhline(exact, color=GREY, linewidth=1, linestyle="--")
-        axis.plot(parity["flat"]["milliseconds"], exact, "s", color=ORANGE, label="exact search (flat)")
-        axis.plot(time, [point[name] for point in points], "o-", color=BLUE, label=f"{index['type']}, by {parameter}")
+        axis.plot(
+            parity["flat"]["milliseconds"], exact, "s", color=ORANGE, label="exact search (flat)"
+        )
+        axis.plot(
+            time,
+            [point[name] for point in points],
+            "o-",
+            color=BLUE,
+            label=f"{index['type']}, by {parameter}",
+        )
         for point in points:
             place = (point["milliseconds"], point[name])
-            axis.annotate(str(point[parameter]), place, (0, -13), textcoords="offset points", ha="center", fontsize=8, color=BLUE)
+            axis.annotate(
+                str(point[parameter]),
+                place,
+                (0, -13),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=BLUE,
+            )
         axis.set_title(title, loc="left", fontweight="bold", fontsize=11)
         axis.set_xlabel("milliseconds of a user's search, one thread")
         axis.set_xlim(left=0)

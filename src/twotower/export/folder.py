@@ -17,7 +17,14 @@ from twotower.export import manifest, parity, tables
 from twotower.export.curve import draw_curve
 from twotower.export.index import Flat, Index
 from twotower.export.readme import as_readme
-from twotower.export.towers import OnnxTower, Tower, as_inputs, fix_cold_rows, inputs_of, write_tower
+from twotower.export.towers import (
+    OnnxTower,
+    Tower,
+    as_inputs,
+    fix_cold_rows,
+    inputs_of,
+    write_tower,
+)
 from twotower.files import recover_folder, whole_folder
 from twotower.run import results
 from twotower.run.run_folder import RunFolder
@@ -55,7 +62,9 @@ def check_target(folder: Path, force: bool) -> None:
     if not (folder / manifest.FILE).is_file():
         raise UserError(f"output={folder} is there and is no export: name another folder")
     if not force:
-        raise UserError(f"{folder} is exported already: set force=true to replace it, or output= to another folder")
+        raise UserError(
+            f"{folder} is exported already: set force=true to replace it, or output= to another folder"
+        )
     manifest.refuse_others(folder)
 
 
@@ -119,13 +128,17 @@ def write_export(
         progress("towers")
         towers = _write_towers(model, sample.features, data, partial)
         progress("users and vocabularies")
-        tables.write_users(data, [node.name for node in towers["user"].session.get_inputs()], partial)
+        tables.write_users(
+            data, [node.name for node in towers["user"].session.get_inputs()], partial
+        )
         numeric = tables.write_vocabularies(data, partial)
         progress(f"index {index.name}")
         built = index.build(items.numpy())
         faiss.write_index(built, str(partial / "index.faiss"))
         progress("comparing")
-        schema = {f"{side}_tower": towers[side].describe(getattr(data.schema, side)) for side in towers}
+        schema = {
+            f"{side}_tower": towers[side].describe(getattr(data.schema, side)) for side in towers
+        }
         record = {
             **about,
             "schema": schema,
@@ -170,8 +183,12 @@ def _compare(
     corpus = [as_inputs(chunk) for chunk in data.corpus(tables.CPU)]
     item_features = {name: torch.cat([chunk[name] for chunk in corpus]) for name in corpus[0]}
     record: dict[str, Any] = {"users": len(sample.seen), "k": measure.k}
-    record["user_tower"] = parity.tower_difference(towers["user"], sample.features, sample.vector, measure.tolerance)
-    record["item_tower"] = parity.tower_difference(towers["item"], item_features, items, measure.tolerance)
+    record["user_tower"] = parity.tower_difference(
+        towers["user"], sample.features, sample.vector, measure.tolerance
+    )
+    record["item_tower"] = parity.tower_difference(
+        towers["item"], item_features, items, measure.tolerance
+    )
     compared = (towers["user"](sample.features), sample, measure.k)
     record["exact_hit_rate"] = sample.hit_rate
     record["index"] = parity.measure_index(built, *compared)
@@ -194,7 +211,10 @@ def _about_index(index: Index, built: faiss.Index) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {**results.versions(), **{package: importlib.metadata.version(package) for package in PACKAGES}}
+    return {
+        **results.versions(),
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+    }
 
 
 def run_metrics(ckpt_path: Path) -> dict[str, float] | None:

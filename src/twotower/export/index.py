@@ -59,7 +59,12 @@ class HNSW:
         check_number("index.ef_construction", ef_construction, 1)
         for value in (ef_search, *curve):
             check_number("index.ef_search and index.curve", value, 1)
-        self.m, self.ef_construction, self.ef_search, self.curve = m, ef_construction, ef_search, curve
+        self.m, self.ef_construction, self.ef_search, self.curve = (
+            m,
+            ef_construction,
+            ef_search,
+            curve,
+        )
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
         """``(num_items, dim)`` float32 to an index whose rows are the items'."""
@@ -84,14 +89,22 @@ class IVFPQ:
     name = "ivf_pq"
     parameter = "nprobe"
 
-    def __init__(self, num_lists: int | None, m: int, num_bits: int, num_probes: int, curve: list[int]) -> None:
+    def __init__(
+        self, num_lists: int | None, m: int, num_bits: int, num_probes: int, curve: list[int]
+    ) -> None:
         if num_lists is not None:
             check_number("index.num_lists", num_lists, 1)
         check_number("index.m", m, 1)
         check_number("index.num_bits", num_bits, 1, 12)
         for value in (num_probes, *curve):
             check_number("index.num_probes and index.curve", value, 1)
-        self.num_lists, self.m, self.num_bits, self.num_probes, self.curve = num_lists, m, num_bits, num_probes, curve
+        self.num_lists, self.m, self.num_bits, self.num_probes, self.curve = (
+            num_lists,
+            m,
+            num_bits,
+            num_probes,
+            curve,
+        )
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
         """``(num_items, dim)`` float32 to an index whose rows are the items'.
@@ -104,9 +117,13 @@ class IVFPQ:
             raise UserError(f"index.m={self.m} must divide the width of the vectors, {dim}")
         if num_items < max(2**self.num_bits, self.num_lists or 1):
             needed = max(2**self.num_bits, self.num_lists or 1)
-            raise UserError(f"index=ivf_pq learns {needed} codes and there are {num_items} items: use index=flat or index=hnsw")
+            raise UserError(
+                f"index=ivf_pq learns {needed} codes and there are {num_items} items: use index=flat or index=hnsw"
+            )
         num_lists = self.num_lists or max(1, min(int(4 * math.sqrt(num_items)), num_items // 39))
-        index = faiss.index_factory(dim, f"IVF{num_lists},PQ{self.m}x{self.num_bits}np", faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(
+            dim, f"IVF{num_lists},PQ{self.m}x{self.num_bits}np", faiss.METRIC_INNER_PRODUCT
+        )
         index.train(vectors)
         index.add(vectors)
         tune(index, self.parameter, self.num_probes)
@@ -118,7 +135,9 @@ def tune(index: faiss.Index, parameter: str, value: int) -> None:
     faiss.ParameterSpace().set_index_parameter(index, parameter, value)
 
 
-def search(index: faiss.Index, user: np.ndarray, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search(
+    index: faiss.Index, user: np.ndarray, seen: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The best items that a user has not seen, as the README of an export finds them.
 
     Args:

@@ -46,7 +46,10 @@ class _Manifest(BaseModel):
 def write(folder: Path, record: dict[str, Any]) -> None:
     """Write the manifest over all other files, as the last act."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
-    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in paths
+    }
     whole = {"kind": KIND, "format_version": FORMAT_VERSION, **record, "files": files}
     (folder / FILE).write_text(json.dumps(whole, indent=1) + "\n")
 
@@ -63,14 +66,20 @@ def check(folder: Path) -> dict[str, Any]:
         path = folder / name
         again = "export again with force=true"
         if path.is_symlink() or path.parent.is_symlink() and path.parent != folder:
-            raise UserError(f"{path} is a link or lies behind one: put the exported file itself there")
+            raise UserError(
+                f"{path} is a link or lies behind one: put the exported file itself there"
+            )
         if not path.is_file():
             raise UserError(f"{path} is missing: {again}")
         size = path.stat().st_size
         if size < expected["bytes"]:
-            raise UserError(f"{path} is truncated, {size:,} of {expected['bytes']:,} bytes: {again}")
+            raise UserError(
+                f"{path} is truncated, {size:,} of {expected['bytes']:,} bytes: {again}"
+            )
         if size > expected["bytes"] or _sha256(path) != expected["sha256"]:
-            raise UserError(f"{path} is not the file that was exported, its SHA-256 differs: {again}")
+            raise UserError(
+                f"{path} is not the file that was exported, its SHA-256 differs: {again}"
+            )
     return record
 
 
@@ -99,7 +108,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError) as error:
         reason = printable(_reason(error))[:200]
-        raise UserError(f"{path} is damaged or of no export ({reason}): move the folder away and export again") from error
+        raise UserError(
+            f"{path} is damaged or of no export ({reason}): move the folder away and export again"
+        ) from error
     return record
 
 
@@ -112,8 +123,12 @@ def refuse_others(folder: Path) -> None:
     own = {*read(folder)["files"], FILE}
     others = [name for name in _content(folder) if name not in own]
     if others:
-        named = ", ".join(printable(name)[:60] for name in others[:3]) + (", …" if len(others) > 3 else "")
-        raise UserError(f"{folder} holds what is of no export, and is not replaced: {named}; move that away, or set output=")
+        named = ", ".join(printable(name)[:60] for name in others[:3]) + (
+            ", …" if len(others) > 3 else ""
+        )
+        raise UserError(
+            f"{folder} holds what is of no export, and is not replaced: {named}; move that away, or set output="
+        )
 
 
 def _content(folder: Path) -> Iterator[str]:

@@ -17,7 +17,10 @@ from twotower.retrieval.encode import encode_users
 from twotower.retrieval.exact import target_ranks, top_k
 from twotower.types import EvalIndex, Model
 
-ROWS = (1, 7)  # of the first batches; the others take what is left, so that the batch is seen to be dynamic
+ROWS = (
+    1,
+    7,
+)  # of the first batches; the others take what is left, so that the batch is seen to be dynamic
 WARM_UP = 20  # searches before those that are timed
 
 
@@ -44,10 +47,16 @@ class Sample(NamedTuple):
 
 
 @torch.no_grad()
-def take_sample(model: Model, data: RetrievalDataModule, items: Tensor, num_users: int, k: int, seed: int) -> Sample:
+def take_sample(
+    model: Model, data: RetrievalDataModule, items: Tensor, num_users: int, k: int, seed: int
+) -> Sample:
     """Random test users, and what exact search finds for them among ``items`` ``(num_items, dim)``."""
     position, num_targets = data.tables["position/test"].long(), data.tables["targets/test"].long()
-    chosen = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:num_users].sort().values
+    chosen = (
+        torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:num_users]
+        .sort()
+        .values
+    )
     batch = data.eval_batch(EvalIndex(position[chosen], num_targets[chosen]))
     vector = encode_users(model, batch.user)
     rank = target_ranks(vector, items, batch.target, batch.seen_row, batch.seen_item)
@@ -57,10 +66,14 @@ def take_sample(model: Model, data: RetrievalDataModule, items: Tensor, num_user
     targets = [targets[targets >= 0].numpy() for targets in batch.target]
     hit_rate = ((rank >= 1) & (rank <= k)).any(1).double().mean().item()
     exact = exact.where(score > float("-inf"), -1)
-    return Sample(as_inputs(batch.user), vector, targets, seen, exact.numpy(), score.numpy(), hit_rate)
+    return Sample(
+        as_inputs(batch.user), vector, targets, seen, exact.numpy(), score.numpy(), hit_rate
+    )
 
 
-def tower_difference(tower: OnnxTower, features: dict[str, Tensor], vector: Tensor, tolerance: float) -> float:
+def tower_difference(
+    tower: OnnxTower, features: dict[str, Tensor], vector: Tensor, tolerance: float
+) -> float:
     """Largest difference of an entry between ONNX Runtime and PyTorch, over batches of several sizes.
 
     Raises:
@@ -69,7 +82,9 @@ def tower_difference(tower: OnnxTower, features: dict[str, Tensor], vector: Tens
     sizes = list(ROWS) if len(vector) > sum(ROWS) else []
     sizes.append(len(vector) - sum(sizes))
     parts = {name: value.split(sizes) for name, value in features.items()}
-    found = np.concatenate([tower({name: part[i] for name, part in parts.items()}) for i in range(len(sizes))])
+    found = np.concatenate(
+        [tower({name: part[i] for name, part in parts.items()}) for i in range(len(sizes))]
+    )
     difference = float(np.abs(found - vector.numpy()).max())
     if not difference <= tolerance * max(1e-30, float(vector.abs().max())):
         path = Path(tower.session._model_path).name
@@ -79,7 +94,9 @@ def tower_difference(tower: OnnxTower, features: dict[str, Tensor], vector: Tens
     return difference
 
 
-def measure_index(index: faiss.Index, users: np.ndarray, sample: Sample, k: int) -> dict[str, float]:
+def measure_index(
+    index: faiss.Index, users: np.ndarray, sample: Sample, k: int
+) -> dict[str, float]:
     """One user at a time, on one thread, seen items left out as in serving.
 
     Args:
@@ -105,7 +122,10 @@ def measure_index(index: faiss.Index, users: np.ndarray, sample: Sample, k: int)
         found.append(np.isin(wanted, items).mean() if len(wanted) else 1.0)
         hits.append(np.isin(sample.targets[row], items).any())
         together = min(len(scores), len(wanted))
-        difference = max(difference, float(np.abs(scores[:together] - sample.score[row][:together]).max(initial=0.0)))
+        difference = max(
+            difference,
+            float(np.abs(scores[:together] - sample.score[row][:together]).max(initial=0.0)),
+        )
     faiss.omp_set_num_threads(threads)
     return {
         "recall": float(np.mean(found)),
@@ -115,7 +135,9 @@ def measure_index(index: faiss.Index, users: np.ndarray, sample: Sample, k: int)
     }
 
 
-def measure_curve(index: faiss.Index, parameter: str, values: list[int], *measured: Any) -> list[dict[str, float]]:
+def measure_curve(
+    index: faiss.Index, parameter: str, values: list[int], *measured: Any
+) -> list[dict[str, float]]:
     """:func:`measure_index` at each value of the parameter, which is left at the last one."""
     points = []
     for value in values:

@@ -69,19 +69,35 @@ _REQUIRED = ("onnxruntime", "faiss-cpu", "pyarrow", "numpy")
 
 
 def _inputs(side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float]]) -> list[str]:
-    lines = [f"## Inputs of `{side}_tower.onnx`", "", "| input | type | shape | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"## Inputs of `{side}_tower.onnx`",
+        "",
+        "| input | type | shape | meaning |",
+        "|---|---|---|---|",
+    ]
     for entry in tower["inputs"]:
         shape = ", ".join(map(str, entry["shape"]))
-        lines.append(f"| `{entry['name']}` | {entry['dtype']} | ({shape}) | {_meaning(side, entry, numeric)} |")
+        lines.append(
+            f"| `{entry['name']}` | {entry['dtype']} | ({shape}) | {_meaning(side, entry, numeric)} |"
+        )
     shape = ", ".join(map(str, tower["output"]["shape"]))
-    return [*lines, "", f"Output: `{tower['output']['name']}`, {tower['output']['dtype']}, ({shape}).", ""]
+    return [
+        *lines,
+        "",
+        f"Output: `{tower['output']['name']}`, {tower['output']['dtype']}, ({shape}).",
+        "",
+    ]
 
 
 def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, float]]) -> str:
     name = f"{side}.{entry['feature']}"
     if entry["kind"] == "numeric":
         known = numeric.get(name)
-        return f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown" if known else "standardised; 0 if unknown"
+        return (
+            f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown"
+            if known
+            else "standardised; 0 if unknown"
+        )
     if entry["kind"] == "history":
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, zeros on the left where there are fewer"
     several = ", in any order, zeros where there are fewer" if entry["kind"] == "multi" else ""
@@ -92,7 +108,9 @@ def _measured(record: dict[str, Any]) -> list[str]:
     parity, k = record["parity"], record["parity"]["k"]
     lines = ["## Measured", ""]
     for side in ("user", "item"):
-        lines.append(f"- `{side}_tower.onnx` differs from PyTorch by {parity[f'{side}_tower']:.2g} at most.")
+        lines.append(
+            f"- `{side}_tower.onnx` differs from PyTorch by {parity[f'{side}_tower']:.2g} at most."
+        )
     found = parity["index"]
     lines.append(
         f"- `index.faiss` ({record['index']['type']}): recall@{k} {found['recall']:.4f} of exact search, hit rate@{k} "

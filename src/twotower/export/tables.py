@@ -43,15 +43,25 @@ def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> Non
 def write_user_vectors(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
     """``user_vectors.parquet``: raw id and vector; of several interests, one after another."""
     table = _plain(data.ids["user"].select("user"))
-    table.with_columns(_fixed("vector", vectors.flatten(1))).write_parquet(folder / "user_vectors.parquet")
+    table.with_columns(_fixed("vector", vectors.flatten(1))).write_parquet(
+        folder / "user_vectors.parquet"
+    )
 
 
 def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> None:
     """``users.parquet``: raw id, the user tower's inputs as they are now, and rows of the items that the user has seen."""
     users = torch.arange(data.meta["num_users"])
-    features = as_inputs({name: value for name, value in present_features(data, users).items() if input_name(name) in names})
+    features = as_inputs(
+        {
+            name: value
+            for name, value in present_features(data, users).items()
+            if input_name(name) in names
+        }
+    )
     columns = [_column(input_name(name), value) for name, value in features.items()]
-    seen = pl.Series("seen", [items.numpy() for items in present_seen(data, users)], dtype=pl.List(pl.Int64))
+    seen = pl.Series(
+        "seen", [items.numpy() for items in present_seen(data, users)], dtype=pl.List(pl.Int64)
+    )
     table = _plain(data.ids["user"].select("user"))
     table = table.with_columns(pl.DataFrame(columns).to_struct("features"), seen)
     table.sort("user").write_parquet(folder / "users.parquet", row_group_size=CHUNK)
@@ -66,12 +76,17 @@ def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dic
     (folder / "vocabularies").mkdir()
     numbers = {}
     num_train = {"user": data.meta["num_train_users"], "item": data.schema.num_train_items}
-    encodings = {f"{side}/{side}_id": data.ids[side].select(value=side).head(num) for side, num in num_train.items()}
+    encodings = {
+        f"{side}/{side}_id": data.ids[side].select(value=side).head(num)
+        for side, num in num_train.items()
+    }
     for name, table in {**encodings, **data.encodings}.items():
         name = name.replace("/", ".")
         if "value" in table.columns:
             index = pl.Series("index", np.arange(1, len(table) + 1))
-            _plain(table).with_columns(index).write_parquet(folder / "vocabularies" / f"{name}.parquet")
+            _plain(table).with_columns(index).write_parquet(
+                folder / "vocabularies" / f"{name}.parquet"
+            )
         else:
             numbers[name] = table.row(0, named=True)
     return numbers
@@ -83,7 +98,11 @@ def _fixed(name: str, vectors: Tensor) -> pl.Series:
 
 def _column(name: str, value: Tensor) -> pl.Series:
     array = value.numpy()
-    return pl.Series(name, array) if array.ndim == 1 else pl.Series(name, array, dtype=pl.Array(pl.Int64, array.shape[1]))
+    return (
+        pl.Series(name, array)
+        if array.ndim == 1
+        else pl.Series(name, array, dtype=pl.Array(pl.Int64, array.shape[1]))
+    )
 
 
 def _plain(table: pl.DataFrame) -> pl.DataFrame:

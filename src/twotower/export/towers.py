@@ -35,7 +35,11 @@ class Tower(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Features, each ``(batch, ...)``, to ``(batch, dim)``, or ``(batch, num_interests, dim)``."""
-        return self.model.encode_user(features) if self.side == "user" else self.model.encode_item(features)
+        return (
+            self.model.encode_user(features)
+            if self.side == "user"
+            else self.model.encode_item(features)
+        )
 
 
 class _ByPlace(nn.Module):
@@ -91,7 +95,9 @@ def write_tower(tower: Tower, features: dict[str, Tensor], folder: Path) -> None
         features: a few rows of those that it reads; indices as int64.
         folder: where.
     """
-    two = {name: value[torch.arange(2) % len(value)] for name, value in features.items()}  # one row would be a constant
+    two = {
+        name: value[torch.arange(2) % len(value)] for name, value in features.items()
+    }  # one row would be a constant
     size = sum(value.numel() * value.element_size() for value in tower.state_dict().values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +114,9 @@ def write_tower(tower: Tower, features: dict[str, Tensor], folder: Path) -> None
     assert program is not None and program.exported_program is not None
     _name_inputs(program.model.graph, [input_name(name) for name in two])
     program.save(folder / f"{tower.side}_tower.onnx", external_data=size > MAX_INSIDE)
-    (folder / f"{tower.side}_tower.safetensors").write_bytes(save(_weights(tower, program.exported_program)))
+    (folder / f"{tower.side}_tower.safetensors").write_bytes(
+        save(_weights(tower, program.exported_program))
+    )
 
 
 def _name_inputs(graph: Any, names: list[str]) -> None:
@@ -128,10 +136,16 @@ def _weights(tower: Tower, exported: torch.export.ExportedProgram) -> dict[str, 
     signature = exported.graph_signature
     of_node = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     read = {
-        of_node[node.name] for node in exported.graph.nodes if node.op == "placeholder" and node.users and node.name in of_node
+        of_node[node.name]
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and node.users and node.name in of_node
     }
     weights = tower.state_dict(prefix="tower.")
-    return {name.removeprefix("tower.model."): value.contiguous() for name, value in weights.items() if name in read}
+    return {
+        name.removeprefix("tower.model."): value.contiguous()
+        for name, value in weights.items()
+        if name in read
+    }
 
 
 class OnnxTower:
@@ -147,7 +161,9 @@ class OnnxTower:
     def __call__(self, features: dict[str, Tensor]) -> np.ndarray:
         """Features, each ``(batch, ...)``, to ``(batch, dim)``, or ``(batch, num_interests, dim)``."""
         given = {input_name(name): value for name, value in features.items()}
-        return self.session.run(None, {node.name: given[node.name].numpy() for node in self.session.get_inputs()})[0]
+        return self.session.run(
+            None, {node.name: given[node.name].numpy() for node in self.session.get_inputs()}
+        )[0]
 
     def describe(self, features: tuple[Feature, ...]) -> dict[str, Any]:
         """Inputs and output for the manifest."""
@@ -155,7 +171,11 @@ class OnnxTower:
         inputs = []
         for node in self.session.get_inputs():
             feature = by_input[node.name]
-            about = {"feature": feature.name, "kind": feature.kind, "num_values": feature.num_values}
+            about = {
+                "feature": feature.name,
+                "kind": feature.kind,
+                "num_values": feature.num_values,
+            }
             inputs.append({**_describe(node), **about})
         return {"inputs": inputs, "output": _describe(self.session.get_outputs()[0])}
 
@@ -167,4 +187,7 @@ def _describe(node: Any) -> dict[str, Any]:
 
 def as_inputs(features: dict[str, Tensor]) -> dict[str, Tensor]:
     """Features on the CPU as an exported tower takes them: indices as int64, numbers as float32."""
-    return {name: (value.float() if value.is_floating_point() else value.long()).cpu() for name, value in features.items()}
+    return {
+        name: (value.float() if value.is_floating_point() else value.long()).cpu()
+        for name, value in features.items()
+    }

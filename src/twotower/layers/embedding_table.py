@@ -44,7 +44,11 @@ class EmbeddingTable(nn.Module):
     def fix_cold_row(self) -> None:
         """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
         if self.cold_ids != "trained":
-            self._set_cold_row(mean_row(self.weight) if self.cold_ids == "mean" else self.weight.new_zeros(self.weight.shape[1]))
+            self._set_cold_row(
+                mean_row(self.weight)
+                if self.cold_ids == "mean"
+                else self.weight.new_zeros(self.weight.shape[1])
+            )
         self.cold_ids = "trained"
 
     @torch.no_grad()
@@ -83,8 +87,12 @@ def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         known = (index > 0).to(weight.dtype)  # (batch, width)
-        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1)  # (batch, dim)
-    return F.embedding_bag(index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False))
+        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(
+            1, keepdim=True
+        ).clamp_min(1)  # (batch, dim)
+    return F.embedding_bag(
+        index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False)
+    )
 
 
 def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
@@ -96,9 +104,13 @@ def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
     check_choice("model.cold_ids", cold_ids, COLD_IDS)
     check_number("model.id_dropout", id_dropout, 0, 0.99)
     if cold_ids == "trained" and id_dropout == 0:
-        raise UserError("model.cold_ids=trained learns its row from hidden ids: set model.id_dropout, 0.1 say")
+        raise UserError(
+            "model.cold_ids=trained learns its row from hidden ids: set model.id_dropout, 0.1 say"
+        )
     if cold_ids == "mean" and id_dropout > 0:
-        raise UserError("model.id_dropout needs a row to put in the id's place: set model.cold_ids=trained or zero")
+        raise UserError(
+            "model.id_dropout needs a row to put in the id's place: set model.cold_ids=trained or zero"
+        )
 
 
 def hide_ids(features: dict[str, Tensor], name: str, share: float) -> dict[str, Tensor]:

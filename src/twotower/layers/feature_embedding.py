@@ -35,7 +35,9 @@ class HistoryEmbedding(nn.Module):
         sharding: see :func:`~twotower.layers.embedding_table.table`.
     """
 
-    def __init__(self, num_values: int, dim: int, encoder: nn.Module, sharding: str = "none") -> None:
+    def __init__(
+        self, num_values: int, dim: int, encoder: nn.Module, sharding: str = "none"
+    ) -> None:
         super().__init__()
         self.table: Any = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
@@ -92,13 +94,20 @@ class FeatureEmbedding(nn.Module):
         used = [feature for feature in features if feature.name in self.names]
         widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
         self.embeddings = nn.ModuleList(
-            self._build(feature, width, cold_ids, history, sharding) for feature, width in zip(used, widths, strict=True)
+            self._build(feature, width, cold_ids, history, sharding)
+            for feature, width in zip(used, widths, strict=True)
         )
         self.output_dim = sum(widths)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
-        return torch.cat([embed(features[name]) for name, embed in zip(self.names, self.embeddings, strict=True)], dim=1)
+        return torch.cat(
+            [
+                embed(features[name])
+                for name, embed in zip(self.names, self.embeddings, strict=True)
+            ],
+            dim=1,
+        )
 
     def share_item_table(self, item: "FeatureEmbedding") -> None:
         """Let the history look its items up in the item side's table of ``item_id``, as in SASRec.
@@ -115,7 +124,9 @@ class FeatureEmbedding(nn.Module):
         history.table = item.embeddings[item.names.index("item_id")]
 
     @staticmethod
-    def _build(feature: Feature, dim: int, cold_ids: str, history: nn.Module | None, sharding: str) -> nn.Module:
+    def _build(
+        feature: Feature, dim: int, cold_ids: str, history: nn.Module | None, sharding: str
+    ) -> nn.Module:
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
         if feature.kind == "multi":
@@ -123,14 +134,22 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "history":
             assert history is not None
             return HistoryEmbedding(feature.num_values, dim, history, sharding)
-        return EmbeddingTable(feature.num_values, dim, cold_ids if feature.name in IDS else "trained", sharding)
+        return EmbeddingTable(
+            feature.num_values, dim, cold_ids if feature.name in IDS else "trained", sharding
+        )
 
 
 def _check_use(names: list[str], use: list[str] | None) -> None:
     unknown = [name for name in use or [] if name not in names]
     if unknown == ["history"]:
-        raise UserError("model.user_features: there is no history in these data: set data.history_length, 10 say")
+        raise UserError(
+            "model.user_features: there is no history in these data: set data.history_length, 10 say"
+        )
     if unknown:
-        raise UserError(f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}")
+        raise UserError(
+            f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}"
+        )
     if use is not None and not use:
-        raise UserError(f"model.user_features, model.item_features: name one at least; choose from {names}, or null for all")
+        raise UserError(
+            f"model.user_features, model.item_features: name one at least; choose from {names}, or null for all"
+        )

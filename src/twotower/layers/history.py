@@ -41,7 +41,9 @@ class Attention(nn.Module):
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         item, known = lookup(index, weight), index > 0  # (batch, length, dim), (batch, length)
         score = torch.tanh(self.key(item)) @ self.query  # (batch, length)
-        score = score.masked_fill(~known & known.any(1, keepdim=True), float("-inf"))  # an empty row stays finite
+        score = score.masked_fill(
+            ~known & known.any(1, keepdim=True), float("-inf")
+        )  # an empty row stays finite
         return ((score.softmax(1) * known)[:, None] @ item).squeeze(1)
 
 
@@ -83,15 +85,21 @@ class Transformer(nn.Module):
         dropout: of embeddings, attention weights and both parts of a block, in training.
     """
 
-    def __init__(self, dim: int, length: int, num_layers: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, length: int, num_layers: int, num_heads: int, dropout: float
+    ) -> None:
         super().__init__()
         check_number("model.history.num_layers", num_layers, 1, 100)
         check_number("model.history.num_heads", num_heads, 1)
         check_number("model.history.dropout", dropout, 0, 0.99)
         if dim % num_heads:
-            raise UserError(f"model.history.num_heads={num_heads} must divide model.embedding_dim={dim}")
+            raise UserError(
+                f"model.history.num_heads={num_heads} must divide model.embedding_dim={dim}"
+            )
         if length < 1:
-            raise UserError("model/history=transformer reads a history: set data.history_length, 50 say")
+            raise UserError(
+                "model/history=transformer reads a history: set data.history_length, 50 say"
+            )
         self.position = nn.Parameter(torch.empty(length, dim))
         nn.init.normal_(self.position, std=dim**-0.5)
         self.dropout = nn.Dropout(dropout)
@@ -101,18 +109,27 @@ class Transformer(nn.Module):
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)[:, -len(self.position) :]
-        if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:  # a graph has one way
+        if (
+            torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE
+        ):  # a graph has one way
             return self._encode(index, weight)
         num, order = (index > 0).sum(1).sort()
         widths = [max(1, int(part[-1])) for part in num.split(ROWS_ALIKE)]
-        parts = [self._encode(index[rows, -width:], weight) for rows, width in zip(order.split(ROWS_ALIKE), widths, strict=True)]
+        parts = [
+            self._encode(index[rows, -width:], weight)
+            for rows, width in zip(order.split(ROWS_ALIKE), widths, strict=True)
+        ]
         return torch.cat(parts)[order.argsort()]
 
     def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
         """Histories with their known items at the end."""
         known, length = index > 0, index.shape[1]
-        x = self.dropout(lookup(index, weight) + self.position[:length].flip(0))  # (batch, length, dim)
-        itself = torch.eye(length, dtype=torch.bool, device=index.device)  # keeps the padding's rows finite
+        x = self.dropout(
+            lookup(index, weight) + self.position[:length].flip(0)
+        )  # (batch, length, dim)
+        itself = torch.eye(
+            length, dtype=torch.bool, device=index.device
+        )  # keeps the padding's rows finite
         causal = torch.ones_like(itself).tril()
         may_see = causal & (known[:, None] | itself)  # (batch, length, length)
         for block in self.blocks[:-1]:
@@ -137,7 +154,9 @@ class Block(nn.Module):
         self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, dim)
-        self.network = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim))
+        self.network = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, may_see: Tensor) -> Tensor:
@@ -147,9 +166,13 @@ class Block(nn.Module):
         """
         places, normed = may_see.shape[2], self.attention_norm(x)
         parts = (self.query(normed[:, -places:]), *self.key_value(normed).chunk(2, dim=2))
-        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        query, key, value = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts
+        )
         rate = self.rate if self.training else 0.0
-        heads = F.scaled_dot_product_attention(query, key, value, may_see, rate)  # (batch, heads, places, dim / heads)
+        heads = F.scaled_dot_product_attention(
+            query, key, value, may_see, rate
+        )  # (batch, heads, places, dim / heads)
         x = x[:, -places:] + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.network(self.network_norm(x)))
 

@@ -46,11 +46,16 @@ class Tower(nn.Module):
         check_number("model.dropout", dropout, 0, 0.99)
         widths = [input_dim, *hidden_dims, dim]
         if any(not isinstance(width, int) or width < 1 for width in widths):
-            raise UserError(f"model.hidden_dims and model.dim must be whole numbers >= 1, got {hidden_dims} and {dim}")
+            raise UserError(
+                f"model.hidden_dims and model.dim must be whole numbers >= 1, got {hidden_dims} and {dim}"
+            )
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
             is_last = index == len(hidden_dims)
-            layers += [nn.Linear(before, after), ACTIVATIONS[last_activation if is_last else activation]()]
+            layers += [
+                nn.Linear(before, after),
+                ACTIVATIONS[last_activation if is_last else activation](),
+            ]
             if dropout > 0 and not is_last:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers)

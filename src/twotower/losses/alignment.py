@@ -88,7 +88,9 @@ class CategoryAlignment(nn.Module):
         check_choice("loss.alignment.over_categories", over_categories, ("sum", "mean"))
         check_number("loss.alignment.momentum", momentum, 0, 0.9999)
         if major == "global" and len(schema.category_counts) != schema.num_categories:
-            raise UserError("loss.alignment.major=global needs the categories' training counts: prepare the data again")
+            raise UserError(
+                "loss.alignment.major=global needs the categories' training counts: prepare the data again"
+            )
         self.num_categories = schema.num_categories
         self.global_major: int | None = None
         if major == "global" and schema.num_categories > 0:
@@ -105,7 +107,11 @@ class CategoryAlignment(nn.Module):
         """Scalar loss."""
         with torch.autocast(towers.item.device.type, enabled=False):
             item = at_least_float32(towers.item)  # (num_distinct, dim)
-            weight = pair_counts(batch) if self.count == "pairs" else torch.ones(len(item), device=item.device)
+            weight = (
+                pair_counts(batch)
+                if self.count == "pairs"
+                else torch.ones(len(item), device=item.device)
+            )
             category = batch.category
             if world_size() > 1:
                 item, category, weight = self._of_all_processes(item, batch, weight)
@@ -116,12 +122,16 @@ class CategoryAlignment(nn.Module):
                 found = self.running(found)
             return self._distance(found, self._major(found))
 
-    def _of_all_processes(self, item: Tensor, batch: Batch, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _of_all_processes(
+        self, item: Tensor, batch: Batch, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors, categories and weights of all processes; what several of them hold weighs as if it stood there once."""
         everyones = RowGatherer(len(item), item.device)
         item, category, weight = everyones(item), everyones(batch.category, -1), everyones(weight)
         if self.count == "items":
-            _, place, holders = torch.unique(everyones(batch.item_index, -1), return_inverse=True, return_counts=True)
+            _, place, holders = torch.unique(
+                everyones(batch.item_index, -1), return_inverse=True, return_counts=True
+            )
             weight = weight / holders[place]
         return item, category, weight
 
@@ -136,7 +146,9 @@ class CategoryAlignment(nn.Module):
             place = ((found.category == category) & (found.n > 0)).int().argmax(0, keepdim=True)
             known = (found.category[place] == category) & (found.n[place] > 0)
         covariance = found.covariance.index_select(0, place)  # (1, dim, dim)
-        if self.running is not None and self.global_major is not None:  # a batch may lack it: its past does
+        if (
+            self.running is not None and self.global_major is not None
+        ):  # a batch may lack it: its past does
             covariance = covariance.where(known, self.running.covariance[self.global_major])
             known = known | (self.running.updates[self.global_major] > 0)
         return Major(category, covariance.detach() if self.detach_major else covariance, known)
@@ -172,7 +184,9 @@ class RunningCovariance(nn.Module):
         super().__init__()
         self.num_categories = num_categories
         self.momentum = momentum
-        self.register_buffer("covariance", torch.zeros(0))  # (num_categories + 1, dim, dim); the last takes what is left out
+        self.register_buffer(
+            "covariance", torch.zeros(0)
+        )  # (num_categories + 1, dim, dim); the last takes what is left out
         self.register_buffer("updates", torch.zeros(num_categories + 1, dtype=torch.long))
 
     def forward(self, found: CategoryCovariance) -> CategoryCovariance:
@@ -196,9 +210,15 @@ class RunningCovariance(nn.Module):
 
     @torch.no_grad()
     def _update(self, found: CategoryCovariance) -> None:
-        occurs = torch.zeros_like(self.updates).index_add_(0, found.category, (found.n > 0).long()).clamp_max(1)
+        occurs = (
+            torch.zeros_like(self.updates)
+            .index_add_(0, found.category, (found.n > 0).long())
+            .clamp_max(1)
+        )
         current = torch.zeros_like(self.covariance)
-        current.index_add_(0, found.category, (found.n > 0)[:, None, None] * found.covariance.to(current.dtype))
+        current.index_add_(
+            0, found.category, (found.n > 0)[:, None, None] * found.covariance.to(current.dtype)
+        )
         share = (self._share() * occurs).to(current.dtype)
         self.covariance.lerp_(current, share[:, None, None])
         self.updates += occurs
@@ -220,12 +240,19 @@ class RunningCovariance(nn.Module):
             prefix: of the names of this module.
         """
         saved = state.get(f"{prefix}covariance")
-        if self.covariance.dim() > 1 or saved is None or saved.dim() != 3 or not saved.is_floating_point():
+        if (
+            self.covariance.dim() > 1
+            or saved is None
+            or saved.dim() != 3
+            or not saved.is_floating_point()
+        ):
             return
         if saved.shape == (self.num_categories + 1, saved.shape[-1], saved.shape[-1]):
             self._allocate(saved.shape[-1], self.updates.new_zeros((), dtype=saved.dtype))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         self.allocate_for(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -237,7 +264,13 @@ def pair_counts(batch: Batch) -> Tensor:
     """
     if batch.num_draws is not None and batch.in_batch:
         return batch.num_draws.float()
-    row = batch.positive if batch.negative is None else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
+    row = (
+        batch.positive
+        if batch.negative is None
+        else torch.cat([batch.positive[:, None], batch.negative], 1).flatten()
+    )
     counts = torch.zeros(len(batch.item_index), device=row.device)
     counts = counts.index_add(0, row, torch.ones_like(row, dtype=counts.dtype))
-    return counts if batch.num_draws is None else counts + batch.num_draws / world_size()  # every process has the same draws
+    return (
+        counts if batch.num_draws is None else counts + batch.num_draws / world_size()
+    )  # every process has the same draws

@@ -29,5 +29,7 @@ class BCE(nn.Module):
             UserError: if the negatives are shared by the batch.
         """
         if batch.negative is None:
-            raise UserError("loss/task=bce scores each positive with negatives of its own: use it with negatives=uniform")
+            raise UserError(
+                "loss/task=bce scores each positive with negatives of its own: use it with negatives=uniform"
+            )
         return binary_cross_entropy(own_logits(towers, batch, self.temperature))

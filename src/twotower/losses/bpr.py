@@ -29,7 +29,9 @@ class BPR(nn.Module):
             UserError: if the negatives are shared by the batch.
         """
         if batch.negative is None:
-            raise UserError("loss/task=bpr compares each positive with negatives of its own: use it with negatives=uniform")
+            raise UserError(
+                "loss/task=bpr compares each positive with negatives of its own: use it with negatives=uniform"
+            )
         return pairwise_logistic(own_logits(towers, batch, self.temperature))
 
 

@@ -37,19 +37,29 @@ def category_covariance(
         num_categories: number of categories in the data.
         unbiased: divide by ``n - 1``, not ``n``.
     """
-    bin_ = torch.where(category < 0, num_categories, category)  # the last bin takes the missing ones
+    bin_ = torch.where(
+        category < 0, num_categories, category
+    )  # the last bin takes the missing ones
     weight = weight.to(item.dtype)
     num_groups = min(num_categories + 1, len(item))
-    present = torch.zeros(num_categories + 1, dtype=torch.long, device=item.device).index_fill(0, bin_, 1)
+    present = torch.zeros(num_categories + 1, dtype=torch.long, device=item.device).index_fill(
+        0, bin_, 1
+    )
     group = (present.cumsum(0) - 1).index_select(0, bin_)  # (num_distinct,)
-    category_of_group = torch.full_like(bin_[:1], num_categories).repeat(num_groups).scatter(0, group, bin_)
+    category_of_group = (
+        torch.full_like(bin_[:1], num_categories).repeat(num_groups).scatter(0, group, bin_)
+    )
     n = item.new_zeros(num_groups).index_add(0, group, weight)
     total = item.new_zeros(num_groups, item.shape[1]).index_add(0, group, weight[:, None] * item)
     mean = total / n.clamp_min(1)[:, None]
     centred = item - mean.index_select(0, group)  # (num_distinct, dim)
     scatter = _sum_of_outer_products(weight.sqrt()[:, None] * centred, group, num_groups)
     divisor = (n - 1 if unbiased else n).clamp_min(1)
-    return CategoryCovariance(scatter / divisor[:, None, None], n * (category_of_group < num_categories), category_of_group)
+    return CategoryCovariance(
+        scatter / divisor[:, None, None],
+        n * (category_of_group < num_categories),
+        category_of_group,
+    )
 
 
 def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tensor:
@@ -61,12 +71,21 @@ def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tens
     num_rows, dim = rows.shape
     order = group.argsort(stable=True)
     sorted_group = group[order]
-    size = torch.zeros(num_groups, dtype=torch.long, device=rows.device).index_add(0, group, torch.ones_like(group))
+    size = torch.zeros(num_groups, dtype=torch.long, device=rows.device).index_add(
+        0, group, torch.ones_like(group)
+    )
     tiles = (size + TILE - 1) // TILE
     last_tile, last_row = tiles.cumsum(0), size.cumsum(0)
-    place = torch.arange(num_rows, device=rows.device) + ((last_tile - tiles) * TILE - (last_row - size))[sorted_group]
+    place = (
+        torch.arange(num_rows, device=rows.device)
+        + ((last_tile - tiles) * TILE - (last_row - size))[sorted_group]
+    )
     num_tiles = num_rows // TILE + num_groups
-    padded = rows.new_zeros(num_tiles * TILE, dim).index_copy(0, place, rows[order]).view(num_tiles, TILE, dim)
+    padded = (
+        rows.new_zeros(num_tiles * TILE, dim)
+        .index_copy(0, place, rows[order])
+        .view(num_tiles, TILE, dim)
+    )
     tile = torch.arange(num_tiles, device=rows.device)
     group_of_tile = torch.searchsorted(last_tile, tile, right=True).clamp_max(num_groups - 1)
     return rows.new_zeros(num_groups, dim, dim).index_add(0, group_of_tile, padded.mT @ padded)

@@ -73,7 +73,9 @@ class DATLoss(nn.Module):
             terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
             total = total + self.lambda1 * terms["mimic_user"]
         if self.lambda2 > 0:
-            a_v = self._augmented(towers.item_augmented, "lambda2").index_select(0, batch.positive)  # (batch, dim)
+            a_v = self._augmented(towers.item_augmented, "lambda2").index_select(
+                0, batch.positive
+            )  # (batch, dim)
             terms["mimic_item"] = batch.share * mimic(a_v, towers.user, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
         if self.lambda3 > 0:

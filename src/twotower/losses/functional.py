@@ -10,7 +10,9 @@ from torch.autograd.function import once_differentiable
 from twotower.types import Batch, Towers
 
 
-def own_logits(towers: Towers, batch: Batch, temperature: float, correct_log_q: bool = False) -> Tensor:
+def own_logits(
+    towers: Towers, batch: Batch, temperature: float, correct_log_q: bool = False
+) -> Tensor:
     """Logits of each positive and of its own negatives; a negative equal to the positive is ``-inf``.
 
     Returns:
@@ -18,7 +20,9 @@ def own_logits(towers: Towers, batch: Batch, temperature: float, correct_log_q: 
     """
     assert batch.negative is not None
     row = torch.cat([batch.positive[:, None], batch.negative], dim=1)  # (batch, 1 + num_negatives)
-    item = towers.item.index_select(0, row.flatten()).view(*row.shape, -1)  # (batch, 1 + num_negatives, dim)
+    item = towers.item.index_select(0, row.flatten()).view(
+        *row.shape, -1
+    )  # (batch, 1 + num_negatives, dim)
     logits = torch.bmm(item, towers.user[:, :, None]).squeeze(2) / temperature
     if correct_log_q:
         logits = logits - batch.log_q[row]
@@ -40,10 +44,14 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     assert batch.num_draws is not None
     logits = at_least_float32(towers.user / temperature @ towers.item.T)  # (batch, num_distinct)
     log_q = batch.log_q if correct_log_q else torch.zeros_like(batch.log_q)  # (num_distinct,)
-    offset = (batch.num_draws.to(logits.dtype).log() - log_q).expand_as(logits)  # -inf where not drawn
+    offset = (batch.num_draws.to(logits.dtype).log() - log_q).expand_as(
+        logits
+    )  # -inf where not drawn
     if batch.excluded is not None:
         offset = offset.masked_fill(batch.excluded, float("-inf"))
-    return logits + offset.scatter(1, batch.positive[:, None], -log_q[batch.positive, None].to(offset.dtype))
+    return logits + offset.scatter(
+        1, batch.positive[:, None], -log_q[batch.positive, None].to(offset.dtype)
+    )
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -101,6 +109,8 @@ def mimic(augmented: Tensor, target: Tensor, num_pairs: int, over_dim: str = "su
         num_pairs: ``T``.
         over_dim: ``sum`` or ``mean`` over ``dim``; the paper does not say which.
     """
-    error = (at_least_float32(augmented) - at_least_float32(target.detach())).square()  # (num_positives, dim)
+    error = (
+        at_least_float32(augmented) - at_least_float32(target.detach())
+    ).square()  # (num_positives, dim)
     per_pair = error.mean(1) if over_dim == "mean" else error.sum(1)
     return per_pair.sum() / num_pairs

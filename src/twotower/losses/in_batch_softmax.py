@@ -36,10 +36,16 @@ class InBatchSoftmax(nn.Module):
             UserError: if each positive has negatives of its own.
         """
         if batch.num_draws is None:
-            raise UserError("loss/task=in_batch_softmax shares its negatives: use it with negatives=in_batch or negatives=mixed")
-        if self.gather and batch.in_batch and world_size() > 1:  # other shared negatives are the same everywhere
+            raise UserError(
+                "loss/task=in_batch_softmax shares its negatives: use it with negatives=in_batch or negatives=mixed"
+            )
+        if (
+            self.gather and batch.in_batch and world_size() > 1
+        ):  # other shared negatives are the same everywhere
             towers, batch = gather_items(towers, batch)
-        logits = shared_logits(towers, batch, self.temperature, self.correct_log_q)  # (batch, num_distinct)
+        logits = shared_logits(
+            towers, batch, self.temperature, self.correct_log_q
+        )  # (batch, num_distinct)
         return softmax_cross_entropy(logits, batch.positive)
 
 

@@ -26,16 +26,22 @@ class MultiObjective(nn.Module):
         UserError: for settings out of range, and behaviours that the data do not know.
     """
 
-    def __init__(self, schema: Schema, behaviours: list[list[int]], weights: list[float], temperature: float) -> None:
+    def __init__(
+        self, schema: Schema, behaviours: list[list[int]], weights: list[float], temperature: float
+    ) -> None:
         super().__init__()
         check_number("loss.temperature", temperature, 1e-4, 1e4)
         for weight in weights:
             check_number("loss.weights", weight, 0)
         if not behaviours or not all(behaviours) or len(weights) != len(behaviours):
-            raise UserError(f"loss.behaviours and loss.weights need one entry for each objective, got {behaviours} and {weights}")
+            raise UserError(
+                f"loss.behaviours and loss.weights need one entry for each objective, got {behaviours} and {weights}"
+            )
         unknown = [one for own in behaviours for one in own if not 0 <= one < schema.num_behaviours]
         if unknown and schema.num_behaviours > 0:
-            raise UserError(f"loss.behaviours={behaviours}: these data have behaviours 0 to {schema.num_behaviours - 1}")
+            raise UserError(
+                f"loss.behaviours={behaviours}: these data have behaviours 0 to {schema.num_behaviours - 1}"
+            )
         self.behaviours = behaviours
         self.weights = weights
         self.temperature = temperature
@@ -48,18 +54,26 @@ class MultiObjective(nn.Module):
         """
         behaviour = self._check(towers, batch)
         terms, total = {}, towers.user.new_zeros(())
-        for index, (item, own, weight) in enumerate(zip(towers.item_by_objective, self.behaviours, self.weights, strict=True)):
+        for index, (item, own, weight) in enumerate(
+            zip(towers.item_by_objective, self.behaviours, self.weights, strict=True)
+        ):
             counts = torch.stack([behaviour == one for one in own]).any(0)  # (batch,)
-            loss = masked_bce(own_logits(towers._replace(item=item), batch, self.temperature), counts)
+            loss = masked_bce(
+                own_logits(towers._replace(item=item), batch, self.temperature), counts
+            )
             terms[f"objective_{index}"] = loss
             total = total + weight * loss
         return LossOutput(total, terms)
 
     def _check(self, towers: Towers, batch: Batch) -> Tensor:
         if batch.behaviour is None:
-            raise UserError("loss=multi_objective needs data with several behaviours, and these have one: set loss=plain")
+            raise UserError(
+                "loss=multi_objective needs data with several behaviours, and these have one: set loss=plain"
+            )
         if batch.negative is None:
-            raise UserError("loss=multi_objective gives each positive negatives of its own: use it with negatives=uniform")
+            raise UserError(
+                "loss=multi_objective gives each positive negatives of its own: use it with negatives=uniform"
+            )
         if len(towers.item_by_objective) != len(self.behaviours):
             raise UserError(
                 f"loss.behaviours has {len(self.behaviours)} objectives, the model {len(towers.item_by_objective)}: use it with "

@@ -27,7 +27,11 @@ class Softmax(nn.Module):
     def forward(self, towers: Towers, batch: Batch) -> Tensor:
         """Scalar loss."""
         if batch.negative is None:
-            logits = shared_logits(towers, batch, self.temperature, self.correct_log_q)  # (batch, num_distinct)
+            logits = shared_logits(
+                towers, batch, self.temperature, self.correct_log_q
+            )  # (batch, num_distinct)
             return softmax_cross_entropy(logits, batch.positive)
-        logits = own_logits(towers, batch, self.temperature, self.correct_log_q)  # (batch, 1 + num_negatives)
+        logits = own_logits(
+            towers, batch, self.temperature, self.correct_log_q
+        )  # (batch, 1 + num_negatives)
         return softmax_cross_entropy(logits, batch.positive.new_zeros(len(logits)))

@@ -40,10 +40,16 @@ class RankMetric(Metric):
             raise UserError(f"metric.{self.name}.k must list whole numbers >= 1, got {k}")
         self.k = k
         self.register_buffer("cut", torch.tensor(k or [0]), persistent=False)
-        self.add_state("total", torch.zeros(num_groups, len(k or [0]), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "total",
+            torch.zeros(num_groups, len(k or [0]), dtype=torch.float64),
+            dist_reduce_fx="sum",
+        )
         self.add_state("count", torch.zeros(num_groups, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
         """Move with the module to another device, never to its precision: in bfloat16 a count ends at 256."""
         device = fn(torch.empty(0)).device
         return super()._apply(lambda tensor: tensor.to(device), exclude_state)

@@ -62,8 +62,12 @@ class DAT(nn.Module):
         check_cold_ids(cold_ids, id_dropout)
         self.augment_gradient = augment_gradient
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, sharding=sharding)
+        self.user_embedding = FeatureEmbedding(
+            schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding
+        )
+        self.item_embedding = FeatureEmbedding(
+            schema.item, embedding_dim, item_features, cold_ids, sharding=sharding
+        )
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
         self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
@@ -93,10 +97,14 @@ class DAT(nn.Module):
         return Towers(user, item, a_u, a_v)
 
     def _encode_user(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
-        return self.user_tower(torch.cat([self.user_embedding(features), self._input(augmented)], dim=1))
+        return self.user_tower(
+            torch.cat([self.user_embedding(features), self._input(augmented)], dim=1)
+        )
 
     def _encode_item(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
-        return self.item_tower(torch.cat([self.item_embedding(features), self._input(augmented)], dim=1))
+        return self.item_tower(
+            torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
+        )
 
     def _input(self, augmented: Tensor) -> Tensor:
         return augmented.detach() if self.augment_gradient == "mimic" else augmented

@@ -47,9 +47,15 @@ class FM(nn.Module):
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.dim = dim
         self.item_pairs = item_pairs
-        self.user_factors = FeatureEmbedding(schema.user, dim, user_features, cold_ids, Mean(), sharding=sharding)
-        self.item_factors = FeatureEmbedding(schema.item, dim, item_features, cold_ids, sharding=sharding)
-        self.item_weights = FeatureEmbedding(schema.item, 1, item_features, cold_ids, sharding=sharding)
+        self.user_factors = FeatureEmbedding(
+            schema.user, dim, user_features, cold_ids, Mean(), sharding=sharding
+        )
+        self.item_factors = FeatureEmbedding(
+            schema.item, dim, item_features, cold_ids, sharding=sharding
+        )
+        self.item_weights = FeatureEmbedding(
+            schema.item, 1, item_features, cold_ids, sharding=sharding
+        )
         for parameter in self.parameters():
             draw(parameter, std=init_std)
 

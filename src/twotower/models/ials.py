@@ -8,7 +8,9 @@ from twotower.errors import UserError, check_choice, check_number
 from twotower.types import Batch, Interactions, Schema, Towers
 from twotower.wording import PlainConsole
 
-CHUNK_NUMBERS = 1 << 24  # 64 MiB of float32 for the gathered factors of a chunk, and for its matrices
+CHUNK_NUMBERS = (
+    1 << 24
+)  # 64 MiB of float32 for the gathered factors of a chunk, and for its matrices
 
 
 class IALS(nn.Module):
@@ -67,10 +69,18 @@ class IALS(nn.Module):
             UserError: if the settings leave a system without one solution.
         """
         device = self.user_factors.device
-        pairs = torch.stack([interactions.user, interactions.item]).to(device).unique(dim=1) - 1  # id 0 is no user, no item
+        pairs = (
+            torch.stack([interactions.user, interactions.item]).to(device).unique(dim=1) - 1
+        )  # id 0 is no user, no item
         user, item = self.user_factors[1:], self.item_factors[1:]  # views
         console = PlainConsole(stderr=True)
-        for _ in track(range(self.num_sweeps), "iALS sweeps", console=console, transient=True, disable=not console.is_terminal):
+        for _ in track(
+            range(self.num_sweeps),
+            "iALS sweeps",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ):
             self._solve(user, item, pairs[0], pairs[1])
             self._solve(item, user, pairs[1], pairs[0])
         for factors in (self.user_factors, self.item_factors):
@@ -99,17 +109,31 @@ class IALS(nn.Module):
         first = count.cumsum(0) - count
         partner = other_index[own_index.argsort(stable=True)]
         common = alpha * other.T @ other  # (dim, dim)
-        ridge = self.regularization * (count.to(own.dtype) + alpha * len(other)) ** self.frequency_scaling  # (num,)
-        rows, widths, start = count.argsort(descending=True), count.sort(descending=True).values.tolist(), 0
+        ridge = (
+            self.regularization
+            * (count.to(own.dtype) + alpha * len(other)) ** self.frequency_scaling
+        )  # (num,)
+        rows, widths, start = (
+            count.argsort(descending=True),
+            count.sort(descending=True).values.tolist(),
+            0,
+        )
         while start < num:
             width = max(1, widths[start])
             chunk = rows[start : start + max(1, CHUNK_NUMBERS // (dim * max(dim, width)))]
             place = torch.arange(width, device=own.device)
             known = place < count[chunk, None]  # (chunk, width)
-            item = other[partner[(first[chunk, None] + place).clamp_max(len(partner) - 1)]] * known[:, :, None]
-            matrix = item.mT @ item + common + torch.diag_embed(ridge[chunk, None].expand(-1, dim))  # (chunk, dim, dim)
+            item = (
+                other[partner[(first[chunk, None] + place).clamp_max(len(partner) - 1)]]
+                * known[:, :, None]
+            )
+            matrix = (
+                item.mT @ item + common + torch.diag_embed(ridge[chunk, None].expand(-1, dim))
+            )  # (chunk, dim, dim)
             factor, failed = torch.linalg.cholesky_ex(matrix)
             if failed.any():
-                raise UserError("iALS has no single solution: raise model.regularization or model.unobserved_weight")
+                raise UserError(
+                    "iALS has no single solution: raise model.regularization or model.unobserved_weight"
+                )
             own[chunk] = torch.cholesky_solve(item.sum(1)[:, :, None], factor).squeeze(2)
             start += len(chunk)

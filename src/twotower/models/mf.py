@@ -21,14 +21,24 @@ class MF(nn.Module):
         sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
     """
 
-    def __init__(self, schema: Schema, dim: int, item_bias: bool, init_std: float, cold_ids: str, sharding: str = "none") -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int,
+        item_bias: bool,
+        init_std: float,
+        cold_ids: str,
+        sharding: str = "none",
+    ) -> None:
         super().__init__()
         check_number("model.dim", dim, 1)
         check_number("model.init_std", init_std, 0)
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         self.item_bias = item_bias
         self.user_factors = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
-        self.item_factors = EmbeddingTable(schema.num_values("item_id"), dim + item_bias, cold_ids, sharding)
+        self.item_factors = EmbeddingTable(
+            schema.num_values("item_id"), dim + item_bias, cold_ids, sharding
+        )
         for table in (self.user_factors, self.item_factors):
             draw(table.weight, std=init_std)
         if item_bias:

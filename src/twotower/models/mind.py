@@ -74,7 +74,9 @@ class MIND(nn.Module):
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
         self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
         self.profile = (
-            FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, sharding=sharding) if user_features else None
+            FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, sharding=sharding)
+            if user_features
+            else None
         )
         self.bilinear = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.register_buffer("first_logits", torch.randn(length, num_interests))
@@ -107,10 +109,15 @@ class MIND(nn.Module):
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
         index = known_last(index)[:, -len(self.first_logits) :]
         known, num = index > 0, self.first_logits.shape[1]
-        item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape) * known[..., None]
+        item = (
+            self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
+            * known[..., None]
+        )
         item = item @ self.bilinear  # (batch, length, dim)
         has = interest_mask(known.sum(1), num)  # (batch, num_interests)
-        logits = self.first_logits[-index.shape[1] :].expand(index.shape[0], -1, -1)  # (batch, length, num_interests)
+        logits = self.first_logits[-index.shape[1] :].expand(
+            index.shape[0], -1, -1
+        )  # (batch, length, num_interests)
         for step in range(self.num_iterations):
             weight = logits.masked_fill(~has[:, None], float("-inf")).softmax(2) * known[..., None]
             capsule = squash(weight.mT @ item)  # (batch, num_interests, dim)
@@ -130,5 +137,7 @@ def squash(x: Tensor) -> Tensor:
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
     """``(batch,)`` lengths of histories to ``(batch, num_interests)``: the first ``max(1, min(K, log2 n))`` are there."""
-    needed = [min(2**count, 1 << 62) if count > 1 else 0 for count in range(1, num_interests + 1)]  # a log2 would round
+    needed = [
+        min(2**count, 1 << 62) if count > 1 else 0 for count in range(1, num_interests + 1)
+    ]  # a log2 would round
     return num_items[:, None] >= torch.tensor(needed, device=num_items.device)

@@ -72,15 +72,23 @@ class MVKE(nn.Module):
         _check_objectives(objectives, num_kernels, retrieve)
         self.retrieve = retrieve
         self.id_dropout = id_dropout
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, sharding=sharding)
+        self.user_embedding = FeatureEmbedding(
+            schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding
+        )
+        self.item_embedding = FeatureEmbedding(
+            schema.item, embedding_dim, item_features, cold_ids, sharding=sharding
+        )
         self.kernels = nn.Parameter(torch.randn(num_kernels, dim) * dim**-0.5)
         self.query = nn.Linear(dim, embedding_dim)
-        self.key = nn.Linear(embedding_dim, embedding_dim, bias=False)  # a bias would be the same for all fields
+        self.key = nn.Linear(
+            embedding_dim, embedding_dim, bias=False
+        )  # a bias would be the same for all fields
         self.value = nn.Linear(embedding_dim, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
-        self.experts = nn.ModuleList(Tower(self.user_embedding.output_dim, *tower) for _ in range(num_kernels))
+        self.experts = nn.ModuleList(
+            Tower(self.user_embedding.output_dim, *tower) for _ in range(num_kernels)
+        )
         self.item_tower = Tower(self.item_embedding.output_dim, *tower)
         outside = torch.ones(len(objectives), num_kernels, dtype=torch.bool)
         for row, kernels in enumerate(objectives):
@@ -102,24 +110,36 @@ class MVKE(nn.Module):
         user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
         v = self.item_tower(self.item_embedding(item))  # (num_distinct, dim)
         by_objective = tuple(self._gated(v, objective) for objective in range(len(self.outside)))
-        return Towers(self.encode_user(user), by_objective[self.retrieve], item_by_objective=by_objective)
+        return Towers(
+            self.encode_user(user), by_objective[self.retrieve], item_by_objective=by_objective
+        )
 
     def experts_of(self, features: dict[str, Tensor]) -> Tensor:
         """``u_k`` of each user: ``(batch, num_kernels, dim)``."""
         width = self.key.in_features
-        x = self.user_embedding(features).unflatten(1, (-1, width))  # (batch, fields, embedding_dim)
+        x = self.user_embedding(features).unflatten(
+            1, (-1, width)
+        )  # (batch, fields, embedding_dim)
         score = self.key(x) @ self.query(self.kernels).T / width**0.5  # (batch, fields, kernels)
-        weighted = score.softmax(1)[..., None] * self.value(x)[:, :, None]  # (batch, fields, kernels, embedding_dim)
+        weighted = (
+            score.softmax(1)[..., None] * self.value(x)[:, :, None]
+        )  # (batch, fields, kernels, embedding_dim)
         view = self.norm(weighted + x[:, :, None])
-        return torch.stack([expert(view[:, :, k].flatten(1)) for k, expert in enumerate(self.experts)], dim=1)
+        return torch.stack(
+            [expert(view[:, :, k].flatten(1)) for k, expert in enumerate(self.experts)], dim=1
+        )
 
     def gate(self, item: Tensor, objective: int) -> Tensor:
         """``g`` of item tower outputs ``(batch, dim)``: ``(batch, num_kernels)``, 0 for kernels of other objectives."""
-        return (item @ self.kernels.T).masked_fill(self.outside[objective], float("-inf")).softmax(1)
+        return (
+            (item @ self.kernels.T).masked_fill(self.outside[objective], float("-inf")).softmax(1)
+        )
 
     def diagnose(self, user: dict[str, Tensor], item: dict[str, Tensor]) -> dict[str, Tensor]:
         """For the diagnostics: the gates' mean entropy in nats, and ``(num_kernels,)`` each kernel's share of their weight."""
-        gate = self.gate(self.item_tower(self.item_embedding(item)), self.retrieve)  # (batch, kernels)
+        gate = self.gate(
+            self.item_tower(self.item_embedding(item)), self.retrieve
+        )  # (batch, kernels)
         return {"gate_entropy": torch.special.entr(gate).sum(1).mean(), "load": gate.mean(0)}
 
     def _gated(self, item: Tensor, objective: int) -> Tensor:

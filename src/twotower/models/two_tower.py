@@ -54,12 +54,16 @@ class TwoTower(nn.Module):
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
         if share_item_table and id_extra_dim:
-            raise UserError("model.share_item_table=true needs equal widths of history and item id: set model.id_extra_dim=0")
+            raise UserError(
+                "model.share_item_table=true needs equal widths of history and item id: set model.id_extra_dim=0"
+            )
         self.id_dropout = id_dropout
         self.user_embedding = FeatureEmbedding(
             schema.user, embedding_dim, user_features, cold_ids, history, id_extra_dim, sharding
         )
-        self.item_embedding = FeatureEmbedding(schema.item, embedding_dim, item_features, cold_ids, None, id_extra_dim, sharding)
+        self.item_embedding = FeatureEmbedding(
+            schema.item, embedding_dim, item_features, cold_ids, None, id_extra_dim, sharding
+        )
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)

@@ -57,11 +57,23 @@ class YouTubeDNN(nn.Module):
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
         if share_item_table and embedding_dim != dim:
-            raise UserError(f"model.share_item_table=true needs model.embedding_dim={dim}, as wide as model.dim")
+            raise UserError(
+                f"model.share_item_table=true needs model.embedding_dim={dim}, as wide as model.dim"
+            )
         self.id_dropout = id_dropout
         self.normalize = normalize
-        self.user_embedding = FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding)
-        self.user_tower = Tower(self.user_embedding.output_dim, hidden_dims, dim, activation, last_activation, normalize, dropout)
+        self.user_embedding = FeatureEmbedding(
+            schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding
+        )
+        self.user_tower = Tower(
+            self.user_embedding.output_dim,
+            hidden_dims,
+            dim,
+            activation,
+            last_activation,
+            normalize,
+            dropout,
+        )
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
         self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
         if share_item_table:

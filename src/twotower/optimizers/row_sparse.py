@@ -44,7 +44,11 @@ class RowSparse(AdamW):
         weight_decay: float,
         min_rows: int,
     ) -> None:
-        for name, value in (("lr", lr), ("table_lr", lr if table_lr is None else table_lr), ("eps", eps)):
+        for name, value in (
+            ("lr", lr),
+            ("table_lr", lr if table_lr is None else table_lr),
+            ("eps", eps),
+        ):
             check_number(f"optimizer.{name}", value, 0)
         check_number("optimizer.min_rows", min_rows, 0)
         dense: list[nn.Parameter] = []
@@ -57,8 +61,17 @@ class RowSparse(AdamW):
         groups = [group for group in ({"params": dense}, of_tables) if group["params"]]
         if len(betas) != 2:
             raise UserError(f"optimizer.betas must be two numbers, got {betas}")
-        super().__init__(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)
-        self._step_supports_amp_scaling = False  # a gradient scaler must unscale before the step: rows know of no scale
+        super().__init__(
+            groups,
+            lr=lr,
+            betas=(betas[0], betas[1]),
+            eps=eps,
+            weight_decay=weight_decay,
+            fused=True,
+        )
+        self._step_supports_amp_scaling = (
+            False  # a gradient scaler must unscale before the step: rows know of no scale
+        )
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; what ``closure`` returns."""
@@ -66,7 +79,12 @@ class RowSparse(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        tables = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None and p.grad.is_sparse]
+        tables = [
+            (group, p)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and p.grad.is_sparse
+        ]
         gradients = [_of_all_processes(parameter).coalesce() for _, parameter in tables]
         for _, parameter in tables:
             parameter.grad = None
@@ -76,14 +94,18 @@ class RowSparse(AdamW):
                 self._step_rows(parameter, gradient.indices()[0], gradient.values(), group)
         return loss
 
-    def _step_rows(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _step_rows(
+        self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
         update = self._direction(table, row, gradient, group)  # (num_rows, dim)
         if group["weight_decay"]:
             update = update + group["weight_decay"] * table[row]
         table.index_add_(0, row, update, alpha=-group["lr"])
 
     @abstractmethod
-    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _direction(
+        self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> Tensor:
         """What ``lr`` multiplies, ``(num_rows, dim)``; brings the state of ``row`` up to date."""
 
 
@@ -117,7 +139,9 @@ def clip_gradients(parameters: Iterable[Tensor], value: float, algorithm: str) -
     entries = []
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()  # a row that stands twice counts with its sum
+            parameter.grad = (
+                parameter.grad.coalesce()
+            )  # a row that stands twice counts with its sum
             entries.append(_with_gradient(parameter.grad.values()))
         elif parameter.grad is not None:
             entries.append(parameter)
@@ -142,16 +166,24 @@ def _of_all_processes(parameter: Tensor) -> Tensor:
     gradient = parameter.grad.coalesce()
     everyones = RowGatherer(len(gradient.values()), gradient.device)
     row, values = everyones(gradient.indices()[0], -1), everyones(gradient.values())
-    return torch.sparse_coo_tensor(row[row >= 0][None], values[row >= 0] / world_size(), gradient.shape)
+    return torch.sparse_coo_tensor(
+        row[row >= 0][None], values[row >= 0] / world_size(), gradient.shape
+    )
 
 
 class LazyAdam(RowSparse):
     """Adam of the batch's rows: ``torch.optim.SparseAdam`` beside AdamW. Two moments as large as each table."""
 
-    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _direction(
+        self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> Tensor:
         state, (beta1, beta2) = self.state[table], group["betas"]
         if not state:
-            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
+            state |= {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(table),
+                "exp_avg_sq": torch.zeros_like(table),
+            }
         state["step"] += 1
         step = state["step"].item()  # on the CPU, as AdamW's
         first = state["exp_avg"][row].lerp_(gradient, 1 - beta1)
@@ -168,10 +200,15 @@ class RowwiseAdagrad(RowSparse):
     The state of a table of 32 dimensions is a 32nd of the table, where Adam's is twice the table.
     """
 
-    def _direction(self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _direction(
+        self, table: Tensor, row: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> Tensor:
         state = self.state[table]
         if not state:
-            state |= {"step": torch.zeros(()), "sum": table.new_zeros(len(table))}  # AdamW reads a step from every state
+            state |= {
+                "step": torch.zeros(()),
+                "sum": table.new_zeros(len(table)),
+            }  # AdamW reads a step from every state
         state["step"] += 1
         total = state["sum"][row] + gradient.square().mean(1)  # (num_rows,)
         state["sum"].index_copy_(0, row, total)

@@ -20,7 +20,9 @@ def linear_warmup(optimizer: Optimizer, num_steps: int | None, warmup_steps: int
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup_steps))
 
 
-def cosine(optimizer: Optimizer, num_steps: int | None, warmup_steps: int, last_share: float) -> LambdaLR:
+def cosine(
+    optimizer: Optimizer, num_steps: int | None, warmup_steps: int, last_share: float
+) -> LambdaLR:
     """A linear warm-up, then half a cosine wave down (Loshchilov & Hutter, ICLR 2017, no restarts).
 
     Torch's ``CosineAnnealingLR`` takes each rate from the one before it; here it follows from the
@@ -38,9 +40,13 @@ def cosine(optimizer: Optimizer, num_steps: int | None, warmup_steps: int, last_
     check_number("scheduler.warmup_steps", warmup_steps, 0)
     check_number("scheduler.last_share", last_share, 0, 1)
     if num_steps is None:
-        raise UserError("scheduler=cosine needs the number of steps: set trainer.max_epochs or trainer.max_steps")
+        raise UserError(
+            "scheduler=cosine needs the number of steps: set trainer.max_epochs or trainer.max_steps"
+        )
     if warmup_steps >= num_steps:
-        raise UserError(f"scheduler.warmup_steps={warmup_steps} takes all {num_steps} steps of the training: give fewer")
+        raise UserError(
+            f"scheduler.warmup_steps={warmup_steps} takes all {num_steps} steps of the training: give fewer"
+        )
 
     def share(step: int) -> float:
         if step < warmup_steps:

@@ -49,7 +49,9 @@ def by_category(section: Section, wanted: Wanted) -> Figure | None:
     )
     if len(others) > len(shown):
         how += f"; the best {len(shown)} of {len(others)} variants"
-    figure.suptitle(f"{what} by category, largest in training first (test users)\n{how}", fontsize=10)
+    figure.suptitle(
+        f"{what} by category, largest in training first (test users)\n{how}", fontsize=10
+    )
     return figure
 
 
@@ -61,7 +63,8 @@ def gains(section: Section, row: Row, masks: list[np.ndarray], wanted: Wanted) -
     found = []
     for mask in masks:
         one, other = (
-            np.mean([per_user(section.ranks[label][seed].of(mask), metric) for seed in seeds], 0) for label, seeds in sides
+            np.mean([per_user(section.ranks[label][seed].of(mask), metric) for seed in seeds], 0)
+            for label, seeds in sides
         )
         difference = one - other  # (num_users,)
         generator = np.random.default_rng(wanted.seed)
@@ -89,7 +92,9 @@ def _groups(section: Section) -> dict[str, np.ndarray]:
     records = [run.record for run in section.baseline.runs if run.record["seed"] == seed]
     named = records[0].get("categories") or []
     own = {place: ranks.category == place for place in range(min(len(named), MAX_CATEGORIES))}
-    own = {place: mask for place, mask in own.items() if len(np.unique(ranks.user[mask])) >= MIN_USERS}
+    own = {
+        place: mask for place, mask in own.items() if len(np.unique(ranks.user[mask])) >= MIN_USERS
+    }
     masks = {_name(named[place]["name"], ranks, mask): mask for place, mask in own.items()}
     rest = (ranks.category >= 0) & ~np.isin(ranks.category, list(own))
     if rest.any():

@@ -33,7 +33,9 @@ def report(config: DictConfig) -> Report:
     sections = [make_section(group, wanted) for group in by_data(counted)]
     entries = quoted.read(config.quoted)
     left_out += [run for section in sections for run in section.left_out]
-    made = Report(sections, [quoted.fitting(entries, section) for section in sections], left_out, wanted)
+    made = Report(
+        sections, [quoted.fitting(entries, section) for section in sections], left_out, wanted
+    )
     _write(made, Path(config.output or _default_output(_places(config))))
     if config["update"]:  # as an attribute it is a method
         markdown.update(Path(config["update"]), config.block, as_markdown(made))
@@ -57,7 +59,9 @@ def _ignoring(keys: list[str], counted: list[runs.Run]) -> list[runs.Run]:
     """The runs without the settings ``keys``, nor overrides of them."""
     known = {key for run in counted for key in run.settings}
     if unknown := [key for key in keys if key not in known]:
-        raise UserError(f"ignore={unknown[0]}: no run has this setting; metrics.json lists them under settings")
+        raise UserError(
+            f"ignore={unknown[0]}: no run has this setting; metrics.json lists them under settings"
+        )
     return [run.without(keys) for run in counted]
 
 
@@ -97,7 +101,10 @@ def _names(folders: list[Path]) -> dict[Path, str]:
     shared = 0
     while all(len(own) > shared + 1 and own[shared] == parts[0][shared] for own in parts):
         shared += 1
-    return {folder: printable("/".join(own[shared:])) for folder, own in zip(folders, parts, strict=True)}
+    return {
+        folder: printable("/".join(own[shared:]))
+        for folder, own in zip(folders, parts, strict=True)
+    }
 
 
 def _wanted(config: DictConfig) -> Wanted:
@@ -107,7 +114,15 @@ def _wanted(config: DictConfig) -> Wanted:
     names = tuple(dict.fromkeys([config.compare, *config.columns]))
     nodes: Any = OmegaConf.to_container(config.metrics, resolve=True)
     metrics = {name: _metric(name, nodes) for name in names}
-    return Wanted(config.compare, names[1:], config.baseline, config.level, config.resamples, config.seed, metrics)
+    return Wanted(
+        config.compare,
+        names[1:],
+        config.baseline,
+        config.level,
+        config.resamples,
+        config.seed,
+        metrics,
+    )
 
 
 def _metric(name: str, nodes: dict[str, Any]) -> RankMetric:

@@ -34,7 +34,10 @@ def as_markdown(report: Report) -> str:
     """Tables, legend, and what is not counted."""
     parts = [separate(report.sections)] if len(report.sections) > 1 else []
     for section, quoted in report.pairs():
-        parts += [f"**{markdown.text(title(section))}**", markdown.table(make_grid(section, quoted, report.wanted))]
+        parts += [
+            f"**{markdown.text(title(section))}**",
+            markdown.table(make_grid(section, quoted, report.wanted)),
+        ]
     parts.append(method(report.sections, report.wanted))
     if report.left_out:
         parts.append("\n".join(["Left out:", "", *map(_left_out, report.left_out)]))

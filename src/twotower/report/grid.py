@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 from twotower.report.quoted import Quoted
 from twotower.report.section import Difference, Row, Section, Wanted
-from twotower.report.text import interval, metric_name, number, p_value, relative, signed, with_spread
+from twotower.report.text import (
+    interval,
+    metric_name,
+    number,
+    p_value,
+    relative,
+    signed,
+    with_spread,
+)
 
 NOTHING = ""
 
@@ -45,7 +53,11 @@ def make_grid(section: Section, quoted: list[Quoted], wanted: Wanted) -> Grid:
 
 
 def _own(row: Row, section: Section, names: tuple[str, ...], wanted: Wanted) -> Line:
-    cells = [row.variant.label, str(len(row.variant.seeds)), *(with_spread(row.values[name]) for name in names)]
+    cells = [
+        row.variant.label,
+        str(len(row.variant.seeds)),
+        *(with_spread(row.values[name]) for name in names),
+    ]
     if row.difference is None:
         return Line((*cells, "baseline") if len(section.rows) > 1 else tuple(cells))
     return Line((*cells, *_compared(row.difference, wanted)), row.difference.is_clear(wanted.level))
@@ -55,8 +67,13 @@ def _compared(difference: Difference, wanted: Wanted) -> list[str]:
     share = f" ({relative(difference.value, difference.start)})" if difference.start else ""
     note = f"; {difference.compared.note}" if difference.compared.note else ""
     cells = [f"{signed(difference.value)}{share}{note}"]
-    for evidence, least in ((difference.users, 1 / (1 + wanted.resamples)), (difference.seeds, 0.0)):
-        cells.append(f"{interval(evidence)}, {p_value(evidence.adjusted, least)}" if evidence else NOTHING)
+    for evidence, least in (
+        (difference.users, 1 / (1 + wanted.resamples)),
+        (difference.seeds, 0.0),
+    ):
+        cells.append(
+            f"{interval(evidence)}, {p_value(evidence.adjusted, least)}" if evidence else NOTHING
+        )
     return cells
 
 

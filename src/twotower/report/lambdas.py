@@ -39,7 +39,11 @@ def curves(section: Section, wanted: Wanted) -> Figure | None:
         note = _shared(rows, section).note
         panel.set_xlabel(f"{name}\n{note}" if note else name)
     panels[0].set_ylabel(f"test {metric_name(wanted.metric)}")
-    figure.suptitle(f"{section.name}: one weight varied alone; band: ± standard deviation over seeds", fontsize=10, color=BLACK)
+    figure.suptitle(
+        f"{section.name}: one weight varied alone; band: ± standard deviation over seeds",
+        fontsize=10,
+        color=BLACK,
+    )
     return figure
 
 
@@ -49,7 +53,9 @@ def heat_map(section: Section, wanted: Wanted) -> Figure | None:
     names = [name for name in ("λ1 = λ2", "λ1", "λ2") if name in axes]
     pairs = [(name, "λ3") for name in names] + ([("λ1", "λ2")] if "λ1" in axes else [])
     grids = {pair: _largest_group(section, [axes[name] for name in pair]) for pair in pairs}
-    grids = {pair: rows for pair, rows in grids.items() if _is_grid(rows, [axes[name] for name in pair])}
+    grids = {
+        pair: rows for pair, rows in grids.items() if _is_grid(rows, [axes[name] for name in pair])
+    }
     if not grids:
         return None
     (first, second), rows = max(grids.items(), key=lambda entry: len(entry[1]))
@@ -59,7 +65,10 @@ def heat_map(section: Section, wanted: Wanted) -> Figure | None:
 def _axes(section: Section) -> dict[str, Axis]:
     """λ1 and λ2 are one weight where they are always equal."""
     rows = [row for row in section.rows if "loss.lambda1" in row.variant.settings]
-    tied = all(row.variant.settings["loss.lambda1"] == row.variant.settings.get("loss.lambda2") for row in rows)
+    tied = all(
+        row.variant.settings["loss.lambda1"] == row.variant.settings.get("loss.lambda2")
+        for row in rows
+    )
     return TIED if tied else KEYS
 
 
@@ -76,7 +85,10 @@ def _largest_group(section: Section, varied: list[Axis]) -> list[Row]:
         if _has(row, tuple(free)):
             rest = frozenset((key, value) for key, value in settings.items() if key not in free)
             groups.setdefault(rest, []).append(row)
-    best: Callable[[list[Row]], Any] = lambda rows: (len(rows), max(next(iter(row.values.values()))[0] for row in rows))  # noqa: E731
+
+    def best(rows: list[Row]) -> Any:
+        return len(rows), max(next(iter(row.values.values()))[0] for row in rows)
+
     return max(groups.values(), key=best, default=[])
 
 
@@ -85,7 +97,9 @@ def _is_grid(rows: list[Row], varied: list[Axis]) -> bool:
     return min(sides) >= MIN_SIDE and len(rows) > sum(sides) - 1  # more than a cross
 
 
-def _curve(axis: Axes, rows: list[Row], keys: Axis, colour: str, section: Section, wanted: Wanted) -> None:
+def _curve(
+    axis: Axes, rows: list[Row], keys: Axis, colour: str, section: Section, wanted: Wanted
+) -> None:
     weight = [_weight(row, keys) for row in rows]
     values = {row.variant.label: _values(row, rows, section, wanted.metric) for row in rows}
     mean = np.array([np.mean(found) for found in values.values()])
@@ -96,7 +110,13 @@ def _curve(axis: Axes, rows: list[Row], keys: Axis, colour: str, section: Sectio
         axis.plot([place] * len(found), found, ".", color=colour, alpha=0.5, markersize=4)
     if section.rows[0] not in rows:
         level = float(np.mean(_values(section.rows[0], rows, section, wanted.metric)))
-        axis.axhline(level, color=GREY, linestyle="--", linewidth=1.2, label=short(section.baseline.label, 24))
+        axis.axhline(
+            level,
+            color=GREY,
+            linestyle="--",
+            linewidth=1.2,
+            label=short(section.baseline.label, 24),
+        )
         axis.legend(frameon=False, fontsize=8, loc="best")
     positive = [value for value in weight if value > 0]
     if positive and max(positive) / min(positive) > WIDE:
@@ -126,7 +146,13 @@ def _has(row: Row, keys: Axis) -> bool:
     return all(isinstance(row.variant.settings.get(key), (int, float)) for key in keys)
 
 
-def _draw(rows: list[Row], across: tuple[str, Axis], up: tuple[str, Axis], section: Section, wanted: Wanted) -> Figure:
+def _draw(
+    rows: list[Row],
+    across: tuple[str, Axis],
+    up: tuple[str, Axis],
+    section: Section,
+    wanted: Wanted,
+) -> Figure:
     columns = sorted({_weight(row, across[1]) for row in rows})
     lines = sorted({_weight(row, up[1]) for row in rows})
     cells = np.full((len(lines), len(columns)), np.nan)
@@ -143,10 +169,24 @@ def _draw(rows: list[Row], across: tuple[str, Axis], up: tuple[str, Axis], secti
         text = "no run" if np.isnan(value) else number(value)
         colour = GREY if np.isnan(value) else "white" if value < middle else "black"
         weight = "bold" if value == np.nanmax(cells) else "normal"
-        axis.text(column, line, text, ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
+        axis.text(
+            column,
+            line,
+            text,
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
+            fontweight=weight,
+        )
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axis.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
     axis.set(xlabel=across[0] + (f"\n{seeds.note}" if seeds.note else ""), ylabel=up[0])
-    axis.set_title(f"{section.name}: test {metric_name(wanted.metric)}", loc="left", fontweight="bold", fontsize=11)
+    axis.set_title(
+        f"{section.name}: test {metric_name(wanted.metric)}",
+        loc="left",
+        fontweight="bold",
+        fontsize=11,
+    )
     figure.colorbar(image, ax=axis, shrink=0.9, format="%.4f")
     return figure

@@ -33,20 +33,30 @@ def learning(section: Section, wanted: Wanted) -> Figure | None:
     curves = {label: [read[label][seed] for seed in seeds.of(read[label])] for label in shown}
     figure = new_figure(9, 4.8)
     axis = figure.subplots()
-    colours = dict(zip((label for label in shown if label != section.baseline.label), COLOURS, strict=False))
+    colours = dict(
+        zip((label for label in shown if label != section.baseline.label), COLOURS, strict=False)
+    )
     for label in shown:
         colour = colours.get(label, BLACK)
         for curve in curves[label]:
             axis.plot(*_points(curve), color=colour, linewidth=0.8, alpha=0.35)
         epochs, mean, spread = _over_seeds(curves[label])
-        axis.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(epochs, mean, color=colour, linewidth=2, marker="o", markersize=3.5, label=short(label))
+        axis.fill_between(
+            epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0
+        )
+        axis.plot(
+            epochs, mean, color=colour, linewidth=2, marker="o", markersize=3.5, label=short(label)
+        )
     frame(axis, f"{section.name}: validation {metric_name(wanted.metric)}")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     left_out = len(read) - len(shown)
-    axis.set_xlabel("epoch" + (f" (the best variants; {left_out} more are not shown)" if left_out else ""))
+    axis.set_xlabel(
+        "epoch" + (f" (the best variants; {left_out} more are not shown)" if left_out else "")
+    )
     title = "mean over the epochs of all seeds" + (f"\n{seeds.note}" if seeds.note else "")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9, title=title, title_fontsize=8)
+    figure.legend(
+        loc="outside right upper", frameon=False, fontsize=9, title=title, title_fontsize=8
+    )
     return figure
 
 
@@ -54,7 +64,9 @@ def read_curve(folder: Path, metric: str) -> Curve:
     """Validation values by epoch, from 1, as ``metrics.csv`` has them; empty where it has none."""
     try:
         text = read_bytes(RunFolder(folder).log, MAX_BYTES).decode()
-        rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if row.get(f"val/{metric}")]
+        rows = [
+            row for row in csv.DictReader(io.StringIO(text, newline="")) if row.get(f"val/{metric}")
+        ]
         curve = {int(float(row["epoch"])) + 1: float(row[f"val/{metric}"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error):
         return {}  # a run without this log, or a damaged one
@@ -78,6 +90,8 @@ def _points(curve: Curve) -> tuple[list[int], list[float]]:
 def _over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Epochs that all seeds have reached, mean and spread there."""
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-    values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])  # (num_seeds, num_epochs)
+    values = np.array(
+        [[curve[epoch] for epoch in epochs] for curve in curves]
+    )  # (num_seeds, num_epochs)
     spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
     return np.array(epochs), values.mean(0), spread

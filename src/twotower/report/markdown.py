@@ -11,7 +11,9 @@ BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report
 
 SPECIAL = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 SPECIAL_IN_CODE = re.compile(r"[\\`<>&|]|\]\(|://")
-LINK = re.compile(r"[a-z]+://|\bwww\.|\b(mailto|xmpp):|\w@(?=[\w-]+\.)", re.I)  # GitHub makes links of these where they stand
+LINK = re.compile(
+    r"[a-z]+://|\bwww\.|\b(mailto|xmpp):|\w@(?=[\w-]+\.)", re.I
+)  # GitHub makes links of these where they stand
 
 
 def table(grid: Grid) -> str:
@@ -67,9 +69,13 @@ def update(path: Path, name: str | None, text: str) -> None:
         raise UserError(f"update={path}: {reason}") from error
     blocks = [match for match in BLOCK.finditer(old) if name in (None, match["name"])]
     if not blocks:
-        raise UserError(f"update={path}: put <!-- report:{name or 'NAME'} --> and <!-- /report --> there, on lines of their own")
+        raise UserError(
+            f"update={path}: put <!-- report:{name or 'NAME'} --> and <!-- /report --> there, on lines of their own"
+        )
     if len(blocks) > 1:
         names = ", ".join(match["name"] for match in blocks)
-        raise UserError(f"update={path}: it has the blocks {names}: say which by block=, and give no two the same name")
+        raise UserError(
+            f"update={path}: it has the blocks {names}: say which by block=, and give no two the same name"
+        )
     start, end = blocks[0].span("body")
     write_text(path, f"{old[:start]}\n{text}\n\n{old[end:]}")

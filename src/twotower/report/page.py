@@ -35,14 +35,18 @@ def as_html(report: Report, plots: list[dict[str, Path]]) -> str:
         plots: for each data set the images by what they show.
     """
     metric = metric_name(report.wanted.metric)
-    body = [f"<h1>{escape(', '.join(dict.fromkeys(section.name for section in report.sections)))}: {escape(metric)}</h1>"]
+    body = [
+        f"<h1>{escape(', '.join(dict.fromkeys(section.name for section in report.sections)))}: {escape(metric)}</h1>"
+    ]
     if len(report.sections) > 1:
         body.append(f"<p>{escape(separate(report.sections))}</p>")
     for (section, quoted), images in zip(report.pairs(), plots, strict=True):
         body += _section(section, quoted, images, report)
     if report.left_out:
         body += ["<h2>Left out</h2>", '<dl class="left">']
-        body += [f"<dt>{escape(run.name)}</dt><dd>{escape(run.reason)}</dd>" for run in report.left_out]
+        body += [
+            f"<dt>{escape(run.name)}</dt><dd>{escape(run.reason)}</dd>" for run in report.left_out
+        ]
         body.append("</dl>")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Report: {escape(metric)}</title>'
     lines = [
@@ -59,11 +63,16 @@ def as_html(report: Report, plots: list[dict[str, Path]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(section: Section, quoted: list[Quoted], images: dict[str, Path], report: Report) -> list[str]:
+def _section(
+    section: Section, quoted: list[Quoted], images: dict[str, Path], report: Report
+) -> list[str]:
     grid = make_grid(section, quoted, report.wanted)
     parts = [f"<h2>{escape(title(section))}</h2>", f'<div class="wide">{_table(grid)}</div>']
     parts.append(f'<p class="legend">{escape(method([section], report.wanted))}</p>')
-    return parts + [f'<figure><img alt="{escape(name)}" src="{_inlined(path)}"></figure>' for name, path in images.items()]
+    return parts + [
+        f'<figure><img alt="{escape(name)}" src="{_inlined(path)}"></figure>'
+        for name, path in images.items()
+    ]
 
 
 def _table(grid: Grid) -> str:

@@ -79,4 +79,6 @@ def _same_protocol(entry: dict[str, Any], section: Section) -> bool:
     if section.num_users not in (None, entry["users"]):
         return False
     wanted = entry["settings"].items()
-    return all(row.variant.settings.get(key) == value for row in section.rows for key, value in wanted)
+    return all(
+        row.variant.settings.get(key) == value for row in section.rows for key, value in wanted
+    )

@@ -61,14 +61,20 @@ def _check(frame: pl.DataFrame) -> None:
         ValueError: saying what.
     """
     if not 0 < len(frame) <= MAX_TARGETS:
-        raise ValueError("it holds no ranks" if not len(frame) else f"it has more than {MAX_TARGETS:,} rows")
+        raise ValueError(
+            "it holds no ranks" if not len(frame) else f"it has more than {MAX_TARGETS:,} rows"
+        )
     for name, column in zip(frame.columns, frame, strict=True):
         if not column.dtype.is_integer() or column.null_count():
             raise ValueError(f"{name} holds what is no whole number")
         low: Any = column.min()
         high: Any = column.max()
         if low < LEAST[name] or high >= 2**31:
-            raise ValueError("it holds no ranks" if name == "rank" and low < 1 else f"{name} holds {low} to {high}")
+            raise ValueError(
+                "it holds no ranks"
+                if name == "rank" and low < 1
+                else f"{name} holds {low} to {high}"
+            )
     if not frame["user"].is_sorted():
         raise ValueError("its users are not in order")
 

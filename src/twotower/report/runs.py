@@ -33,7 +33,11 @@ class Run(NamedTuple):
     def without(self, keys: list[str]) -> "Run":
         """The run as if nobody knew of these settings."""
         kept = {key: value for key, value in self.settings.items() if key not in keys}
-        overrides = [override for override in self.record["overrides"] if override.lstrip("+~").split("=")[0] not in keys]
+        overrides = [
+            override
+            for override in self.record["overrides"]
+            if override.lstrip("+~").split("=")[0] not in keys
+        ]
         return self._replace(settings=kept, record={**self.record, "overrides": overrides})
 
 
@@ -52,10 +56,16 @@ def find(places: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for place in places:
-        roots = [Path(place)] if Path(place).exists() else sorted(Path().glob(place) if place[:1] != "/" else _absolute(place))
+        roots = (
+            [Path(place)]
+            if Path(place).exists()
+            else sorted(Path().glob(place) if place[:1] != "/" else _absolute(place))
+        )
         below = [folder for root in roots for folder in sorted(_run_folders(root))]
         if not below:
-            raise UserError(f"runs={place}: there is no run folder; a run leaves .hydra and metrics.json in its own")
+            raise UserError(
+                f"runs={place}: there is no run folder; a run leaves .hydra and metrics.json in its own"
+            )
         found |= dict.fromkeys(below)
     return list({folder.resolve(): folder for folder in found}.values())
 
@@ -121,7 +131,9 @@ def _unfinished(folder: Path) -> str:
             return f"failed: {first_line(read_failure(failed))}"
         except (OSError, ValueError):
             return "failed, and failed.json is damaged"
-    half = " (metrics.json was being written)" if (folder / ".metrics.json.partial").exists() else ""
+    half = (
+        " (metrics.json was being written)" if (folder / ".metrics.json.partial").exists() else ""
+    )
     try:
         times = [path.lstat().st_mtime for path in folder.rglob("*") if not path.is_dir()]
         newest = max(times, default=folder.stat().st_mtime)

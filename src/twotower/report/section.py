@@ -66,7 +66,11 @@ class Difference(NamedTuple):
         if self.users is None or self.seeds is None:
             return False
         both = (self.users, self.seeds)
-        ends = [self.overall, self.value, *(end for found in both for end in (found.low, found.high))]
+        ends = [
+            self.overall,
+            self.value,
+            *(end for found in both for end in (found.low, found.high)),
+        ]
         one_side = all(end > 0 for end in ends) or all(end < 0 for end in ends)
         return one_side and all(found.adjusted < 1 - level for found in both)
 
@@ -114,7 +118,9 @@ class Section(NamedTuple):
     @property
     def num_users(self) -> int | None:
         """How many are tested; None where no run kept ranks."""
-        return next((len(values) for by_seed in self.users.values() for values in by_seed.values()), None)
+        return next(
+            (len(values) for by_seed in self.users.values() for values in by_seed.values()), None
+        )
 
 
 def make_section(runs: list[Run], wanted: Wanted) -> Section:
@@ -127,10 +133,19 @@ def make_section(runs: list[Run], wanted: Wanted) -> Section:
     baseline = choose_baseline(found, wanted.baseline)
     ranks, unusable = _ranks(found, wanted)
     metric = wanted.metrics[wanted.metric]
-    users = {label: {seed: per_user(own, metric) for seed, own in ranks[label].items()} for label in ranks}
-    rest = sorted((variant for variant in found if variant is not baseline), key=lambda variant: -_mean(variant, wanted.metric))
+    users = {
+        label: {seed: per_user(own, metric) for seed, own in ranks[label].items()}
+        for label in ranks
+    }
+    rest = sorted(
+        (variant for variant in found if variant is not baseline),
+        key=lambda variant: -_mean(variant, wanted.metric),
+    )
     differences = _differences(rest, baseline, users, wanted)
-    rows = [Row(variant, _values(variant, wanted), differences.get(variant.label)) for variant in (baseline, *rest)]
+    rows = [
+        Row(variant, _values(variant, wanted), differences.get(variant.label))
+        for variant in (baseline, *rest)
+    ]
     record = found[0].runs[0].record
     note = record.get("data_note") or ""
     return Section(
@@ -157,11 +172,16 @@ def _values(variant: Variant, wanted: Wanted) -> dict[str, tuple[float, float | 
     values = {}
     for metric in (wanted.metric, *wanted.columns):
         found = list(metric_by_seed(variant, metric).values())
-        values[metric] = (float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None)
+        values[metric] = (
+            float(np.mean(found)),
+            float(np.std(found, ddof=1)) if len(found) > 1 else None,
+        )
     return values
 
 
-def _ranks(found: list[Variant], wanted: Wanted) -> tuple[dict[str, dict[int, Ranks]], list[LeftOut]]:
+def _ranks(
+    found: list[Variant], wanted: Wanted
+) -> tuple[dict[str, dict[int, Ranks]], list[LeftOut]]:
     """Sound ranks of the same targets by variant and seed, and which runs have none."""
     read = {run.folder: read_ranks(run.folder) for variant in found for run in variant.runs}
     targets = Counter(ranks.targets() for ranks in read.values() if isinstance(ranks, Ranks))
@@ -187,7 +207,9 @@ def _sound(ranks: Ranks | str, run: Run, usual: str, wanted: Wanted) -> Ranks | 
     if ranks.targets() != usual:
         return "its ranks are of other users or items than most runs'"
     for name, metric in wanted.metrics.items():
-        if not math.isclose(per_user(ranks, metric).mean(), run.record["test"][name], abs_tol=ROUNDING):
+        if not math.isclose(
+            per_user(ranks, metric).mean(), run.record["test"][name], abs_tol=ROUNDING
+        ):
             return f"its ranks give another {name} than its metrics.json"
     return ranks
 
@@ -247,4 +269,7 @@ def _corrected(found: dict[str, Evidence | None]) -> dict[str, Evidence | None]:
     """With Holm's correction over those that there are."""
     known = {label: evidence for label, evidence in found.items() if evidence is not None}
     adjusted = holm([evidence.p for evidence in known.values()])
-    return {label: evidence._replace(adjusted=value) for (label, evidence), value in zip(known.items(), adjusted, strict=True)}
+    return {
+        label: evidence._replace(adjusted=value)
+        for (label, evidence), value in zip(known.items(), adjusted, strict=True)
+    }

@@ -25,7 +25,9 @@ class Evidence(NamedTuple):
     adjusted: float
 
 
-def bootstrap(differences: np.ndarray, resamples: int, level: float, generator: np.random.Generator) -> np.ndarray:
+def bootstrap(
+    differences: np.ndarray, resamples: int, level: float, generator: np.random.Generator
+) -> np.ndarray:
     """Percentile intervals of the mean by drawing users with replacement (Efron, 1979).
 
     Rows of zeros are drawn but not stored: how often the others appear is binomial, and each of them is as likely.
@@ -53,7 +55,9 @@ def bootstrap(differences: np.ndarray, resamples: int, level: float, generator: 
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
-def sign_flip(differences: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def sign_flip(
+    differences: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
     """Two-sided p values of the paired permutation test.
 
     Of equal models, each user's difference may as well have the other sign.
@@ -74,7 +78,11 @@ def sign_flip(differences: np.ndarray, resamples: int, generator: np.random.Gene
     extreme = np.zeros(len(observed))
     for own in _chunks(resamples, len(kept)):
         num = own.stop - own.start
-        bits = np.unpackbits(generator.integers(0, 256, (num, -(-len(kept) // 8)), dtype=np.uint8), axis=1, count=len(kept))
+        bits = np.unpackbits(
+            generator.integers(0, 256, (num, -(-len(kept) // 8)), dtype=np.uint8),
+            axis=1,
+            count=len(kept),
+        )
         flipped = 2 * (bits.astype(float) @ kept) - observed
         extreme += (np.abs(flipped) >= bar).sum(0)
     return (1 + extreme) / (1 + resamples)
@@ -85,7 +93,9 @@ def _chunks(resamples: int, width: int) -> list[slice]:
     return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
-def over_seeds(variant: dict[int, float], baseline: dict[int, float], level: float) -> Evidence | None:
+def over_seeds(
+    variant: dict[int, float], baseline: dict[int, float], level: float
+) -> Evidence | None:
     """The t interval of the difference of two variants' means, from the spread over seeds.
 
     Paired by seed where both have at least two in common; else Welch's, with its degrees of freedom rounded down.
@@ -101,12 +111,19 @@ def over_seeds(variant: dict[int, float], baseline: dict[int, float], level: flo
     common = sorted(variant.keys() & baseline.keys())
     if len(common) >= 2:
         differences = np.array([variant[seed] - baseline[seed] for seed in common])
-        return _t_evidence(differences.mean(), differences.std(ddof=1) / math.sqrt(len(common)), len(common) - 1, level)
+        return _t_evidence(
+            differences.mean(),
+            differences.std(ddof=1) / math.sqrt(len(common)),
+            len(common) - 1,
+            level,
+        )
     one, other = np.array(list(variant.values())), np.array(list(baseline.values()))
     if min(len(one), len(other)) < 2:
         return None
     parts = [values.var(ddof=1) / len(values) for values in (one, other)]
-    scale = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
+    scale = sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True)
+    )
     freedom = int(sum(parts) ** 2 / scale) if scale else 1
     return _t_evidence(one.mean() - other.mean(), math.sqrt(sum(parts)), freedom, level)
 

@@ -17,7 +17,16 @@ SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasc
 SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 SPECIAL |= {character: f"{{{character}}}" for character in "[]*"}  # a row may begin with them
 SPECIAL |= {"|": r"\textbar{}"}
-SPECIAL |= {"±": r"$\pm$", "−": "$-$", "+": "$+$", "Δ": r"$\Delta$", "λ": r"$\lambda$", "<": "$<$", ">": "$>$", "=": "$=$"}
+SPECIAL |= {
+    "±": r"$\pm$",
+    "−": "$-$",
+    "+": "$+$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "<": "$<$",
+    ">": "$>$",
+    "=": "$=$",
+}
 
 
 def as_csv(report: Report) -> str:
@@ -41,7 +50,11 @@ def _cell(value: Any) -> Any:
 
 
 def _own(row: Row, wanted: Wanted) -> dict[str, Any]:
-    cells: dict[str, Any] = {"variant": row.variant.label, "source": "", "seeds": " ".join(map(str, row.variant.seeds))}
+    cells: dict[str, Any] = {
+        "variant": row.variant.label,
+        "source": "",
+        "seeds": " ".join(map(str, row.variant.seeds)),
+    }
     for name, (mean, spread) in row.values.items():
         cells |= {name: mean, f"{name} sd": spread}
     if row.difference:
@@ -54,7 +67,10 @@ def _own(row: Row, wanted: Wanted) -> dict[str, Any]:
 def _evidence(over: str, evidence: Evidence | None) -> dict[str, float]:
     if evidence is None:
         return {}
-    return {f"{over} {name}": value for name, value in zip(("low", "high", "p", "p holm"), evidence, strict=True)}
+    return {
+        f"{over} {name}": value
+        for name, value in zip(("low", "high", "p", "p holm"), evidence, strict=True)
+    }
 
 
 def _others(row: Quoted) -> dict[str, Any]:
@@ -69,7 +85,14 @@ def as_latex(report: Report) -> str:
         caption = f"{title(section)}. Difference: {metric_name(report.wanted.metric)} to {section.baseline.label}."
         lines += [r"\begin{table}", r"\centering", r"\small", rf"\caption{{{escape(caption)}}}"]
         lines += [rf"\begin{{tabular}}{{l{'r' * (len(grid.heading) - 1)}}}", r"\toprule"]
-        lines += [_line(map(escape, grid.heading)), r"\midrule", *_body(grid), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        lines += [
+            _line(map(escape, grid.heading)),
+            r"\midrule",
+            *_body(grid),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
     return "\n".join(lines) + "\n"
 
 

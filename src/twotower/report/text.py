@@ -80,8 +80,12 @@ def method(sections: list[Section], wanted: Wanted) -> str:
             "show the same of these trained models?"
         )
     if any(difference.seeds for difference in differences):
-        parts.append("Over seeds: t interval of the runs, paired by seed: would other trainings show the same for these users?")
+        parts.append(
+            "Over seeds: t interval of the runs, paired by seed: would other trainings show the same for these users?"
+        )
     else:
         parts.append("Over seeds nothing can be said: that needs two seeds on each side.")
-    parts.append("p: after Holm's correction over the comparisons of a table. Bold: both are below the level and agree.")
+    parts.append(
+        "p: after Holm's correction over the comparisons of a table. Bold: both are below the level and agree."
+    )
     return " ".join(parts)

@@ -60,10 +60,17 @@ def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
     """The variants of one data set, and runs that repeat a seed of theirs: the newest counts."""
     groups: dict[Any, dict[int, Run]] = {}
     repeated = []
-    for run in sorted(runs, key=lambda run: RunFolder(run.folder).record.stat().st_mtime, reverse=True):
+    for run in sorted(
+        runs, key=lambda run: RunFolder(run.folder).record.stat().st_mtime, reverse=True
+    ):
         seeds = groups.setdefault(frozenset(run.settings.items()), {})
         if run.record["seed"] in seeds:
-            repeated.append(LeftOut(run.name, f"repeats {seeds[run.record['seed']].name}: the same settings and seed"))
+            repeated.append(
+                LeftOut(
+                    run.name,
+                    f"repeats {seeds[run.record['seed']].name}: the same settings and seed",
+                )
+            )
         else:
             seeds[run.record["seed"]] = run
     found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
@@ -78,13 +85,17 @@ def choose_baseline(found: list[Variant], wanted: str | None) -> Variant:
         UserError: if no variant, or more than one, is called like ``wanted``.
     """
     if wanted is None:
-        return min(found, key=lambda variant: (_complexity(variant), len(variant.label), variant.label))
+        return min(
+            found, key=lambda variant: (_complexity(variant), len(variant.label), variant.label)
+        )
     wanted = _greek(wanted)
     exact = [variant for variant in found if variant.label == wanted]
     matching = exact or [variant for variant in found if wanted in variant.label]
     if len(matching) != 1:
         listed = "; ".join(sorted(variant.label for variant in found))
-        raise UserError(f"baseline={wanted} names {'no' if not matching else 'more than one'} variant; there are: {listed}")
+        raise UserError(
+            f"baseline={wanted} names {'no' if not matching else 'more than one'} variant; there are: {listed}"
+        )
     return matching[0]
 
 
@@ -102,22 +113,31 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
     """One for each group of runs, all different."""
     pairs = [min((_pairs(run.record["overrides"]) for run in group), key=len) for group in groups]
     shared = set.intersection(*(set(own.items()) for own in pairs)) if len(pairs) > 1 else set()
-    differing = [{key: value for key, value in own.items() if (key, value) not in shared} for own in pairs]
+    differing = [
+        {key: value for key, value in own.items() if (key, value) not in shared} for own in pairs
+    ]
     short = _short_names({key for own in differing for key in own} - set(NAMING))
-    labels = [_label(group[0].record["model"], own, short) for group, own in zip(groups, differing, strict=True)]
+    labels = [
+        _label(group[0].record["model"], own, short)
+        for group, own in zip(groups, differing, strict=True)
+    ]
     return _unique(_told_apart(labels, [group[0].settings for group in groups]))
 
 
 def _pairs(overrides: list[str]) -> Pairs:
     """Overrides that make another experiment, by name."""
     split = [override.lstrip("+~").partition("=") for override in overrides]
-    return {key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))}
+    return {
+        key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))
+    }
 
 
 def _label(model: str, own: Pairs, short: dict[str, str]) -> str:
     own = {key: value for key, value in own.items() if key != "model"}
     name = next((own.pop(key) for key in NAMING if key in own), model)
-    return " ".join([name, *(f"{short[key]}={value}" for key, value in own.items() if key in short)])
+    return " ".join(
+        [name, *(f"{short[key]}={value}" for key, value in own.items() if key in short)]
+    )
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:
@@ -137,9 +157,13 @@ def _told_apart(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
     for label in {label for label in labels if labels.count(label) > 1}:
         places = [place for place, other in enumerate(labels) if other == label]
         keys = sorted({key for place in places for key in settings[place]})
-        keys = [key for key in keys if len({settings[place].get(key, UNSET) for place in places}) > 1]
+        keys = [
+            key for key in keys if len({settings[place].get(key, UNSET) for place in places}) > 1
+        ]
         for place in places:
-            result[place] += f" ({', '.join(f'{key}={settings[place].get(key, UNSET)}' for key in keys)})"
+            result[place] += (
+                f" ({', '.join(f'{key}={settings[place].get(key, UNSET)}' for key in keys)})"
+            )
     return result
 
 

@@ -9,11 +9,15 @@ from twotower.retrieval.encode import at_least_float32, full_precision
 from twotower.types import HIDDEN_RANK
 
 SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
-CACHED_SCORES = 1 << 20  # 4 MiB: a CPU counts scores that are still in its cache several times faster
+CACHED_SCORES = (
+    1 << 20
+)  # 4 MiB: a CPU counts scores that are still in its cache several times faster
 CACHED_ROWS = 16  # but a matrix product wants some rows
 
 
-def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
+def target_ranks(
+    user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor
+) -> Tensor:
     """Rank of each target among all items that are not hidden from its user, ties counted against the model.
 
     A rank is one plus the number of other candidates whose score is not lower, so equal scores, and scores that are no
@@ -32,10 +36,14 @@ def target_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
     user, item = at_least_float32(user), at_least_float32(item)
     chunks = _chunks(user, item, seen_row, seen_item)
     with full_precision(user.device, user.dtype):
-        return torch.cat([_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks])
+        return torch.cat(
+            [_chunk_ranks(user[rows], item, target[rows], *seen) for rows, *seen in chunks]
+        )
 
 
-def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(
+    user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
     """The best items that are not hidden from each user.
 
     Args:
@@ -60,7 +68,9 @@ def top_k(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: in
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
-def _chunks(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _chunks(
+    user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of ``user`` that are scored together, and what they have seen: rows counted from the first of them, and items."""
     rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
     num = max(1, len(user))  # of nobody one chunk, without rows
@@ -77,7 +87,9 @@ def _rows_per_chunk(scores_per_row: int, device: str) -> int:
     return max(1, rows)
 
 
-def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor) -> Tensor:
+def _chunk_ranks(
+    user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor
+) -> Tensor:
     scores = user @ item.T  # (batch, num_items), or (batch, num_interests, num_items)
     scores = scores.amax(1) if scores.dim() == 3 else scores
     scores[seen_row, seen_item] = float("-inf")
@@ -94,5 +106,7 @@ def _chunk_ranks(user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, s
 
 def _not_lower(scores: Tensor, target_score: Tensor) -> Tensor:
     """``(batch, num_items)`` scores not below each row's ``(batch,)`` target score; the target is one of them."""
-    lower = (scores < target_score[:, None]).sum(1, dtype=torch.int32)  # adding up as int64 takes twice the time
+    lower = (scores < target_score[:, None]).sum(
+        1, dtype=torch.int32
+    )  # adding up as int64 takes twice the time
     return scores.shape[1] - lower.long()

@@ -32,7 +32,11 @@ def new_run(config: DictConfig) -> tuple[Plain, RunInfo]:
 
 def told(overrides: Sequence[str]) -> list[str]:
     """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
-    return [masked(text) for text in overrides if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])]
+    return [
+        masked(text)
+        for text in overrides
+        if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])
+    ]
 
 
 def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
@@ -48,7 +52,11 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
     if is_resumed:
         target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
     target.mkdir(parents=True, exist_ok=True)
-    for name, part in (("config", config), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
+    for name, part in (
+        ("config", config),
+        ("hydra", hydra),
+        ("overrides", hydra.hydra.overrides.task),
+    ):
         write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
 
 
@@ -59,7 +67,9 @@ def warn_of_strangers(info: RunInfo, trusted: str | Iterable[str] | None) -> Non
     except UntrustedError as error:
         print(f"note: to read this run's checkpoints takes a setting: {error}", file=sys.stderr)
     except UserError as error:
-        print(f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr)
+        print(
+            f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr
+        )
 
 
 def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
@@ -76,7 +86,9 @@ def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
     return plain, info._replace(fingerprint=saved.fingerprint)
 
 
-def describe(plain: Plain, repeats: list[str], choices: dict[str, Any], overrides: list[str]) -> RunInfo:
+def describe(
+    plain: Plain, repeats: list[str], choices: dict[str, Any], overrides: list[str]
+) -> RunInfo:
     """What checkpoints tell of a run with this config, before its data are known."""
     found = settings.flat(plain, repeats=repeats)
     return RunInfo(choices, overrides, saved_config.kept(plain), repeats, found)

@@ -29,7 +29,9 @@ from twotower.types import RunInfo
 
 Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
 Weights = Mapping[str, Tensor]
-MOST_MADE_UP = 200_000_000  # numbers of a planted world that a checkpoint may ask for: some ten seconds
+MOST_MADE_UP = (
+    200_000_000  # numbers of a planted world that a checkpoint may ask for: some ten seconds
+)
 
 
 def build(
@@ -50,7 +52,9 @@ def build(
     Raises:
         UserError: for settings that do not fit their part, one another, or the data that ``info`` remembers.
     """
-    data: RetrievalDataModule = build_part(config, "data", negatives=build_part(config, "negatives"))
+    data: RetrievalDataModule = build_part(
+        config, "data", negatives=build_part(config, "negatives")
+    )
     if weights is not None:
         _check_made_up(data)
     data.setup()
@@ -70,7 +74,9 @@ def build(
     optimizer = build_part(config, "optimizer")
     scheduler = build_part(config, "scheduler")
     metrics = build_metrics(config, data)
-    task = RetrievalTask(model, loss, optimizer, metrics, data.group_names, info, scheduler=scheduler)
+    task = RetrievalTask(
+        model, loss, optimizer, metrics, data.group_names, info, scheduler=scheduler
+    )
     if trainer is not None and trainer.precision == "64-true":
         task.double()  # Lightning does it too, but after it has put a checkpoint's weights in place
     return data, task
@@ -116,7 +122,9 @@ def _check_model(config: Config, data: RetrievalDataModule, weights: Weights) ->
     with isolate_rng(), built_for(0, 1), torch.device("meta"):
         model = build_part(config, "model", schema=data.schema)
     own = {f"model.{name}": value for name, value in model.state_dict().items()}
-    check_weights({name: value for name, value in weights.items() if name.startswith("model.")}, own)
+    check_weights(
+        {name: value for name, value in weights.items() if name.startswith("model.")}, own
+    )
 
 
 def build_part(config: Config, path: str, **extra: Any) -> Any:
@@ -155,7 +163,9 @@ def _check_machine(trainer: dict[str, Any]) -> None:
         parts = [int(part) for part in devices.replace(",", " ").split()]
         devices = parts if "," in devices else parts[0]
     if kind == "cpu" and (isinstance(devices, list) or devices in (-1, "-1")):
-        raise UserError(f"trainer.devices={devices}: on a CPU it is a number of processes: set trainer.devices=1, or more")
+        raise UserError(
+            f"trainer.devices={devices}: on a CPU it is a number of processes: set trainer.devices=1, or more"
+        )
     num = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
     needed = max(devices) + 1 if isinstance(devices, list) else devices
     if num is not None and isinstance(needed, int) and needed > num:
@@ -186,7 +196,9 @@ def seed_everything(seed: int) -> None:
 def _check_sharding(trainer: pl.Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
-        raise UserError("model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp")
+        raise UserError(
+            "model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp"
+        )
     if str(trainer.precision).startswith("16"):
         raise UserError(
             "trainer.precision=16-mixed would skip steps in one process alone: use bf16-mixed, or set model.sharding=none"
@@ -199,7 +211,9 @@ def _check_sharding(trainer: pl.Trainer) -> None:
 
 def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]:
     names = [name for name, node in config["metric"].items() if node]
-    return [build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names]
+    return [
+        build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names
+    ]
 
 
 def construct(place: str, node: Any, **extra: Any) -> Any:
@@ -220,7 +234,11 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
         return [construct(f"{place}[{index}]", value) for index, value in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    settings = {key: construct(f"{place}.{key}", value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+    settings = {
+        key: construct(f"{place}.{key}", value)
+        for key, value in node.items()
+        if key not in ("_target_", "_partial_")
+    }
     if "_target_" not in node:
         return settings
     if unknown := [key for key in settings if not isinstance(key, str) or key.startswith("_")]:

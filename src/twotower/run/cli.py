@@ -123,7 +123,9 @@ def check_arguments(arguments: list[str]) -> None:
     for text in parser.parse_args(arguments).overrides:
         key, equals, value = text.partition("=")
         if not text.startswith("~") and not (key.strip("+") and equals):
-            raise UserError(f"{text}: a setting is given as name=value (a value with blanks needs quotes)")
+            raise UserError(
+                f"{text}: a setting is given as name=value (a value with blanks needs quotes)"
+            )
         try:
             OverridesParser.create().parse_override(text)
         except HydraException:
@@ -133,7 +135,9 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UserError(f"{message} (settings are given as name=value, all before or all after -m; --help shows them)")
+    raise UserError(
+        f"{message} (settings are given as name=value, all before or all after -m; --help shows them)"
+    )
 
 
 def _quoted(key: str, value: str) -> str:
@@ -153,17 +157,21 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
-    if type(chain[-1]).__name__ == "MisconfigurationException":  # Lightning's, which may not be imported yet
+    if (
+        type(chain[-1]).__name__ == "MisconfigurationException"
+    ):  # Lightning's, which may not be imported yet
         return re.sub(r"\s+", " ", str(chain[-1])).strip()
-    if isinstance(error, HydraException) and (match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)):
+    if isinstance(error, HydraException) and (
+        match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)
+    ):
         options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
         return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
-    if isinstance(error, HydraException) and (match := re.search(r"Could not override '([\w.@/-]+)'", text)):
+    if isinstance(error, HydraException) and (
+        match := re.search(r"Could not override '([\w.@/-]+)'", text)
+    ):
         return f"{match[1]} is no setting{_suggest_setting(match[1])}"
     if match := re.search(r"Ambiguous value for argument '([^=']+)=(.*?)'\s", text):
-        return (
-            f"{match[1]}={match[2]} are several values: add -m to run each, or quote them as one text: {_quoted(*match.groups())}"
-        )
+        return f"{match[1]}={match[2]} are several values: add -m to run each, or quote them as one text: {_quoted(*match.groups())}"
     if "Config group override must be a string" in text:
         return "a config group takes one of its options, not null (logger=none, say)"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -173,14 +181,19 @@ def explain(error: BaseException) -> str | None:
             "some parameters get no gradient (augmented vectors: model.augment_gradient=mimic with a lambda of 0), and several "
             "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
         )
-    if "can't allocate memory" in text or any(type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain):
+    if "can't allocate memory" in text or any(
+        type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain
+    ):
         return "no memory left: lower model.dim, data.batch_size, negatives.num or data.eval_batch_size"
     if "PytorchStreamWriter failed" in text or "No space left" in text:
         return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
             where = f" {link.filename}:" if link.filename else ""
-            return f"{where} {link.strerror or link}".strip() + f" (check {_setting_of(link.filename)} and its permissions)"
+            return (
+                f"{where} {link.strerror or link}".strip()
+                + f" (check {_setting_of(link.filename)} and its permissions)"
+            )
     return None
 
 
@@ -206,21 +219,34 @@ def _setting_of(filename: Any) -> str:
 
 def _suggest_setting(name: str) -> str:
     """The closest key of the whole configuration, found in the YAML files."""
-    keys = {key for file in CONF.rglob("*.yaml") for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)}
+    keys = {
+        key
+        for file in CONF.rglob("*.yaml")
+        for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)
+    }
     *parents, leaf = name.split(".")
     roots = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    close = difflib.get_close_matches(leaf, roots, n=1) or difflib.get_close_matches(leaf, keys - {leaf}, n=1)
+    close = difflib.get_close_matches(leaf, roots, n=1) or difflib.get_close_matches(
+        leaf, keys - {leaf}, n=1
+    )
     return f" (did you mean {'.'.join([*parents, close[0]])}?)" if close else ""
 
 
 def _quiet() -> None:
     """Keep the libraries' hints off the screen; their errors stay."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+    for name in (
+        "pytorch_lightning",
+        "lightning.pytorch",
+        "lightning_fabric",
+        "pytorch_lightning.utilities.rank_zero",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
 
 
 def _fail(line: str) -> NoReturn:
-    PlainConsole(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), f" {line}"))
+    PlainConsole(stderr=True, soft_wrap=True).print(
+        Text.assemble(("error:", "bold red"), f" {line}")
+    )
     sys.exit(1)

@@ -24,7 +24,9 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     info: RunInfo = checkpoint["twotower"]
     saved = restore_config(info, saved_config.resolved(config)[0])
     with naming(config.ckpt_path):
-        trainer = build_part(saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False)
+        trainer = build_part(
+            saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False
+        )
     prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
     data.evaluate_after(config.clicks, config.shown)

@@ -10,6 +10,13 @@ from twotower.run.build import build_part
 
 def prepare(config: DictConfig) -> dict[str, Any]:
     """Prepare the data that training would use, and describe them on a card."""
-    from twotower.data.card.describe import describe  # plots take a second to import, and only this needs them
+    from twotower.data.card.describe import (
+        describe,
+    )  # plots take a second to import, and only this needs them
 
-    return describe(build_part(config, "data"), HydraConfig.get().runtime.choices["data"], config.force, config.output)
+    return describe(
+        build_part(config, "data"),
+        HydraConfig.get().runtime.choices["data"],
+        config.force,
+        config.output,
+    )

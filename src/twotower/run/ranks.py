@@ -32,7 +32,10 @@ def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> 
 def named_categories(data: RetrievalDataModule) -> list[dict[str, Any]]:
     """Name and training interactions of each category, the largest first; of very many, the largest ones."""
     names, counts = data.meta["categories"], data.schema.category_counts
-    return [{"name": names[index], "train_interactions": int(counts[index])} for index in _head_to_tail(data)[:MAX_NAMED]]
+    return [
+        {"name": names[index], "train_interactions": int(counts[index])}
+        for index in _head_to_tail(data)[:MAX_NAMED]
+    ]
 
 
 def _head_to_tail(data: RetrievalDataModule) -> np.ndarray:

@@ -23,7 +23,9 @@ def quote_ids(arguments: list[str]) -> list[str]:
 def _quote_argument(argument: str) -> str:
     if found := ONE_ID.fullmatch(argument):
         value = found[2].strip()
-        is_list = value.startswith("[") and value.endswith("]")  # no id: Hydra reads it, and the command refuses it
+        is_list = value.startswith("[") and value.endswith(
+            "]"
+        )  # no id: Hydra reads it, and the command refuses it
         return argument if is_list else f"{found[1]}={_quote(value)}"
     if found := SEVERAL_IDS.fullmatch(argument):
         return f"{found[1]}=[{','.join(_quote(value) for value in _elements(found[2]))}]"

@@ -10,7 +10,9 @@ def fitting(record: Any) -> dict[str, Any]:
     """The fields of a run's record that are what they should be; any other is as good as missing."""
     if not isinstance(record, dict):
         return {}
-    return {name: value for name, value in record.items() if name not in FIELDS or FIELDS[name](value)}
+    return {
+        name: value for name, value in record.items() if name not in FIELDS or FIELDS[name](value)
+    }
 
 
 def _is_text(value: Any) -> bool:

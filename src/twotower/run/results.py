@@ -14,7 +14,15 @@ from rich.text import Text
 from twotower import files
 from twotower.wording import PlainConsole, printable
 
-PACKAGES = ("twotower", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "numpy")
+PACKAGES = (
+    "twotower",
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "polars",
+    "numpy",
+)
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
 
 
@@ -28,7 +36,12 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record)))
     table.add_column("metric", no_wrap=True)
     for name in map(str, names):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True, style="bold" if name == "test" else None)
+        table.add_column(
+            name.replace("_", " "),
+            justify="right",
+            no_wrap=True,
+            style="bold" if name == "test" else None,
+        )
     if "oracle" in names:
         table.add_column("of oracle", justify="right", no_wrap=True)
     for metric, *values in rows:
@@ -47,7 +60,9 @@ def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
     values = {name: column for name, column in _columns(record).items() if column}
     names = [name for name in COLUMNS if name in values]
     metrics = values.get("test") or values["val"]
-    return ["metric", *names], [[metric, *(values[name].get(metric) for name in names)] for metric in metrics]
+    return ["metric", *names], [
+        [metric, *(values[name].get(metric) for name in names)] for metric in metrics
+    ]
 
 
 def peak_memory_bytes() -> int:
@@ -73,7 +88,9 @@ def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
     """``val``, ``test`` and ``oracle`` overall, and the groups of ``test`` (or of ``val`` where there is no test)."""
     columns: dict[str, dict[str, float]] = {}
     for part in ("val", "test", "oracle"):
-        columns[part] = {key: value for key, value in (record.get(part) or {}).items() if _is_metric(key)}
+        columns[part] = {
+            key: value for key, value in (record.get(part) or {}).items() if _is_metric(key)
+        }
     for key, value in (record.get("test") or record.get("val") or {}).items():
         if "/" in key:
             group, metric = key.split("/", 1)
@@ -92,11 +109,15 @@ def _cell(value: float | None) -> str:
 def _caption(record: dict[str, Any]) -> str:
     facts = [printable(record.get("data_note") or "")]
     if record.get("train_examples_per_second"):
-        facts.append(f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s")
+        facts.append(
+            f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s"
+        )
     zero = (record.get("test") or {}).get("zero_items", 0)
     if zero > 0:
         facts.append(f"{zero:.1%} of item vectors are zero and can never be found")
     hidden = (record.get("test") or record.get("val") or {}).get("hidden_targets", 0)
     if hidden > 0:
-        facts.append(f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model")
+        facts.append(
+            f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model"
+        )
     return ", ".join(fact for fact in facts if fact)

@@ -12,7 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 # a checkpoint decides these
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "metric", "seed")
 PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
-LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")  # a command that resumes has to repeat them
+LAUNCH = (
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+)  # a command that resumes has to repeat them
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # say where, whatever they belong to
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
@@ -92,7 +96,9 @@ def decided(key: str) -> Kind | None:
         key: dotted name of a setting, or of a config group.
     """
     last = key.split(".")[-1]
-    if key not in KINDS and (FOLDER.fullmatch(last) or (key.startswith("data.") and ADDRESS.fullmatch(last))):
+    if key not in KINDS and (
+        FOLDER.fullmatch(last) or (key.startswith("data.") and ADDRESS.fullmatch(last))
+    ):
         return Kind.MACHINE
     while key and key not in KINDS:
         key = key.rpartition(".")[0]
@@ -119,7 +125,9 @@ def names_variant(key: str) -> bool:
     return changes_result(key) and kind_of(key) is not Kind.SEED and key != "paths.data_dir"
 
 
-def flat(config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()) -> dict[str, Value]:
+def flat(
+    config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()
+) -> dict[str, Value]:
     """What tells variants apart, by dotted names.
 
     Args:
@@ -127,9 +135,15 @@ def flat(config: dict[str, Any], num_processes: int | None = None, repeats: Sequ
         num_processes: None: as many as the trainer asks for.
         repeats: dotted names of values that were interpolations before the config was resolved.
     """
-    found = {key: value for key, value in _leaves("", config) if makes_experiment(key) and key not in repeats}
+    found = {
+        key: value
+        for key, value in _leaves("", config)
+        if makes_experiment(key) and key not in repeats
+    }
     found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
-    return {key: value for key, value in found.items() if not (isinstance(value, str) and "${" in value)}
+    return {
+        key: value for key, value in found.items() if not (isinstance(value, str) and "${" in value)
+    }
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -138,9 +152,13 @@ def fingerprint(config: DictConfig) -> str:
     Null is as good as unset, so that a new setting that does nothing leaves older runs as they are.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    found = {key: value for key, value in _leaves("", plain) if changes_result(key) and value is not None}
+    found = {
+        key: value for key, value in _leaves("", plain) if changes_result(key) and value is not None
+    }
     if str(found.get("paths.data_dir", "")).startswith(DEFAULT_DATA_DIR):
-        del found["paths.data_dir"]  # the machine's own; another folder that is asked for holds other data
+        del found[
+            "paths.data_dir"
+        ]  # the machine's own; another folder that is asked for holds other data
     num_processes = processes(plain.get("trainer") or {})
     if num_processes is not None:
         found = {key: value for key, value in found.items() if kind_of(key) is not Kind.PROCESSES}
@@ -162,7 +180,11 @@ def processes(trainer: dict[str, Any]) -> int | None:
     """How many the trainer asks for, None if that depends on the machine."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices
-    return devices * nodes if isinstance(devices, int) and devices > 0 and isinstance(nodes, int) else None
+    return (
+        devices * nodes
+        if isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
+        else None
+    )
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Value]]:

@@ -52,11 +52,19 @@ def train(config: DictConfig) -> dict[str, float]:
         seed_everything(plain["seed"])
     logger = _logger(plain, info)
     with naming(ckpt_path):
-        trainer = build_part(plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()])
+        trainer = build_part(
+            plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()]
+        )
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        again = [text for text in HydraConfig.get().overrides.task if settings.key_of(text) in settings.LAUNCH]
+        again = [
+            text
+            for text in HydraConfig.get().overrides.task
+            if settings.key_of(text) in settings.LAUNCH
+        ]
         prepare_to_stop(trainer, folder.last, again)
-        weights = None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
+        weights = (
+            None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
+        )
         data, task = build(plain, info, trainer, weights)
         del weights  # of a file that will be replaced
     _check_with_data(plain, data, task)
@@ -66,7 +74,9 @@ def train(config: DictConfig) -> dict[str, float]:
             write_record(folder.path, config, is_resumed=True)
     if hasattr(task.model, "fit"):
         model: Any = task.model
-        model.to(trainer.strategy.root_device).fit(data.train_interactions())  # closed form: there is nothing to iterate
+        model.to(trainer.strategy.root_device).fit(
+            data.train_interactions()
+        )  # closed form: there is nothing to iterate
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(folder.best)
     else:
@@ -150,10 +160,16 @@ def _check_with_data(config: Config, data: RetrievalDataModule, task: RetrievalT
         UserError: naming the setting.
     """
     check_monitors(config["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
-    for part, loader in (("train", data.train_dataloader), ("val", data.val_dataloader), ("test", data.test_dataloader)):
+    for part, loader in (
+        ("train", data.train_dataloader),
+        ("val", data.val_dataloader),
+        ("test", data.test_dataloader),
+    ):
         share, num = config["trainer"].get(f"limit_{part}_batches"), len(loader())
         if isinstance(share, float) and num * share < 1:
-            raise UserError(f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more")
+            raise UserError(
+                f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more"
+            )
 
 
 def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
@@ -162,7 +178,9 @@ def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
     Raises:
         UserError: if there is none.
     """
-    kept = getattr(trainer.checkpoint_callback, "best_model_path", "")  # callbacks.best may write it elsewhere
+    kept = getattr(
+        trainer.checkpoint_callback, "best_model_path", ""
+    )  # callbacks.best may write it elsewhere
     for path in (Path(kept), folder.best, folder.last):
         if path.is_file():
             return path
@@ -188,18 +206,29 @@ def _callbacks(config: Config) -> list[pl.Callback]:
     return [build_part(config, f"callbacks.{name}") for name in names]
 
 
-def _oracle_metrics(config: Config, data: RetrievalDataModule, trainer: pl.Trainer) -> dict[str, float]:
+def _oracle_metrics(
+    config: Config, data: RetrievalDataModule, trainer: pl.Trainer
+) -> dict[str, float]:
     """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``.
 
     Nobody in them takes an item twice, so the best ranking has seen items last, whatever
     ``data.mask_seen`` is: ranked by the planted odds alone, they would stand before the targets.
     """
-    task = RetrievalTask(Oracle(), None, None, build_metrics(config, data), data.group_names, None, test_name="oracle")
+    task = RetrievalTask(
+        Oracle(),
+        None,
+        None,
+        build_metrics(config, data),
+        data.group_names,
+        None,
+        test_name="oracle",
+    )
     with data.hiding_all_seen():
         trainer.test(task, data, verbose=False)
     return task.results["oracle"]
 
 
 def _examples_per_second(trainer: pl.Trainer) -> float | None:
-    rates = [callback.examples_per_second() for callback in trainer.callbacks if isinstance(callback, Throughput)]  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    rates = [each.examples_per_second() for each in callbacks if isinstance(each, Throughput)]
     return rates[0] if rates and rates[0] is not None and math.isfinite(rates[0]) else None

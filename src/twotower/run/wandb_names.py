@@ -43,7 +43,9 @@ def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
         if isinstance(value, dict):
             _flatten(f"{prefix}{key}.", value, found)
         elif not key.startswith("_") and not ADDRESS.fullmatch(key):  # it may hold a token
-            found[f"{prefix}{key}"] = Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+            found[f"{prefix}{key}"] = (
+                Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+            )
 
 
 def _is_named(override: str) -> bool:

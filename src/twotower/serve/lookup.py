@@ -31,7 +31,13 @@ class Lookup:
         rest: ids without a row, see :func:`~twotower.data.prepare.left_out.left_out`; None: not known.
     """
 
-    def __init__(self, raw: pl.Series, side: str, title: pl.Series | None = None, rest: pl.DataFrame | None = None) -> None:
+    def __init__(
+        self,
+        raw: pl.Series,
+        side: str,
+        title: pl.Series | None = None,
+        rest: pl.DataFrame | None = None,
+    ) -> None:
         self.raw = raw
         self.rest = rest
         self.side = side
@@ -48,7 +54,11 @@ class Lookup:
     def why_not(self, value: object) -> str | None:
         """Why an id that the tables or the raw interactions hold has no row; None for one that they do not hold."""
         place = None if self.rest is None else _find(self.rest[self.side], value)
-        return None if place is None or self.rest is None else reason(self.side, self.rest["clicked"][place])
+        return (
+            None
+            if place is None or self.rest is None
+            else reason(self.side, self.rest["clicked"][place])
+        )
 
     def row(self, value: object) -> int:
         """The row of an id.
@@ -71,11 +81,21 @@ class Lookup:
         """Ids whose title holds the text; else those nearest in number, or in spelling."""
         text = str(plain(value)).strip()
         if self.title is not None and len(text) > 2:
-            holds = self.title.str.to_lowercase().str.contains(text.lower(), literal=True).fill_null(False).arg_true()
+            holds = (
+                self.title.str.to_lowercase()
+                .str.contains(text.lower(), literal=True)
+                .fill_null(False)
+                .arg_true()
+            )
             if len(holds):
-                return [f"{self.raw[row]} ({self.title[row]})" for row in holds[:NUM_SUGGESTED].to_list()]
+                return [
+                    f"{self.raw[row]} ({self.title[row]})"
+                    for row in holds[:NUM_SUGGESTED].to_list()
+                ]
         if not self.raw.dtype.is_integer():
-            return difflib.get_close_matches(text, self.raw[:MAX_COMPARED].cast(pl.String).to_list(), NUM_SUGGESTED)
+            return difflib.get_close_matches(
+                text, self.raw[:MAX_COMPARED].cast(pl.String).to_list(), NUM_SUGGESTED
+            )
         if not WHOLE.fullmatch(text) or abs(int(text)) >= 2**63:
             return []
         distance = (self.raw.cast(pl.Float64) - float(text)).abs()

@@ -18,7 +18,9 @@ from twotower.serve.retriever import Retriever, from_checkpoint
 from twotower.wording import PlainConsole, printable
 
 ASKED = ("user_id", "item_id", "history")
-UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")  # JSON escapes those below a blank itself
+UNSAFE = re.compile(
+    "[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)  # JSON escapes those below a blank itself
 NUM_SHOWN = 10  # of a user's last items
 POLICIES = {
     "mean": "the mean of all trained ids",
@@ -68,7 +70,9 @@ def recommend(config: DictConfig) -> Answer:
 def _answer(model: Retriever, name: str, value: Any, config: DictConfig) -> Answer:
     if name == "user_id":
         return _for_user(model, value, config)
-    return _for_item(model, value, config) if name == "item_id" else _for_history(model, value, config)
+    return (
+        _for_item(model, value, config) if name == "item_id" else _for_history(model, value, config)
+    )
 
 
 def _question(config: DictConfig) -> tuple[str, Any]:
@@ -81,14 +85,21 @@ def _question(config: DictConfig) -> tuple[str, Any]:
     asked = {name: config[name] for name in ASKED if config[name] is not None}
     if len(asked) != 1:
         given = " and ".join(asked) or "none"
-        raise UserError(f"give one of user_id=…, item_id=… and history=[…], here {'is' if not asked else 'are'} {given}")
+        raise UserError(
+            f"give one of user_id=…, item_id=… and history=[…], here {'is' if not asked else 'are'} {given}"
+        )
     ((name, value),) = asked.items()
     value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     if (name == "history") != isinstance(value, list):
-        raise UserError(f"{name}={value}: " + ("give a list, history=[1,2,3]" if name == "history" else "give one id"))
+        raise UserError(
+            f"{name}={value}: "
+            + ("give a list, history=[1,2,3]" if name == "history" else "give one id")
+        )
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, (int, str)) or isinstance(one, bool):
-            raise UserError(f"{name}={one} is no id but a number or a switch: put the id into quotes, {name}='\"…\"'")
+            raise UserError(
+                f"{name}={one} is no id but a number or a switch: put the id into quotes, {name}='\"…\"'"
+            )
         if one == "":
             raise UserError(f"{name} holds an empty id")
     return name, value
@@ -96,16 +107,23 @@ def _question(config: DictConfig) -> tuple[str, Any]:
 
 def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answer:
     row = model.users.find(user_id)
-    question = {"user_id": user_id if row is None else model.users.raw[row], "known": row is not None}
+    question = {
+        "user_id": user_id if row is None else model.users.raw[row],
+        "known": row is not None,
+    }
     if row is None:
         found = model.recommend_history([], config.k, config.seen)
         why = model.users.why_not(user_id)
         reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
         note = f"{reason}; this is what anybody gets of whom nothing is known: {_policy(model)}"
-        return Answer(question, "for a user of whom nothing is known", [note], model.catalogue.clear(), found)
+        return Answer(
+            question, "for a user of whom nothing is known", [note], model.catalogue.clear(), found
+        )
     notes = []
     if not model.trained(user_id):
-        notes.append(f"training never saw this user: {_policy(model)}; features and history are the user's own")
+        notes.append(
+            f"training never saw this user: {_policy(model)}; features and history are the user's own"
+        )
     if model.data.mask_seen == "except_targets" and config.seen is None:
         notes.append(
             "the evaluation kept targets that the user had seen as candidates (data.mask_seen=except_targets); "
@@ -118,19 +136,37 @@ def _for_user(model: Retriever, user_id: int | str, config: DictConfig) -> Answe
 def _for_history(model: Retriever, history: list[int | str], config: DictConfig) -> Answer:
     notes = [f"a user whom the data do not have: {_policy(model)}"]
     if not model.reads_history:
-        notes.append("this model does not read histories: every new user gets this list, but for what is left out as seen")
+        notes.append(
+            "this model does not read histories: every new user gets this list, but for what is left out as seen"
+        )
     items = model.newcomer(history).items.flip(0)[:NUM_SHOWN]
     found = model.recommend_history(history, config.k, config.seen)
     ids = [model.items.raw[model.items.row(item)] for item in history]
-    return Answer({"history": ids, "known": False}, "for a new user", notes, model.catalogue[items.numpy()], found)
+    return Answer(
+        {"history": ids, "known": False},
+        "for a new user",
+        notes,
+        model.catalogue[items.numpy()],
+        found,
+    )
 
 
 def _for_item(model: Retriever, item_id: int | str, config: DictConfig) -> Answer:
     row = model.items.row(item_id)
-    notes = [f"training never saw this item: {_policy(model)}; its features are its own"] if model.catalogue["cold"][row] else []
+    notes = (
+        [f"training never saw this item: {_policy(model)}; its features are its own"]
+        if model.catalogue["cold"][row]
+        else []
+    )
     called = model.catalogue["title"][row]
     title = f"nearest to item {item_id}{f' ({called})' if called else ''}, by the cosine of item vectors"
-    return Answer({"item_id": model.items.raw[row], "known": True}, title, notes, None, model.similar(item_id, config.k))
+    return Answer(
+        {"item_id": model.items.raw[row], "known": True},
+        title,
+        notes,
+        None,
+        model.similar(item_id, config.k),
+    )
 
 
 def _policy(model: Retriever) -> str:
@@ -148,7 +184,11 @@ def _print_json(model: Retriever, answer: Answer) -> None:
         "history": history,
         "found": answer.found.to_dicts(),
     }
-    text = json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False, indent=1)
+    text = json.dumps(
+        {key: value for key, value in record.items() if value is not None},
+        ensure_ascii=False,
+        indent=1,
+    )
     # what a terminal would obey is written as JSON's escapes, so that the text stays what it is
     print(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
@@ -172,7 +212,12 @@ def _print_table(console: Console, title: str, rows: pl.DataFrame) -> None:
     names = [name for name in rows.columns if rows[name].null_count() < len(rows)]
     for name in names:
         number = rows[name].dtype.is_numeric()
-        table.add_column(name, justify="right" if number else "left", overflow="ellipsis", no_wrap=name != "title")
+        table.add_column(
+            name,
+            justify="right" if number else "left",
+            overflow="ellipsis",
+            no_wrap=name != "title",
+        )
     for row in rows.select(names).iter_rows(named=True):
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     console.print(table)

@@ -72,8 +72,12 @@ class Retriever:
         names = pl.Series(self.data.meta["categories"], dtype=pl.String)
         category = pl.Series(self.data.tables["category"].numpy())
         return pl.DataFrame({"item": self.items.raw}).with_columns(
-            title=pl.lit(None, pl.String) if self.items.title is None else self.items.title.cast(pl.String),
-            category=names.gather(category.replace(-1, None)) if len(names) else pl.lit(None, pl.String),
+            title=pl.lit(None, pl.String)
+            if self.items.title is None
+            else self.items.title.cast(pl.String),
+            category=names.gather(category.replace(-1, None))
+            if len(names)
+            else pl.lit(None, pl.String),
             cold=pl.int_range(pl.len()) >= self.data.schema.num_train_items,
         )
 
@@ -83,7 +87,9 @@ class Retriever:
         with torch.no_grad():
             return encode_corpus(self.model, self.data.corpus(torch.device("cpu")))
 
-    def item_vector(self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None) -> Tensor:
+    def item_vector(
+        self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None
+    ) -> Tensor:
         """``(dim,)`` of an item of the data, or of a new one that is known by its features alone.
 
         Args:
@@ -123,11 +129,15 @@ class Retriever:
         if (user_id is None) == (history is None):
             raise UserError("user_vector takes user_id, or the history of a new user")
         person = (
-            self.person(user_id, before) if user_id is not None else self.newcomer([] if history is None else history, features)
+            self.person(user_id, before)
+            if user_id is not None
+            else self.newcomer([] if history is None else history, features)
         )
         return self._vector(person)[0]
 
-    def recommend(self, user_id: RawId, k: int = 10, seen: bool | None = None, before: Part | None = None) -> pl.DataFrame:
+    def recommend(
+        self, user_id: RawId, k: int = 10, seen: bool | None = None, before: Part | None = None
+    ) -> pl.DataFrame:
         """The ``k`` best items for a user of the data.
 
         Args:
@@ -200,10 +210,16 @@ class Retriever:
         if before is not None:
             end, num_targets = self._held_out(user_id, start, end, before)
         features = self.data.user_features(torch.tensor([end]), torch.tensor([row]))
-        items, targets = tables["interactions/item"][start : end + num_targets].long().split([end - start, num_targets])
+        items, targets = (
+            tables["interactions/item"][start : end + num_targets]
+            .long()
+            .split([end - start, num_targets])
+        )
         return Person(features, items, targets)
 
-    def newcomer(self, history: Sequence[RawId], features: Mapping[str, Any] | None = None) -> Person:
+    def newcomer(
+        self, history: Sequence[RawId], features: Mapping[str, Any] | None = None
+    ) -> Person:
         """A user whom the data do not have.
 
         Raises:
@@ -216,7 +232,9 @@ class Retriever:
         new = from_values("user", schema.user, features or {}, self.data.encodings)
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
-            new["history"] = F.pad(known, (length - len(known), 0))[None].int()  # (1, history_length)
+            new["history"] = F.pad(known, (length - len(known), 0))[
+                None
+            ].int()  # (1, history_length)
         return Person(new, items)
 
     def _held_out(self, user_id: RawId, start: int, end: int, part: Part) -> tuple[int, int]:
@@ -236,7 +254,9 @@ class Retriever:
     def _best(self, person: Person, k: int, seen: bool | None) -> pl.DataFrame:
         k = _whole_k(k, len(self.item_vectors))
         mask_seen = self.data.mask_seen if seen is None else not seen
-        pairs = hidden(torch.zeros_like(person.items), person.items, person.targets[None], mask_seen)
+        pairs = hidden(
+            torch.zeros_like(person.items), person.items, person.targets[None], mask_seen
+        )
         score, index = top_k(self._vector(person), self.item_vectors, *pairs, k)
         return self._answer(score[0], index[0]).with_columns(
             seen=pl.Series(torch.isin(index[0], person.items)[score[0] > -torch.inf].numpy())
@@ -245,13 +265,19 @@ class Retriever:
     def _nearest(self, vector: Tensor, k: int, hidden: Tensor) -> pl.DataFrame:
         k = _whole_k(k, len(self.item_vectors) - len(hidden))
         unit = F.normalize(self.item_vectors, dim=1)
-        score, index = top_k(F.normalize(vector[None], dim=1), unit, torch.zeros_like(hidden), hidden, k)
+        score, index = top_k(
+            F.normalize(vector[None], dim=1), unit, torch.zeros_like(hidden), hidden, k
+        )
         return self._answer(score[0], index[0])
 
     def _answer(self, score: Tensor, index: Tensor) -> pl.DataFrame:
         there = score > -torch.inf  # the rest is hidden
         rows = self.catalogue[index[there].numpy()].drop("cold")
-        return rows.select(pl.int_range(1, pl.len() + 1).alias("rank"), pl.all(), score=pl.Series(score[there].numpy()))
+        return rows.select(
+            pl.int_range(1, pl.len() + 1).alias("rank"),
+            pl.all(),
+            score=pl.Series(score[there].numpy()),
+        )
 
 
 def _whole_k(k: int, most: int) -> int:
@@ -283,8 +309,11 @@ def load(
     is_folder = isinstance(path, (str, Path)) and Path(path).is_dir()
     file = RunFolder(Path(path)).best if is_folder else path
     checkpoint = load_checkpoint(file, trusted=trusted)
-    usual: Any = OmegaConf.load(CONF / "paths" / "default.yaml")
-    paths = {"data_dir": str(data_dir or usual.data_dir), "cache_dir": str(cache_dir or usual.cache_dir)}
+    usual: Any = OmegaConf.load(CONF / "paths.yaml").paths
+    paths = {
+        "data_dir": str(data_dir or usual.data_dir),
+        "cache_dir": str(cache_dir or usual.cache_dir),
+    }
     return from_checkpoint(own_config(checkpoint["twotower"], paths), checkpoint)
 
 

@@ -54,11 +54,17 @@ def _attempt(config: DictConfig, folder: RunFolder, lock: int) -> dict[str, floa
     try:
         config.ckpt_path = _last_checkpoint(folder, config.trusted)
         print(f"{folder.path.name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
-        found = run.train(config) if _fits_this_process(config) else _in_own_process(config, folder, lock)
+        found = (
+            run.train(config)
+            if _fits_this_process(config)
+            else _in_own_process(config, folder, lock)
+        )
     except Exception as error:
         signals.raise_if_asked()  # a process that was asked to end has not failed
         _record_failure(folder, error)
-        raise UserError(_line(error)) from None  # travels between processes, which not every exception does
+        raise UserError(
+            _line(error)
+        ) from None  # travels between processes, which not every exception does
     finally:
         _clean_up()
     folder.failure.unlink(missing_ok=True)
@@ -85,7 +91,9 @@ def _last_checkpoint(folder: RunFolder, trusted: str | Iterable[str] | None) -> 
 
 
 def _record_failure(folder: RunFolder, error: Exception) -> None:
-    if explain(error) is None and not isinstance(error, ChildProcessError):  # a bug of ours, or of a library
+    if explain(error) is None and not isinstance(
+        error, ChildProcessError
+    ):  # a bug of ours, or of a library
         traceback.print_exception(error)
     overrides = [masked(text) for text in HydraConfig.get().overrides.task]
     folder.write_failure(masked(_line(error)), overrides)
@@ -94,7 +102,9 @@ def _record_failure(folder: RunFolder, error: Exception) -> None:
 
 def _line(error: Exception) -> str:
     text = str(error).strip().splitlines() or [""]
-    return explain(error) or (text[0] if isinstance(error, ChildProcessError) else f"{type(error).__name__}: {text[0]}")
+    return explain(error) or (
+        text[0] if isinstance(error, ChildProcessError) else f"{type(error).__name__}: {text[0]}"
+    )
 
 
 def _task() -> int:
@@ -128,7 +138,9 @@ def _in_own_process(config: DictConfig, folder: RunFolder, lock: int) -> dict[st
     command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     said = ""
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]) as process:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]
+    ) as process:
         try:
             for line in process.stderr or ():
                 if line.startswith("error: "):  # of each of its processes; told once at the end
@@ -145,7 +157,10 @@ def _in_own_process(config: DictConfig, folder: RunFolder, lock: int) -> dict[st
             f"the run's process was ended by {signal.Signals(-process.returncode).name}; last words: {said or 'none'}"
         )
     if process.returncode:
-        raise ChildProcessError(said.removeprefix("error: ") or f"the run's process ended with code {process.returncode}")
+        raise ChildProcessError(
+            said.removeprefix("error: ")
+            or f"the run's process ended with code {process.returncode}"
+        )
     return folder.read_record().get("test")
 
 

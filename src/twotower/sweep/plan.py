@@ -48,7 +48,9 @@ class Run(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """Value by key."""
-        return dict(override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override)
+        return dict(
+            override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override
+        )
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -57,7 +59,9 @@ class Run(NamedTuple):
         return (self.fingerprint, *sorted(idle))
 
 
-def run_name(overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()) -> str:
+def run_name(
+    overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()
+) -> str:
     """A folder's name: ``seed-0+variant-dat`` of ``seed=0`` and ``variant=dat``, which a later override can hold unquoted.
 
     Args:
@@ -119,7 +123,10 @@ def refuse_twins(runs: list[Run]) -> None:
     for run in runs:
         twin = seen.setdefault(run.identity, run)
         if twin is not run:
-            one, other = (" ".join(o for o in r.overrides if o not in s.overrides) for r, s in ((twin, run), (run, twin)))
+            one, other = (
+                " ".join(o for o in r.overrides if o not in s.overrides)
+                for r, s in ((twin, run), (run, twin))
+            )
             raise UserError(
                 f"{one or twin.folder.name} and {other or run.folder.name} are the same run: leave out one, or what unites them"
             )
@@ -143,7 +150,9 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
         for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
             like.setdefault(key, []).append(record["wall_seconds"])
     found = [like.get(_kind(run.overrides)) or like.get((run.model, run.data)) for run in runs]
-    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(finished)
+    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(
+        finished
+    )
 
 
 def _kind(overrides: Iterable[str]) -> frozenset[str]:

@@ -8,7 +8,14 @@ from rich.text import Text
 from twotower.sweep.plan import Run, estimate_seconds
 from twotower.wording import PlainConsole, printable
 
-STYLES = {"done": "green", "failed": "red", "resume": "yellow", "changed": "yellow", "new": "", "unfinished": "yellow"}
+STYLES = {
+    "done": "green",
+    "failed": "red",
+    "resume": "yellow",
+    "changed": "yellow",
+    "new": "",
+    "unfinished": "yellow",
+}
 
 
 def print_start(runs: list[Run]) -> None:
@@ -35,7 +42,9 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     if known:
         total = sum(known) / len(known) * len(todo)
         together = f", {_duration(total / at_once)} with {at_once} at a time" if at_once > 1 else ""
-        console.print(f"About {_duration(total)}{together}, from the finished runs among {num_known} in {output_dir}")
+        console.print(
+            f"About {_duration(total)}{together}, from the finished runs among {num_known} in {output_dir}"
+        )
     elif todo:
         console.print(f"No estimate: no run like these has finished in {output_dir}")
 
@@ -58,7 +67,11 @@ def print_outcome(runs: list[Run], metric: str) -> None:
     for number, run in enumerate(runs, 1):
         if run.status == "failed":
             what = " ".join(f"{key}={run.settings.get(key)}" for key in keys)
-            console.print(Text.assemble((f"{number} failed", "red"), f" ({what}): {printable(run.place.read_error())}"))
+            console.print(
+                Text.assemble(
+                    (f"{number} failed", "red"), f" ({what}): {printable(run.place.read_error())}"
+                )
+            )
     if any(run.status == "done" for run in runs):
         console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
 

@@ -114,9 +114,13 @@ class Speed(Callback):
     """
 
     def __init__(self, compile: bool, cuda_graphs: bool, float32_matmul: str) -> None:
-        check_choice("callbacks.speed.float32_matmul", float32_matmul, ("highest", "high", "medium"))
+        check_choice(
+            "callbacks.speed.float32_matmul", float32_matmul, ("highest", "high", "medium")
+        )
         if cuda_graphs and not compile:
-            raise UserError("callbacks.speed.cuda_graphs=true records the compiled step: set callbacks.speed.compile=true too")
+            raise UserError(
+                "callbacks.speed.cuda_graphs=true records the compiled step: set callbacks.speed.compile=true too"
+            )
         self.compile = compile
         self.cuda_graphs = cuda_graphs
         self.float32_matmul = float32_matmul
@@ -161,7 +165,10 @@ def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..
         raise UserError(
             f"callbacks.speed.compile=true needs a C++ compiler ({' or '.join(compilers)}): install one, or set it to false"
         )
-    options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True, "triton.cudagraphs": cuda_graphs}
+    options: dict[str, str | int | bool | Callable[..., Any]] = {
+        "fallback_random": True,
+        "triton.cudagraphs": cuda_graphs,
+    }
     return torch.compile(step, dynamic=not cuda_graphs, options=options)
 
 
@@ -178,7 +185,12 @@ class Throughput(Callback):
         self.last = None
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Count one step, queued work included."""
         now = time.perf_counter()

@@ -18,7 +18,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
     place of the one before.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         """Write ``checkpoint`` to ``path``; until that is done, ``path`` stays as it was.
 
         Raises:
@@ -31,7 +33,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 _write(checkpoint, partial)
         except OSError as error:
             before = "; the one before is untouched" if target.exists() else ""
-            raise UserError(f"cannot write the checkpoint {target}: {error.strerror or error}{before}") from error
+            raise UserError(
+                f"cannot write the checkpoint {target}: {error.strerror or error}{before}"
+            ) from error
 
 
 def remove_partial_checkpoints(folder: Path) -> None:

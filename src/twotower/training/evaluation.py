@@ -28,7 +28,9 @@ class Evaluation:
         group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
     """
 
-    def __init__(self, model: Model, metrics: list[RankMetric], group_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: Model, metrics: list[RankMetric], group_names: tuple[str, ...]
+    ) -> None:
         self.model = model
         self.metrics = metrics
         self.group_names = group_names
@@ -40,7 +42,10 @@ class Evaluation:
     def names(self) -> list[str]:
         """What :meth:`finish` may return; groups without users are left out of it."""
         labels = [label for metric in self.metrics for label in metric.labels()]
-        return [*(_in_group(group, label) for group in self.group_names for label in labels), *SHARES]
+        return [
+            *(_in_group(group, label) for group in self.group_names for label in labels),
+            *SHARES,
+        ]
 
     def start(self, corpus: Iterable[Features], device: torch.device, precision: str) -> None:
         """Encode the corpus.
@@ -110,7 +115,9 @@ def check_finite(vectors: Tensor, side: str, precision: str) -> None:
         UserError: naming the cure.
     """
     if not torch.isfinite(vectors).all():
-        raise UserError(f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}")
+        raise UserError(
+            f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}"
+        )
 
 
 def cure_of_overflow(precision: str) -> str:

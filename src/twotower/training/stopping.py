@@ -62,7 +62,9 @@ class Stopping(Checkpoint):
         signals.defer(None)
         signals.raise_if_asked()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """A run that fails waits for no step any more."""
         signals.defer(None)
 
@@ -78,7 +80,9 @@ class Stopping(Checkpoint):
             self.agreed = int(flag) or None
 
 
-def prepare_to_stop(trainer: pl.Trainer, last_checkpoint: Path | None = None, again: Sequence[str] = ()) -> None:
+def prepare_to_stop(
+    trainer: pl.Trainer, last_checkpoint: Path | None = None, again: Sequence[str] = ()
+) -> None:
     """Make signals end what ``trainer`` does, with the processes that it starts.
 
     Args:
@@ -93,7 +97,9 @@ def prepare_to_stop(trainer: pl.Trainer, last_checkpoint: Path | None = None, ag
         trainer.callbacks.append(Stopping(last[0]))  # type: ignore[attr-defined]
     launcher = trainer.strategy.launcher
     if launcher is not None:
-        signals.on_stop(action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", [])))
+        signals.on_stop(
+            action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", []))
+        )
     if last_checkpoint is not None:
         signals.on_stop(hint=lambda: _how_to_go_on(last_checkpoint, again))
 

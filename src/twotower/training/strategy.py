@@ -90,6 +90,8 @@ def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
         if shape != expected:
             raise UserError(f"state_dict: {name} has the shape {shape}, the model's is {expected}")
         if value.is_floating_point() != own[name].is_floating_point() or value.is_complex():
-            raise UserError(f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}")
+            raise UserError(
+                f"state_dict: {name} is of {value.dtype}, the model's of {own[name].dtype}"
+            )
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"state_dict: {name} holds numbers that are not finite")

@@ -54,7 +54,9 @@ class RetrievalTask(pl.LightningModule):
         self.info = info
         self.test_name = test_name
         self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
-        self.results: dict[str, dict[str, float]] = {}  # the last evaluation of each part, unrounded
+        self.results: dict[
+            str, dict[str, float]
+        ] = {}  # the last evaluation of each part, unrounded
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
@@ -76,7 +78,9 @@ class RetrievalTask(pl.LightningModule):
                 name = self.optimizer.func.__name__  # type: ignore[attr-defined]
                 raise UserError(f"optimizer.* does not fit {name}: {error}") from error
             if self.trainer.gradient_clip_val:
-                check_clipping(self._optimizer, self.trainer.world_size, str(self.trainer.precision))
+                check_clipping(
+                    self._optimizer, self.trainer.world_size, str(self.trainer.precision)
+                )
         placeholder = strategy.leave_out_of_ddp(self)
         self._placeholder = placeholder if stage == "fit" else None
 
@@ -112,7 +116,9 @@ class RetrievalTask(pl.LightningModule):
         if every and (self.global_step + 1) % every == 0:
             if not torch.isfinite(output.total):
                 cure = cure_of_overflow(str(self.trainer.precision))
-                raise UserError(f"the loss is {output.total.item()} at step {self.global_step}: {cure}")
+                raise UserError(
+                    f"the loss is {output.total.item()} at step {self.global_step}: {cure}"
+                )
             self.log("train/loss", output.total, prog_bar=True)
             if self.scheduler is not None and (optimizer := self._optimizer) is not None:
                 self.log(f"lr-{type(optimizer).__name__}", optimizer.param_groups[0]["lr"])
@@ -144,7 +150,9 @@ class RetrievalTask(pl.LightningModule):
         """Rank the corpus for some users, and remember the ranks."""
         rank = self.evaluation.rank(batch)
         user = batch.user_index[:, None].expand_as(rank)
-        self._ranks.append(torch.stack([user, batch.target, rank], 2)[rank > 0].int())  # (num_targets, 3)
+        self._ranks.append(
+            torch.stack([user, batch.target, rank], 2)[rank > 0].int()
+        )  # (num_targets, 3)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and put together the ranks of all processes."""
@@ -171,6 +179,8 @@ class RetrievalTask(pl.LightningModule):
         self.results["val"] = dict(checkpoint["twotower"].val)
         strategy.take_own(self._optimizer, checkpoint)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Load weights as a checkpoint has them, see :func:`twotower.training.strategy.own_weights`."""
         return super().load_state_dict(strategy.own_weights(self, state_dict), strict, assign)

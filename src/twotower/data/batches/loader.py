@@ -46,11 +46,17 @@ class TrainLoader:
         if shuffle_window is not None:
             check_number("data.shuffle_window", shuffle_window, 1)
             if by_user:
-                raise UserError("data.positives=users draws from all data at once: leave out data.shuffle_window")
+                raise UserError(
+                    "data.positives=users draws from all data at once: leave out data.shuffle_window"
+                )
         self.position = position
         self.shuffle_window = shuffle_window
         self.read_ahead = read_ahead
-        self.run_lengths = torch.unique_consecutive(user[position.long()], return_counts=True)[1] if by_user else None
+        self.run_lengths = (
+            torch.unique_consecutive(user[position.long()], return_counts=True)[1]
+            if by_user
+            else None
+        )
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -75,7 +81,9 @@ class TrainLoader:
         while self.next_batch < len(self):
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size]
-            self.next_batch += 1  # before the yield: a checkpoint after this step resumes with the next
+            self.next_batch += (
+                1  # before the yield: a checkpoint after this step resumes with the next
+            )
             seed = self._seed(self.epoch, 1 + batch)
             self.last = TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
             yield self.last
@@ -91,7 +99,9 @@ class TrainLoader:
         if self.run_lengths is None:
             return torch.randperm(len(self.position), generator=generator)
         user = torch.randint(len(self.run_lengths), (len(self.position),), generator=generator)
-        place = torch.rand(len(user), dtype=torch.float64, generator=generator) * self.run_lengths[user]
+        place = (
+            torch.rand(len(user), dtype=torch.float64, generator=generator) * self.run_lengths[user]
+        )
         return (self.run_lengths.cumsum(0) - self.run_lengths)[user] + place.long()
 
     def set_epoch(self, epoch: int) -> None:
@@ -128,12 +138,20 @@ class EvalLoader:
         world_size: number of processes.
     """
 
-    def __init__(self, position: Tensor, num_targets: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        position: Tensor,
+        num_targets: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         check_number("data.eval_batch_size", batch_size, 1)
         most = -(-len(position) // world_size)  # users of the first process
         batches = [slice(start, start + batch_size) for start in range(0, max(1, most), batch_size)]
         self.position, self.num_targets = (
-            [own[batch] for batch in batches] for own in (position[rank::world_size], num_targets[rank::world_size])
+            [own[batch] for batch in batches]
+            for own in (position[rank::world_size], num_targets[rank::world_size])
         )
 
     def __len__(self) -> int:

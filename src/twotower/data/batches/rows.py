@@ -38,7 +38,9 @@ def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
             table[user[0] : user[1] + 1].sum()
 
 
-def history(tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int) -> Tensor:
+def history(
+    tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
+) -> Tensor:
     """``item_id`` features of the interactions just before ``position``: ``(batch, length)``, 0 is padding."""
     before = position[:, None] + torch.arange(-length, 0, device=position.device)  # (batch, length)
     item = take(tables["interactions/item"], before.clamp_min(0))
@@ -53,7 +55,9 @@ def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:
     buys an item has one target. A batch of nobody has one column.
     """
     item = tables["interactions/item"]
-    place = torch.arange(max([1, *index.num_targets.tolist()]), device=index.position.device)  # (num_targets,)
+    place = torch.arange(
+        max([1, *index.num_targets.tolist()]), device=index.position.device
+    )  # (num_targets,)
     position = (index.position[:, None] + place).clamp_max(len(item) - 1)
     target = take(item, position).long().masked_fill(place >= index.num_targets[:, None], -1)
     return target if target.shape[1] == 1 else target.masked_fill(_repeated(target), -1)
@@ -83,7 +87,9 @@ def check_mask_seen(mask_seen: bool | str) -> None:
         raise UserError(f"data.mask_seen must be true, false or except_targets, got {mask_seen!r}")
 
 
-def hidden(row: Tensor, item: Tensor, target: Tensor, mask_seen: bool | str) -> tuple[Tensor, Tensor]:
+def hidden(
+    row: Tensor, item: Tensor, target: Tensor, mask_seen: bool | str
+) -> tuple[Tensor, Tensor]:
     """The one rule of evaluation and serving: which items that users have seen no list shows them.
 
     Args:
@@ -105,11 +111,15 @@ def hidden(row: Tensor, item: Tensor, target: Tensor, mask_seen: bool | str) -> 
 def items_from(tables: dict[str, Tensor], start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """(row, item) of ``count`` interactions from position ``start`` on, for each row; each ``(count.sum(),)``."""
     row = torch.repeat_interleave(torch.arange(len(start), device=start.device), count)
-    place = torch.arange(len(row), device=start.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    place = torch.arange(len(row), device=start.device) - torch.repeat_interleave(
+        count.cumsum(0) - count, count
+    )
     return row, take(tables["interactions/item"], start[row] + place).long()
 
 
-def groups(tables: dict[str, Tensor], target: Tensor, user: Tensor, schema: Schema, num_train_users: int) -> Tensor:
+def groups(
+    tables: dict[str, Tensor], target: Tensor, user: Tensor, schema: Schema, num_train_users: int
+) -> Tensor:
     """Which groups each target counts in, in the order of the data module's ``group_names``.
 
     Args:
@@ -124,6 +134,8 @@ def groups(tables: dict[str, Tensor], target: Tensor, user: Tensor, schema: Sche
     """
     known, cold = target >= 0, target >= schema.num_train_items
     by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
-    warm = known & ~cold if schema.num_items > schema.num_train_items else torch.zeros_like(known)  # else all are
+    warm = (
+        known & ~cold if schema.num_items > schema.num_train_items else torch.zeros_like(known)
+    )  # else all are
     cold_user = known & (user >= num_train_users)[:, None]
     return torch.stack([known, *by_category, warm, cold, cold_user], 2)

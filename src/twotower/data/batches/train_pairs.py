@@ -48,7 +48,9 @@ class PairKeys(NamedTuple):
         """
         first = torch.searchsorted(self.sorted, user * self.num_items)
         count = torch.searchsorted(self.sorted, (user + 1) * self.num_items) - first  # (batch,)
-        row = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)  # (num_pairs,)
+        row = torch.repeat_interleave(
+            torch.arange(len(user), device=user.device), count
+        )  # (num_pairs,)
         place = torch.arange(len(row), device=user.device) - (count.cumsum(0) - count)[row]
         own = self.sorted[first[row] + place] % self.num_items  # (num_pairs,)
         column = torch.searchsorted(item, own).clamp_max(len(item) - 1)
@@ -114,7 +116,11 @@ class MappedPairs(TrainPairs):
     """
 
     def __init__(
-        self, rows: Callable[[], tuple[Tensor, Tensor]], num_items: int, tables: dict[str, Tensor], device: torch.device
+        self,
+        rows: Callable[[], tuple[Tensor, Tensor]],
+        num_items: int,
+        tables: dict[str, Tensor],
+        device: torch.device,
     ) -> None:
         super().__init__(rows, num_items)
         self.tables = tables
@@ -125,7 +131,9 @@ class MappedPairs(TrainPairs):
         """``(num_items,)`` training interactions of each item, at least 1."""
         count = torch.zeros(self.num_items, dtype=torch.long)
         for position in self.tables["position/train"].split(CHUNK):
-            count += torch.bincount(self.tables["interactions/item"][position], minlength=self.num_items)
+            count += torch.bincount(
+                self.tables["interactions/item"][position], minlength=self.num_items
+            )
         return count.clamp_min(1).to(self.device)
 
     def of(self, user: Tensor) -> PairKeys:
@@ -133,6 +141,10 @@ class MappedPairs(TrainPairs):
         user = user.unique().to(self.tables["offset"].device)  # (num_users,) ascending
         start, end = (self.tables["offset"][user + more] for more in (0, 1))
         position = self.tables["position/train"]
-        count = torch.searchsorted(position, end.to(position.dtype)) - torch.searchsorted(position, start.to(position.dtype))
+        count = torch.searchsorted(position, end.to(position.dtype)) - torch.searchsorted(
+            position, start.to(position.dtype)
+        )
         row, item = items_from(self.tables, start, count)
-        return PairKeys((user[row] * self.num_items + item).sort().values.to(self.device), self.num_items)
+        return PairKeys(
+            (user[row] * self.num_items + item).sort().values.to(self.device), self.num_items
+        )

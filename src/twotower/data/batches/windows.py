@@ -23,7 +23,9 @@ class WindowOrder:
         read_ahead: told the first place and the one after the last of each block, before its window is asked for.
     """
 
-    def __init__(self, num: int, window: int, seed: int, read_ahead: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, num: int, window: int, seed: int, read_ahead: Callable[[int, int], None]
+    ) -> None:
         self.num = num
         self.block = -(-window // BLOCKS)
         self.seed = seed
@@ -50,7 +52,10 @@ class WindowOrder:
     def _window(self, window: int) -> Tensor:
         kept = range(window, min(window + 2, len(self.starts)))
         if self._windows.keys() != set(kept):
-            self._windows = {number: self._windows.get(number) or self._thread.submit(self._make, number) for number in kept}
+            self._windows = {
+                number: self._windows.get(number) or self._thread.submit(self._make, number)
+                for number in kept
+            }
         return self._windows[window].result()
 
     def _make(self, window: int) -> Tensor:

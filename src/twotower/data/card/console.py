@@ -15,7 +15,15 @@ from twotower.wording import printable
 
 MAX_NAME = 28
 GAP = 4
-UNTOLD = ("url", "sha256", "md5", "checksum", "wishes", "text_format", "rules")  # of readers: in card.json alone
+UNTOLD = (
+    "url",
+    "sha256",
+    "md5",
+    "checksum",
+    "wishes",
+    "text_format",
+    "rules",
+)  # of readers: in card.json alone
 
 
 def show(figures: dict[str, Any], console: Console) -> None:
@@ -56,7 +64,9 @@ def _about(figures: dict[str, Any]) -> RenderableType:
     if figures["note"]:
         table.add_row("note", Text(figures["note"], style="yellow"))
     for remark in figures["remarks"]:
-        if "\n" not in remark:  # a reader's own table has been on the screen already, and is in card.json
+        if (
+            "\n" not in remark
+        ):  # a reader's own table has been on the screen already, and is in card.json
             table.add_row("remark", Text(remark))
     split = options["split"]
     table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
@@ -82,12 +92,26 @@ def _kept(figures: dict[str, Any]) -> Table:
     table = _table("what is kept", "", "interactions", "", "users", "items")
     raw, kept, without = figures["raw"], figures["kept"], figures["without_interactions"]
     if any(without.values()):
-        table.add_row("in tables, no interaction", "", "", *(f"{without[side]:,}" for side in ("users", "items")))
+        table.add_row(
+            "in tables, no interaction",
+            "",
+            "",
+            *(f"{without[side]:,}" for side in ("users", "items")),
+        )
     table.add_row("raw", f"{raw['interactions']:,}", "", f"{raw['users']:,}", f"{raw['items']:,}")
     for reason, num in figures["dropped"].items():
-        table.add_row(Text(f"- {reason}"), f"{num:,}", percent(num / max(1, raw["interactions"])), "", "")
+        table.add_row(
+            Text(f"- {reason}"), f"{num:,}", percent(num / max(1, raw["interactions"])), "", ""
+        )
     share = percent(kept["interactions"] / max(1, raw["interactions"]))
-    table.add_row("kept", f"{kept['interactions']:,}", share, f"{kept['users']:,}", f"{kept['items']:,}", style="bold")
+    table.add_row(
+        "kept",
+        f"{kept['interactions']:,}",
+        share,
+        f"{kept['users']:,}",
+        f"{kept['items']:,}",
+        style="bold",
+    )
     return table
 
 
@@ -99,12 +123,21 @@ def _parts(figures: dict[str, Any]) -> Table:
     for key in ("first", "last"):
         if key in parts["train"]:
             table.add_row(key, *(part.get(key, "") for part in parts.values()))
-    shares = {"cold_item_targets": "cold targets", "cold_users": "cold users", "seen_targets": "targets seen before"}
+    shares = {
+        "cold_item_targets": "cold targets",
+        "cold_users": "cold users",
+        "seen_targets": "targets seen before",
+    }
     for key, label in shares.items():
-        table.add_row(label, *(percent(part[key]) if key in part else "" for part in parts.values()))
+        table.add_row(
+            label, *(percent(part[key]) if key in part else "" for part in parts.values())
+        )
     if figures["history"]["length"]:
         short = figures["history"]["short"]
-        table.add_row(f"histories below {figures['history']['length']}", *(percent(short[name]) for name in parts))
+        table.add_row(
+            f"histories below {figures['history']['length']}",
+            *(percent(short[name]) for name in parts),
+        )
     clock = "" if "first" in parts["train"] else ", order only, no clock"
     table.caption = f"density {percent(figures['kept']['density'])}{clock}"
     return table
@@ -114,7 +147,9 @@ def _spread(figures: dict[str, Any]) -> Table:
     table = _table("training interactions", "", "per user", "per item")
     for name in (*QUANTILES, "mean"):
         digits = 1 if name == "mean" else 0
-        table.add_row(name, *(f"{figures[side][name]:,.{digits}f}" for side in ("per_user", "per_item")))
+        table.add_row(
+            name, *(f"{figures[side][name]:,.{digits}f}" for side in ("per_user", "per_item"))
+        )
     return table
 
 
@@ -146,7 +181,13 @@ def _groups(figures: dict[str, Any]) -> Table:
     table = _table("groups", "", "categories", "items", "training", "test")
     for name in GROUPS:
         row = category["groups"][name]
-        table.add_row(name, f"{row['categories']:,}", f"{row['items']:,}", percent(row["share"]), percent(targets[name]))
+        table.add_row(
+            name,
+            f"{row['categories']:,}",
+            f"{row['items']:,}",
+            percent(row["share"]),
+            percent(targets[name]),
+        )
     table.caption = f"{percent(category['items_without'])} of items have no category"
     return table
 
@@ -186,12 +227,16 @@ def _bullet(text: str) -> Table:
 
 
 def _settings(node: Mapping[str, Any], *hidden: str) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in node.items() if name not in hidden)
+    return ", ".join(
+        f"{name}={_value(value)}" for name, value in node.items() if name not in hidden
+    )
 
 
 def _set(node: Mapping[str, Any]) -> dict[str, Any]:
     """A table's settings that are set: most of the many have no value, and nodes of such are empty."""
-    values = {name: _set(value) if isinstance(value, Mapping) else value for name, value in node.items()}
+    values = {
+        name: _set(value) if isinstance(value, Mapping) else value for name, value in node.items()
+    }
     return {name: value for name, value in values.items() if value is not None and value != {}}
 
 

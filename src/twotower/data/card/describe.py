@@ -15,7 +15,9 @@ from twotower.errors import UserError
 from twotower.wording import PlainConsole, save_figure
 
 
-def describe(data: RetrievalDataModule, name: str, force: bool, output: str | None) -> dict[str, Any]:
+def describe(
+    data: RetrievalDataModule, name: str, force: bool, output: str | None
+) -> dict[str, Any]:
     """Prepare where that is needed, then write and print the card.
 
     Args:
@@ -43,10 +45,15 @@ def describe(data: RetrievalDataModule, name: str, force: bool, output: str | No
     figures["findings"] = findings(figures)
     picture = io.BytesIO()
     save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
-    files = {"card.json": json.dumps(figures, indent=1).encode() + b"\n", "card.png": picture.getvalue()}
+    files = {
+        "card.json": json.dumps(figures, indent=1).encode() + b"\n",
+        "card.png": picture.getvalue(),
+    }
     console = PlainConsole()
     show(figures, console)
-    console.print("\nprepared data, there already:" if was_there else "\nprepared data:", style="bold")
+    console.print(
+        "\nprepared data, there already:" if was_there else "\nprepared data:", style="bold"
+    )
     for path in [folder, *_write(files, folder, output)]:
         console.print(str(path), soft_wrap=True)
     return figures
@@ -58,7 +65,9 @@ def _stamp(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _about(data: RetrievalDataModule, name: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+def _about(
+    data: RetrievalDataModule, name: str, folder: Path, meta: dict[str, Any]
+) -> dict[str, Any]:
     filters, split = data.options.filters._asdict(), data.options.split
     return {
         "data": name,
@@ -74,7 +83,9 @@ def _about(data: RetrievalDataModule, name: str, folder: Path, meta: dict[str, A
         },
         "fingerprint": meta["fingerprint"],
         "folder": str(folder),
-        "preparation": {name: meta.get(name) for name in ("seconds", "stages", "peak_memory_bytes")},
+        "preparation": {
+            name: meta.get(name) for name in ("seconds", "stages", "peak_memory_bytes")
+        },
     }
 
 

@@ -40,9 +40,13 @@ def measure(prepared: Prepared, options: Options) -> Card:
     by_item = {name: _by_item(arrays, name, schema.num_items) for name in ("train", *HELD_OUT)}
     per_user = np.diff(arrays["offset"])  # (num_users,)
     for name in HELD_OUT:
-        per_user[arrays["interactions/user"][arrays[f"position/{name}"]]] -= arrays[f"targets/{name}"]
+        per_user[arrays["interactions/user"][arrays[f"position/{name}"]]] -= arrays[
+            f"targets/{name}"
+        ]
     user, item = per_user[: meta["num_train_users"]], by_item["train"][: schema.num_train_items]
-    category, largest = _categories(prepared, by_item["train"], np.array(schema.category_counts, dtype=np.float64))
+    category, largest = _categories(
+        prepared, by_item["train"], np.array(schema.category_counts, dtype=np.float64)
+    )
     history, lengths = _history(arrays, user, options.history_length)
     repeats, targets = _repeats(arrays, meta, options)
     parts = {name: _part(arrays, meta, schema, name, count) for name, count in by_item.items()}
@@ -94,17 +98,30 @@ def _targets(first: np.ndarray, num: np.ndarray) -> np.ndarray:
     return np.repeat(first - before, num) + np.arange(num.sum())
 
 
-def _part(arrays: dict[str, np.ndarray], meta: dict[str, Any], schema: Schema, name: str, count: np.ndarray) -> dict[str, Any]:
+def _part(
+    arrays: dict[str, np.ndarray],
+    meta: dict[str, Any],
+    schema: Schema,
+    name: str,
+    count: np.ndarray,
+) -> dict[str, Any]:
     """Counts of a part; for validation and test also what is cold and which groups its targets are of."""
     num = int(count.sum())
     time = meta["times"].get("parts", {}).get(name)
-    part: dict[str, Any] = {"interactions": num, "users": meta["num_train_users"], "items": int((count > 0).sum())}
+    part: dict[str, Any] = {
+        "interactions": num,
+        "users": meta["num_train_users"],
+        "items": int((count > 0).sum()),
+    }
     if time:
         part |= {end: moment(time[end], meta["times"]["unit"]) for end in ("first", "last")}
     in_group = np.bincount(arrays["group"] + 1, count, minlength=len(GROUPS) + 1) / num
     part["groups"] = dict(zip(("none", *GROUPS), in_group.tolist(), strict=True))
     if name in HELD_OUT:
-        user, num_targets = arrays["interactions/user"][arrays[f"position/{name}"]], arrays[f"targets/{name}"]
+        user, num_targets = (
+            arrays["interactions/user"][arrays[f"position/{name}"]],
+            arrays[f"targets/{name}"],
+        )
         cold_user = user >= meta["num_train_users"]
         part["users"] = len(user)
         part["cold_items"] = int((count[schema.num_train_items :] > 0).sum())
@@ -114,16 +131,25 @@ def _part(arrays: dict[str, np.ndarray], meta: dict[str, Any], schema: Schema, n
     return part
 
 
-def _categories(prepared: Prepared, count: np.ndarray, size: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _categories(
+    prepared: Prepared, count: np.ndarray, size: np.ndarray
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Skew of the categories, by training interactions of items ``count`` and of categories ``size``."""
-    category, group, names = prepared.arrays["category"], prepared.arrays["group"], prepared.meta["categories"]
+    category, group, names = (
+        prepared.arrays["category"],
+        prepared.arrays["group"],
+        prepared.meta["categories"],
+    )
     known = category >= 0
     items = np.bincount(category[known], minlength=len(names))
     group_of = np.zeros(len(names), dtype=np.int8)
     group_of[category[known]] = group[known]
     total = max(1.0, size.sum())
     order = np.argsort(-size, kind="stable")
-    top = [{"name": names[row], "items": int(items[row]), "share": float(size[row] / total)} for row in order[:NUM_LARGEST]]
+    top = [
+        {"name": names[row], "items": int(items[row]), "share": float(size[row] / total)}
+        for row in order[:NUM_LARGEST]
+    ]
     figures = {
         "num": len(names),
         "raw": prepared.meta["raw"]["categories"],
@@ -144,11 +170,15 @@ def _categories(prepared: Prepared, count: np.ndarray, size: np.ndarray) -> tupl
     return figures, {"category": size[order], "category_group": group_of[order]}
 
 
-def _history(arrays: dict[str, np.ndarray], per_user: np.ndarray, length: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _history(
+    arrays: dict[str, np.ndarray], per_user: np.ndarray, length: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """How much is known of a user when an item is predicted: the interactions before a part's first target."""
     short, none, lengths = {}, {}, {}
     num = max(1, per_user.sum())
-    short["train"] = float(np.minimum(per_user, length).sum() / num)  # a user's k-th positive has k - 1 before it
+    short["train"] = float(
+        np.minimum(per_user, length).sum() / num
+    )  # a user's k-th positive has k - 1 before it
     none["train"] = float(len(per_user) / num)
     for name in HELD_OUT:
         position = arrays[f"position/{name}"]
@@ -167,8 +197,15 @@ def _repeats(
     share of ``seen_targets``: items that the user had in an earlier part.
     """
     if options.filters.duplicates != "all" and not meta["behaviours"]:
-        num = sum(count for reason, count in meta["dropped"].items() if reason.startswith("repeated pairs"))
-        own = {name: {"targets": int(arrays[f"targets/{name}"].sum()), "seen_targets": 0.0} for name in HELD_OUT}
+        num = sum(
+            count
+            for reason, count in meta["dropped"].items()
+            if reason.startswith("repeated pairs")
+        )
+        own = {
+            name: {"targets": int(arrays[f"targets/{name}"].sum()), "seen_targets": 0.0}
+            for name in HELD_OUT
+        }
         return {"share": num / meta["raw"]["interactions"], "of": "raw"}, own
     user, item, offset = arrays["interactions/user"], arrays["interactions/item"], arrays["offset"]
     cuts = offset[np.searchsorted(offset, np.arange(0, len(user), CHUNK))]  # between users
@@ -180,12 +217,20 @@ def _repeats(
         num_pairs += len(distinct)
         for name in HELD_OUT:
             counts[name] += _seen_targets(arrays, name, start, pair, distinct, first + start)
-    own = {name: {"targets": int(num), "seen_targets": seen / num} for name, (num, seen) in counts.items()}
+    own = {
+        name: {"targets": int(num), "seen_targets": seen / num}
+        for name, (num, seen) in counts.items()
+    }
     return {"share": 1 - num_pairs / len(user), "of": "kept"}, own
 
 
 def _seen_targets(
-    arrays: dict[str, np.ndarray], name: str, start: int, pair: np.ndarray, distinct: np.ndarray, first: np.ndarray
+    arrays: dict[str, np.ndarray],
+    name: str,
+    start: int,
+    pair: np.ndarray,
+    distinct: np.ndarray,
+    first: np.ndarray,
 ) -> tuple[int, int]:
     """Targets of a part among some users' interactions, and how many of these the user had in an earlier part.
 
@@ -211,15 +256,25 @@ def _drift(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
     if top == 0:
         return {"top": 0, "overlap": None, "least": 0}
     first, second = (np.argsort(-count, kind="stable")[:top] for count in (train, test))
-    return {"top": top, "overlap": len(np.intersect1d(first, second)) / top, "least": int(test[second].min())}
+    return {
+        "top": top,
+        "overlap": len(np.intersect1d(first, second)) / top,
+        "least": int(test[second].min()),
+    }
 
 
-def _features(arrays: dict[str, np.ndarray], side: str, schema: Schema, meta: dict[str, Any]) -> list[dict[str, Any]]:
+def _features(
+    arrays: dict[str, np.ndarray], side: str, schema: Schema, meta: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Kinds, vocabulary sizes, and the share of training rows without a value (for numbers: without one, or at the mean)."""
     num_rows = meta["num_train_users"] if side == "user" else schema.num_train_items
     found = []
     for feature in getattr(schema, side):
-        row: dict[str, Any] = {"name": feature.name, "kind": feature.kind, "values": max(0, feature.num_values - 1)}
+        row: dict[str, Any] = {
+            "name": feature.name,
+            "kind": feature.kind,
+            "values": max(0, feature.num_values - 1),
+        }
         if feature.kind != "history":
             table = arrays[f"{side}/{feature.name}"][:num_rows]
             row["missing"] = float((table == 0).reshape(len(table), -1).all(1).mean())
@@ -232,4 +287,10 @@ def _features(arrays: dict[str, np.ndarray], side: str, schema: Schema, meta: di
 def _behaviours(arrays: dict[str, np.ndarray], names: list[str]) -> dict[str, int]:
     if not names:
         return {}
-    return dict(zip(names, np.bincount(arrays["interactions/behaviour"], minlength=len(names)).tolist(), strict=True))
+    return dict(
+        zip(
+            names,
+            np.bincount(arrays["interactions/behaviour"], minlength=len(names)).tolist(),
+            strict=True,
+        )
+    )

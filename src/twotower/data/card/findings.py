@@ -18,7 +18,13 @@ MIN_TOP_TARGETS = 10  # with fewer, who is among the top is chance
 
 def findings(figures: dict[str, Any]) -> list[str]:
     """Warnings for the figures of a card, the gravest first."""
-    return [*_cold(figures), *_categories(figures), *_protocol(figures), *_size(figures), *_features(figures)]
+    return [
+        *_cold(figures),
+        *_categories(figures),
+        *_protocol(figures),
+        *_size(figures),
+        *_features(figures),
+    ]
 
 
 def percent(share: float) -> str:
@@ -79,7 +85,11 @@ def _protocol(figures: dict[str, Any]) -> Iterator[str]:
         mask_seen = figures["options"]["mask_seen"]
         yield f"{percent(seen)} of test targets are items that the user had before; {REPEATS[mask_seen]}"
     drift = figures["drift"]
-    if drift["overlap"] is not None and drift["overlap"] < 0.3 and drift["least"] >= MIN_TOP_TARGETS:
+    if (
+        drift["overlap"] is not None
+        and drift["overlap"] < 0.3
+        and drift["least"] >= MIN_TOP_TARGETS
+    ):
         yield (
             f"only {percent(drift['overlap'])} of the {drift['top']} most popular items of training are still so in test: "
             "popularity learned in training misleads"

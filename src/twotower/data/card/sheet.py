@@ -30,7 +30,9 @@ def draw(figures: dict[str, Any], curves: dict[str, np.ndarray], times: dict[str
         curves: of the same card.
         times: the prepared data's histogram of time, empty without a clock.
     """
-    figure = Figure(figsize=(16, 9.5), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15))
+    figure = Figure(
+        figsize=(16, 9.5), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
+    )
     kept = figures["kept"]
     figure.suptitle(
         f"{figures['data']}: {kept['interactions']:,} interactions, {kept['users']:,} users, {kept['items']:,} items"
@@ -63,20 +65,35 @@ def _drops(axis: Axes, figures: dict[str, Any]) -> None:
         starts.append(left)
         widths.append(num)
         colours.append(ORANGE)
-    labels, starts, widths, colours = [*labels, "kept"], [*starts, 0], [*widths, kept], [*colours, BLUE]
+    labels, starts, widths, colours = (
+        [*labels, "kept"],
+        [*starts, 0],
+        [*widths, kept],
+        [*colours, BLUE],
+    )
     place = np.arange(len(labels))
     axis.barh(place, widths, left=starts, color=colours, height=0.6)
     for row, (start, width) in enumerate(zip(starts, widths, strict=True)):
         inside = start + width > 0.7 * raw  # the end of the bar is near the edge of the plot
         edge = start if inside and start > 0.3 * raw else start + width
-        _label(axis, edge, row, f"{width:,}", raw, before=edge == start and start > 0, inside=inside and start == 0)
+        _label(
+            axis,
+            edge,
+            row,
+            f"{width:,}",
+            raw,
+            before=edge == start and start > 0,
+            inside=inside and start == 0,
+        )
     axis.set_yticks(place, [_wrapped(label, 26) for label in labels], parse_math=False)
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axis.set(title="what is kept of the raw data", xlabel="interactions", xlim=(0, raw * 1.02))
 
 
-def _label(axis: Axes, x: float, y: float, text: str, scale: float, before: bool, inside: bool) -> None:
+def _label(
+    axis: Axes, x: float, y: float, text: str, scale: float, before: bool, inside: bool
+) -> None:
     """A number beside the end of a bar, or inside it where there is no room."""
     shift, side = (-0.01, "right") if before or inside else (0.01, "left")
     axis.text(x + shift * scale, y, text, va="center", ha=side, color="white" if inside else BLACK)
@@ -86,7 +103,12 @@ def _time(axis: Axes, figures: dict[str, Any], times: dict[str, Any]) -> None:
     """Interactions over time, the parts on top of one another; without a clock the parts side by side."""
     if not times:
         parts = figures["parts"]
-        axis.bar(list(parts), [part["interactions"] for part in parts.values()], color=list(PART_COLOURS.values()), width=0.6)
+        axis.bar(
+            list(parts),
+            [part["interactions"] for part in parts.values()],
+            color=list(PART_COLOURS.values()),
+            width=0.6,
+        )
         axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
         axis.set(title="parts (the data know order, no clock)", ylabel="interactions")
         return
@@ -106,7 +128,11 @@ def _time(axis: Axes, figures: dict[str, Any], times: dict[str, Any]) -> None:
 
 def _moments(edges: list[float], unit: str) -> np.ndarray:
     """Edges as days, which date axes count in, or as the steps that they are."""
-    return np.asarray(edges) / (UNITS_PER_SECOND[unit] * 86_400) if unit in UNITS_PER_SECOND else np.asarray(edges)
+    return (
+        np.asarray(edges) / (UNITS_PER_SECOND[unit] * 86_400)
+        if unit in UNITS_PER_SECOND
+        else np.asarray(edges)
+    )
 
 
 def _bin_width(times: dict[str, Any]) -> str:
@@ -127,7 +153,13 @@ def _long_tail(axis: Axes, curves: dict[str, np.ndarray]) -> None:
         rank = np.unique(np.geomspace(1, len(falling), 500).astype(int))
         axis.plot(rank, falling[rank - 1], color=colour, label=f"{side}s", linewidth=2)
     axis.legend(frameon=False)
-    axis.set(title="long tail of training", xlabel="rank, most active first", ylabel="interactions", xscale="log", yscale="log")
+    axis.set(
+        title="long tail of training",
+        xlabel="rank, most active first",
+        ylabel="interactions",
+        xscale="log",
+        yscale="log",
+    )
 
 
 def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray]) -> None:
@@ -143,22 +175,30 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
         if len(members):
             share = size[members].sum() / size.sum()
             label = f"{name}: {len(members):,} with {share:.0%} of interactions"
-            axis.fill_between(*_outline(size, members, gap), color=GROUP_COLOURS[name], label=label, linewidth=0)
+            axis.fill_between(
+                *_outline(size, members, gap), color=GROUP_COLOURS[name], label=label, linewidth=0
+            )
     axis.yaxis.set_major_formatter(FuncFormatter(_short_number))
     axis.legend(frameon=False, loc="upper right")
     axis.set(ylabel="interactions", ylim=(0, 1.35 * size.max()))  # room for the legend
     if len(size) <= NAMED_CATEGORIES:
         names = [_category(row["name"]) for row in category["top"]]
-        axis.set_xticks(np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_xticks(
+            np.arange(len(size)), names, rotation=60, ha="right", rotation_mode="anchor"
+        )
     else:
-        axis.set(xlabel="rank, largest first", yscale="log", ylim=(max(0.8, size.min() * 0.8), None))
+        axis.set(
+            xlabel="rank, largest first", yscale="log", ylim=(max(0.8, size.min() * 0.8), None)
+        )
 
 
 def _outline(size: np.ndarray, members: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
     """Bars as one polygon: thousands of single bars take seconds to draw."""
     left, right = members - 0.5, members + 0.5 - gap
     height, none = size[members], np.zeros(len(members))
-    return np.stack([left, left, right, right], 1).ravel(), np.stack([none, height, height, none], 1).ravel()
+    return np.stack([left, left, right, right], 1).ravel(), np.stack(
+        [none, height, height, none], 1
+    ).ravel()
 
 
 def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray]) -> None:
@@ -168,10 +208,18 @@ def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray
         ascending = np.sort(curves[f"history/{part}"])
         row = np.unique(np.linspace(0, len(ascending) - 1, 1_000).astype(int))
         axis.step(
-            ascending[row], (row + 1) / len(ascending), style, color=PART_COLOURS[part], label=part, where="post", linewidth=2
+            ascending[row],
+            (row + 1) / len(ascending),
+            style,
+            color=PART_COLOURS[part],
+            label=part,
+            where="post",
+            linewidth=2,
         )
     if length:
-        height, align = (0.03, "bottom") if figures["history"]["short"]["test"] > 0.5 else (0.97, "top")  # where no curve is
+        height, align = (
+            (0.03, "bottom") if figures["history"]["short"]["test"] > 0.5 else (0.97, "top")
+        )  # where no curve is
         axis.axvline(length, color=BLACK, linewidth=1)
         axis.annotate(
             f"data.history_length={length}",
@@ -188,18 +236,31 @@ def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_xscale("symlog", linthresh=1)
     axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
-    axis.set(title="known past of evaluated users", xlabel="earlier interactions, at most", ylabel="users", ylim=(0, 1.02))
+    axis.set(
+        title="known past of evaluated users",
+        xlabel="earlier interactions, at most",
+        ylabel="users",
+        ylim=(0, 1.02),
+    )
     axis.set_xlim(0, None)
 
 
 def _targets(axis: Axes, figures: dict[str, Any]) -> None:
     """Of which groups the held-out items are, and how many are cold."""
     groups = (*GROUPS, "none") if figures["categories"]["num"] else ()
-    labels = [*("no category" if name == "none" else name for name in groups), "cold item", "cold user"]
+    labels = [
+        *("no category" if name == "none" else name for name in groups),
+        "cold item",
+        "cold user",
+    ]
     place = np.arange(len(labels))
     for shift, part in ((-0.2, "val"), (0.2, "test")):
         own = figures["parts"][part]
-        shares = [*(own["groups"][name] for name in groups), own["cold_item_targets"], own["cold_user_targets"]]
+        shares = [
+            *(own["groups"][name] for name in groups),
+            own["cold_item_targets"],
+            own["cold_user_targets"],
+        ]
         bars = axis.barh(place + shift, shares, height=0.36, color=PART_COLOURS[part], label=part)
         axis.bar_label(bars, [percent(share) for share in shares], padding=4, fontsize=9)
     axis.set_yticks(place, labels)
@@ -211,7 +272,9 @@ def _targets(axis: Axes, figures: dict[str, Any]) -> None:
 
 
 def _say(axis: Axes, text: str) -> None:
-    axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=13, transform=axis.transAxes)
+    axis.text(
+        0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=13, transform=axis.transAxes
+    )
     axis.set(xticks=[], yticks=[])
 
 

@@ -4,7 +4,16 @@ import math
 
 import numpy as np
 
-QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%": 0.95, "99%": 0.99, "max": 1.0}
+QUANTILES = {
+    "min": 0.0,
+    "5%": 0.05,
+    "25%": 0.25,
+    "50%": 0.5,
+    "75%": 0.75,
+    "95%": 0.95,
+    "99%": 0.99,
+    "max": 1.0,
+}
 
 
 def spread(count: np.ndarray) -> dict[str, float]:
@@ -18,7 +27,10 @@ def concentration(count: np.ndarray) -> dict[str, float]:
     ascending, num = np.sort(count), len(count)
     total = int(ascending.sum())
     gini = 2 * float((np.arange(1, num + 1) * ascending).sum()) / (num * total) - (num + 1) / num
-    top = {f"top_{share}%": float(ascending[num - math.ceil(num * share / 100) :].sum() / total) for share in (1, 10)}
+    top = {
+        f"top_{share}%": float(ascending[num - math.ceil(num * share / 100) :].sum() / total)
+        for share in (1, 10)
+    }
     return {"gini": gini, **top}
 
 

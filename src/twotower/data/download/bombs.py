@@ -86,7 +86,9 @@ def _zstd_exceeds(file: IO[bytes], most: int) -> bool:
                 return False
             number = int.from_bytes(head, "little")
             last, kind, size = number & 1, number >> 1 & 3, number >> 3
-            total += ZSTD_BLOCK if kind == 2 else size  # raw and repeated bytes say how many they are
+            total += (
+                ZSTD_BLOCK if kind == 2 else size
+            )  # raw and repeated bytes say how many they are
             if total > most:
                 return True
             file.seek(1 if kind == 1 else size, 1)

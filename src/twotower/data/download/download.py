@@ -154,7 +154,9 @@ def _download(url: str, checksum: str | None, folder: Path, cure: str) -> Path:
         UserError: if it fails.
     """
     pooch.get_logger().setLevel("WARNING")  # what it tells holds the whole address
-    files = pooch.create(folder, "", registry={"file": checksum}, urls={"file": url}, retry_if_failed=RETRIES)
+    files = pooch.create(
+        folder, "", registry={"file": checksum}, urls={"file": url}, retry_if_failed=RETRIES
+    )
     try:
         file = Path(files.fetch("file", downloader=_attempt))
         if file.stat().st_size == 0:

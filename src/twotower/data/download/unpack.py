@@ -14,7 +14,15 @@ SHOWN = 100  # characters of a name in a message
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others in large pieces
 ENCRYPTED = 1
 # zipfile also ends in errors of its own code where a header is damaged.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, ArithmeticError, struct.error)
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
 NAME_FAULTS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
@@ -50,7 +58,9 @@ def unpack(archive: Path, folder: Path, top: str, needed: list[str]) -> None:
     except OSError as error:
         if error.errno in NAME_FAULTS:
             name = str(error.filename)[-SHOWN:]
-            raise UnpackError(f"holds a name that is no file's ({error.strerror}): {name!r}") from error
+            raise UnpackError(
+                f"holds a name that is no file's ({error.strerror}): {name!r}"
+            ) from error
         if error.errno == errno.EINVAL:  # a place before the file's beginning
             raise UnpackError(f"is damaged ({error})") from error
         raise

@@ -10,7 +10,16 @@ from twotower.data.frames import TimeUnit
 from twotower.data.own_files.errors import clip
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.times import Clock, clocks, coarsen
-from twotower.data.own_files.values import NESTED, Reading, as_text, compact, id_readings, is_made_decimal, made_whole, numbers
+from twotower.data.own_files.values import (
+    NESTED,
+    Reading,
+    as_text,
+    compact,
+    id_readings,
+    is_made_decimal,
+    made_whole,
+    numbers,
+)
 from twotower.data.readers.categories import most_frequent
 from twotower.errors import UserError
 
@@ -65,7 +74,9 @@ class Clicks(NamedTuple):
     where: Callable[[int], str]
 
 
-def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_elsewhere: dict[str, bool]) -> Clicks:
+def read_clicks(
+    source: Source, roles: dict[str, str], wishes: Wishes, whole_elsewhere: dict[str, bool]
+) -> Clicks:
     """Read the interactions.
 
     Args:
@@ -79,15 +90,21 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
     """
     told: list[Clock] = []
     if "time" in roles:
-        told = clocks(source.path, source.known(roles["time"]), wishes.time_unit, wishes.time_format)
+        told = clocks(
+            source.path, source.known(roles["time"]), wishes.time_unit, wishes.time_format
+        )
     frame, chosen = _read(source, _readings(source, roles, told, whole_elsewhere))
     meaning = {}
     for role, reading in chosen.items():
         lost = frame[f"{role}{LOST}"]
         if not (role == "time" and wishes.drop_incomplete):
-            source.refuse(roles[role], lost, LOST_VALUES[role].format(role=role, meaning=reading.meaning))
+            source.refuse(
+                roles[role], lost, LOST_VALUES[role].format(role=role, meaning=reading.meaning)
+            )
         num_missing = frame[role].null_count() - lost.sum()
-        meaning[role] = ", ".join(filter(None, (reading.meaning, f"{num_missing:,} missing" if num_missing else "")))
+        meaning[role] = ", ".join(
+            filter(None, (reading.meaning, f"{num_missing:,} missing" if num_missing else ""))
+        )
     frame = frame.select(*chosen)
     kept = pl.lit(True)
     dropped: dict[str, int] = {}
@@ -107,7 +124,12 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
         kept &= pl.all_horizontal(chosen[role].values.is_not_null() for role in needed)
         dropped[INCOMPLETE] = num_rows - len(frame)
     for role in needed:
-        source.refuse_gap(role, frame[role], "fill the gap, or drop such rows, data.reader.drop_incomplete=true", kept)
+        source.refuse_gap(
+            role,
+            frame[role],
+            "fill the gap, or drop such rows, data.reader.drop_incomplete=true",
+            kept,
+        )
     unit = wishes.time_unit or "order"
     if told:
         clock = next(clock for clock in told if clock.reading is chosen["time"])
@@ -122,12 +144,25 @@ def read_clicks(source: Source, roles: dict[str, str], wishes: Wishes, whole_els
             "in order of time, data.reader.time_unit=step says so"
         )
     apart = tuple(wanted) if wanted and len(wanted) > 1 else ()
-    frame = frame.drop([] if apart else "behaviour", strict=False).with_columns(compact(frame[side]) for side in ("user", "item"))
+    frame = frame.drop([] if apart else "behaviour", strict=False).with_columns(
+        compact(frame[side]) for side in ("user", "item")
+    )
     dropped = {reason: count for reason, count in dropped.items() if count}
-    return Clicks(frame, unit, meaning, apart, dropped, remarks, chosen["item"], lambda row: source.locate(row, kept=kept)[0])
+    return Clicks(
+        frame,
+        unit,
+        meaning,
+        apart,
+        dropped,
+        remarks,
+        chosen["item"],
+        lambda row: source.locate(row, kept=kept)[0],
+    )
 
 
-def item_categories(source: Source, roles: dict[str, str], item: Reading, id_type: pl.DataType) -> tuple[pl.DataFrame, int]:
+def item_categories(
+    source: Source, roles: dict[str, str], item: Reading, id_type: pl.DataType
+) -> tuple[pl.DataFrame, int]:
     """The category of each item among the interactions; each value of a list counts.
 
     Args:
@@ -167,7 +202,10 @@ def makes_sense(role: str, head: pl.Series) -> bool:
     values = head.drop_nulls()
     raw = pl.col(head.name)
     if role == "part":
-        return len(values) > 0 and not values.to_frame().select(_part(raw, values.dtype)).to_series().has_nulls()
+        return (
+            len(values) > 0
+            and not values.to_frame().select(_part(raw, values.dtype)).to_series().has_nulls()
+        )
     return not values.to_frame().select(numbers(values, raw)).to_series().has_nulls()
 
 
@@ -177,7 +215,9 @@ def _readings(
     """How the column of each role can be read, the most compact way first."""
     readings = {}
     for side in ("user", "item"):
-        readings[side] = id_readings(source.known(roles[side]), whole_elsewhere[side], source.is_json)
+        readings[side] = id_readings(
+            source.known(roles[side]), whole_elsewhere[side], source.is_json
+        )
     if told:
         readings["time"] = [clock.reading for clock in told]
     if "value" in roles:
@@ -194,10 +234,16 @@ def _readings(
 
 
 def _part(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    return as_text(raw, dtype).str.to_lowercase().replace_strict(PARTS, default=None, return_dtype=pl.Int8)
+    return (
+        as_text(raw, dtype)
+        .str.to_lowercase()
+        .replace_strict(PARTS, default=None, return_dtype=pl.Int8)
+    )
 
 
-def _read(source: Source, readings: dict[str, list[Reading]]) -> tuple[pl.DataFrame, dict[str, Reading]]:
+def _read(
+    source: Source, readings: dict[str, list[Reading]]
+) -> tuple[pl.DataFrame, dict[str, Reading]]:
     """All columns in one pass, each in the first of its readings that loses the fewest values.
 
     Nearly always it is the first one; where that loses any, more passes are needed.
@@ -207,11 +253,17 @@ def _read(source: Source, readings: dict[str, list[Reading]]) -> tuple[pl.DataFr
     """
     chosen = {role: several[0] for role, several in readings.items()}
     frame = _collect(source, chosen)
-    doubtful = [role for role, several in readings.items() if len(several) > 1 and frame[f"{role}{LOST}"].any()]
+    doubtful = [
+        role
+        for role, several in readings.items()
+        if len(several) > 1 and frame[f"{role}{LOST}"].any()
+    ]
     if not doubtful:
         return frame, chosen
     for role in doubtful:
-        lost = [reading.lost.sum().alias(str(place)) for place, reading in enumerate(readings[role])]
+        lost = [
+            reading.lost.sum().alias(str(place)) for place, reading in enumerate(readings[role])
+        ]
         num_lost = source.collect(lambda rows, lost=lost: rows.select(lost)).sum().row(0)  # type: ignore[misc]
         chosen[role] = readings[role][num_lost.index(min(num_lost))]
     return _collect(source, chosen), chosen
@@ -228,28 +280,44 @@ def _behaviours(column: str, behaviours: pl.Series) -> list[str]:
     counts = behaviours.value_counts(sort=True).drop_nulls()
     if len(counts) < 2:
         return []
-    shares = ", ".join(f"{name} {count / len(behaviours):.1%}" for name, count in counts.head(6).iter_rows())
+    shares = ", ".join(
+        f"{name} {count / len(behaviours):.1%}" for name, count in counts.head(6).iter_rows()
+    )
     return [
         f"{column} holds {shares}: all count alike; data.reader.behaviours=[{counts[0, 0]}] keeps one, and a list of "
         "several keeps them apart"
     ]
 
 
-def _keep_behaviours(source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str]) -> pl.DataFrame:
+def _keep_behaviours(
+    source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str]
+) -> pl.DataFrame:
     """The rows of the wanted behaviours, which become their places among these."""
     if "behaviour" not in roles:
         raise UserError(
             f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set data.reader.columns.behaviour"
         )
     if len(wanted) > MAX_BEHAVIOURS:
-        raise UserError(f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can be kept apart")
-    names = frame["behaviour"].value_counts(sort=True)["behaviour"].drop_nulls().cast(pl.String).to_list()
+        raise UserError(
+            f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can be kept apart"
+        )
+    names = (
+        frame["behaviour"]
+        .value_counts(sort=True)["behaviour"]
+        .drop_nulls()
+        .cast(pl.String)
+        .to_list()
+    )
     if unknown := [name for name in wanted if name not in names]:
         listed = ", ".join(clip(name, 30) for name in names[:8]) or "none"
         raise UserError(
             f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} {unknown[0]}; there are {listed}"
         )
-    place = pl.col("behaviour").cast(pl.String).replace_strict(wanted, range(len(wanted)), default=None, return_dtype=pl.UInt8)
+    place = (
+        pl.col("behaviour")
+        .cast(pl.String)
+        .replace_strict(wanted, range(len(wanted)), default=None, return_dtype=pl.UInt8)
+    )
     return frame.with_columns(behaviour=place).filter(pl.col("behaviour").is_not_null())
 
 
@@ -258,8 +326,15 @@ def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
     if source.schema[column] != pl.String:
         return
     is_long = pl.col(column).str.len_chars() > LONG
-    long = source.collect(lambda rows: rows.filter(is_long).select(text=column, number=reading.values))
-    equal = long.drop_nulls().group_by("number").agg(pl.col("text").unique()).filter(pl.col("text").list.len() > 1)
+    long = source.collect(
+        lambda rows: rows.filter(is_long).select(text=column, number=reading.values)
+    )
+    equal = (
+        long.drop_nulls()
+        .group_by("number")
+        .agg(pl.col("text").unique())
+        .filter(pl.col("text").list.len() > 1)
+    )
     for texts in equal["text"].to_list():
         values = {Decimal(text.replace(",", ".")): text for text in texts}
         if len(values) > 1:

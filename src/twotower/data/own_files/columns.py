@@ -26,7 +26,11 @@ INTERACTIONS = {
     "part": "part split",
     "category": CATEGORY,
 }
-ITEMS = {"item": f"{ITEM} id", "category": CATEGORY, "title": "title name itemname productname movietitle headline"}
+ITEMS = {
+    "item": f"{ITEM} id",
+    "category": CATEGORY,
+    "title": "title name itemname productname movietitle headline",
+}
 USERS = {"user": f"{USER} id"}
 HOLDS: dict[type[pl.DataType], str] = {
     pl.List: "lists",
@@ -42,7 +46,9 @@ HOLDS: dict[type[pl.DataType], str] = {
 }
 
 
-def choose(source: Source, stated: dict[str, str | None], known: dict[str, str], needed: tuple[str, ...]) -> dict[str, str]:
+def choose(
+    source: Source, stated: dict[str, str | None], known: dict[str, str], needed: tuple[str, ...]
+) -> dict[str, str]:
     """The column of each role that has one.
 
     Args:
@@ -60,7 +66,9 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
     chosen = {}
     for role, name in stated.items():
         if name is not None and name not in names:
-            raise UserError(f"{setting}.{role}={name}: {source.path} has no such column{_nearest(name, names)}; {_has(source)}")
+            raise UserError(
+                f"{setting}.{role}={name}: {source.path} has no such column{_nearest(name, names)}; {_has(source)}"
+            )
         if name is not None:
             chosen[role] = name
             _refuse_type(source, role, name)
@@ -74,7 +82,10 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
         if suitable:
             chosen[role] = suitable[0]
             _refuse_twin(source, role, suitable[0])
-        elif found and role in (*needed, "time"):  # else the order would silently be that of the file
+        elif found and role in (
+            *needed,
+            "time",
+        ):  # else the order would silently be that of the file
             _refuse_type(source, role, found[0])
         elif role in needed:
             near = _nearest(role, names) or _nearest(f"{role}_id", names)
@@ -85,12 +96,16 @@ def choose(source: Source, stated: dict[str, str | None], known: dict[str, str],
 
 def setting_of(source: Source) -> str:
     """Where the columns of a table are stated."""
-    return {"interactions": "data.reader.columns"}.get(kind := source.setting.split(".")[-1], f"data.reader.{kind[:-1]}_columns")
+    return {"interactions": "data.reader.columns"}.get(
+        kind := source.setting.split(".")[-1], f"data.reader.{kind[:-1]}_columns"
+    )
 
 
 def describe(dtype: pl.DataType) -> str:
     """What a column of a type that is not text, number or date holds, for people."""
-    found = next((words for kind, words in HOLDS.items() if dtype == kind), "values of an unknown type")
+    found = next(
+        (words for kind, words in HOLDS.items() if dtype == kind), "values of an unknown type"
+    )
     if isinstance(dtype, pl.List) and dtype.inner.is_float():
         found = "vectors"
     return f"{found} ({dtype.base_type().__name__.lower()})"
@@ -99,7 +114,9 @@ def describe(dtype: pl.DataType) -> str:
 def _suits(role: str, dtype: pl.DataType) -> bool:
     if role in ("category", "title"):
         return has_text(dtype) or is_list_of_labels(dtype)
-    if role == "time":  # times of day are refused later: the column beside them must be chosen by the user
+    if (
+        role == "time"
+    ):  # times of day are refused later: the column beside them must be chosen by the user
         return dtype.is_temporal() or (has_text(dtype) and dtype != pl.Boolean)
     if role == "value":
         return dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Null)
@@ -117,7 +134,9 @@ def _refuse_type(source: Source, role: str, name: str) -> None:
         cure += ", or write the field that is meant as a column of its own"
     elif dtype == pl.Binary:
         cure += ", or write it as text"
-    raise UserError(f"{source.path} column {clip(name, 40)} holds {describe(dtype)}, which are no {role}: {cure}")
+    raise UserError(
+        f"{source.path} column {clip(name, 40)} holds {describe(dtype)}, which are no {role}: {cure}"
+    )
 
 
 def _refuse_twin(source: Source, role: str, name: str) -> None:

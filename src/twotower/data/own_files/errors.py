@@ -22,7 +22,11 @@ FOREIGN = {
     b"\xfe\xff": "UTF-16 text: convert it, iconv -f utf-16 -t utf-8 OLD > NEW",
     b"SQLite format 3": "a SQLite data base: export the table as CSV",
 }
-PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")  # gzip, Zstandard and xz are unpacked, whatever the ending
+PACKED = (
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"\xfd7zXZ",
+)  # gzip, Zstandard and xz are unpacked, whatever the ending
 FIELD_LIMIT = 1 << 20
 SCANS: dict[str, Callable[..., pl.LazyFrame]] = {"Parquet": pl.scan_parquet, "Arrow": pl.scan_ipc}
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
@@ -48,10 +52,14 @@ def refuse_wrong_content(path: Path, kind: str, start: bytes) -> None:
         if start.startswith(magic):
             raise UserError(f"{path} is {meaning}")
     if b"\0" in start and not start.startswith(PACKED):
-        raise UserError(f"{path} is no text, it holds zero bytes: export the table as CSV or Parquet")
+        raise UserError(
+            f"{path} is no text, it holds zero bytes: export the table as CSV or Parquet"
+        )
 
 
-def broken(path: Path, kind: str, error: BaseException, separator: str, width: int | None) -> UserError:
+def broken(
+    path: Path, kind: str, error: BaseException, separator: str, width: int | None
+) -> UserError:
     """What a failure to read ``path`` means.
 
     Args:
@@ -66,7 +74,9 @@ def broken(path: Path, kind: str, error: BaseException, separator: str, width: i
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read: give yourself the right, chmod u+r {path}")
     if isinstance(error, (OSError, EOFError, lzma.LZMAError)):
-        return UserError(f"{path} is truncated or damaged ({clip(str(error))}): copy or write it again")
+        return UserError(
+            f"{path} is truncated or damaged ({clip(str(error))}): copy or write it again"
+        )
     try:
         if kind in SCANS:
             SCANS[kind](path, glob=False).select(pl.all().null_count()).collect(engine="streaming")
@@ -99,7 +109,9 @@ def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
     try:
         for row in csv.reader(lines(), delimiter=separator):
             if width is not None and len(row) > width:
-                nameless = "name the first column too (R: col.names=NA), " if len(row) == width + 1 else ""
+                nameless = (
+                    "name the first column too (R: col.names=NA), " if len(row) == width + 1 else ""
+                )
                 return (
                     f"line {number:,} has {len(row)} fields, its header {width}: {nameless}quote fields that hold "
                     f"the separator {separator!r}, or set data.reader.separator"
@@ -111,7 +123,11 @@ def _bad_text(file: IO[bytes], separator: str, width: int | None) -> str | None:
         return f"line {number:,} has no end: a quotation mark is not closed; mend it, or set data.reader.quote=null"
     finally:
         csv.field_size_limit(usual)
-    return None if width is None else "has a quotation mark that is not closed: mend it, or set data.reader.quote=null"
+    return (
+        None
+        if width is None
+        else "has a quotation mark that is not closed: mend it, or set data.reader.quote=null"
+    )
 
 
 def _bad_json(file: IO[bytes], separator: str, width: int | None) -> str | None:
@@ -121,7 +137,11 @@ def _bad_json(file: IO[bytes], separator: str, width: int | None) -> str | None:
         try:
             value = json.loads(line) if line.strip() else {}
         except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deep"
+            reason = (
+                error.msg
+                if isinstance(error, json.JSONDecodeError)
+                else "not UTF-8, or nested too deep"
+            )
             return f"line {number:,} is no JSON ({reason}): {clip(line.decode(errors='replace'), 40)!r}; mend or remove it"
         if not isinstance(value, dict):
             return f"line {number:,} is no JSON object: mend or remove it"

@@ -28,7 +28,15 @@ MAX_WHOLE_VALUES = 20  # whole numbers with more distinct values are quantities,
 FEW = 50  # so many distinct values are never too many
 CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")
 LONGEST_NAME = 50  # of a feature: files are called after it
-OURS = ("user", "item", "title", "user_id", "item_id", "history", "latent")  # names that mean something else in a batch
+OURS = (
+    "user",
+    "item",
+    "title",
+    "user_id",
+    "item_id",
+    "history",
+    "latent",
+)  # names that mean something else in a batch
 
 
 class Side(NamedTuple):
@@ -79,7 +87,9 @@ def read_side(
     """
     table = source.collect(lambda rows: rows.select(*source.schema))
     if table.is_empty():
-        raise UserError(f"{source.path} has a header and no rows: give a table with rows in {source.setting}")
+        raise UserError(
+            f"{source.path} has a header and no rows: give a table with rows in {source.setting}"
+        )
     if unknown := [name for name in declared if name not in table.columns]:
         raise UserError(
             f"data.reader.{side}_features: {unknown[0]} is no column of {source.path}; it has {', '.join(table.columns)}"
@@ -97,7 +107,9 @@ def read_side(
         if any(fnmatch.fnmatch(name, pattern) for pattern in ignore) and name != category:
             report.append((name, "left out, as data.reader.ignore says", ""))
             continue
-        kind, values, meaning = column_of(table[name], declared.get(name), list_separator, is_category=name == category)
+        kind, values, meaning = column_of(
+            table[name], declared.get(name), list_separator, is_category=name == category
+        )
         if kind is None:
             if name in declared:
                 raise UserError(
@@ -114,7 +126,11 @@ def read_side(
                 meaning = "category, the most frequent of a list"
             else:
                 cure = "mend it, or set data.reader.item_columns.category to another column"
-                source.refuse(name, read.cast(pl.String).str.contains(NESTED).fill_null(False), f"no category: {cure}")
+                source.refuse(
+                    name,
+                    read.cast(pl.String).str.contains(NESTED).fill_null(False),
+                    f"no category: {cure}",
+                )
                 columns["category"] = values
                 meaning = "category"
         else:
@@ -125,11 +141,15 @@ def read_side(
             columns[feature], kinds[feature] = values, kind
         shown = read if kind == "numeric" else table[name]
         report.append((name, _told(meaning, shown), examples(shown)))
-    frame = _one_row_each(source, table.select(values.alias(name) for name, values in columns.items()), side, kinds)
+    frame = _one_row_each(
+        source, table.select(values.alias(name) for name, values in columns.items()), side, kinds
+    )
     return Side(frame, kinds, report, len(table))
 
 
-def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: str | None, is_category: bool) -> Column:
+def column_of(
+    column: pl.Series, declared: FeatureKind | None, list_separator: str | None, is_category: bool
+) -> Column:
     """What a column is: declared, or judged by all of its values."""
     raw, dtype = pl.col(column.name), column.dtype
     values = column.drop_nulls()
@@ -137,16 +157,26 @@ def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: s
         return Column("multi", raw.cast(pl.List(pl.String)), "list feature")
     if not has_text(dtype) and dtype != pl.Duration:
         return Column(None, raw, f"left out: {describe(dtype)}")
-    if declared is None and (column.name == "" or column.name.startswith("Unnamed:")):  # pandas' names for its index
+    if declared is None and (
+        column.name == "" or column.name.startswith("Unnamed:")
+    ):  # pandas' names for its index
         return Column(None, raw, "left out: row numbers")
-    if declared == "numeric" or (declared is None and not is_category and _is_quantity(column.name, values)):
+    if declared == "numeric" or (
+        declared is None and not is_category and _is_quantity(column.name, values)
+    ):
         number, unit = _number(raw, values)
         return Column("numeric", number, f"numeric feature{unit}")
     text = _label(raw, values)
     strings = values.to_frame().select(text).to_series()
-    if declared == "multi" or (declared is None and list_separator and strings.str.contains(list_separator, literal=True).any()):
+    if declared == "multi" or (
+        declared is None
+        and list_separator
+        and strings.str.contains(list_separator, literal=True).any()
+    ):
         parts = _parts(text, list_separator)
-        if declared or not _is_free_text(column.to_frame().select(parts).to_series().explode().drop_nulls()):
+        if declared or not _is_free_text(
+            column.to_frame().select(parts).to_series().explode().drop_nulls()
+        ):
             return Column("multi", parts, f"list feature, split at {list_separator}")
     if declared == "categorical" or is_category:
         return Column("categorical", text, "categorical feature")
@@ -158,7 +188,11 @@ def column_of(column: pl.Series, declared: FeatureKind | None, list_separator: s
     if (days := looks_like_dates(strings)) is not None:
         return Column("numeric", days, "numeric feature, days since 1970")
     if _is_free_text(strings):
-        return Column(None, raw, f"left out: free text, {strings.n_unique() / len(strings):.0%} of its values are unique")
+        return Column(
+            None,
+            raw,
+            f"left out: free text, {strings.n_unique() / len(strings):.0%} of its values are unique",
+        )
     return Column("categorical", text, "categorical feature")
 
 
@@ -212,7 +246,9 @@ def _is_quantity(name: str, values: pl.Series) -> bool:
     found = found.drop_nulls()
     if found.n_unique() < 2:
         return False
-    return bool((found % 1 != 0).any()) or (found.n_unique() > MAX_WHOLE_VALUES and not CODE.search(name))
+    return bool((found % 1 != 0).any()) or (
+        found.n_unique() > MAX_WHOLE_VALUES and not CODE.search(name)
+    )
 
 
 def _is_free_text(values: pl.Series) -> bool:
@@ -231,7 +267,8 @@ def examples(column: pl.Series) -> str:
     """A few values, or the range of numbers."""
     values = column.drop_nulls()
     if values.dtype.is_numeric() and len(values):
-        low, high = (str(round(float(value), 4)).removesuffix(".0") for value in (values.min(), values.max()))  # type: ignore[arg-type]
+        ends: Any = (values.min(), values.max())
+        low, high = (str(round(float(end), 4)).removesuffix(".0") for end in ends)
         return f"{low} … {high}"
     if not has_text(values.dtype):
         return ", ".join(clip(str(value), 20) for value in values.head(2).to_list())
@@ -254,15 +291,24 @@ def _ids(source: Source, table: pl.DataFrame, column: str) -> pl.Series:
     return ids
 
 
-def _one_row_each(source: Source, frame: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]) -> pl.DataFrame:
+def _one_row_each(
+    source: Source, frame: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]
+) -> pl.DataFrame:
     """Rows that repeat what is known are dropped; rows that contradict each other are not for us to choose from."""
     compared = frame.select(side, *kinds)
     if compared[side].n_unique() < len(compared):
         for name in kinds:
-            several = compared.select(side, name).unique(maintain_order=True).filter(pl.col(side).is_duplicated())
+            several = (
+                compared.select(side, name)
+                .unique(maintain_order=True)
+                .filter(pl.col(side).is_duplicated())
+            )
             if len(several):
                 first = several[side][0]
-                one, two = (clip(str(value), 30) for value in several.filter(pl.col(side) == first)[name].head(2).to_list())
+                one, two = (
+                    clip(str(value), 30)
+                    for value in several.filter(pl.col(side) == first)[name].head(2).to_list()
+                )
                 raise UserError(
                     f"{source.path} has {several[side].n_unique():,} {side}s with several rows that differ: {side} "
                     f"{clip(str(first), 40)!r} has the {name} {one!r} and {two!r}: keep one row per {side}, "

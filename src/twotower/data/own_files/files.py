@@ -17,7 +17,13 @@ from twotower.errors import UserError
 
 COMPRESSED = (".gz", ".zst", ".xz")
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t", ".dat": ","}
-TYPED = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow"}
+TYPED = {
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".arrow": "Arrow",
+    ".feather": "Arrow",
+    ".ipc": "Arrow",
+}
 LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
 MIN_HEAD_ROWS = 100  # of each of many shards
@@ -71,7 +77,9 @@ class Source:
         self.shards = shards
         self.schema = shards[0].schema
         self.path = shards[0].path
-        self.name = self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
+        self.name = (
+            self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
+        )
         self.is_text = any(shard.kind == "text" for shard in shards)
         self.is_json = any(shard.kind == "JSON lines" for shard in shards)
         self._heads: list[pl.DataFrame] | None = None
@@ -88,7 +96,9 @@ class Source:
         except FAILURES as error:
             for shard in self.shards:
                 shard.collect(rows(shard.frame))
-            raise UserError(f"{self.path}: its shards do not fit together: {clip(str(error))}") from error
+            raise UserError(
+                f"{self.path}: its shards do not fit together: {clip(str(error))}"
+            ) from error
 
     def heads(self) -> list[pl.DataFrame]:
         """The first rows of each shard that has any, read once: no shard alone decides how all are read.
@@ -98,10 +108,15 @@ class Source:
         """
         if self._heads is None:
             num_rows = max(HEAD_ROWS // len(self.shards), MIN_HEAD_ROWS)
-            heads = [shard.collect(shard.frame.select(pl.col(*self.schema)).head(num_rows)) for shard in self.shards]
+            heads = [
+                shard.collect(shard.frame.select(pl.col(*self.schema)).head(num_rows))
+                for shard in self.shards
+            ]
             self._heads = [head for head in heads if len(head)]
         if not self._heads:
-            raise UserError(f"{self.path} has a header and no rows: give a table with rows in {self.setting}")
+            raise UserError(
+                f"{self.path} has a header and no rows: give a table with rows in {self.setting}"
+            )
         return self._heads
 
     def head(self) -> pl.DataFrame:
@@ -115,7 +130,9 @@ class Source:
             return values
         return self.collect(lambda rows: rows.select(column).drop_nulls().head(HEAD_ROWS))[column]
 
-    def locate(self, row: int, column: str | None = None, kept: pl.Expr | None = None) -> tuple[str, Any]:
+    def locate(
+        self, row: int, column: str | None = None, kept: pl.Expr | None = None
+    ) -> tuple[str, Any]:
         """File and line of a row, and what stands in ``column`` there.
 
         Args:
@@ -128,8 +145,14 @@ class Source:
             numbers = (rows if kept is None else rows.filter(kept)).select(UNSEEN).collect()[UNSEEN]
             if row < len(numbers):
                 number = numbers[row]
-                place = f"line {number + shard.first_line:,}" if shard.first_line else f"row {number + 1:,}"
-                value = shard.frame.select(column).slice(number, 1).collect().item() if column else None
+                place = (
+                    f"line {number + shard.first_line:,}"
+                    if shard.first_line
+                    else f"row {number + 1:,}"
+                )
+                value = (
+                    shard.frame.select(column).slice(number, 1).collect().item() if column else None
+                )
                 return f"{shard.path} {place}", value
             row -= len(numbers)
         return str(self.path), None
@@ -142,9 +165,13 @@ class Source:
         """
         if bad.any():
             where, value = self.locate(bad.arg_max() or 0, column)
-            raise UserError(f"{where}: {column} {clip(str(value), 40)!r} ({bad.sum():,} in all) is {what}")
+            raise UserError(
+                f"{where}: {column} {clip(str(value), 40)!r} ({bad.sum():,} in all) is {what}"
+            )
 
-    def refuse_gap(self, what: str, values: pl.Series, cure: str, kept: pl.Expr | None = None) -> None:
+    def refuse_gap(
+        self, what: str, values: pl.Series, cure: str, kept: pl.Expr | None = None
+    ) -> None:
         """Name the first row without a value that every row must have.
 
         Raises:
@@ -155,10 +182,16 @@ class Source:
             raise UserError(f"{where} has no {what} ({num:,} in all): {cure}")
 
     def _not_blank(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        return rows.filter(~pl.all_horizontal(pl.col(*self.schema).is_null())) if self.is_text else rows
+        return (
+            rows.filter(~pl.all_horizontal(pl.col(*self.schema).is_null()))
+            if self.is_text
+            else rows
+        )
 
 
-def open_source(setting: str, paths: list[Path], text_format: TextFormat, stack: ExitStack, sample: int | None) -> Source:
+def open_source(
+    setting: str, paths: list[Path], text_format: TextFormat, stack: ExitStack, sample: int | None
+) -> Source:
     """Open files without reading them.
 
     Args:
@@ -175,8 +208,14 @@ def open_source(setting: str, paths: list[Path], text_format: TextFormat, stack:
     shards = [_open(path, text_format, stack, sample) for path in paths]
     if all(shard.kind == "JSON lines" for shard in shards):
         names = dict.fromkeys(name for shard in shards for name in shard.schema)
-        absent = [[pl.lit(None).alias(name) for name in names if name not in shard.schema] for shard in shards]
-        shards = [shard.with_columns(columns) if columns else shard for shard, columns in zip(shards, absent, strict=True)]
+        absent = [
+            [pl.lit(None).alias(name) for name in names if name not in shard.schema]
+            for shard in shards
+        ]
+        shards = [
+            shard.with_columns(columns) if columns else shard
+            for shard, columns in zip(shards, absent, strict=True)
+        ]
     first = shards[0]
     for shard in shards[1:]:
         if different := set(first.schema) ^ set(shard.schema):

@@ -14,7 +14,9 @@ from twotower.errors import UserError
 MAX_DEPTH = 50  # the time that Polars takes grows with the third power of the depth
 STRING = r'"(?:\\.|[^"\\])*"'
 NO_NUMBER = re.compile(rf"{STRING}|-?\b(?:NaN|Infinity)\b")
-MARKS = "\ufeff\x1e \t\r"  # a byte order mark, and the one before each record of a JSON text sequence
+MARKS = (
+    "\ufeff\x1e \t\r"  # a byte order mark, and the one before each record of a JSON text sequence
+)
 BRACKETS = re.compile(rf"{STRING}|[\[\]{{}}]")
 
 
@@ -52,7 +54,11 @@ def _readable(path: Path, name: Path, stack: ExitStack) -> Path:
     depth = pl.when(opened > MAX_DEPTH).then(line).map_elements(_depth, return_dtype=pl.Int64)
     is_odd = line.str.contains(r"NaN|Infinity")
     too_deep = pl.col("number").filter(depth > MAX_DEPTH).min()
-    found = lines.with_row_index("number", 1).select(odd=is_odd.any(), deep=too_deep).collect(engine="streaming")
+    found = (
+        lines.with_row_index("number", 1)
+        .select(odd=is_odd.any(), deep=too_deep)
+        .collect(engine="streaming")
+    )
     odd, deep = found.row(0)
     if deep is not None:
         raise UserError(

@@ -18,8 +18,12 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
         paths = matches(pattern, data_dir)
         folders = [path for path in paths if path.is_dir()]
         if folders and len(folders) == len(paths):
-            inside = sorted({"".join(path.suffixes[-2:]) for path in folders[0].iterdir() if path.suffix}) or [".csv"]
-            raise UserError(f"{setting}={pattern} is a folder: give its files, {setting}='{pattern.rstrip('/')}/*{inside[0]}'")
+            inside = sorted(
+                {"".join(path.suffixes[-2:]) for path in folders[0].iterdir() if path.suffix}
+            ) or [".csv"]
+            raise UserError(
+                f"{setting}={pattern} is a folder: give its files, {setting}='{pattern.rstrip('/')}/*{inside[0]}'"
+            )
         if not paths:
             raise UserError(
                 f"{setting}={pattern}: there is no such file below {data_dir} or {Path.cwd()}{_nearby(pattern, data_dir)}"
@@ -52,7 +56,16 @@ def matches(pattern: str, data_dir: Path) -> list[Path]:
 
 
 def _nearby(pattern: str, data_dir: Path) -> str:
-    near = [path for base in (data_dir, Path.cwd()) for path in (base / pattern).parent.glob("*") if path.is_file()]
+    near = [
+        path
+        for base in (data_dir, Path.cwd())
+        for path in (base / pattern).parent.glob("*")
+        if path.is_file()
+    ]
     names = {path.name: path for path in near}
     close = difflib.get_close_matches(Path(pattern).name, names, n=1)
-    return f" (did you mean {Path(pattern).with_name(close[0])}?)" if close else ": check the path, or set paths.data_dir"
+    return (
+        f" (did you mean {Path(pattern).with_name(close[0])}?)"
+        if close
+        else ": check the path, or set paths.data_dir"
+    )

@@ -10,7 +10,13 @@ from twotower.data.own_files.files import Shard, Source
 from twotower.data.own_files.values import as_text, has_text, is_list_of_labels
 from twotower.errors import UserError
 
-UUID_PARTS = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # start and length in 32 hexadecimal digits
+UUID_PARTS = (
+    (0, 8),
+    (8, 4),
+    (12, 4),
+    (16, 4),
+    (20, 12),
+)  # start and length in 32 hexadecimal digits
 # what most values of a text column look like that holds more than text, as JSON, Python and NumPy write it
 TEXTS = {
     "vector": r"^\[[-+.,\deE\s]*\d\.[-+.,\deE\s]*\]$",
@@ -41,7 +47,9 @@ def plain(source: Source, missing: list[str]) -> Source:
     """
     for name in source.schema:
         if re.fullmatch(r"\^.*\$|\*", name):
-            raise UserError(f"{source.path}: Polars takes the column name {name} for a pattern: give it another one")
+            raise UserError(
+                f"{source.path}: Polars takes the column name {name} for a pattern: give it another one"
+            )
     words = [word.strip() for word in missing]
     contents = _contents(source)
     shards = []
@@ -64,7 +72,9 @@ def _plain(column: pl.Expr, dtype: pl.DataType, words: list[str]) -> pl.Expr:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     if isinstance(dtype, pl.List) and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
-        return column.list.agg(_plain(pl.element(), cast(pl.DataType, dtype.inner), words).drop_nulls())
+        return column.list.agg(
+            _plain(pl.element(), cast(pl.DataType, dtype.inner), words).drop_nulls()
+        )
     if dtype == pl.String:
         text = column.str.strip_chars()
         return pl.when(~text.is_in(["", *words])).then(text)
@@ -88,13 +98,22 @@ def _contents(source: Source) -> dict[tuple[str, pl.DataType], str]:
             parts = [head[name] for head in heads if head.schema[name] == dtype]
             values = pl.concat(parts).drop_nulls() if parts else pl.Series()
             if len(values):
-                contents[name, dtype] = _content_of_text(values) if dtype == pl.String else _content_of_binary(values)
+                contents[name, dtype] = (
+                    _content_of_text(values) if dtype == pl.String else _content_of_binary(values)
+                )
     return contents
 
 
 def _content_of_text(values: pl.Series) -> str:
     text = values.str.strip_chars()
-    return next((content for content, pattern in TEXTS.items() if 2 * text.str.contains(pattern).sum() > len(text)), "")
+    return next(
+        (
+            content
+            for content, pattern in TEXTS.items()
+            if 2 * text.str.contains(pattern).sum() > len(text)
+        ),
+        "",
+    )
 
 
 def _content_of_binary(values: pl.Series) -> str:
@@ -107,13 +126,17 @@ def _content_of_binary(values: pl.Series) -> str:
     return "uuid" if (values.bin.size() == 16).all() else ""
 
 
-def _decoded(column: pl.Expr, dtype: pl.DataType, content: str | None) -> tuple[pl.Expr, pl.DataType]:
+def _decoded(
+    column: pl.Expr, dtype: pl.DataType, content: str | None
+) -> tuple[pl.Expr, pl.DataType]:
     """A column that holds more than its type says, see :func:`_contents`."""
     if content == "text":
         return column.cast(pl.String), pl.String()
     if content == "uuid":
         digits = column.bin.encode("hex")
-        return pl.concat_str([digits.str.slice(*part) for part in UUID_PARTS], separator="-"), pl.String()
+        return pl.concat_str(
+            [digits.str.slice(*part) for part in UUID_PARTS], separator="-"
+        ), pl.String()
     elements = column.str.extract_all(ELEMENT)
     if content == "vector":
         return elements.cast(pl.List(pl.Float64), strict=False), pl.List(pl.Float64())
@@ -136,15 +159,22 @@ def _alike(shards: list[Shard]) -> list[Shard]:
         some = list(dict.fromkeys(dtype for dtype in dtypes if dtype != pl.Null))
         common = _common(some)
         if common is None:
-            first, other = (next(shard for shard in shards if shard.schema[name] == dtype) for dtype in some[:2])
+            first, other = (
+                next(shard for shard in shards if shard.schema[name] == dtype) for dtype in some[:2]
+            )
             raise UserError(
                 f"{first.path}: the column {clip(name, 40)} is {some[0]} here and {some[1]} in {other.path}: write it "
                 "alike in all shards"
             )
         for columns, dtype in zip(changed, dtypes, strict=True):
-            column = as_text(pl.col(name), dtype) if common == pl.String else pl.col(name).cast(common)
+            column = (
+                as_text(pl.col(name), dtype) if common == pl.String else pl.col(name).cast(common)
+            )
             columns.append(column.alias(name))
-    return [shard.with_columns(columns) if columns else shard for shard, columns in zip(shards, changed, strict=True)]
+    return [
+        shard.with_columns(columns) if columns else shard
+        for shard, columns in zip(shards, changed, strict=True)
+    ]
 
 
 def _common(dtypes: list[pl.DataType]) -> pl.DataType | None:

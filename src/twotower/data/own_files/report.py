@@ -14,7 +14,13 @@ from twotower.errors import UserError
 from twotower.wording import PlainConsole
 
 
-def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[str, str], sides: dict[Source, Side]) -> str:
+def report(
+    source: Source,
+    num_rows: int,
+    roles: dict[str, str],
+    meaning: dict[str, str],
+    sides: dict[Source, Side],
+) -> str:
     """One table of all columns: what each was taken as, with examples.
 
     Args:
@@ -24,7 +30,14 @@ def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[s
         meaning: more of a role.
         sides: the other tables.
     """
-    table = RichTable("column", "taken as", "examples", title="What was taken as what", title_style="", title_justify="left")
+    table = RichTable(
+        "column",
+        "taken as",
+        "examples",
+        title="What was taken as what",
+        title_style="",
+        title_justify="left",
+    )
     head = source.head()
     names = {column: role for role, column in roles.items()}
     table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
@@ -41,13 +54,19 @@ def report(source: Source, num_rows: int, roles: dict[str, str], meaning: dict[s
         table.add_row(f"{other.name}, {side.num_rows:,} rows", style="bold")
         for column, taken, some in side.report:
             table.add_row(f"  {clip(column, 30)}", taken, some)
-    console = PlainConsole(file=io.StringIO(), width=min(110, PlainConsole(stderr=True).width), color_system=None)
+    console = PlainConsole(
+        file=io.StringIO(), width=min(110, PlainConsole(stderr=True).width), color_system=None
+    )
     console.print(table)
-    console.print("Otherwise: data.reader.columns.time=…, item_columns.category=…, item_features={price:numeric}, ignore=[…]")
+    console.print(
+        "Otherwise: data.reader.columns.time=…, item_columns.category=…, item_features={price:numeric}, ignore=[…]"
+    )
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
 
-def coverage(clicked: pl.Series, known: pl.Series, side: str, source: Source, other: Source) -> list[str]:
+def coverage(
+    clicked: pl.Series, known: pl.Series, side: str, source: Source, other: Source
+) -> list[str]:
     """What share of the ids has a row in the other table.
 
     Raises:
@@ -63,4 +82,6 @@ def coverage(clicked: pl.Series, known: pl.Series, side: str, source: Source, ot
     if found == len(distinct):
         return []
     missing = len(distinct) - found
-    return [f"{missing:,} of {len(distinct):,} {side}s have no row in {other.name}: their features count as missing"]
+    return [
+        f"{missing:,} of {len(distinct):,} {side}s have no row in {other.name}: their features count as missing"
+    ]

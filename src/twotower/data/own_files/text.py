@@ -48,7 +48,9 @@ def scan_text(path: Path, text_format: TextFormat, usual: str) -> TextScan:
         usual: the separator that the name of the file suggests.
     """
     line_end = line_end_of(path)
-    lines = [line.lstrip("\ufeff").rstrip("\r") for line in _first_lines(path, line_end, MAX_PREAMBLE)]
+    lines = [
+        line.lstrip("\ufeff").rstrip("\r") for line in _first_lines(path, line_end, MAX_PREAMBLE)
+    ]
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
     first = rest = 1 if stated else 0
     while rest < len(lines) and (lines[rest].startswith(COMMENTS) or not lines[rest].strip()):

@@ -53,7 +53,9 @@ class Clock(NamedTuple):
     coarsest: TimeUnit
 
 
-def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: str | None) -> list[Clock]:
+def clocks(
+    path: Path, column: pl.Series, unit: TimeUnit | None, time_format: str | None
+) -> list[Clock]:
     """How a column of times can be read, the most compact way first.
 
     Args:
@@ -71,7 +73,11 @@ def clocks(path: Path, column: pl.Series, unit: TimeUnit | None, time_format: st
         times = raw.cast(pl.Datetime(precision)).dt.epoch(precision)
         return [Clock(precision, Reading(times, pl.lit(False), "dates"), precision)]
     if isinstance(dtype, pl.Duration):
-        return [Clock("step", Reading(raw.cast(pl.Int64), pl.lit(False), "durations on one clock"), "step")]
+        return [
+            Clock(
+                "step", Reading(raw.cast(pl.Int64), pl.lit(False), "durations on one clock"), "step"
+            )
+        ]
     if dtype == pl.Time:
         raise UserError(
             f"{path} column {column.name} holds times of day, which do not say the day: set "
@@ -122,7 +128,10 @@ def _counts(raw: pl.Expr, dtype: pl.DataType, unit: TimeUnit) -> list[Clock]:
     if unit in DIGITS:
         return [compact, Clock("ns", _reading(_nanoseconds(raw, DIGITS[unit]), raw, meaning), unit)]
     number = raw.cast(pl.Float64, strict=False)
-    return [compact, Clock(unit, _reading(pl.when(number.is_finite()).then(number), raw, meaning), unit)]
+    return [
+        compact,
+        Clock(unit, _reading(pl.when(number.is_finite()).then(number), raw, meaning), unit),
+    ]
 
 
 def _reading(times: pl.Expr, raw: pl.Expr, meaning: str) -> Reading:
@@ -181,7 +190,11 @@ def _are_compact_dates(values: pl.Series) -> bool:
     """``20240531`` is a day."""
     if values.dtype.is_float() or not len(values):
         return False
-    return bool(values.cast(pl.String).str.contains(r"^(19[9]\d|20\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])$").all())
+    return bool(
+        values.cast(pl.String)
+        .str.contains(r"^(19[9]\d|20\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])$")
+        .all()
+    )
 
 
 def _unit(found: pl.Series) -> TimeUnit:

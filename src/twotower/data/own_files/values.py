@@ -11,7 +11,9 @@ MANTISSA: dict[type[pl.DataType], int] = {
 }  # bits: whole numbers beyond them lose digits
 NESTED = r'^(\{\}|\{".*\}|\[\]|\[["\d\[{-].*\])$'  # JSON that stands for more than one value
 IN_POWERS = r"^[+-]?\d(\.\d+)?[eE]\+\d+$"  # what spreadsheets make of long numbers: digits are lost
-MADE_DECIMAL = r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
+MADE_DECIMAL = (
+    r"^-?\d+\.0+$"  # how whole numbers of a column with gaps, or of decimals, are written
+)
 GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # 1,234 may be a thousand or a little more than one
 
 
@@ -64,7 +66,9 @@ def as_text(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return text
 
 
-def id_readings(column: pl.Series, may_be_whole: bool, may_be_nested: bool = False) -> list[Reading]:
+def id_readings(
+    column: pl.Series, may_be_whole: bool, may_be_nested: bool = False
+) -> list[Reading]:
     """How ids can be read: as whole numbers if all of them are, else as the text that they are.
 
     Args:
@@ -87,7 +91,9 @@ def id_readings(column: pl.Series, may_be_whole: bool, may_be_nested: bool = Fal
     if may_be_whole:
         readings.append(_whole(raw, dtype, lost))
     if dtype == pl.String:
-        lost = raw.str.contains(f"{NESTED}|{IN_POWERS}" if may_be_nested else IN_POWERS).fill_null(False)
+        lost = raw.str.contains(f"{NESTED}|{IN_POWERS}" if may_be_nested else IN_POWERS).fill_null(
+            False
+        )
     return [*readings, Reading(as_text(raw, dtype), lost)]
 
 
@@ -99,7 +105,11 @@ def _whole(values: pl.Expr, dtype: pl.DataType, lost: pl.Expr, meaning: str = ""
 
 def is_made_decimal(values: pl.Series) -> bool:
     """Is all text ``5.0`` or ``5.00``, whole numbers that their writer took for decimal ones?"""
-    return values.dtype == pl.String and len(values) > 0 and bool(values.str.contains(MADE_DECIMAL).all())
+    return (
+        values.dtype == pl.String
+        and len(values) > 0
+        and bool(values.str.contains(MADE_DECIMAL).all())
+    )
 
 
 def made_whole(text: pl.Expr) -> pl.Expr:
@@ -109,7 +119,12 @@ def made_whole(text: pl.Expr) -> pl.Expr:
 
 def compact(ids: pl.Series) -> pl.Series:
     """Half the memory where the numbers allow it."""
-    if ids.dtype == pl.Int64 and ids.len() and cast(int, ids.min()) > -(2**31) and cast(int, ids.max()) < 2**31:
+    if (
+        ids.dtype == pl.Int64
+        and ids.len()
+        and cast(int, ids.min()) > -(2**31)
+        and cast(int, ids.max()) < 2**31
+    ):
         return ids.cast(pl.Int32)
     return ids
 
@@ -129,7 +144,9 @@ def with_point(column: pl.Series, raw: pl.Expr) -> pl.Expr:
     """``4,5`` as ``4.5`` in a column of such text; then ``4.5`` is ambiguous and becomes null."""
     if not _has_decimal_commas(column):
         return raw
-    return pl.when(~raw.str.contains(".", literal=True)).then(raw.str.replace(",", ".", literal=True))
+    return pl.when(~raw.str.contains(".", literal=True)).then(
+        raw.str.replace(",", ".", literal=True)
+    )
 
 
 def _has_decimal_commas(column: pl.Series) -> bool:

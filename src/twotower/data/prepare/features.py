@@ -52,19 +52,29 @@ def groups(category: np.ndarray, size: np.ndarray, shares: tuple[float, float]) 
     """0 head, 1 middle, 2 tail of each item's category by its share of ``size``; -1 without a category."""
     largest_first = np.argsort(-size, kind="stable")
     before = np.zeros(len(size))
-    before[largest_first] = (size[largest_first].cumsum() - size[largest_first]) / max(1, size.sum())
+    before[largest_first] = (size[largest_first].cumsum() - size[largest_first]) / max(
+        1, size.sum()
+    )
     group_of_category = np.searchsorted(np.asarray(shares), before, side="right")
-    return np.where(category >= 0, group_of_category[category] if len(size) else -1, -1).astype(np.int8)
+    return np.where(category >= 0, group_of_category[category] if len(size) else -1, -1).astype(
+        np.int8
+    )
 
 
 def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
     """1-based vocabulary index, 0 for unknown and missing."""
-    return values.replace_strict(vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32).fill_null(0)
+    return values.replace_strict(
+        vocabulary, np.arange(1, len(vocabulary) + 1), default=0, return_dtype=pl.Int32
+    ).fill_null(0)
 
 
 def _categorical(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
     vocabulary = column[:num_train].drop_nulls().unique().sort()
-    return _indices(column, vocabulary).to_numpy(), len(vocabulary) + 1, pl.DataFrame({"value": vocabulary})
+    return (
+        _indices(column, vocabulary).to_numpy(),
+        len(vocabulary) + 1,
+        pl.DataFrame({"value": vocabulary}),
+    )
 
 
 def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
@@ -81,6 +91,10 @@ def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataF
 def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
     """Standardised by the training rows; missing values become the mean."""
     train = column[:num_train].cast(pl.Float64).drop_nulls().drop_nans()
-    mean, std = (float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0) if len(train) else (0.0, 1.0)
+    mean, std = (
+        (float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0)
+        if len(train)
+        else (0.0, 1.0)
+    )
     scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
     return scaled.to_numpy().astype(np.float32), 0, pl.DataFrame({"mean": [mean], "std": [std]})

@@ -58,7 +58,9 @@ def check_interactions(frames: Frames) -> None:
             missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
         if num_nulls := missing.sum():
             place = frames.where(missing.arg_max() or 0)
-            raise UserError(f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them")
+            raise UserError(
+                f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them"
+            )
     for column in ("user", "item"):
         ids = interactions[column]
         if ids.dtype != pl.String:
@@ -83,7 +85,11 @@ def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> No
         if _is_plausible(value, unit):
             continue
         other = next((name for name in UNITS_PER_SECOND if _is_plausible(value, name)), None)
-        guess = f"; in {UNIT_NAMES[other]} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong" if other else ""
+        guess = (
+            f"; in {UNIT_NAMES[other]} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong"
+            if other
+            else ""
+        )
         raise UserError(
             f"{where(row)} has the time {value}, which is {moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the "
             f"future{guess}: mend or remove such rows, or state the right unit"
@@ -103,7 +109,9 @@ def moment(value: float, unit: str) -> str:
         return f"{value:,}"
 
 
-def filter_interactions(coded: pl.DataFrame, filters: Filters) -> tuple[pl.DataFrame, dict[str, int]]:
+def filter_interactions(
+    coded: pl.DataFrame, filters: Filters
+) -> tuple[pl.DataFrame, dict[str, int]]:
     """Threshold, order, repeated pairs, k-core.
 
     Args:
@@ -138,7 +146,9 @@ def filter_interactions(coded: pl.DataFrame, filters: Filters) -> tuple[pl.DataF
     if filters.k_core > 1:
         before = len(kept)
         kept = _k_core(kept, filters.k_core)
-        dropped[f"users or items with fewer than {filters.k_core} interactions"] = before - len(kept)
+        dropped[f"users or items with fewer than {filters.k_core} interactions"] = before - len(
+            kept
+        )
     if kept.is_empty():
         settings = ", ".join(f"data.{name}={value}" for name, value in filters._asdict().items())
         raise UserError(f"no interaction is left of {len(coded):,} after {settings}: lower them")
@@ -163,7 +173,11 @@ def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
 def _k_core(coded: pl.DataFrame, k: int) -> pl.DataFrame:
     while True:
         user, item = coded["user"].to_numpy(), coded["item"].to_numpy()
-        enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(coded) else np.zeros(0, bool)
+        enough = (
+            (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
+            if len(coded)
+            else np.zeros(0, bool)
+        )
         if enough.all():
             return coded
         coded = coded.filter(pl.Series(enough))

@@ -22,8 +22,12 @@ def left_out(side: str, table: pl.Series, raw: pl.Series, kept: pl.Series) -> pl
     Returns:
         The id, and ``clicked``: is it among the raw interactions?
     """
-    known = pl.concat([raw, table.cast(raw.dtype, strict=False).drop_nulls()]).unique(maintain_order=True)
-    rest = pl.DataFrame({side: known}).join(pl.DataFrame({side: kept}), on=side, how="anti", maintain_order="left")
+    known = pl.concat([raw, table.cast(raw.dtype, strict=False).drop_nulls()]).unique(
+        maintain_order=True
+    )
+    rest = pl.DataFrame({side: known}).join(
+        pl.DataFrame({side: kept}), on=side, how="anti", maintain_order="left"
+    )
     return rest.with_columns(clicked=pl.col(side).is_in(raw.implode()))
 
 

@@ -13,7 +13,11 @@ from twotower.types import Feature
 
 
 def new_users(
-    tables: dict[str, Tensor], position: Tensor, num_targets: Tensor, num_train_users: int, clicks: int
+    tables: dict[str, Tensor],
+    position: Tensor,
+    num_targets: Tensor,
+    num_train_users: int,
+    clicks: int,
 ) -> tuple[Tensor, Tensor]:
     """Of the evaluated users those whom training never saw, moved on to where each has ``clicks`` interactions behind.
 
@@ -42,7 +46,10 @@ def new_users(
 
 
 def from_values(
-    side: str, features: tuple[Feature, ...], values: Mapping[str, Any], encodings: Mapping[str, pl.DataFrame]
+    side: str,
+    features: tuple[Feature, ...],
+    values: Mapping[str, Any],
+    encodings: Mapping[str, pl.DataFrame],
 ) -> dict[str, Tensor]:
     """Features of one user or item that the data do not have, each ``(1, ...)``; its id is unknown, a history is not set.
 
@@ -57,10 +64,19 @@ def from_values(
     Raises:
         UserError: for a feature that there is not, and a number that is none.
     """
-    own = {feature.name: feature for feature in features if feature.name not in (f"{side}_id", "history")}
+    own = {
+        feature.name: feature
+        for feature in features
+        if feature.name not in (f"{side}_id", "history")
+    }
     if unknown := [name for name in values if name not in own]:
-        raise UserError(f"features: {unknown[0]} is none of this data set's; there are {', '.join(own) or 'none'}")
-    given = {name: _encoded(feature, values.get(name), encodings[f"{side}/{name}"]) for name, feature in own.items()}
+        raise UserError(
+            f"features: {unknown[0]} is none of this data set's; there are {', '.join(own) or 'none'}"
+        )
+    given = {
+        name: _encoded(feature, values.get(name), encodings[f"{side}/{name}"])
+        for name, feature in own.items()
+    }
     return {f"{side}_id": torch.zeros(1, dtype=torch.int32), **given}
 
 
@@ -69,7 +85,9 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
     if feature.kind == "numeric":
         return torch.tensor([_scaled(feature.name, value, encoding)], dtype=torch.float32)
     several = feature.kind == "multi"
-    given = [] if value is None else list(value) if several and not isinstance(value, str) else [value]
+    given = (
+        [] if value is None else list(value) if several and not isinstance(value, str) else [value]
+    )
     index = [_index(one, encoding["value"]) for one in given] or [0]
     return torch.tensor([index] if several else index, dtype=torch.int32)
 

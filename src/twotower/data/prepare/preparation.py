@@ -136,8 +136,13 @@ class Preparation:
         found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
         for path in found:
             if not path.is_file() and not path.is_dir():
-                raise UserError(f"{path} is no ordinary file but a pipe or a device: put the file of {self.reader.name} there")
-        return {os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+                raise UserError(
+                    f"{path} is no ordinary file but a pipe or a device: put the file of {self.reader.name} there"
+                )
+        return {
+            os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns]
+            for path in found
+        }
 
 
 def _tell(text: str, soft_wrap: bool = False) -> None:

@@ -59,11 +59,17 @@ class Options(NamedTuple):
         self.filters.check()
         check_number("data.history_length", self.history_length, 0, 10_000)
         if len(self.group_shares) != 2 or not 0 < self.group_shares[0] <= self.group_shares[1] <= 1:
-            raise UserError(f"data.group_shares must be two ascending shares in (0, 1], got {list(self.group_shares)}")
+            raise UserError(
+                f"data.group_shares must be two ascending shares in (0, 1], got {list(self.group_shares)}"
+            )
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
-        return {**self._asdict(), "split": [type(self.split).__name__, vars(self.split)], "filters": self.filters._asdict()}
+        return {
+            **self._asdict(),
+            "split": [type(self.split).__name__, vars(self.split)],
+            "filters": self.filters._asdict(),
+        }
 
 
 class Side(NamedTuple):
@@ -80,7 +86,9 @@ class Side(NamedTuple):
     row: np.ndarray
 
 
-def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = lambda stage: None) -> Prepared:
+def prepare(
+    frames: Frames, options: Options, progress: Callable[[str], None] = lambda stage: None
+) -> Prepared:
     """Filter, split and index.
 
     Args:
@@ -131,7 +139,8 @@ def prepare(frames: Frames, options: Options, progress: Callable[[str], None] = 
             "interactions": len(raw) + sum((frames.dropped or {}).values()),
             "users": len(user_ids),
             "items": len(item_ids),
-            "categories": frames.items["category"].n_unique() - frames.items["category"].has_nulls(),
+            "categories": frames.items["category"].n_unique()
+            - frames.items["category"].has_nulls(),
         },
         "dropped": (frames.dropped or {}) | dropped,
         "num_users": len(users.ids),
@@ -155,7 +164,9 @@ def _rows(coded: pl.DataFrame, frames: Frames) -> Rows:
 
 def _num_nowhere(part: np.ndarray) -> dict[str, int]:
     num = int((part == NOWHERE).sum())
-    return {"held-out interactions of users with less than data.split.min_history": num} if num else {}
+    return (
+        {"held-out interactions of users with less than data.split.min_history": num} if num else {}
+    )
 
 
 def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
@@ -169,7 +180,9 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
     return Side(ids[order], int(in_train.sum()), row)
 
 
-def _sorted_by_part(coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side) -> pl.DataFrame:
+def _sorted_by_part(
+    coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side
+) -> pl.DataFrame:
     """``user``, ``item``, ``part`` (and ``behaviour``), each user's parts after one another, each in order of time."""
     columns = {
         "user": users.row[coded["user"].to_numpy()],
@@ -181,7 +194,10 @@ def _sorted_by_part(coded: pl.DataFrame, part: np.ndarray, users: Side, items: S
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
         interactions = interactions.filter(pl.col("part") != NOWHERE)
-    key = interactions["user"].to_numpy().astype(np.int64) * len(PARTS) + interactions["part"].to_numpy()
+    key = (
+        interactions["user"].to_numpy().astype(np.int64) * len(PARTS)
+        + interactions["part"].to_numpy()
+    )
     in_order = bool((key[1:] >= key[:-1]).all())
     return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
 
@@ -189,7 +205,11 @@ def _sorted_by_part(coded: pl.DataFrame, part: np.ndarray, users: Side, items: S
 def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str, np.ndarray]:
     user, part = interactions["user"].to_numpy(), interactions["part"].to_numpy()
     offset = np.searchsorted(user, np.arange(num_users + 1))
-    arrays = {"interactions/user": user, "interactions/item": interactions["item"].to_numpy(), "offset": offset}
+    arrays = {
+        "interactions/user": user,
+        "interactions/item": interactions["item"].to_numpy(),
+        "offset": offset,
+    }
     if "behaviour" in interactions.columns:
         arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
     small = np.int32 if len(user) < 2**31 else np.int64
@@ -200,7 +220,10 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
                 f"the split leaves nothing for {name}: lower data.k_core or data.split.min_history, or change data.split"
             )
         arrays[f"position/{name}"] = position
-    for name in ("val", "test"):  # a user's targets lie one after another: the first and their number say it all
+    for name in (
+        "val",
+        "test",
+    ):  # a user's targets lie one after another: the first and their number say it all
         position = arrays[f"position/{name}"]
         first = np.flatnonzero(np.diff(user[position], prepend=-1))
         arrays[f"position/{name}"] = position[first]
@@ -210,7 +233,9 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
 
 def _tables(
     frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
-) -> tuple[dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+) -> tuple[
+    dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]
+]:
     """Feature tables, the schema, names of categories, what people read of users and items, and how features were encoded."""
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
@@ -231,10 +256,19 @@ def _tables(
     arrays |= {"category": category, "group": features.groups(category, size, options.group_shares)}
     for side, (ids, truth) in (frames.latents or {}).items():
         rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
-        row = features.align(users.ids if side == "user" else items.ids, rows, side)["row"].to_numpy()
+        row = features.align(users.ids if side == "user" else items.ids, rows, side)[
+            "row"
+        ].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
     sizes = tuple(size.astype(int).tolist())
-    schema = Schema(tuple(user_features), tuple(item_features), len(items.ids), items.num_train, len(names), sizes)
+    schema = Schema(
+        tuple(user_features),
+        tuple(item_features),
+        len(items.ids),
+        items.num_train,
+        len(names),
+        sizes,
+    )
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
     tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
     encodings = {f"user/{name}": table for name, table in user_encodings.items()}

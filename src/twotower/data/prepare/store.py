@@ -22,7 +22,12 @@ ENCODING = "encoding."  # begins the names of files that say how a feature was e
 UNSEEN = ("remarks", "without_interactions")  # of meta.json: for people alone
 BLOCK = 1 << 24
 MAX_META = 256 << 20  # bytes of meta.json
-SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that say what trains and what is tested
+SPLIT = (
+    "interactions.",
+    "offset.",
+    "position.",
+    "targets.",
+)  # the arrays that say what trains and what is tested
 
 
 def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
@@ -95,7 +100,11 @@ def _check_room(cache_dir: Path, prepared: Prepared) -> None:
 def _write(partial: Path, prepared: Prepared) -> dict[str, int]:
     """Arrays and tables as files; the checksum of each."""
     for name, array in prepared.arrays.items():
-        np.save(partial / f"{name.replace('/', '.')}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        np.save(
+            partial / f"{name.replace('/', '.')}.npy",
+            np.ascontiguousarray(array),
+            allow_pickle=False,
+        )
     for side, table in prepared.tables.items():
         table.write_parquet(partial / f"{side}.parquet")
     for name, table in prepared.encodings.items():
@@ -147,7 +156,9 @@ def load(folder: Path) -> Prepared:
                 # not np.load, which takes archives and pickled objects for arrays, too
                 arrays[path.stem.replace(".", "/", 1)] = np.lib.format.open_memmap(path, mode="c")
             elif name.startswith(ENCODING):
-                encodings[path.stem.removeprefix(ENCODING).replace(".", "/", 1)] = pl.read_parquet(path)
+                encodings[path.stem.removeprefix(ENCODING).replace(".", "/", 1)] = pl.read_parquet(
+                    path
+                )
             else:
                 tables[path.stem] = pl.read_parquet(path)
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
@@ -178,7 +189,9 @@ def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
 def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
     """The same where the same users' same interactions train, validate and test, whatever is known of users and items."""
     split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
-    return hashlib.sha256(json.dumps([split, _id_checksums(ids)], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([split, _id_checksums(ids)], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:

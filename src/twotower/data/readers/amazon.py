@@ -14,13 +14,39 @@ from twotower.errors import UserError, check_choice, check_number
 from twotower.types import FeatureKind
 
 SHARED = [
-    *("Automotive", "Books", "CDs_and_Vinyl", "Cell_Phones_and_Accessories", "Clothing_Shoes_and_Jewelry", "Digital_Music"),
-    *("Electronics", "Grocery_and_Gourmet_Food", "Home_and_Kitchen", "Kindle_Store", "Movies_and_TV", "Musical_Instruments"),
-    *("Office_Products", "Patio_Lawn_and_Garden", "Pet_Supplies", "Sports_and_Outdoors", "Tools_and_Home_Improvement"),
+    *(
+        "Automotive",
+        "Books",
+        "CDs_and_Vinyl",
+        "Cell_Phones_and_Accessories",
+        "Clothing_Shoes_and_Jewelry",
+        "Digital_Music",
+    ),
+    *(
+        "Electronics",
+        "Grocery_and_Gourmet_Food",
+        "Home_and_Kitchen",
+        "Kindle_Store",
+        "Movies_and_TV",
+        "Musical_Instruments",
+    ),
+    *(
+        "Office_Products",
+        "Patio_Lawn_and_Garden",
+        "Pet_Supplies",
+        "Sports_and_Outdoors",
+        "Tools_and_Home_Improvement",
+    ),
     *("Toys_and_Games", "Video_Games"),
 ]
 SHARED_SINCE_2018 = [
-    *("All_Beauty", "Appliances", "Arts_Crafts_and_Sewing", "Gift_Cards", "Industrial_and_Scientific"),
+    *(
+        "All_Beauty",
+        "Appliances",
+        "Arts_Crafts_and_Sewing",
+        "Gift_Cards",
+        "Industrial_and_Scientific",
+    ),
     *("Magazine_Subscriptions", "Software"),
 ]
 SNAP = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
@@ -53,7 +79,14 @@ GENERATIONS = {
         f"{SNAP}/meta_{{}}.json.gz",
         OLD_FIELDS,
         "s",
-        [*SHARED, "Amazon_Instant_Video", "Apps_for_Android", "Baby", "Beauty", "Health_and_Personal_Care"],
+        [
+            *SHARED,
+            "Amazon_Instant_Video",
+            "Apps_for_Android",
+            "Baby",
+            "Beauty",
+            "Health_and_Personal_Care",
+        ],
     ),
     2018: Generation(
         f"{UCSD}/categoryFilesSmall/{{}}_5.json.gz",
@@ -67,7 +100,14 @@ GENERATIONS = {
         f"{LAB}/meta_categories/meta_{{}}.jsonl.gz",
         ("user_id", "parent_asin", "rating", "timestamp"),
         "ms",
-        [*SHARED, *SHARED_SINCE_2018, "Amazon_Fashion", "Baby_Products", "Beauty_and_Personal_Care", "Handmade_Products"]
+        [
+            *SHARED,
+            *SHARED_SINCE_2018,
+            "Amazon_Fashion",
+            "Baby_Products",
+            "Beauty_and_Personal_Care",
+            "Handmade_Products",
+        ]
         + ["Health_and_Household", "Health_and_Personal_Care", "Subscription_Boxes", "Unknown"],
     ),
 }
@@ -88,12 +128,16 @@ class Amazon:
         max_labels: how many of an item's labels are a feature; 2018 has stray texts among them.
     """
 
-    def __init__(self, category: str | None, generation: int, category_level: int, max_labels: int) -> None:
+    def __init__(
+        self, category: str | None, generation: int, category_level: int, max_labels: int
+    ) -> None:
         check_choice("data.reader.generation", str(generation), tuple(map(str, GENERATIONS)))
         check_number("data.reader.category_level", category_level, -1)
         check_number("data.reader.max_labels", max_labels, 1)
         if category_level == 0:
-            raise UserError("data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the deepest")
+            raise UserError(
+                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the deepest"
+            )
         self.generation = GENERATIONS[generation]
         if category is None or category not in self.generation.categories:
             raise UserError(_unknown(category or "", generation))
@@ -102,7 +146,9 @@ class Amazon:
         self.name = f"amazon_{generation}_{category}"
         folder = f"amazon-{generation}"
         urls = (self.generation.reviews.format(category), self.generation.metadata.format(category))
-        self.reviews, self.metadata = (SingleFile(url, None, f"{folder}/{url.rpartition('/')[2]}") for url in urls)
+        self.reviews, self.metadata = (
+            SingleFile(url, None, f"{folder}/{url.rpartition('/')[2]}") for url in urls
+        )
 
     def options(self) -> dict[str, object]:
         """Settings that change the frames."""
@@ -140,9 +186,24 @@ class Amazon:
             items = pl.DataFrame(schema={"item": pl.String, "category": pl.String})
             remark = f"{self.name}: {metadata} is missing, so items have neither category nor features; it is {self.metadata.url}"
             note = "no metadata: every category is missing"
-            return Frames(reviews, users, items, {}, {}, self.generation.time_unit, remarks=(remark,), note=note)
-        items, remarks = read_items(metadata, item, reviews["item"].unique(), self.category_level, self.max_labels)
-        kinds: dict[str, FeatureKind] = {"labels": "multi", "brand": "categorical", "price": "numeric"}
+            return Frames(
+                reviews,
+                users,
+                items,
+                {},
+                {},
+                self.generation.time_unit,
+                remarks=(remark,),
+                note=note,
+            )
+        items, remarks = read_items(
+            metadata, item, reviews["item"].unique(), self.category_level, self.max_labels
+        )
+        kinds: dict[str, FeatureKind] = {
+            "labels": "multi",
+            "brand": "categorical",
+            "price": "numeric",
+        }
         remarks = tuple(f"{self.name}: {remark}" for remark in remarks)
         return Frames(reviews, users, items, {}, kinds, self.generation.time_unit, remarks=remarks)
 
@@ -150,7 +211,9 @@ class Amazon:
 def _unknown(category: str, generation: int) -> str:
     known = sorted(GENERATIONS[generation].categories)
     words = set(category.lower().split("_")) - {"and"}
-    near = [name for name in known if words & set(name.lower().split("_"))] or difflib.get_close_matches(category, known)
+    near = [
+        name for name in known if words & set(name.lower().split("_"))
+    ] or difflib.get_close_matches(category, known)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     fault = f"={category} is none of {generation}{hint}" if category else " is not set"
     return f"data.reader.category{fault}; the categories of {generation} are {', '.join(known)}"

@@ -55,9 +55,13 @@ def read_items(
     rows = [(item, *row) for item, row in items.items()]
     remarks = []
     if missing := len(reviewed) - len(items):
-        remarks.append(f"{missing:,} of {len(reviewed):,} reviewed items are not in {path.name}: no category, no features")
+        remarks.append(
+            f"{missing:,} of {len(reviewed):,} reviewed items are not in {path.name}: no category, no features"
+        )
     if repeated:
-        remarks.append(f"{repeated:,} lines of {path.name} repeat an item, {differing:,} with other content: the first counts")
+        remarks.append(
+            f"{repeated:,} lines of {path.name} repeat an item, {differing:,} with other content: the first counts"
+        )
     return pl.DataFrame(rows, schema=TYPES, orient="row"), tuple(remarks)
 
 
@@ -91,8 +95,15 @@ def _paths(entry: dict[str, Any]) -> list[list[str]]:
     found = entry.get("categories") or entry.get("category") or entry.get("main_category") or []
     if isinstance(found, str):
         found = [found]
-    paths = [found] if not any(isinstance(path, list) for path in found) else [path for path in found if isinstance(path, list)]
-    cleaned = ([text for label in path if (text := _text(label)) and len(text) <= MAX_LABEL_LENGTH] for path in paths)
+    paths = (
+        [found]
+        if not any(isinstance(path, list) for path in found)
+        else [path for path in found if isinstance(path, list)]
+    )
+    cleaned = (
+        [text for label in path if (text := _text(label)) and len(text) <= MAX_LABEL_LENGTH]
+        for path in paths
+    )
     return [path for path in cleaned if path]
 
 

@@ -10,7 +10,9 @@ def primary(lists: pl.Series, most_frequent: bool = True) -> pl.Series:
         lists: ``(num_items,)`` lists of text; an empty or missing one gives null.
         most_frequent: else the rarest.
     """
-    rows = pl.DataFrame({"row": pl.int_range(len(lists), eager=True), "value": lists.cast(pl.List(pl.String))})
+    rows = pl.DataFrame(
+        {"row": pl.int_range(len(lists), eager=True), "value": lists.cast(pl.List(pl.String))}
+    )
     ranked = rows.explode("value").drop_nulls("value").with_columns(count=pl.len().over("value"))
     ranked = ranked.sort("count", "value", descending=[most_frequent, False])
     best = ranked.unique("row", keep="first", maintain_order=True)

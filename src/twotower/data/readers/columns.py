@@ -19,7 +19,11 @@ def csv_files(folder: Path, *patterns: str) -> list[Path]:
         UserError: if a file is there twice.
     """
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.name.split(".csv", 1)[-1] in ("", ".gz", ".xz", ".zst"))
+        found = sorted(
+            path
+            for path in folder.glob(pattern)
+            if path.name.split(".csv", 1)[-1] in ("", ".gz", ".xz", ".zst")
+        )
         for path, before in zip(found[1:], found, strict=False):
             if path.name.split(".csv")[0] == before.name.split(".csv")[0]:
                 raise UserError(f"{path} is there twice, as {before.name} too: remove one of them")
@@ -28,7 +32,9 @@ def csv_files(folder: Path, *patterns: str) -> list[Path]:
     return []
 
 
-def read_columns(path: Path, required: Types, optional: Types | None = None, header: bool = True) -> pl.DataFrame:
+def read_columns(
+    path: Path, required: Types, optional: Types | None = None, header: bool = True
+) -> pl.DataFrame:
     """Read columns of a comma-separated file without quotes, plain or compressed.
 
     Args:
@@ -47,7 +53,9 @@ def read_columns(path: Path, required: Types, optional: Types | None = None, hea
         except pl.exceptions.PolarsError as error:
             fault = layout.bad_line(plain) or f"cannot be read: {str(error).splitlines()[0]}"
             raise UserError(f"{path} {fault}") from error
-        if any(column.has_nulls() for column in rows):  # gaps that may be, blank lines, or lines cut short
+        if any(
+            column.has_nulls() for column in rows
+        ):  # gaps that may be, blank lines, or lines cut short
             rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
             if gap := layout.bad_line(plain):
                 raise UserError(f"{path} {gap}")
@@ -73,18 +81,27 @@ class _Layout(NamedTuple):
 
     def scan(self, plain: Path) -> pl.LazyFrame:
         types = {name: self.wanted.get(name, pl.String) for name in self.names}
-        return pl.scan_csv(plain, has_header=self.header, schema=types, quote_char=None).select(list(self.wanted))
+        return pl.scan_csv(plain, has_header=self.header, schema=types, quote_char=None).select(
+            list(self.wanted)
+        )
 
     def bad_line(self, plain: Path) -> str | None:
         """The first line that is no such line, and what is wrong with it: Polars does not tell."""
         text = pl.scan_csv(
-            plain, has_header=False, separator=FIELD.decode(), quote_char=None, schema={"line": pl.String}, encoding="utf8-lossy"
+            plain,
+            has_header=False,
+            separator=FIELD.decode(),
+            quote_char=None,
+            schema={"line": pl.String},
+            encoding="utf8-lossy",
         )
         lines = text.with_row_index("number", 1).slice(int(self.header)).drop_nulls("line")
         field = pl.col("line").str.split(",")
         wrong = field.list.len() != len(self.names)
         for name in self.wanted:
-            wrong |= ~self._fits(field.list.get(self.names.index(name), null_on_oob=True).fill_null(""), name)
+            wrong |= ~self._fits(
+                field.list.get(self.names.index(name), null_on_oob=True).fill_null(""), name
+            )
         for number, line in lines.filter(wrong).head(1).collect(engine="streaming").iter_rows():
             return f"line {number} {self._fault(line)}: {line[:80]!r}"
         return None
@@ -98,7 +115,9 @@ class _Layout(NamedTuple):
     def _fault(self, line: str) -> str:
         fields = line.split(",")
         if len(fields) != len(self.names):
-            return f"has {len(fields)} fields, expected {len(self.names)} ({','.join(self.names)!r})"
+            return (
+                f"has {len(fields)} fields, expected {len(self.names)} ({','.join(self.names)!r})"
+            )
         at = {name: fields[self.names.index(name)] for name in self.wanted}
         name = next(name for name in at if not pl.select(self._fits(pl.lit(at[name]), name)).item())
         kind = self.wanted[name]
@@ -113,10 +132,23 @@ def _layout(path: Path, plain: Path, required: Types, optional: Types, header: b
     if not header:
         return _Layout(False, list(required), required, required)
     try:
-        names = pl.scan_csv(plain, infer_schema=False, quote_char=None, encoding="utf8-lossy").collect_schema().names()
+        names = (
+            pl.scan_csv(plain, infer_schema=False, quote_char=None, encoding="utf8-lossy")
+            .collect_schema()
+            .names()
+        )
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path} has no line of column names: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{path} has no line of column names: {str(error).splitlines()[0]}"
+        ) from error
     for name in required:
         if name not in names:
-            raise UserError(f"{path} has no column {name}; its columns are {', '.join(names)[:200]}")
-    return _Layout(True, names, {**required, **{name: kind for name, kind in optional.items() if name in names}}, required)
+            raise UserError(
+                f"{path} has no column {name}; its columns are {', '.join(names)[:200]}"
+            )
+    return _Layout(
+        True,
+        names,
+        {**required, **{name: kind for name, kind in optional.items() if name in names}},
+        required,
+    )

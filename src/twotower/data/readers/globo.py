@@ -20,7 +20,12 @@ CONTEXT = {
     "click_referrer_type": "referrer",
 }
 ARTICLE = {"article_id": pl.Int32, "category_id": pl.Int32}
-DETAILS = {"created_at_ts": pl.Int64, "words_count": pl.Int32, "publisher_id": pl.Int32, "quality": pl.Int32}
+DETAILS = {
+    "created_at_ts": pl.Int64,
+    "words_count": pl.Int32,
+    "publisher_id": pl.Int32,
+    "quality": pl.Int32,
+}
 MS_PER_DAY = 86_400_000
 
 
@@ -71,7 +76,8 @@ class Globo:
         clicks = pl.concat(shards, how="diagonal")
         del shards
         clicks = clicks.rename(
-            {"user_id": "user", "click_article_id": "item", "click_timestamp": "time", **CONTEXT}, strict=False
+            {"user_id": "user", "click_article_id": "item", "click_timestamp": "time", **CONTEXT},
+            strict=False,
         )
         users = _first_context(clicks)
         clicks = clicks.select("user", "item", "time")
@@ -94,11 +100,18 @@ def _metadata(data_dir: Path) -> list[Path]:
     return csv_files(data_dir / "globo", "articles_metadata.csv*")
 
 
-def _articles(data_dir: Path, clicked: pl.Series) -> tuple[pl.DataFrame, dict[str, FeatureKind], tuple[str, ...]]:
+def _articles(
+    data_dir: Path, clicked: pl.Series
+) -> tuple[pl.DataFrame, dict[str, FeatureKind], tuple[str, ...]]:
     """Articles, the kinds of their features, and what to say of the metadata."""
     for path in _metadata(data_dir):
         table = read_columns(path, ARTICLE, DETAILS)
-        names = {"article_id": "item", "category_id": "category", "words_count": "words", "publisher_id": "publisher"}
+        names = {
+            "article_id": "item",
+            "category_id": "category",
+            "words_count": "words",
+            "publisher_id": "publisher",
+        }
         items = table.rename(names, strict=False)
         if "created_at_ts" in table.columns:
             items = items.with_columns(created=pl.col("created_at_ts") / MS_PER_DAY)
@@ -112,18 +125,31 @@ def _articles(data_dir: Path, clicked: pl.Series) -> tuple[pl.DataFrame, dict[st
         return items.select("item", *kinds), kinds, _remarks(path, items, clicked)
     nothing = pl.DataFrame(schema={"item": pl.Int32, "category": pl.Int32})
     where = data_dir / "globo" / "articles_metadata.csv"
-    return nothing, {}, (f"globo: {where} is missing, so articles have neither category nor features",)
+    return (
+        nothing,
+        {},
+        (f"globo: {where} is missing, so articles have neither category nor features",),
+    )
 
 
 def _remarks(path: Path, items: pl.DataFrame, clicked: pl.Series) -> tuple[str, ...]:
     if not items["item"].is_unique().all():
-        raise UserError(f"{path} has the article {items['item'].filter(items['item'].is_duplicated())[0]} twice")
+        raise UserError(
+            f"{path} has the article {items['item'].filter(items['item'].is_duplicated())[0]} twice"
+        )
     remarks = []
-    if "quality" in items.columns and (recovered := items.filter(pl.col("quality") > 0)["item"]).len():
+    if (
+        "quality" in items.columns
+        and (recovered := items.filter(pl.col("quality") > 0)["item"]).len()
+    ):
         share = clicked.is_in(recovered.implode()).sum() / len(clicked)
-        remarks.append(f"globo: {len(recovered):,} articles have a recovered category (quality > 0): {share:.2%} of the clicks")
+        remarks.append(
+            f"globo: {len(recovered):,} articles have a recovered category (quality > 0): {share:.2%} of the clicks"
+        )
     known = clicked.is_in(items["item"].implode())
     if not known.all():
         num = clicked.filter(~known).n_unique()
-        remarks.append(f"globo: {num:,} clicked articles are not in {path.name}: they have neither category nor features")
+        remarks.append(
+            f"globo: {num:,} clicked articles are not in {path.name}: they have neither category nor features"
+        )
     return tuple(remarks)

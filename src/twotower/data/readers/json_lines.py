@@ -25,7 +25,9 @@ def read_json_lines(path: Path, types: dict[str, type[pl.DataType]]) -> pl.DataF
         try:
             rows = pl.scan_ndjson(plain, schema=types).collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
-            raise UserError(f"{path} {_bad_line(path, types) or f'cannot be read: {error}'}") from error
+            raise UserError(
+                f"{path} {_bad_line(path, types) or f'cannot be read: {error}'}"
+            ) from error
         if any(column.has_nulls() for column in rows):
             raise UserError(f"{path} {_bad_line(path, types) or 'has gaps'}")
     if rows.is_empty():
@@ -51,7 +53,9 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
 
 
-def parse_object(path: Path, number: int, text: str, parsers: tuple[Callable[[str], Any], ...] = (json.loads,)) -> dict[str, Any]:
+def parse_object(
+    path: Path, number: int, text: str, parsers: tuple[Callable[[str], Any], ...] = (json.loads,)
+) -> dict[str, Any]:
     """The object of a line, by the first parser that understands it.
 
     Raises:
@@ -74,7 +78,9 @@ def _bad_line(path: Path, types: dict[str, type[pl.DataType]]) -> str | None:
         for name, kind in types.items():
             field = value.get(name)
             fits = (
-                isinstance(field, (int, float)) and not isinstance(field, bool) if kind.is_numeric() else isinstance(field, str)
+                isinstance(field, (int, float)) and not isinstance(field, bool)
+                if kind.is_numeric()
+                else isinstance(field, str)
             )
             if not fits or (kind.is_integer() and isinstance(field, float)):
                 return f"line {number} has {json.dumps(field)[:40]} for {name}, expected {kind.__name__}: {text[:80]!r}"

@@ -25,7 +25,10 @@ class LightGCN:
     def __init__(self, name: str, folder: str, url: str) -> None:
         self.name = name
         self.folder = folder
-        self.files = [SingleFile(f"{url}/{part}.txt", None, f"lightgcn/{folder}/{part}.txt") for part in ("train", "test")]
+        self.files = [
+            SingleFile(f"{url}/{part}.txt", None, f"lightgcn/{folder}/{part}.txt")
+            for part in ("train", "test")
+        ]
 
     def options(self) -> dict[str, object]:
         """Settings that change the frames."""
@@ -46,10 +49,17 @@ class LightGCN:
         Raises:
             UserError: for a missing, empty or malformed file, naming file and line.
         """
-        train, test = (read_sequences(path, allow_empty=True).drop("time") for path in self.sources(data_dir))
+        train, test = (
+            read_sequences(path, allow_empty=True).drop("time") for path in self.sources(data_dir)
+        )
         new = test.join(train, on=["user", "item"], how="anti", maintain_order="left")
-        parts = [frame.with_columns(part=pl.lit(part, dtype=pl.Int8)) for frame, part in ((train, TRAIN), (new, TEST))]
-        interactions = pl.concat(parts).with_columns(time=pl.int_range(pl.len(), dtype=pl.Int32).over("user"))
+        parts = [
+            frame.with_columns(part=pl.lit(part, dtype=pl.Int8))
+            for frame, part in ((train, TRAIN), (new, TEST))
+        ]
+        interactions = pl.concat(parts).with_columns(
+            time=pl.int_range(pl.len(), dtype=pl.Int32).over("user")
+        )
         num_repeated = len(test) - len(new)
         return Frames(
             interactions,

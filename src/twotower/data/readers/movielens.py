@@ -15,15 +15,29 @@ from twotower.data.readers.parse import read_delimited, read_quoted
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
-AGE_BOUNDS = [18, 25, 35, 45, 50, 56]  # the 1M release publishes ages in these groups; 100K gives years
+AGE_BOUNDS = [
+    18,
+    25,
+    35,
+    45,
+    50,
+    56,
+]  # the 1M release publishes ages in these groups; 100K gives years
 EXACT_TIMES = "ratings.timestamp_is_exact.packbits.npy"
 NO_GENRES = "(no genres listed)"
 Types = dict[str, type[pl.DataType]]
 RATING: Types = {"user": pl.Int64, "item": pl.Int64, "value": pl.Float64, "time": pl.Int64}
 COMPACT_RATING: Types = {"user": pl.Int32, "item": pl.Int32, "value": pl.Float32, "time": pl.Int64}
-CSV_RATING: Types = {"userId": pl.Int32, "movieId": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
+CSV_RATING: Types = {
+    "userId": pl.Int32,
+    "movieId": pl.Int32,
+    "rating": pl.Float32,
+    "timestamp": pl.Int64,
+}
 RULES = ("most_frequent", "rarest", "first")
-USER_KINDS: dict[str, FeatureKind] = dict.fromkeys(("gender", "age", "occupation", "zip"), "categorical")
+USER_KINDS: dict[str, FeatureKind] = dict.fromkeys(
+    ("gender", "age", "occupation", "zip"), "categorical"
+)
 ITEM_KINDS: dict[str, FeatureKind] = {"genres": "multi", "year": "categorical"}
 
 
@@ -74,7 +88,9 @@ class MovieLens:
         self.zip_digits = zip_digits
         self.name = f"movielens_{variant}"
         self.release = RELEASES[variant]
-        self.archive = Archive(url, f"sha256:{sha256}" if sha256 else None, self.release.top, self.release.files)
+        self.archive = Archive(
+            url, f"sha256:{sha256}" if sha256 else None, self.release.top, self.release.files
+        )
 
     def options(self) -> dict[str, object]:
         """Settings that change the frames."""
@@ -104,7 +120,9 @@ class MovieLens:
             )
         return Frames(
             ratings,
-            self._short_zips(users) if users is not None else ratings.select(pl.col("user").unique()),
+            self._short_zips(users)
+            if users is not None
+            else ratings.select(pl.col("user").unique()),
             with_category(items, self.primary_category),
             USER_KINDS if users is not None else {},
             ITEM_KINDS,
@@ -119,32 +137,62 @@ def with_category(items: pl.DataFrame, rule: str) -> pl.DataFrame:
     """``items`` with one of their ``genres`` as ``category``; equally frequent ones by the alphabet, null without genres."""
     genres = items["genres"]
     return items.with_columns(
-        category=genres.list.first() if rule == "first" else primary(genres, most_frequent=rule == "most_frequent")
+        category=genres.list.first()
+        if rule == "first"
+        else primary(genres, most_frequent=rule == "most_frequent")
     )
 
 
 def read_users_1m(folder: Path) -> pl.DataFrame:
     """``user`` and their features from the 1M release."""
-    types = {"user": pl.Int64, "gender": pl.String, "age": pl.Int64, "occupation": pl.Int64, "zip": pl.String}
+    types = {
+        "user": pl.Int64,
+        "gender": pl.String,
+        "age": pl.Int64,
+        "occupation": pl.Int64,
+        "zip": pl.String,
+    }
     return read_delimited(folder / "users.dat", "::", types)
 
 
 def read_movies_dat(folder: Path, encoding: str) -> pl.DataFrame:
     """``item``, ``title``, ``genres`` and ``year`` from ``movies.dat``."""
     types = {"item": pl.Int64, "title": pl.String, "genres": pl.String}
-    return read_delimited(folder / "movies.dat", "::", types, encoding).with_columns(_genres(), _year())
+    return read_delimited(folder / "movies.dat", "::", types, encoding).with_columns(
+        _genres(), _year()
+    )
 
 
 def _read_100k(folder: Path) -> Tables:
     ratings = read_delimited(folder / "u.data", "\t", RATING)
-    types = {"user": pl.Int64, "age": pl.Int64, "gender": pl.String, "occupation": pl.String, "zip": pl.String}
+    types = {
+        "user": pl.Int64,
+        "age": pl.Int64,
+        "gender": pl.String,
+        "occupation": pl.String,
+        "zip": pl.String,
+    }
     users = read_delimited(folder / "u.user", "|", types)
     users = users.with_columns(age=pl.col("age").cut(AGE_BOUNDS, left_closed=True).cast(pl.String))
-    genres = read_delimited(folder / "u.genre", "|", {"genre": pl.String, "index": pl.Int64})["genre"].to_list()
-    head = {"item": pl.Int64, "title": pl.String, "release": pl.String, "video": pl.String, "url": pl.String}
-    movies = read_delimited(folder / "u.item", "|", {**head, **dict.fromkeys(genres, pl.Int64)}, "latin-1")
+    genres = read_delimited(folder / "u.genre", "|", {"genre": pl.String, "index": pl.Int64})[
+        "genre"
+    ].to_list()
+    head = {
+        "item": pl.Int64,
+        "title": pl.String,
+        "release": pl.String,
+        "video": pl.String,
+        "url": pl.String,
+    }
+    movies = read_delimited(
+        folder / "u.item", "|", {**head, **dict.fromkeys(genres, pl.Int64)}, "latin-1"
+    )
     flags = [pl.when(pl.col(genre) == 1).then(pl.lit(genre)) for genre in genres]
-    return Tables(ratings, users, movies.select("item", "title", _year(), genres=pl.concat_list(flags).list.drop_nulls()))
+    return Tables(
+        ratings,
+        users,
+        movies.select("item", "title", _year(), genres=pl.concat_list(flags).list.drop_nulls()),
+    )
 
 
 def _read_1m(folder: Path) -> Tables:
@@ -160,8 +208,12 @@ def _read_10m(folder: Path) -> Tables:
 def _read_csv(folder: Path) -> Tables:
     ratings = read_columns(folder / "ratings.csv", CSV_RATING)
     ratings.columns = list(COMPACT_RATING)
-    movies = read_quoted(folder / "movies.csv", {"movieId": pl.Int32, "title": pl.String, "genres": pl.String})
-    return Tables(ratings, None, movies.rename({"movieId": "item"}).with_columns(_genres(), _year()))
+    movies = read_quoted(
+        folder / "movies.csv", {"movieId": pl.Int32, "title": pl.String, "genres": pl.String}
+    )
+    return Tables(
+        ratings, None, movies.rename({"movieId": "item"}).with_columns(_genres(), _year())
+    )
 
 
 def _genres() -> pl.Expr:

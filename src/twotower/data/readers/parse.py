@@ -20,7 +20,9 @@ XZ_MAGIC = b"\xfd7zXZ\x00"
 FIELD = b"\x1f"  # the ASCII unit separator: Polars splits at single bytes alone, and MovieLens separates by "::"
 
 
-def read_delimited(path: Path, separator: str, schema: dict[str, type[pl.DataType]], encoding: str = "utf-8") -> pl.DataFrame:
+def read_delimited(
+    path: Path, separator: str, schema: dict[str, type[pl.DataType]], encoding: str = "utf-8"
+) -> pl.DataFrame:
     """Read ``path`` into columns of the given names and types.
 
     Raises:
@@ -38,8 +40,12 @@ def read_delimited(path: Path, separator: str, schema: dict[str, type[pl.DataTyp
             schema_overrides=dict(schema),
             quote_char=None,
         )
-        required = [name for name, kind in schema.items() if kind.is_numeric() or name == frame.columns[-1]]
-        complete = frame.width == len(schema) and not any(frame.select(required).null_count().row(0))
+        required = [
+            name for name, kind in schema.items() if kind.is_numeric() or name == frame.columns[-1]
+        ]
+        complete = frame.width == len(schema) and not any(
+            frame.select(required).null_count().row(0)
+        )
     except pl.exceptions.PolarsError:
         complete = False
     if not complete:
@@ -58,16 +64,26 @@ def read_sequences(path: Path, allow_empty: bool) -> pl.DataFrame:
         UserError: if the file is missing or empty, a line holds no number where one is due, or a user has two lines.
     """
     text = pl.Series(_content(path).decode(errors="replace").split("\n"))
-    lines = pl.DataFrame({"field": text.str.extract_all(r"\S+")}).with_row_index("line", 1).filter(pl.col("field").list.len() > 0)
+    lines = (
+        pl.DataFrame({"field": text.str.extract_all(r"\S+")})
+        .with_row_index("line", 1)
+        .filter(pl.col("field").list.len() > 0)
+    )
     ids = lines.explode("field").with_columns(id=pl.col("field").cast(pl.Int64, strict=False))
     place = pl.int_range(pl.len(), dtype=pl.Int32).over("line")
     ids = ids.with_columns(place=place, user=pl.col("id").first().over("line"))
-    for line, field in ids.filter(pl.col("id").is_null()).select("line", "field").head(1).iter_rows():
+    for line, field in (
+        ids.filter(pl.col("id").is_null()).select("line", "field").head(1).iter_rows()
+    ):
         raise UserError(f"{path} line {line}: {field[:80]!r} is no whole number")
     users = ids.filter(pl.col("place") == 0)
-    for line, user in users.filter(~pl.col("user").is_first_distinct()).select("line", "user").head(1).iter_rows():
+    for line, user in (
+        users.filter(~pl.col("user").is_first_distinct()).select("line", "user").head(1).iter_rows()
+    ):
         raise UserError(f"{path} line {line}: user {user} has a line already: join the two")
-    for line in [] if allow_empty else lines.filter(pl.col("field").list.len() == 1)["line"].head(1):
+    for line in (
+        [] if allow_empty else lines.filter(pl.col("field").list.len() == 1)["line"].head(1)
+    ):
         raise UserError(f"{path} line {line} names a user and no item")
     return ids.filter(pl.col("place") > 0).select("user", item="id", time=pl.col("place") - 1)
 
@@ -85,21 +101,30 @@ def read_quoted(path: Path, schema: dict[str, type[pl.DataType]]) -> pl.DataFram
     try:
         text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start:,}") from None
+        raise UserError(
+            f"{path} is no UTF-8 text: {error.reason} at byte {error.start:,}"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=""))
     numeric = [place for place, kind in enumerate(schema.values()) if kind.is_integer()]
     rows: list[list[str]] = []
     line = 1
     try:
         for row in reader:
-            fits = row == list(schema) if line == 1 else len(row) == len(schema) and all(_is_id(row[at]) for at in numeric)
+            fits = (
+                row == list(schema)
+                if line == 1
+                else len(row) == len(schema) and all(_is_id(row[at]) for at in numeric)
+            )
             if not fits:
-                raise UserError(f"{path} line {line} does not read {','.join(schema)!r}: {','.join(row)[:80]!r}")
+                raise UserError(
+                    f"{path} line {line} does not read {','.join(schema)!r}: {','.join(row)[:80]!r}"
+                )
             rows.append(row)
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path} line {line} is damaged ({error}): is a quote missing?") from None
-    return pl.DataFrame(rows[1:], schema=dict.fromkeys(schema, pl.String), orient="row").cast(dict(schema))  # type: ignore[arg-type]
+    table = pl.DataFrame(rows[1:], schema=dict.fromkeys(schema, pl.String), orient="row")
+    return table.cast(dict(schema))  # type: ignore[arg-type]
 
 
 def _is_id(field: str) -> bool:
@@ -164,7 +189,9 @@ def open_csv(path: Path) -> Iterator[Path]:
             yield path
     except (EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
-    except OSError as error:  # Polars' word for a broken stream has no number; a real one of the system has
+    except (
+        OSError
+    ) as error:  # Polars' word for a broken stream has no number; a real one of the system has
         if error.errno is not None or "os error" in str(error):
             raise
         raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
@@ -194,4 +221,6 @@ def _unpack_xz(path: Path, target: IO[bytes]) -> None:
         if error.errno != errno.ENOSPC:
             raise
         folder = tempfile.gettempdir()
-        raise UserError(f"{folder} has no room to unpack {path}: set TMPDIR to a larger folder, or unpack it by hand") from error
+        raise UserError(
+            f"{folder} has no room to unpack {path}: set TMPDIR to a larger folder, or unpack it by hand"
+        ) from error

@@ -82,8 +82,19 @@ class S3Rec:
         if not path.exists():
             items = items.with_columns(category=pl.lit(None, dtype=pl.String))
             remark = f"{path} is missing: items have no attributes and no categories; it is {self.attributes.url}"
-            return Frames(interactions, users, items, {}, {}, "order", remarks=(remark,), note="without item attributes")
-        items = items.join(self._described(_read_attributes(path)), on="item", how="left", maintain_order="left")
+            return Frames(
+                interactions,
+                users,
+                items,
+                {},
+                {},
+                "order",
+                remarks=(remark,),
+                note="without item attributes",
+            )
+        items = items.join(
+            self._described(_read_attributes(path)), on="item", how="left", maintain_order="left"
+        )
         kinds: dict[str, FeatureKind] = {"attributes": "multi"}
         return Frames(interactions, users, items, {}, kinds, "order")
 
@@ -118,10 +129,16 @@ def _read_attributes(path: Path) -> pl.DataFrame:
     except RecursionError:
         raise UserError(f"{path} nests lists or objects hundreds deep: fetch it again") from None
     if not isinstance(content, dict):
-        raise UserError(f'{path} must hold {{"item": [attribute, …], …}}, got a {type(content).__name__}')
+        raise UserError(
+            f'{path} must hold {{"item": [attribute, …], …}}, got a {type(content).__name__}'
+        )
     for item, attributes in content.items():
-        numbers = isinstance(attributes, list) and all(type(attribute) is int for attribute in attributes)
+        numbers = isinstance(attributes, list) and all(
+            type(attribute) is int for attribute in attributes
+        )
         if not numbers or not item.isdecimal():
-            raise UserError(f"{path}: item {item[:40]!r} must be a number with a list of numbers, got {str(attributes)[:80]}")
+            raise UserError(
+                f"{path}: item {item[:40]!r} must be a number with a list of numbers, got {str(attributes)[:80]}"
+            )
     columns = {"item": [int(item) for item in content], "attributes": list(content.values())}
     return pl.DataFrame(columns, schema={"item": pl.Int64, "attributes": pl.List(pl.Int64)})

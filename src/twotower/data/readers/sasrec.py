@@ -6,7 +6,14 @@ import polars as pl
 
 from twotower.data.download.download import SingleFile
 from twotower.data.frames import Frames
-from twotower.data.readers.movielens import ITEM_KINDS, RULES, USER_KINDS, read_movies_dat, read_users_1m, with_category
+from twotower.data.readers.movielens import (
+    ITEM_KINDS,
+    RULES,
+    USER_KINDS,
+    read_movies_dat,
+    read_users_1m,
+    with_category,
+)
 from twotower.data.readers.parse import read_delimited
 from twotower.errors import UserError, check_choice
 
@@ -30,7 +37,9 @@ class SASRec:
 
     name = "sasrec_movielens_1m"
 
-    def __init__(self, url: str, sha256: str | None, primary_category: str, zip_digits: int | None) -> None:
+    def __init__(
+        self, url: str, sha256: str | None, primary_category: str, zip_digits: int | None
+    ) -> None:
         check_choice("data.reader.primary_category", primary_category, RULES)
         self.primary_category = primary_category
         self.zip_digits = zip_digits
@@ -61,16 +70,27 @@ class SASRec:
             items = rows.select(pl.col("item").unique(), category=pl.lit(None, dtype=pl.String))
             remark = f"without {', '.join(missing)} these data have no features and no categories: put them there"
             return Frames(
-                rows, rows.select(pl.col("user").unique()), items, {}, {}, "order", remarks=(remark,), note="no features"
+                rows,
+                rows.select(pl.col("user").unique()),
+                items,
+                {},
+                {},
+                "order",
+                remarks=(remark,),
+                note="no features",
             )
-        users = read_users_1m(data_dir / "ml-1m").with_columns(pl.col("zip").str.slice(0, self.zip_digits))
+        users = read_users_1m(data_dir / "ml-1m").with_columns(
+            pl.col("zip").str.slice(0, self.zip_digits)
+        )
         items = with_category(read_movies_dat(data_dir / "ml-1m", "latin-1"), self.primary_category)
         users, items = _renamed(data_dir, users, "user"), _renamed(data_dir, items, "item")
         return Frames(rows, users, items, USER_KINDS, ITEM_KINDS, "order")
 
 
 def _describing(data_dir: Path) -> list[Path]:
-    return [data_dir / "sasrec" / name for name in MAPS.values()] + [data_dir / "ml-1m" / name for name in ORIGINALS]
+    return [data_dir / "sasrec" / name for name in MAPS.values()] + [
+        data_dir / "ml-1m" / name for name in ORIGINALS
+    ]
 
 
 def _renamed(data_dir: Path, table: pl.DataFrame, side: str) -> pl.DataFrame:
@@ -83,5 +103,7 @@ def _renamed(data_dir: Path, table: pl.DataFrame, side: str) -> pl.DataFrame:
     ids = read_delimited(path, " ", {"sas": pl.Int64, side: pl.Int64})
     for name in ids.columns:
         for twice in ids.filter(~pl.col(name).is_first_distinct())[name].head(1):
-            raise UserError(f"{path} maps {twice} twice: the data would have rows for two {side}s at once")
+            raise UserError(
+                f"{path} maps {twice} twice: the data would have rows for two {side}s at once"
+            )
     return ids.join(table, on=side, how="inner").drop(side).rename({"sas": side})

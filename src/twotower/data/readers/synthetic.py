@@ -49,7 +49,9 @@ class Synthetic(WithoutFiles):
         check_number("data.reader.seed", seed, 0)
         check_number("data.reader.num_clusters", num_clusters, 3, num_items)
         check_number("data.reader.num_categories", num_categories, 1, num_clusters)
-        check_number("data.reader.interactions_per_user", interactions_per_user, 5, max(5, num_items // 2))
+        check_number(
+            "data.reader.interactions_per_user", interactions_per_user, 5, max(5, num_items // 2)
+        )
         self.num_users = num_users
         self.num_items = num_items
         self.num_categories = num_categories
@@ -60,18 +62,25 @@ class Synthetic(WithoutFiles):
     @property
     def num_values(self) -> int:
         """About how many numbers the world has."""
-        return self.num_users * (self.interactions_per_user + self.num_clusters) + self.num_items * self.num_clusters
+        return (
+            self.num_users * (self.interactions_per_user + self.num_clusters)
+            + self.num_items * self.num_clusters
+        )
 
     def read(self, data_dir: Path) -> Frames:
         """Generate the world."""
         rng = np.random.default_rng(self.seed)
         cluster_share = _zipf(self.num_clusters, 0.7)
-        category = rng.permutation(_spread(self.num_clusters, _zipf(self.num_categories, 1.0)))  # (clusters,)
+        category = rng.permutation(
+            _spread(self.num_clusters, _zipf(self.num_categories, 1.0))
+        )  # (clusters,)
         items, item_cluster, log_p = self._items(rng, category)
         chunks = list(self._users(rng, cluster_share, items["item"], item_cluster, log_p))
         users = pl.concat([chunk[0] for chunk in chunks])
         preference = pl.concat([chunk[1] for chunk in chunks])
-        truth = np.concatenate([np.eye(self.num_clusters)[item_cluster], log_p[:, None]], axis=1)  # (items, clusters + 1)
+        truth = np.concatenate(
+            [np.eye(self.num_clusters)[item_cluster], log_p[:, None]], axis=1
+        )  # (items, clusters + 1)
         return Frames(
             interactions=pl.concat([chunk[2] for chunk in chunks]),
             users=users,
@@ -84,14 +93,20 @@ class Synthetic(WithoutFiles):
             },
         )
 
-    def _items(self, rng: np.random.Generator, category: np.ndarray) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    def _items(
+        self, rng: np.random.Generator, category: np.ndarray
+    ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
         """Items sorted by cluster, the cluster of each and ``log P(item | cluster)``."""
         num, clusters = self.num_items, self.num_clusters
-        cluster = np.sort(np.concatenate([np.arange(clusters), rng.integers(clusters, size=num - clusters)]))
+        cluster = np.sort(
+            np.concatenate([np.arange(clusters), rng.integers(clusters, size=num - clusters)])
+        )
         rank = np.arange(num) - np.searchsorted(cluster, cluster)
         weight = 1 / (rank + 2.0) ** 0.8
         log_p = np.log(weight / np.bincount(cluster, weight)[cluster])
-        tags = (cluster[:, None] * 2 + rng.integers(0, 4, size=(num, 3))) % (2 * clusters)  # neighbours share tags
+        tags = (cluster[:, None] * 2 + rng.integers(0, 4, size=(num, 3))) % (
+            2 * clusters
+        )  # neighbours share tags
         items = pl.DataFrame(
             {
                 "item": rng.permutation(num),  # ids say nothing about clusters
@@ -113,14 +128,18 @@ class Synthetic(WithoutFiles):
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
         """Chunks of (users, true log preference for clusters and 1, interactions)."""
         clusters = self.num_clusters
-        item_cdf = item_cluster + _cdf_within(item_cluster, np.exp(log_p))  # ascending over all items
+        item_cdf = item_cluster + _cdf_within(
+            item_cluster, np.exp(log_p)
+        )  # ascending over all items
         for first in range(0, self.num_users, USERS_PER_CHUNK):
             num = min(USERS_PER_CHUNK, self.num_users - first)
             favourite = rng.choice(clusters, p=cluster_share, size=(num, 3))
             preference = np.tile((1 - FAVOURITE_SHARE) * cluster_share, (num, 1))  # (num, clusters)
             for column, weight in enumerate(FAVOURITE_WEIGHTS):
                 preference[np.arange(num), favourite[:, column]] += FAVOURITE_SHARE * weight
-            segment = np.where(rng.random(num) < 0.6, favourite[:, 0], rng.integers(clusters, size=num))
+            segment = np.where(
+                rng.random(num) < 0.6, favourite[:, 0], rng.integers(clusters, size=num)
+            )
             users = pl.DataFrame(
                 {
                     "user": np.arange(first, first + num),
@@ -129,28 +148,41 @@ class Synthetic(WithoutFiles):
                     "age": 20 + 40 * favourite[:, 0] / clusters + rng.normal(0, 8, num),
                 }
             )
-            truth = np.concatenate([np.log(preference), np.ones((num, 1))], axis=1).astype(np.float32)
+            truth = np.concatenate([np.log(preference), np.ones((num, 1))], axis=1).astype(
+                np.float32
+            )
             chosen = self._choose(rng, preference, item_cdf).with_columns(
                 user=pl.col("user") + first, item=pl.lit(item_id).gather(pl.col("row"))
             )
             yield users, pl.DataFrame(truth), chosen.select("user", "item", "time", "value")
 
-    def _choose(self, rng: np.random.Generator, preference: np.ndarray, item_cdf: np.ndarray) -> pl.DataFrame:
+    def _choose(
+        self, rng: np.random.Generator, preference: np.ndarray, item_cdf: np.ndarray
+    ) -> pl.DataFrame:
         """Interactions of one chunk of users: repeats dropped, which is drawing without replacement."""
         num = len(preference)
         wanted = np.exp(rng.normal(np.log(self.interactions_per_user), 0.6, num)).astype(np.int64)
         wanted = wanted.clip(5, self.num_items // 2)
         user = np.repeat(np.arange(num), 3 * wanted)
-        cdf = np.arange(num)[:, None] + preference.cumsum(1) / preference.sum(1, keepdims=True)  # ascending over all users
+        cdf = np.arange(num)[:, None] + preference.cumsum(1) / preference.sum(
+            1, keepdims=True
+        )  # ascending over all users
         draw = np.searchsorted(cdf.ravel(), user + rng.random(len(user)), side="right")
         cluster = np.minimum(draw - user * self.num_clusters, self.num_clusters - 1)
-        item = np.searchsorted(item_cdf, cluster + rng.random(len(user)), side="right").clip(max=self.num_items - 1)
+        item = np.searchsorted(item_cdf, cluster + rng.random(len(user)), side="right").clip(
+            max=self.num_items - 1
+        )
         order = pl.int_range(pl.len()).over("user")
         return (
             pl.DataFrame({"user": user, "row": item, "wanted": wanted[user]})
             .unique(["user", "row"], keep="first", maintain_order=True)
             .filter(order < pl.col("wanted"))
-            .select("user", "row", time=START_TIME + 86_400 * order + pl.col("user") * 7919 % 86_400, value=pl.lit(1.0))
+            .select(
+                "user",
+                "row",
+                time=START_TIME + 86_400 * order + pl.col("user") * 7919 % 86_400,
+                value=pl.lit(1.0),
+            )
         )
 
 
@@ -161,7 +193,9 @@ def _zipf(num: int, exponent: float) -> np.ndarray:
 
 def _spread(num: int, share: np.ndarray) -> np.ndarray:
     """``num`` labels whose counts follow ``share``, each label at least once."""
-    extra = np.searchsorted(share.cumsum(), (np.arange(num - len(share)) + 0.5) / max(1, num - len(share)))
+    extra = np.searchsorted(
+        share.cumsum(), (np.arange(num - len(share)) + 0.5) / max(1, num - len(share))
+    )
     return np.concatenate([np.arange(len(share)), extra.clip(max=len(share) - 1)])
 
 

@@ -20,7 +20,9 @@ from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
 KINDS = ("categorical", "multi", "numeric")
-RULES = 3  # raise it when the same table gives other frames: what was prepared before is then made anew
+RULES = (
+    3  # raise it when the same table gives other frames: what was prepared before is then made anew
+)
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -75,7 +77,9 @@ class Table:
         missing: list[str],
     ) -> None:
         if not interactions:
-            raise UserError("data=table needs your file: set data.reader.interactions=clicks.csv, say")
+            raise UserError(
+                "data=table needs your file: set data.reader.interactions=clicks.csv, say"
+            )
         if time_unit is not None:
             check_choice("data.reader.time_unit", time_unit, UNITS)
         for side, declared in (("user", user_features), ("item", item_features)):
@@ -83,12 +87,19 @@ class Table:
                 check_choice(f"data.reader.{side}_features.{column}", kind, KINDS)
         for name, mark in (("separator", separator), ("quote", quote)):
             if mark is not None and len(mark.encode()) != 1:
-                raise UserError(f'data.reader.{name} must be one character (a tab is "\\t"), got {mark!r}')
+                raise UserError(
+                    f'data.reader.{name} must be one character (a tab is "\\t"), got {mark!r}'
+                )
         if behaviours is not None and (not behaviours or len(set(behaviours)) < len(behaviours)):
-            raise UserError(f"data.reader.behaviours must name different behaviours, got {behaviours}; null takes all")
+            raise UserError(
+                f"data.reader.behaviours must name different behaviours, got {behaviours}; null takes all"
+            )
         self.paths = {"interactions": interactions, "users": users, "items": items}
         self.columns = {"interactions": columns, "users": user_columns, "items": item_columns}
-        self.features: dict[str, dict[str, Any]] = {"users": user_features or {}, "items": item_features or {}}  # of KINDS
+        self.features: dict[str, dict[str, Any]] = {
+            "users": user_features or {},
+            "items": item_features or {},
+        }  # of KINDS
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
@@ -102,7 +113,11 @@ class Table:
 
     def sources(self, data_dir: Path) -> list[Path]:
         """The files that are there."""
-        patterns = [pattern for paths in self.paths.values() for pattern in ([paths] if isinstance(paths, str) else paths or [])]
+        patterns = [
+            pattern
+            for paths in self.paths.values()
+            for pattern in ([paths] if isinstance(paths, str) else paths or [])
+        ]
         return [path for pattern in patterns for path in matches(pattern, data_dir)]
 
     def fetch(self, data_dir: Path) -> None:
@@ -124,34 +139,52 @@ class Table:
                 if paths:
                     setting = f"data.reader.{name}"
                     is_clicks = name == "interactions"
-                    text_format = self.text_format if is_clicks else self.text_format._replace(header=None)
+                    text_format = (
+                        self.text_format if is_clicks else self.text_format._replace(header=None)
+                    )
                     # clicks are many, and their fields stand in the first of them; features may come late
                     sample = HEAD_ROWS if is_clicks else None
-                    source = open_source(setting, find(setting, paths, data_dir), text_format, stack, sample)
+                    source = open_source(
+                        setting, find(setting, paths, data_dir), text_format, stack, sample
+                    )
                     sources[name] = plain(source, self.missing)
             return self._frames(sources)
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
         source = sources["interactions"]
         roles = self._click_roles(source)
-        sides = {name: self._side(sources[name], name) for name in ("users", "items") if name in sources}
+        sides = {
+            name: self._side(sources[name], name) for name in ("users", "items") if name in sources
+        }
         whole = {
             side: name not in sides or sides[name].frame[side].dtype.is_integer()
             for side, name in (("user", "users"), ("item", "items"))
         }
         clicks = read_clicks(source, roles, self.wishes, whole)
-        shown = report(source, len(clicks.frame), roles, clicks.meaning, {sources[name]: side for name, side in sides.items()})
+        shown = report(
+            source,
+            len(clicks.frame),
+            roles,
+            clicks.meaning,
+            {sources[name]: side for name, side in sides.items()},
+        )
         remarks = [shown, *clicks.remarks]
         tables: dict[str, pl.DataFrame] = {}
         for side, name in (("user", "users"), ("item", "items")):
             dtype = clicks.frame[side].dtype
             tables[name] = pl.DataFrame(schema={side: dtype})
             if name in sides:
-                tables[name] = sides[name].frame.with_columns(pl.col(side).cast(dtype, strict=False))
-                remarks += coverage(clicks.frame[side], tables[name][side], side, source, sources[name])
+                tables[name] = sides[name].frame.with_columns(
+                    pl.col(side).cast(dtype, strict=False)
+                )
+                remarks += coverage(
+                    clicks.frame[side], tables[name][side], side, source, sources[name]
+                )
         kinds = {name: sides[name].kinds if name in sides else {} for name in tables}
         if "category" not in tables["items"].columns:
-            tables["items"], more, remark = self._categories(source, roles, clicks.item, tables["items"])
+            tables["items"], more, remark = self._categories(
+                source, roles, clicks.item, tables["items"]
+            )
             kinds["items"] = kinds["items"] | more
             remarks.append(remark)
         return Frames(
@@ -190,6 +223,12 @@ class Table:
             nothing = "no table has a category of items, so the alignment loss has nothing to align: set loss.lambda3=0"
             return items.with_columns(category=pl.lit(None, pl.String)), {}, nothing
         found, num_unclear = item_categories(source, roles, item, items["item"].dtype)
-        joined = items.join(found, on="item", how="full", coalesce=True, maintain_order="left_right")
+        joined = items.join(
+            found, on="item", how="full", coalesce=True, maintain_order="left_right"
+        )
         remark = f"the category of an item is its most frequent {roles['category']} among the interactions"
-        return joined, {"category": "categorical"}, remark + (f"; {num_unclear:,} items have several" if num_unclear else "")
+        return (
+            joined,
+            {"category": "categorical"},
+            remark + (f"; {num_unclear:,} items have several" if num_unclear else ""),
+        )

@@ -12,7 +12,13 @@ from twotower.errors import UserError
 
 SOURCE = "https://tianchi.aliyun.com/dataset/649"
 BEHAVIOURS = ("pv", "buy", "cart", "fav")
-COLUMNS: Types = {"user": pl.Int32, "item": pl.Int32, "category": pl.Int32, "behaviour": pl.Enum(BEHAVIOURS), "time": pl.Int64}
+COLUMNS: Types = {
+    "user": pl.Int32,
+    "item": pl.Int32,
+    "category": pl.Int32,
+    "behaviour": pl.Enum(BEHAVIOURS),
+    "time": pl.Int64,
+}
 CHINA = timezone(timedelta(hours=8))
 
 
@@ -31,7 +37,9 @@ class Taobao:
     def __init__(self, behaviours: list[str], first_day: str | None, last_day: str | None) -> None:
         unknown = [name for name in behaviours if name not in BEHAVIOURS]
         if unknown or not behaviours or len(set(behaviours)) < len(behaviours):
-            raise UserError(f"data.reader.behaviours must be some of {', '.join(BEHAVIOURS)}, each once, got {behaviours}")
+            raise UserError(
+                f"data.reader.behaviours must be some of {', '.join(BEHAVIOURS)}, each once, got {behaviours}"
+            )
         self.behaviours = behaviours
         self.first_day = first_day
         self.last_day = last_day
@@ -40,7 +48,11 @@ class Taobao:
 
     def options(self) -> dict[str, object]:
         """Settings that change the frames."""
-        return {"behaviours": self.behaviours, "first_day": self.first_day, "last_day": self.last_day}
+        return {
+            "behaviours": self.behaviours,
+            "first_day": self.first_day,
+            "last_day": self.last_day,
+        }
 
     def sources(self, data_dir: Path) -> list[Path]:
         """The one file."""
@@ -76,7 +88,14 @@ class Taobao:
         users = pl.DataFrame(schema={"user": pl.Int32})
         behaviours = tuple(self.behaviours) if len(self.behaviours) > 1 else ()
         return Frames(
-            rows, users, items, {}, {"category": "categorical"}, behaviours=behaviours, dropped=dropped, remarks=remarks
+            rows,
+            users,
+            items,
+            {},
+            {"category": "categorical"},
+            behaviours=behaviours,
+            dropped=dropped,
+            remarks=remarks,
         )
 
     def _kept(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -112,4 +131,6 @@ def _items(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     items, num = most_frequent(count)
     if not num:
         return items, ()
-    return items, (f"taobao: {num:,} items have several categories; each takes its most frequent one",)
+    return items, (
+        f"taobao: {num:,} items have several categories; each takes its most frequent one",
+    )

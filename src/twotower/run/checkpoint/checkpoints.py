@@ -23,7 +23,13 @@ from twotower.run.settings import ADDRESS, FIXED, PLACES
 from twotower.types import RunInfo
 from twotower.wording import printable
 
-ABROAD = ("paths", "trainer", "callbacks", "logger", "ckpt_path")  # what the command in hand decides
+ABROAD = (
+    "paths",
+    "trainer",
+    "callbacks",
+    "logger",
+    "ckpt_path",
+)  # what the command in hand decides
 CHOICE = re.compile(r"\w[\w+-]*(?:[./][\w+-]+)*")
 GROUP = re.compile(r"[\w/@.]+")
 DEEPEST = 16  # levels of containers
@@ -83,7 +89,9 @@ def _checked(checkpoint: Any, rebuilds: bool, trusted: tuple[str, ...]) -> dict[
         raise UserError("has no state_dict")
     for name, value in state.items():
         if not is_dense(value):
-            raise UserError(f"state_dict has {type(value).__name__} in the place of the tensor {name}")
+            raise UserError(
+                f"state_dict has {type(value).__name__} in the place of the tensor {name}"
+            )
     info = _checked_about(checkpoint["twotower"])
     if rebuilds:
         info = info._replace(**_checked_config(checkpoint["twotower"], trusted))
@@ -109,7 +117,9 @@ def _checked_about(about: Any) -> RunInfo:
     _expect(about, "val", dict)
     choices = about["choices"]
     for group, option in choices.items():
-        if not GROUP.fullmatch(group) or not (option is None or isinstance(option, str) and CHOICE.fullmatch(option)):
+        if not GROUP.fullmatch(group) or not (
+            option is None or isinstance(option, str) and CHOICE.fullmatch(option)
+        ):
             raise UserError(f"its choices have {group}={option!r}, which is no option")
     for group in ("model", "data"):
         if not choices.get(group):
@@ -191,7 +201,9 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
     _bring_home(found, info, config["paths"])
     whole_batch = _whole_batch(saved)
     choices, told = HydraConfig.get().runtime.choices, set()
-    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+    for override in OverridesParser.create().parse_overrides(
+        list(HydraConfig.get().overrides.task)
+    ):
         key = override.key_or_group
         root = key.replace("/", ".").replace("@", ".").split(".")[0]
         value = select(config, key)
@@ -204,12 +216,20 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
                 raise UserError(
                     f"{override.input_line}: the checkpoint has {key}={info.choices.get(key)}; start a new run for another"
                 )
-        elif key == "data.batch_size" and whole_batch is not None and _whole_batch(config) == whole_batch:
+        elif (
+            key == "data.batch_size"
+            and whole_batch is not None
+            and _whole_batch(config) == whole_batch
+        ):
             put(found, key, value)  # the same in other parts: it is per process
-        elif root == "data" and (ADDRESS.fullmatch(key.split(".")[-1]) or key.split(".")[-1] in PLACES):
+        elif root == "data" and (
+            ADDRESS.fullmatch(key.split(".")[-1]) or key.split(".")[-1] in PLACES
+        ):
             put(found, key, value)
         elif root in FIXED and select(saved, key) != value:
-            raise UserError(f"{override.input_line}: the checkpoint has {select(saved, key)}; start a new run for another")
+            raise UserError(
+                f"{override.input_line}: the checkpoint has {select(saved, key)}; start a new run for another"
+            )
     saved_config.take_up(found, saved, told)
     _check_callbacks(info.settings, found, told)
     new_batch = _whole_batch(found)

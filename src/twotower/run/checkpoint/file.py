@@ -40,7 +40,9 @@ def checkpoint_file(path: object) -> Path:
     except OSError as error:
         raise UserError(f"{shown} cannot be read: {error.strerror}") from None
     if start != ZIP:
-        raise UserError(f"{shown} cannot be read as a checkpoint: it is another kind of file, or damaged")
+        raise UserError(
+            f"{shown} cannot be read as a checkpoint: it is another kind of file, or damaged"
+        )
     return path
 
 

@@ -31,7 +31,9 @@ class CheckedConnector(_CheckpointConnector):
     ``hpc_ckpt_*.ckpt`` of the working folder.
     """
 
-    def _select_ckpt_path(self, state_fn: Any, ckpt_path: Any, model_provided: bool, model_connected: bool) -> Any:
+    def _select_ckpt_path(
+        self, state_fn: Any, ckpt_path: Any, model_provided: bool, model_connected: bool
+    ) -> Any:
         return ckpt_path
 
     def resume_start(self, checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
@@ -91,14 +93,18 @@ def naming(path: object) -> Iterator[None]:
         yield
     except UserError as error:
         text = str(error)
-        raise UserError(text if path is None or str(path) in text else printable(f"ckpt_path={path}: {text}")) from error
+        raise UserError(
+            text if path is None or str(path) in text else printable(f"ckpt_path={path}: {text}")
+        ) from error
     except (MemoryError, *MISFITS) as error:
         if path is None:
             raise
         if isinstance(error, MemoryError) or "memory" in str(error):  # torch raises a RuntimeError
             raise UserError(f"ckpt_path={path} needs more memory than there is") from error
         reason = printable(" ".join(str(error).split()))
-        raise UserError(f"ckpt_path={path} does not fit this run: {type(error).__name__}: {reason}") from error
+        raise UserError(
+            f"ckpt_path={path} does not fit this run: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def fitting(checkpoint: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
@@ -108,14 +114,18 @@ def fitting(checkpoint: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
         UserError: for a part that is missing or does not fit the trainer's own.
     """
     if missing := [part for part in (*PARTS, *OPTIMIZER) if part not in checkpoint]:
-        raise UserError(f"has no {missing[0]}: only last.ckpt and best.ckpt of a run can be resumed")
+        raise UserError(
+            f"has no {missing[0]}: only last.ckpt and best.ckpt of a run can be resumed"
+        )
     found = {part: checkpoint[part] for part in (*PARTS, *OPTIMIZER, "twotower")}
     for part in ("epoch", "global_step"):
         taken(found[part], 0, part)
     found["loops"] = {"fit_loop": _loop(found["loops"], trainer.fit_loop.state_dict())}
     found["callbacks"] = _callbacks(found["callbacks"], trainer)
     task: Any = trainer.lightning_module
-    found["optimizer_states"] = [optimizer_state(found["optimizer_states"], task._optimizer, task.optimizer)]
+    found["optimizer_states"] = [
+        optimizer_state(found["optimizer_states"], task._optimizer, task.optimizer)
+    ]
     if not isinstance(found["lr_schedulers"], list):
         raise UserError("has no list of lr_schedulers")
     name = type(trainer.precision_plugin).__qualname__  # the gradient scaler of 16-mixed
@@ -133,7 +143,10 @@ def _loop(loops: Any, own: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(loaders, list):
         raise UserError("has no state of the loader")
     where = "loops.fit_loop"
-    loaders = [taken(one, {"epoch": 0, "next_batch": 0}, f"{where}.state_dict.combined_loader") for one in loaders]
+    loaders = [
+        taken(one, {"epoch": 0, "next_batch": 0}, f"{where}.state_dict.combined_loader")
+        for one in loaders
+    ]
     own = {key: value for key, value in own.items() if key != "state_dict" and value}
     return {**taken(state, own, where), "state_dict": {"combined_loader": loaders}}
 
@@ -146,7 +159,9 @@ def _callbacks(states: Any, trainer: pl.Trainer) -> dict[str, Any]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         key = callback.state_key
         if key in states:
-            found[key] = _callback_state(callback, states[key], f"the state of {type(callback).__name__}")
+            found[key] = _callback_state(
+                callback, states[key], f"the state of {type(callback).__name__}"
+            )
     return found
 
 
@@ -168,7 +183,8 @@ def _callback_state(callback: Callback, state: Any, where: str) -> Any:
 def _check_rows(rows: list[Any], where: str) -> None:
     for row in rows:
         if not isinstance(row, dict) or not all(
-            isinstance(name, str) and (type(value) in (int, float) or _is_index(value)) for name, value in row.items()
+            isinstance(name, str) and (type(value) in (int, float) or _is_index(value))
+            for name, value in row.items()
         ):
             raise UserError(f"{where} holds what is no row of numbers")
 
@@ -195,7 +211,12 @@ def _best_files(callback: ModelCheckpoint, state: Any, where: str) -> dict[str, 
     def score(value: Any) -> Tensor | None:
         if value is None:
             return None
-        if not is_dense(value) or value.numel() != 1 or not value.is_floating_point() or bool(value.isnan()):
+        if (
+            not is_dense(value)
+            or value.numel() != 1
+            or not value.is_floating_point()
+            or bool(value.isnan())
+        ):
             raise UserError(f"{where} holds a score that is no number")
         return value.reshape(())
 
@@ -205,7 +226,9 @@ def _best_files(callback: ModelCheckpoint, state: Any, where: str) -> dict[str, 
     if None in best.values() or unknown or (best and not named["best_model_path"]):
         raise UserError(f"{where} names files that it has no score of")
     if callback.save_top_k >= 0 and len(best) > callback.save_top_k:
-        raise UserError(f"{where} has {len(best)} files, callbacks.*.save_top_k={callback.save_top_k}")
+        raise UserError(
+            f"{where} has {len(best)} files, callbacks.*.save_top_k={callback.save_top_k}"
+        )
     scores = {key: score(state.get(key)) for key in ("best_model_score", "current_score")}
     kth_path = named["kth_best_model_path"]  # none while there are fewer than save_top_k files
     kth = best[kth_path] if kth_path else callback.kth_value

@@ -37,11 +37,19 @@ def optimizer_state(states: Any, own: Optimizer, make: Callable[..., Optimizer])
         )
     parameters = [parameter for group in own.param_groups for parameter in group["params"]]
     numbers = [number for group in groups for number in _numbers(group)]
-    if not all(type(number) is int for number in numbers) or numbers != list(range(len(parameters))):
-        raise UserError(f"optimizer_states is of {len(numbers)} parameters, the model has {len(parameters)}")
+    if not all(type(number) is int for number in numbers) or numbers != list(
+        range(len(parameters))
+    ):
+        raise UserError(
+            f"optimizer_states is of {len(numbers)} parameters, the model has {len(parameters)}"
+        )
     expected: dict[tuple[bool, int], dict[str, torch.Size] | None] = {}
     for index, state in entries.items():
-        if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(state, dict):
+        if (
+            type(index) is not int
+            or not 0 <= index < len(parameters)
+            or not isinstance(state, dict)
+        ):
             raise UserError(f"optimizer_states has a state of {index!r}, which is no parameter")
         parameter = parameters[index]
         kind = (getattr(parameter, "row_sparse", False), parameter.dim())
@@ -65,7 +73,9 @@ def scheduler_state(found: Any, own: dict[str, Any]) -> dict[str, Any]:
     for key, value in own.items():
         if isinstance(value, list):  # a number for each group of parameters
             if len(found[key]) != len(value):
-                raise UserError(f"lr_schedulers.{key} has {len(found[key])} entries, not {len(value)}")
+                raise UserError(
+                    f"lr_schedulers.{key} has {len(found[key])} entries, not {len(value)}"
+                )
             taken(dict(enumerate(found[key])), dict(enumerate(value)), f"lr_schedulers.{key}")
     return found
 
@@ -75,7 +85,11 @@ def _group(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     where = "optimizer_states.param_groups"
     if "initial_lr" in found:  # a scheduler's, which is made later
         own = {**own, "initial_lr": own["lr"]}
-    numbers = {key: value for key, value in own.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    numbers = {
+        key: value
+        for key, value in own.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
     numbers = taken(found, {key: float(value) for key, value in numbers.items()}, where)
     for key, value in own.items():
         if isinstance(value, tuple) and all(isinstance(number, float) for number in value):
@@ -90,7 +104,9 @@ def _numbers(group: Any) -> list[Any]:
     return numbers if isinstance(numbers, list) else []
 
 
-def _entries(make: Callable[..., Optimizer], row_sparse: bool, num_dims: int) -> dict[str, torch.Size] | None:
+def _entries(
+    make: Callable[..., Optimizer], row_sparse: bool, num_dims: int
+) -> dict[str, torch.Size] | None:
     """What the optimizer keeps of a parameter, and of which shape if the parameter's is ``(3, 2, 2, …)``; found by a step.
 
     None for an optimizer whose step needs more than a gradient.
@@ -112,7 +128,9 @@ def _probe(num_dims: int) -> tuple[int, ...]:
     return (3, *[2] * (num_dims - 1)) if num_dims else ()
 
 
-def _check_entries(state: dict[str, Any], own: dict[str, torch.Size] | None, parameter: Tensor, where: str) -> None:
+def _check_entries(
+    state: dict[str, Any], own: dict[str, torch.Size] | None, parameter: Tensor, where: str
+) -> None:
     if own is None or not state:
         return
     whole = (num_rows(parameter), *parameter.shape[1:]) if parameter.dim() else ()
@@ -124,6 +142,8 @@ def _check_entries(state: dict[str, Any], own: dict[str, torch.Size] | None, par
             raise UserError(f"{where} has no tensor {name}")
         expected = shapes.get(tuple(shape))
         if expected is not None and tuple(value.shape) != expected:
-            raise UserError(f"{where}.{name} has the shape {tuple(value.shape)}, {expected} belongs there")
+            raise UserError(
+                f"{where}.{name} has the shape {tuple(value.shape)}, {expected} belongs there"
+            )
         if not bool(value.isfinite().all()):
             raise UserError(f"{where}.{name} holds numbers that are not finite")

@@ -37,11 +37,16 @@ class Resume(Callback):
         for table in self._tables:
             table.resume(state_dict["num_rows"])
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Before any callback and any loop gets its state."""
         self._loops = checkpoint["loops"]["fit_loop"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and callback.state_key in checkpoint["callbacks"]
+            ):
                 state = checkpoint["callbacks"][callback.state_key]
                 callback.current_score = state["current_score"]  # which Lightning forgets
 
@@ -62,7 +67,8 @@ class Resume(Callback):
 def _tell_what_differs(trainer: pl.Trainer) -> None:
     """What happens by the clock happens elsewhere in a resumed run."""
     timed = {
-        "trainer.val_check_interval": getattr(trainer, "_val_check_time_interval", None) is not None,
+        "trainer.val_check_interval": getattr(trainer, "_val_check_time_interval", None)
+        is not None,
         "trainer.max_time": any(isinstance(callback, Timer) for callback in trainer.callbacks),  # type: ignore[attr-defined]
     }
     names = " and ".join(name for name, chosen in timed.items() if chosen)

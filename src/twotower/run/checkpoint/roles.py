@@ -74,12 +74,16 @@ def _check(place: str, node: Any, in_list: bool, trusted: tuple[str, ...]) -> No
     if role is not None or "_target_" in node:
         _check_target(place, node, role or {}, trusted)
     for key, value in node.items():
-        if str(key).startswith("_") and not ("_target_" in node and key in ("_target_", "_partial_")):
+        if str(key).startswith("_") and not (
+            "_target_" in node and key in ("_target_", "_partial_")
+        ):
             raise UserError(f"its config gives {place}.{key}, which no checkpoint may: refused")
         _check(f"{place}.{key}", value, in_list, trusted)
 
 
-def _check_target(place: str, node: dict[str, Any], role: dict[str, bool], trusted: tuple[str, ...]) -> None:
+def _check_target(
+    place: str, node: dict[str, Any], role: dict[str, bool], trusted: tuple[str, ...]
+) -> None:
     target, is_partial = node.get("_target_"), node.get("_partial_", False)
     expected = role.get(target) if isinstance(target, str) else None
     if place == "optimizer" and _is_torch_optimizer(target):
@@ -94,7 +98,11 @@ def _check_target(place: str, node: dict[str, Any], role: dict[str, bool], trust
 def _is_torch_optimizer(target: Any) -> bool:
     name = str(target).removeprefix("torch.optim.")
     found = getattr(torch.optim, name, None) if target == f"torch.optim.{name}" else None
-    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found.__module__.startswith("torch.optim.")
+    return (
+        isinstance(found, type)
+        and issubclass(found, torch.optim.Optimizer)
+        and found.__module__.startswith("torch.optim.")
+    )
 
 
 def _check_names(reader: dict[str, Any]) -> None:

@@ -99,7 +99,9 @@ def kept(config: Plain) -> Plain:
     return found
 
 
-def read_back(config: Plain, is_plain: bool, trusted: tuple[str, ...] = ()) -> tuple[Plain, list[str]]:
+def read_back(
+    config: Plain, is_plain: bool, trusted: tuple[str, ...] = ()
+) -> tuple[Plain, list[str]]:
     """The config that a file claims, as :func:`kept` writes it, fit to be built from.
 
     Args:
@@ -137,7 +139,9 @@ def read_back(config: Plain, is_plain: bool, trusted: tuple[str, ...] = ()) -> t
     for place, node in _nodes(found):
         for key, value in node.items():
             if not all(map(_is_word, value if isinstance(value, list) else [value])):
-                raise UserError(f"its config has {place}.{key}={value!r}, which is no number or word")
+                raise UserError(
+                    f"its config has {place}.{key}={value!r}, which is no number or word"
+                )
     return found, repeats
 
 
@@ -214,7 +218,11 @@ def _nodes(config: Plain) -> Iterator[tuple[str, Plain]]:
 def _is_word(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
-    return value is None or isinstance(value, int) or (isinstance(value, str) and bool(WORD.fullmatch(value)))
+    return (
+        value is None
+        or isinstance(value, int)
+        or (isinstance(value, str) and bool(WORD.fullmatch(value)))
+    )
 
 
 def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -254,7 +262,9 @@ def _looked_up(config: Plain, path: tuple[str, ...], text: str) -> Any:
     leaves = [leaf for _, leaf in _leaves(value, ())]
     is_simple = not isinstance(value, dict) and len(leaves) <= MOST_VALUES
     if value is None or not is_simple or any("${" in str(leaf) for leaf in leaves):
-        raise UserError(f"its config has {'.'.join(path)}={text}, which a checkpoint may not leave to be evaluated")
+        raise UserError(
+            f"its config has {'.'.join(path)}={text}, which a checkpoint may not leave to be evaluated"
+        )
     return copy.deepcopy(value)
 
 

@@ -25,7 +25,10 @@ from twotower.run.checks.signatures import Check, Parameter, Part, Signature, re
 CONF = Path(__file__).parents[4] / "conf"
 LARGEST = 3.4e38  # in float32
 LARGEST_WHOLE = 2**63 - 1
-EXAMPLES = {"ckpt_path": "<run folder>/checkpoints/best.ckpt", "runs": "outputs/sweeps/<name of a sweep>"}
+EXAMPLES = {
+    "ckpt_path": "<run folder>/checkpoints/best.ckpt",
+    "runs": "outputs/sweeps/<name of a sweep>",
+}
 GIVEN = ("schema", "num_groups", "params", "optimizer", "num_steps")  # by run.py, not by the config
 LIBRARIES = ("torch", "torchmetrics", "pytorch_lightning", "lightning")  # see foreign.ARGUMENTS
 UNKNOWN = object()  # an interpolation that has no value yet
@@ -57,7 +60,9 @@ def check_config(config: DictConfig) -> None:
     if "dry" in plain:
         _check_together(plain)
     if "check" in plain and not (plain["check"] or plain["ckpt_path"]):  # export takes one of two
-        raise UserError(f"ckpt_path is missing: give ckpt_path={EXAMPLES['ckpt_path']}, or check=<a folder>")
+        raise UserError(
+            f"ckpt_path is missing: give ckpt_path={EXAMPLES['ckpt_path']}, or check=<a folder>"
+        )
     _write_back(config, plain)
 
 
@@ -85,7 +90,9 @@ def _check_together(plain: dict[str, Any]) -> None:
     """Settings of a training that do not fit one another."""
     best, last = (plain["callbacks"].get(name) for name in ("best", "last"))
     if not best and not last:
-        raise UserError("callbacks.best=null and callbacks.last=null: one of them has to keep the weights to test")
+        raise UserError(
+            "callbacks.best=null and callbacks.last=null: one of them has to keep the weights to test"
+        )
     if best and best.get("save_top_k", 1) != 1 and "{" not in best.get("filename", "{"):
         raise UserError(
             f"callbacks.best.save_top_k={best['save_top_k']} would write several checkpoints to one file: give each its name, "
@@ -105,7 +112,9 @@ def _measured(metrics: dict[str, Any]) -> list[str]:
     found = []
     for name, node in metrics.items():
         if node is not None:
-            found += [f"val/{name}@{cut}" for cut in node["k"] or ()] if "k" in node else [f"val/{name}"]
+            found += (
+                [f"val/{name}@{cut}" for cut in node["k"] or ()] if "k" in node else [f"val/{name}"]
+            )
     return [*found, "val/zero_items"]
 
 
@@ -147,8 +156,12 @@ def check_types(path: str, node: Any) -> None:
         if str(key).startswith("_"):
             continue
         if key not in signature.parameters:
-            of = f"{name} that works here" if target in foreign.ARGUMENTS else name  # which may have more
-            raise UserError(f"{path}.{key} is no setting of {of}{suggest(key, signature.parameters)}")
+            of = (
+                f"{name} that works here" if target in foreign.ARGUMENTS else name
+            )  # which may have more
+            raise UserError(
+                f"{path}.{key} is no setting of {of}{suggest(key, signature.parameters)}"
+            )
         node[key] = _checked(f"{path}.{key}", value, signature.parameters[key].hint)
     for key, parameter in signature.parameters.items():
         if parameter.required and key not in node and key not in GIVEN:
@@ -161,10 +174,14 @@ def _check_command(plain: dict[str, Any], name: str | None) -> None:
     """Refuse a root of another command: a plus sign lets ``+k=1`` pass Hydra. A dry run never gets here."""
     known = _own_roots(name) if name else plain.keys()
     if name == "benchmark":
-        known = known | _own_roots(f"benchmark/{plain.get('benchmark')}")  # each has settings of its own
+        known = known | _own_roots(
+            f"benchmark/{plain.get('benchmark')}"
+        )  # each has settings of its own
     for root in plain:
         if root not in known and root in ROOTS:
-            raise UserError(f"{root} is no setting of src/{name}.py; the settings are {', '.join(sorted(known & ROOTS.keys()))}")
+            raise UserError(
+                f"{root} is no setting of src/{name}.py; the settings are {', '.join(sorted(known & ROOTS.keys()))}"
+            )
     if plain.get("dry") is True:
         raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
 
@@ -195,7 +212,9 @@ def suggest(word: str, options: Iterable[str]) -> str:
 def _signature(target: str) -> Signature | None:
     """What is known of a constructor without importing it, None if that is nothing."""
     if target in foreign.ARGUMENTS:
-        return Signature({name: Parameter(hint) for name, hint in foreign.ARGUMENTS[target].items()})
+        return Signature(
+            {name: Parameter(hint) for name, hint in foreign.ARGUMENTS[target].items()}
+        )
     return None if target.split(".")[0] in LIBRARIES else read_signature(target)
 
 
@@ -224,7 +243,9 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
     if _misfit(whole, hint) is None:
         return whole
     shown = repr(value)
-    raise UserError(f"{path} must be {reason}, got {shown if len(shown) < 60 else shown[:60] + '…'}")
+    raise UserError(
+        f"{path} must be {reason}, got {shown if len(shown) < 60 else shown[:60] + '…'}"
+    )
 
 
 def _has_unknown(value: Any) -> bool:
@@ -238,7 +259,10 @@ def _misfit(value: Any, hint: Any) -> str | None:
     try:
         _adapter(hint).validate_python(value)
     except ValidationError as error:
-        reasons = [one["msg"].removeprefix("Input should be ").removeprefix("Value error, ") for one in error.errors()]
+        reasons = [
+            one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            for one in error.errors()
+        ]
         return " or ".join(dict.fromkeys(reasons))
     return None
 
@@ -279,7 +303,9 @@ def _plain(config: DictConfig, key: Any) -> Any:
         if HydraConfig.initialized():  # else it may be of the run, and known later
             raise UserError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from None
         return UNKNOWN
-    if value is None and OmegaConf.is_interpolation(config, key):  # of the run, whose folder is not known yet
+    if value is None and OmegaConf.is_interpolation(
+        config, key
+    ):  # of the run, whose folder is not known yet
         return UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name) for name in value}
@@ -292,7 +318,11 @@ def _plain(config: DictConfig, key: Any) -> Any:
 def _write_back(config: DictConfig, plain: dict[str, Any]) -> None:
     """Set the values that differ from those of the config, but interpolations: what they repeat is set."""
     for key, value in plain.items():
-        if value is UNKNOWN or OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+        if (
+            value is UNKNOWN
+            or OmegaConf.is_missing(config, key)
+            or OmegaConf.is_interpolation(config, key)
+        ):
             continue
         if isinstance(value, dict):
             _write_back(config[key], value)

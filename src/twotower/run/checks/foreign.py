@@ -135,13 +135,19 @@ ADAM: dict[str, Any] = {
     "fused": bool | None,
 }
 SGD: dict[str, Any] = {
-    **{name: ADAM[name] for name in ("lr", "weight_decay", "foreach", "maximize", "differentiable", "fused")},
+    **{
+        name: ADAM[name]
+        for name in ("lr", "weight_decay", "foreach", "maximize", "differentiable", "fused")
+    },
     "momentum": Decay,
     "dampening": Nonnegative,
     "nesterov": bool,
 }
 ADAGRAD: dict[str, Any] = {
-    **{name: ADAM[name] for name in ("lr", "weight_decay", "eps", "foreach", "maximize", "differentiable", "fused")},
+    **{
+        name: ADAM[name]
+        for name in ("lr", "weight_decay", "eps", "foreach", "maximize", "differentiable", "fused")
+    },
     "lr_decay": Nonnegative,
     "initial_accumulator_value": Nonnegative,
 }
@@ -156,7 +162,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "theme": Part,
         "console_kwargs": dict[str, Any] | None,
     },
-    "pytorch_lightning.callbacks.TQDMProgressBar": {"refresh_rate": Whole, "process_position": Whole, "leave": bool},
+    "pytorch_lightning.callbacks.TQDMProgressBar": {
+        "refresh_rate": Whole,
+        "process_position": Whole,
+        "leave": bool,
+    },
     "pytorch_lightning.loggers.TensorBoardLogger": {
         "save_dir": Text,
         "name": str | None,

@@ -7,7 +7,12 @@ from pydantic import Field
 from twotower.run.checks.foreign import Count, Text, Whole
 from twotower.run.checks.signatures import Part
 
-COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")  # roots whose every entry is a part, or null
+COLLECTIONS = (
+    "callbacks",
+    "metric",
+    "metrics",
+    "indexes",
+)  # roots whose every entry is a part, or null
 ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
     **dict.fromkeys(("data", "negatives", "model", "loss", "optimizer", "scheduler"), Part),
     **dict.fromkeys(("trainer", "index"), Part),
@@ -61,6 +66,23 @@ ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
 
 NODES: dict[str, dict[str, Any]] = {  # of plain settings
     "paths": {"data_dir": Text, "cache_dir": Text, "output_dir": Text, "run_dir": Text},
-    "parity": {"num_users": Count, "k": Count, "seed": Whole, "tolerance": Annotated[float, Field(ge=0)]},
+    "parity": {
+        "num_users": Count,
+        "k": Count,
+        "seed": Whole,
+        "tolerance": Annotated[float, Field(ge=0)],
+    },
 }
-TRAINING = ("data", "negatives", "model", "loss", "metric", "optimizer", "trainer", "callbacks", "paths", "seed", "ckpt_path")
+TRAINING = (
+    "data",
+    "negatives",
+    "model",
+    "loss",
+    "metric",
+    "optimizer",
+    "trainer",
+    "callbacks",
+    "paths",
+    "seed",
+    "ckpt_path",
+)

@@ -8,14 +8,21 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import (
+    AfterValidator,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from twotower.run.checks.own_code import source_of
 from twotower.types import FeatureKind
 
 OURS = "twotower"
-ELSEWHERE: dict[str, Any] = {  # annotations that mean the same in any package; null is for it to judge
+ELSEWHERE: dict[
+    str, Any
+] = {  # annotations that mean the same in any package; null is for it to judge
     "int": int | None,
     "float": float | None,
     "str": str | None,
@@ -23,7 +30,14 @@ ELSEWHERE: dict[str, Any] = {  # annotations that mean the same in any package; 
     "list[int]": list[int] | None,
     "list[str]": list[str] | None,
 }
-PLAIN: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "Any": Any, "FeatureKind": FeatureKind}
+PLAIN: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "Any": Any,
+    "FeatureKind": FeatureKind,
+}
 CHECKS = ("check_number", "check_choice")
 
 
@@ -33,7 +47,9 @@ class Words:
     def __init__(self, words: str) -> None:
         self.words = words
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         """Validate as without it."""
         return core_schema.no_info_wrap_validator_function(self._validate, handler(source))
 
@@ -50,7 +66,9 @@ def _has_target(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-Part = Annotated[dict[str, Any], AfterValidator(_has_target), Words("a node with a _target_")]  # what Hydra builds an object from
+Part = Annotated[
+    dict[str, Any], AfterValidator(_has_target), Words("a node with a _target_")
+]  # what Hydra builds an object from
 
 
 class Parameter(NamedTuple):
@@ -144,7 +162,9 @@ def _signature(function: ast.FunctionDef, ours: bool) -> Signature | None:
     positional = arguments.args[1:] if function.name == "__init__" else arguments.args
     first_default = len(positional) - len(arguments.defaults)
     hint = _hint if ours else _hint_elsewhere
-    found = {a.arg: Parameter(hint(a.annotation), i < first_default) for i, a in enumerate(positional)}
+    found = {
+        a.arg: Parameter(hint(a.annotation), i < first_default) for i, a in enumerate(positional)
+    }
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         found[argument.arg] = Parameter(hint(argument.annotation), default is None)
     return Signature(found, tuple(_checks(function, found)) if ours else ())
@@ -178,11 +198,20 @@ def _hint(node: ast.expr | None) -> Any:
 def _checks(function: ast.FunctionDef, parameters: dict[str, Parameter]) -> Iterator[Check]:
     """Those whose arguments are constants, so that nothing has to be run."""
     for node in ast.walk(function):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CHECKS):
+        if not (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in CHECKS
+        ):
             continue
         setting, value, *limits = node.args
         if isinstance(value, ast.Name) and value.id in parameters:
             try:
-                yield Check(node.func.id, value.id, ast.literal_eval(setting), tuple(map(ast.literal_eval, limits)))
+                yield Check(
+                    node.func.id,
+                    value.id,
+                    ast.literal_eval(setting),
+                    tuple(map(ast.literal_eval, limits)),
+                )
             except ValueError:  # a name: the constructor will check it
                 continue

@@ -45,8 +45,17 @@ class Diagnostics(Callback):
         k: int,
         plots: bool,
     ) -> None:
-        settings = {"every_n_epochs": every_n_epochs, "num_users": num_users, "num_items": num_items, "k": k}
-        for name, value in {**settings, "num_categories": num_categories, "num_train_batches": num_train_batches}.items():
+        settings = {
+            "every_n_epochs": every_n_epochs,
+            "num_users": num_users,
+            "num_items": num_items,
+            "k": k,
+        }
+        for name, value in {
+            **settings,
+            "num_categories": num_categories,
+            "num_train_batches": num_train_batches,
+        }.items():
             check_number(f"callbacks.diagnostics.{name}", value, 1)
         self.dirpath = Path(dirpath)
         self.every_n_epochs = every_n_epochs
@@ -65,14 +74,26 @@ class Diagnostics(Callback):
         self.train.append(loader.last)
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect the sample of users."""
         if self._is_due(trainer):
             self._collect(batch, batch_idx, int(trainer.num_val_batches[dataloader_idx]))
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect the sample of users."""
         if pl_module.test_name == "test":  # no other model's
@@ -117,7 +138,9 @@ class Diagnostics(Callback):
             self.train.append(TrainIndex(position, seed))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return (
+            not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        )
 
     def _collect(self, batch: EvalBatch, batch_idx: int, num_batches: int) -> None:
         """Take batches evenly from the whole evaluation, as users may be sorted."""
@@ -160,10 +183,15 @@ class Diagnostics(Callback):
         """A training batch as it was, on this process's device."""
         data: RetrievalDataModule = trainer.datamodule  # type: ignore[attr-defined]
         known = len(data.tables["interactions/item"])
-        if len(index.position) == 0 or not 0 <= index.position.min() <= index.position.max() < known:
+        if (
+            len(index.position) == 0
+            or not 0 <= index.position.min() <= index.position.max() < known
+        ):
             raise UserError("the diagnostics' last steps are of other data")
         position = index.position.to(pl_module.device)
-        return data.train_batch(TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size))
+        return data.train_batch(
+            TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size)
+        )
 
 
 def _key(name: str) -> str:

@@ -11,7 +11,14 @@ from torch import Tensor
 from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics import measures
-from twotower.training.diagnostics.probe import SIDES, augmented_table, constant, in_turn, replaced, shuffled
+from twotower.training.diagnostics.probe import (
+    SIDES,
+    augmented_table,
+    constant,
+    in_turn,
+    replaced,
+    shuffled,
+)
 from twotower.types import Batch, EvalBatch, Model
 
 MAX_POINTS = 5000  # items on the plane
@@ -87,13 +94,22 @@ def _measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
     values |= _swaps(model, sample, user, rank, limits.k)
     if hasattr(model, "diagnose"):
         own = {
-            name: value.float().cpu() for name, value in model.diagnose(sample.users[0].user, sample.item_features(items)).items()
+            name: value.float().cpu()
+            for name, value in model.diagnose(
+                sample.users[0].user, sample.item_features(items)
+            ).items()
         }
         tables["model"] = {name: value.tolist() for name, value in own.items() if value.dim() == 1}
         for name, value in own.items():
-            entries = {name: value} if value.dim() == 0 else {f"{name}/{place}": entry for place, entry in enumerate(value)}
+            entries = (
+                {name: value}
+                if value.dim() == 0
+                else {f"{name}/{place}": entry for place, entry in enumerate(value)}
+            )
             values |= {key: entry.item() for key, entry in entries.items()}
-    return Diagnosis({name: value for name, value in values.items() if not math.isnan(value)}, tables)
+    return Diagnosis(
+        {name: value for name, value in values.items() if not math.isnan(value)}, tables
+    )
 
 
 def _ranks(sample: Sample, user: list[Tensor], corpus: Tensor) -> list[Tensor]:
@@ -106,17 +122,26 @@ def _ranks(sample: Sample, user: list[Tensor], corpus: Tensor) -> list[Tensor]:
 
 def _some_items(sample: Sample, num: int) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
-    return torch.randperm(len(sample.corpus), generator=generator)[:num].sort().values.to(sample.corpus.device)
+    return (
+        torch.randperm(len(sample.corpus), generator=generator)[:num]
+        .sort()
+        .values.to(sample.corpus.device)
+    )
 
 
 def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -> dict[str, float]:
     """Cosine, effective rank and zero vectors of the towers' outputs and of the augmented vectors."""
     vectors = {"user": torch.cat(user).flatten(0, -2), "item": sample.corpus[items]}
-    features = {"user": [batch.user for batch in sample.users], "item": [sample.item_features(items)]}
+    features = {
+        "user": [batch.user for batch in sample.users],
+        "item": [sample.item_features(items)],
+    }
     for side in SIDES:
         table = augmented_table(model, side)
         if table is not None:
-            vectors[SYMBOL[side]] = torch.cat([table(chunk[f"{side}_id"]) for chunk in features[side]])
+            vectors[SYMBOL[side]] = torch.cat(
+                [table(chunk[f"{side}_id"]) for chunk in features[side]]
+            )
     values = {}
     for name, rows in vectors.items():
         values[f"cosine/{name}"] = measures.mean_pairwise_cosine(rows)
@@ -129,16 +154,26 @@ def _mimic(model: Model, sample: Sample, user: list[Tensor]) -> dict[str, float]
     """Mimic error and R² on pairs that were trained on, and on held-out pairs."""
     a_u, a_v = (augmented_table(model, side) for side in SIDES)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    towers = [(model(batch), batch.positive) for batch in sample.train] if a_u is not None or a_v is not None else []
+    towers = (
+        [(model(batch), batch.positive) for batch in sample.train]
+        if a_u is not None or a_v is not None
+        else []
+    )
     known = [batch.target >= 0 for batch in sample.users]
     row = [mask.nonzero()[:, 0] for mask in known]
     target = [batch.target[mask] for batch, mask in zip(sample.users, known, strict=True)]
     if a_u is not None:
-        pairs["train/a_u"] = [(_known(tower.user_augmented), tower.item[positive]) for tower, positive in towers]
+        pairs["train/a_u"] = [
+            (_known(tower.user_augmented), tower.item[positive]) for tower, positive in towers
+        ]
         vectors = [a_u(batch.user["user_id"]) for batch in sample.users]
-        pairs["held_out/a_u"] = [(a[r], sample.corpus[t]) for a, r, t in zip(vectors, row, target, strict=True)]
+        pairs["held_out/a_u"] = [
+            (a[r], sample.corpus[t]) for a, r, t in zip(vectors, row, target, strict=True)
+        ]
     if a_v is not None:
-        pairs["train/a_v"] = [(_known(tower.item_augmented)[positive], tower.user) for tower, positive in towers]
+        pairs["train/a_v"] = [
+            (_known(tower.item_augmented)[positive], tower.user) for tower, positive in towers
+        ]
         vectors = [a_v(sample.item_features(t)["item_id"]) for t in target]
         pairs["held_out/a_v"] = [(a, p[r]) for a, p, r in zip(vectors, user, row, strict=True)]
     values: dict[str, float] = {}
@@ -154,7 +189,9 @@ def _known(vectors: Tensor | None) -> Tensor:
     return vectors
 
 
-def _swaps(model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int) -> dict[str, float]:
+def _swaps(
+    model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int
+) -> dict[str, float]:
     """Ranking metrics of the sample as it is, with augmented vectors shuffled, and with their mean in their place."""
     found = {"intact": rank}
     table = augmented_table(model, "user")
@@ -173,15 +210,23 @@ def _swaps(model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor],
             found[f"a_v_{name}"] = _ranks(sample, user, corpus)
     values: dict[str, float] = {}
     for name, ranks in found.items():
-        best = torch.cat([part.where(part > 0, torch.inf).amin(1) for part in ranks])  # each user's best target
-        values |= {f"hit_rate@{k}/{name}": (best <= k).double().mean().item(), f"mrr/{name}": (1 / best).mean().item()}
+        best = torch.cat(
+            [part.where(part > 0, torch.inf).amin(1) for part in ranks]
+        )  # each user's best target
+        values |= {
+            f"hit_rate@{k}/{name}": (best <= k).double().mean().item(),
+            f"mrr/{name}": (1 / best).mean().item(),
+        }
     return values
 
 
 def _swapped(table: Any, own: Tensor) -> list[tuple[str, AbstractContextManager[None]]]:
     """Others' vectors of the whole sample, so that a chunk of one row has another's too; and the mean."""
     others = in_turn(shuffled(own, torch.Generator().manual_seed(SEED)))
-    return [("shuffled", replaced(table, others)), ("mean", replaced(table, constant(own.float().mean(0))))]
+    return [
+        ("shuffled", replaced(table, others)),
+        ("mean", replaced(table, constant(own.float().mean(0)))),
+    ]
 
 
 def _categories(
@@ -193,18 +238,32 @@ def _categories(
         return {}, {}
     flat = torch.cat([part[part > 0] for part in rank])
     target = torch.cat([batch.target[batch.target >= 0] for batch in sample.users])
-    targets, hits = (column.cpu() for column in measures.hits_by_category(flat, sample.category[target], num, limits.k))
+    targets, hits = (
+        column.cpu()
+        for column in measures.hits_by_category(flat, sample.category[target], num, limits.k)
+    )
     most = [
-        index for index in targets.argsort(descending=True, stable=True)[: limits.num_categories].tolist() if targets[index] > 0
+        index
+        for index in targets.argsort(descending=True, stable=True)[: limits.num_categories].tolist()
+        if targets[index] > 0
     ]
     rates = {names[index]: (hits[index] / targets[index]).item() for index in most}
     values = {f"category_hit_rate@{limits.k}/{name}": rate for name, rate in rates.items()}
     tables: dict[str, dict[str, Any]] = {
-        "hit_rate": {"names": list(rates), "targets": targets[most].tolist(), "hits": hits[most].tolist(), "k": limits.k},
+        "hit_rate": {
+            "names": list(rates),
+            "targets": targets[most].tolist(),
+            "hits": hits[most].tolist(),
+            "k": limits.k,
+        },
     }
     category = sample.category[items]
     size = torch.bincount(category[category >= 0], minlength=num).cpu()
-    large = [index for index in size.argsort(descending=True, stable=True)[: limits.num_categories].tolist() if size[index] > 1]
+    large = [
+        index
+        for index in size.argsort(descending=True, stable=True)[: limits.num_categories].tolist()
+        if size[index] > 1
+    ]
     if len(large) > 1:
         distance, norm = measures.covariance_distances(sample.corpus[items], category, large)
         values["covariance_distance/to_largest"] = distance[0, 1:].mean().item()

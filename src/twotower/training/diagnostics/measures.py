@@ -12,7 +12,9 @@ def mean_pairwise_cosine(vectors: Tensor) -> float:
     """
     unit = F.normalize(vectors[vectors.abs().sum(1) > 0].double(), dim=1)
     num = len(unit)
-    return ((unit.sum(0).square().sum() - num) / (num * (num - 1))).item() if num > 1 else float("nan")
+    return (
+        ((unit.sum(0).square().sum() - num) / (num * (num - 1))).item() if num > 1 else float("nan")
+    )
 
 
 def effective_rank(vectors: Tensor) -> float:
@@ -57,7 +59,9 @@ def mimic_fit(augmented: Tensor, target: Tensor) -> tuple[float, float]:
     return error.item(), (1 - error / constant).item() if constant > 0 else float("nan")
 
 
-def covariance_distances(vectors: Tensor, category: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
+def covariance_distances(
+    vectors: Tensor, category: Tensor, chosen: list[int]
+) -> tuple[Tensor, Tensor]:
     """Frobenius distances of the covariance matrices of some categories.
 
     Args:
@@ -68,11 +72,17 @@ def covariance_distances(vectors: Tensor, category: Tensor, chosen: list[int]) -
     Returns:
         ``(num_chosen, num_chosen)`` distances and ``(num_chosen,)`` norms of the matrices.
     """
-    covariance = torch.stack([torch.cov(vectors[category == index].double().T).flatten() for index in chosen])
-    return (covariance[:, None] - covariance).square().sum(2).sqrt(), covariance.square().sum(1).sqrt()
+    covariance = torch.stack(
+        [torch.cov(vectors[category == index].double().T).flatten() for index in chosen]
+    )
+    return (covariance[:, None] - covariance).square().sum(2).sqrt(), covariance.square().sum(
+        1
+    ).sqrt()
 
 
-def hits_by_category(rank: Tensor, category: Tensor, num_categories: int, k: int) -> tuple[Tensor, Tensor]:
+def hits_by_category(
+    rank: Tensor, category: Tensor, num_categories: int, k: int
+) -> tuple[Tensor, Tensor]:
     """Targets and hits of each category.
 
     Args:

@@ -13,7 +13,14 @@ from twotower.training.diagnostics.measures import principal_axes
 from twotower.wording import save_figure, short
 
 # Okabe and Ito's palette: told apart by colour-blind eyes
-BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#999999", "#333333"
+BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#999999",
+    "#333333",
+)
 # Paul Tol's muted palette, for categories; grey for the others
 CATEGORY_COLOURS = (
     "#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333",
@@ -65,7 +72,9 @@ def _vectors(history: list[dict[str, float]], values: dict[str, float]) -> Figur
     _course(rank, history, values, "effective_rank", "effective rank: directions in use")
     names = [name for name in COLOURS if f"zero_share/{name}" in values]
     shares = [values[f"zero_share/{name}"] for name in names]
-    bars = zero.bar([LABELS[name] for name in names], shares, color=[COLOURS[name] for name in names], width=0.6)
+    bars = zero.bar(
+        [LABELS[name] for name in names], shares, color=[COLOURS[name] for name in names], width=0.6
+    )
     zero.bar_label(bars, [f"{share:.1%}" for share in shares], padding=2)
     zero.set_ylim(0, max(0.05, 1.15 * max(shares)))
     zero.yaxis.set_major_formatter(PercentFormatter(1))
@@ -73,15 +82,30 @@ def _vectors(history: list[dict[str, float]], values: dict[str, float]) -> Figur
     return figure
 
 
-def _course(axis: Axes, history: list[dict[str, float]], values: dict[str, float], measure: str, title: str) -> None:
+def _course(
+    axis: Axes, history: list[dict[str, float]], values: dict[str, float], measure: str, title: str
+) -> None:
     """One line over the validations for each kind of vector."""
     for name, colour in COLOURS.items():
-        points = [(row["epoch"] + 1, row[f"{measure}/{name}"]) for row in history if f"{measure}/{name}" in row]
+        points = [
+            (row["epoch"] + 1, row[f"{measure}/{name}"])
+            for row in history
+            if f"{measure}/{name}" in row
+        ]
         if points:
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=LABELS[name])
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                markersize=4,
+                color=colour,
+                label=LABELS[name],
+            )
         elif f"{measure}/{name}" in values:
             axis.axhline(values[f"{measure}/{name}"], color=colour, label=LABELS[name])
-    low = min((row[key] for row in [*history, values] for key in row if key.startswith(measure)), default=0)
+    low = min(
+        (row[key] for row in [*history, values] for key in row if key.startswith(measure)),
+        default=0,
+    )
     axis.set_ylim(bottom=min(0, 1.1 * low))
     _epochs(axis, title)
 
@@ -101,26 +125,51 @@ def _augmented(history: list[dict[str, float]], values: dict[str, float]) -> Fig
     fit, use = figure.subplots(1, 2, width_ratios=(1, 1.25))
     for name in ("a_u", "a_v"):
         for part, style in (("train", "-"), ("held_out", ":")):
-            points = [(row["epoch"] + 1, row[key]) for row in history if (key := f"mimic_r2/{part}/{name}") in row]
+            points = [
+                (row["epoch"] + 1, row[key])
+                for row in history
+                if (key := f"mimic_r2/{part}/{name}") in row
+            ]
             if points:
-                label = f"{LABELS[name]}, {'trained pairs' if part == 'train' else 'held-out pairs'}"
-                fit.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=COLOURS[name], label=label)
+                label = (
+                    f"{LABELS[name]}, {'trained pairs' if part == 'train' else 'held-out pairs'}"
+                )
+                fit.plot(
+                    *zip(*points, strict=True),
+                    style,
+                    marker="o",
+                    markersize=4,
+                    color=COLOURS[name],
+                    label=label,
+                )
     fit.axhline(0, color=GREY, linewidth=1)
     fit.set_ylim(bottom=max(fit.get_ylim()[0], -1.5), top=1.02)
-    fit.annotate("one vector for everybody", (0, 0), (5, 3), ("axes fraction", "data"), "offset points", color=GREY)
+    fit.annotate(
+        "one vector for everybody",
+        (0, 0),
+        (5, 3),
+        ("axes fraction", "data"),
+        "offset points",
+        color=GREY,
+    )
     _epochs(fit, "mimic error as R²: 1 is perfect")
     name = next(key.split("/")[0] for key in values if key.startswith("hit_rate@"))
     swaps = [swap for swap in SWAPS if f"{name}/{swap}" in values]
     scores = [values[f"{name}/{swap}"] for swap in swaps]
     bars = use.barh(
-        [SWAPS[swap] for swap in swaps], scores, color=[BLACK if swap == "intact" else GREY for swap in swaps], height=0.6
+        [SWAPS[swap] for swap in swaps],
+        scores,
+        color=[BLACK if swap == "intact" else GREY for swap in swaps],
+        height=0.6,
     )
     relative = [f"{score:.4f}" + ("" if swap == "intact" or not scores[0] else f"  ({score / scores[0] - 1:+.0%})")
                 for swap, score in zip(swaps, scores, strict=True)]  # fmt: skip
     use.bar_label(bars, relative, padding=3)
     use.set_xlim(0, 1.25 * max(*scores, 1e-9))
     use.invert_yaxis()
-    use.set_title(f"{name} on a sample of test users: no loss means no use", loc="left", fontweight="bold")
+    use.set_title(
+        f"{name} on a sample of test users: no loss means no use", loc="left", fontweight="bold"
+    )
     return figure
 
 
@@ -131,16 +180,31 @@ def _covariance(table: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(3.6 + 0.5 * num, 2.6 + 0.45 * num), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(distance, cmap="viridis_r")
-    labels = [f"{short(name, MAX_NAME)} ({size:,})" for name, size in zip(table["names"], table["items"], strict=True)]
-    axis.set_xticks(range(num), [short(name, MAX_NAME) for name in table["names"]], rotation=45, ha="right")
+    labels = [
+        f"{short(name, MAX_NAME)} ({size:,})"
+        for name, size in zip(table["names"], table["items"], strict=True)
+    ]
+    axis.set_xticks(
+        range(num), [short(name, MAX_NAME) for name in table["names"]], rotation=45, ha="right"
+    )
     axis.set_yticks(range(num), labels)
     digits = max(1, 1 - int(np.floor(np.log10(distance.max())))) if distance.max() > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
         if row != column:
             dark = value > 0.5 * distance.max()
-            axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color="white" if dark else BLACK)
+            axis.text(
+                column,
+                row,
+                f"{value:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else BLACK,
+            )
     figure.colorbar(image, ax=axis, shrink=0.8)
-    axis.set_title("‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)", loc="left", fontweight="bold")
+    axis.set_title(
+        "‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)", loc="left", fontweight="bold"
+    )
     return figure
 
 
@@ -152,7 +216,9 @@ def _plane(table: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(6.5, 7), layout="constrained")
     axis = figure.subplots()
     size = float(np.clip(20_000 / len(name), 3, 22))
-    order = np.argsort(name != -1, kind="stable")  # grey lies below; the items are in no order of category
+    order = np.argsort(
+        name != -1, kind="stable"
+    )  # grey lies below; the items are in no order of category
     colour = np.array([*CATEGORY_COLOURS, REST])[name[order]]
     x, y = place[order].T
     axis.scatter(x, y, c=colour, s=size, alpha=0.75, linewidths=0)
@@ -162,14 +228,27 @@ def _plane(table: dict[str, Any]) -> Figure:
             centre = place[name == index].mean(0)
             label = f"{short(label, MAX_NAME)} ({(name == index).sum():,})"
             axis.scatter(
-                centre[0], centre[1], c=own, s=130, marker="D", edgecolors="white", linewidths=1.6, zorder=3, label=label
+                centre[0],
+                centre[1],
+                c=own,
+                s=130,
+                marker="D",
+                edgecolors="white",
+                linewidths=1.6,
+                zorder=3,
+                label=label,
             )
     if (name == -1).any():
         axis.scatter([], [], c=REST, label=f"others ({(name == -1).sum():,})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axis.set_title("item vectors by category (items; diamond: mean)", loc="left", fontweight="bold")
-    axes = [f"principal axis {number}, {part:.0%} of the variance" for number, part in enumerate(share, 1)]
-    axis.set(xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+    axes = [
+        f"principal axis {number}, {part:.0%} of the variance"
+        for number, part in enumerate(share, 1)
+    ]
+    axis.set(
+        xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[], aspect="equal", adjustable="datalim"
+    )
     return figure
 
 
@@ -179,7 +258,10 @@ def _hit_rate(table: dict[str, Any]) -> Figure:
     rate, low, high = hits / targets, *wilson(hits, targets)
     figure = Figure(figsize=(8.5, 1.8 + 0.36 * len(rate)), layout="constrained")
     axis = figure.subplots()
-    labels = [f"{short(name, MAX_NAME)} ({int(num):,})" for name, num in zip(table["names"], targets, strict=True)]
+    labels = [
+        f"{short(name, MAX_NAME)} ({int(num):,})"
+        for name, num in zip(table["names"], targets, strict=True)
+    ]
     place = np.arange(len(rate))  # by name, two that are shortened to the same would be one bar
     error = {"ecolor": BLACK, "elinewidth": 1}
     axis.barh(place, rate, color=BLUE, height=0.6, xerr=[rate - low, high - rate], error_kw=error)
@@ -199,13 +281,17 @@ def wilson(hits: np.ndarray, num: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = 1.959964
     centre = (hits + z**2 / 2) / (num + z**2)
     half = z / (num + z**2) * np.sqrt(hits * (num - hits) / num + z**2 / 4)
-    return np.clip(centre - half, 0, hits / num), np.clip(centre + half, hits / num, 1)  # not beyond by a rounding error
+    return np.clip(centre - half, 0, hits / num), np.clip(
+        centre + half, hits / num, 1
+    )  # not beyond by a rounding error
 
 
 def _own(tables: dict[str, list[float]]) -> Figure:
     """What the model says of itself, one bar per entry."""
     figure = Figure(figsize=(4.5 * len(tables), 3.8), layout="constrained")
-    for axis, (name, entries) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True):
+    for axis, (name, entries) in zip(
+        np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True
+    ):
         axis.bar(range(len(entries)), entries, color=BLUE, width=0.6)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name.replace("_", " "), loc="left", fontweight="bold")

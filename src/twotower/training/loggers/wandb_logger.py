@@ -57,7 +57,15 @@ class RunWandbLogger(WandbLogger):
             raise UserError("logger.save_dir must be a folder, got ''")
         check_number("logger.init_timeout", init_timeout, 1)
         check_number("logger.finish_timeout", finish_timeout, 1)
-        super().__init__(name, save_dir, offline=offline, project=project, entity=entity or None, group=group, tags=tags)
+        super().__init__(
+            name,
+            save_dir,
+            offline=offline,
+            project=project,
+            entity=entity or None,
+            group=group,
+            tags=tags,
+        )
         del self._wandb_init["anonymous"]  # which W&B dropped, and warns of
         self.init_timeout = init_timeout
         self.finish_timeout = finish_timeout
@@ -105,7 +113,13 @@ class RunWandbLogger(WandbLogger):
         self._send(lambda: WandbLogger.log_metrics(self, metrics, step))
 
     @rank_zero_only
-    def log_results(self, columns: list[str | int], rows: list[list[Any]], summary: dict[str, float | None], plots: Path) -> None:
+    def log_results(
+        self,
+        columns: list[str | int],
+        rows: list[list[Any]],
+        summary: dict[str, float | None],
+        plots: Path,
+    ) -> None:
         """The run's table and plots, and into the summary what no last epoch stands for.
 
         Args:
@@ -116,13 +130,23 @@ class RunWandbLogger(WandbLogger):
         """
         self._send(lambda: self._log_results(columns, rows, summary, plots))
 
-    def _log_results(self, columns: list[Any], rows: list[list[Any]], summary: dict[str, float | None], plots: Path) -> None:
+    def _log_results(
+        self,
+        columns: list[Any],
+        rows: list[list[Any]],
+        summary: dict[str, float | None],
+        plots: Path,
+    ) -> None:
         import wandb
 
         run = self.experiment
-        run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(plots.glob("*.png"))})
+        run.log(
+            {f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(plots.glob("*.png"))}
+        )
         run.summary.update(summary)
-        if run.offline or self._reason_of_silence() is None:  # a table asks the server, for 20 s and more where there is none
+        if (
+            run.offline or self._reason_of_silence() is None
+        ):  # a table asks the server, for 20 s and more where there is none
             run.log({"results": wandb.Table(columns=columns, data=rows)})
 
     def _send(self, log: Callable[[], None]) -> None:
@@ -133,7 +157,10 @@ class RunWandbLogger(WandbLogger):
             log()
         except Exception as error:
             self.lost = True
-            _say(f"W&B fails with {type(error).__name__} ({_line(error)}), and the run goes on without it", warning=True)
+            _say(
+                f"W&B fails with {type(error).__name__} ({_line(error)}), and the run goes on without it",
+                warning=True,
+            )
 
     def _start(self) -> Any:
         """Online if that can be, else offline."""
@@ -147,7 +174,9 @@ class RunWandbLogger(WandbLogger):
             try:
                 return self._open("online", "")
             except wandb.errors.AuthenticationError as error:
-                raise UserError(f"W&B cannot use the key: {_line(error)} Set {KEY}, or logger.offline=true") from None
+                raise UserError(
+                    f"W&B cannot use the key: {_line(error)} Set {KEY}, or logger.offline=true"
+                ) from None
             except wandb.errors.CommError as error:
                 if match := REFUSED.search(str(error)):
                     raise UserError(
@@ -155,21 +184,31 @@ class RunWandbLogger(WandbLogger):
                         "logger.project, or set logger.offline=true"
                     ) from None
                 reason = f"{_server()} did not take the run: {_line(error)}"
-                self._wandb_init["id"] = None  # the attempt holds its id as long as this process lives
+                self._wandb_init["id"] = (
+                    None  # the attempt holds its id as long as this process lives
+                )
         return self._open("offline", reason)
 
     def _open(self, mode: str, reason: str) -> Any:
         import wandb
 
         settings = wandb.Settings(
-            init_timeout=self.init_timeout, finish_timeout=self.finish_timeout, finish_timeout_raises=True, silent=True
+            init_timeout=self.init_timeout,
+            finish_timeout=self.finish_timeout,
+            finish_timeout_raises=True,
+            silent=True,
         )
         resume = "allow" if mode == "online" else None
-        run = wandb.init(**{**self._wandb_init, "mode": mode, "resume": resume, "settings": settings})
+        run = wandb.init(
+            **{**self._wandb_init, "mode": mode, "resume": resume, "settings": settings}
+        )
         if mode == "online":
             _say(f"W&B: {run.url}")
         elif mode == "offline":
-            _say(f"W&B is offline{': ' if reason else ''}{reason}; wandb sync {_folder(run)} sends the run later", bool(reason))
+            _say(
+                f"W&B is offline{': ' if reason else ''}{reason}; wandb sync {_folder(run)} sends the run later",
+                bool(reason),
+            )
         return run
 
     def _reason_of_silence(self) -> str | None:
@@ -189,7 +228,10 @@ def closing_wandb() -> Iterator[None]:
     try:
         yield
         code = 0
-    except (KeyboardInterrupt, SystemExit):  # Lightning ends with the latter on SIGINT, and on SIGTERM, as agents stop a run
+    except (
+        KeyboardInterrupt,
+        SystemExit,
+    ):  # Lightning ends with the latter on SIGINT, and on SIGTERM, as agents stop a run
         code = INTERRUPTED
         raise
     finally:
@@ -209,7 +251,9 @@ def _mode() -> str:
     try:
         mode = wandb.setup(wandb.Settings(show_info=False)).settings.mode
     except (ValueError, wandb.Error) as error:
-        raise UserError(f"one of the WANDB_ environment variables is wrong: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"one of the WANDB_ environment variables is wrong: {' '.join(str(error).split())}"
+        ) from None
     return {"dryrun": "offline", "run": "online"}.get(mode, mode)
 
 
@@ -252,7 +296,10 @@ def _finish(run: Any, code: int) -> None:
         with suppress(Exception):
             wandb.teardown()
     if why:
-        _say(f"W&B: {why}; wandb sync --include-online {_folder(run)} sends the run later", warning=True)
+        _say(
+            f"W&B: {why}; wandb sync --include-online {_folder(run)} sends the run later",
+            warning=True,
+        )
 
 
 def _folder(run: Any) -> str:

@@ -1,0 +1,69 @@
+"""Every option composes, names only settings that its constructor has, and every paper preset says what the paper says."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT
+from tests.helpers.composition import compose_train
+from twotower.run.checks.checks import check_config
+
+CONF = ROOT / "conf"
+OPTIONS = [
+    str(path.relative_to(CONF).with_suffix(""))
+    for path in sorted(CONF.rglob("*.yaml"))
+    if path.parent != CONF
+    and path.stem != "base"
+    and path.parent.name not in ("metric", "index", "benchmark", "callbacks")
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_matches_its_constructor(option):
+    group, name = option.rsplit("/", 1)
+    config = compose_train(
+        f"{'+' if group == 'debug' else ''}{group}={name}".replace("+debug", "debug")
+    )
+    OmegaConf.set_struct(config, False)
+    check_config(config)
+
+
+def test_the_paper_preset_is_the_paper():
+    config = compose_train("experiment=dat_paper")
+    assert config.model._target_.endswith("DAT") and config.loss.task._target_.endswith("BCE")
+    assert config.negatives._target_.endswith("Uniform")
+    assert (config.model.embedding_dim, list(config.model.hidden_dims), config.model.dim) == (
+        32,
+        [256, 128],
+        32,
+    )
+    assert (config.model.activation, config.model.last_activation, config.model.normalize) == (
+        "relu",
+        "relu",
+        True,
+    )
+    assert (config.loss.lambda1, config.loss.lambda2, config.loss.lambda3) == (0.5, 0.5, 1.0)
+    assert (config.loss.reduction, config.loss.over_dim, config.loss.task.temperature) == (
+        "pairs",
+        "sum",
+        1.0,
+    )
+    assert config.data.batch_size == 256 and config.optimizer.weight_decay == 0
+
+
+def test_dat_and_two_tower_presets_differ_in_the_model_and_its_loss_alone():
+    dat, plain = (compose_train(f"experiment={name}_movielens_1m") for name in ("dat", "two_tower"))
+    for key in ("data", "negatives", "optimizer", "trainer", "metric", "callbacks"):
+        assert dat[key] == plain[key], key
+    assert dat.loss.task == plain.loss.task
+    assert {k: v for k, v in dat.model.items() if k not in ("_target_", "augment_gradient")} == {
+        k: v for k, v in plain.model.items() if k not in ("_target_", "id_extra_dim")
+    }
+    assert plain.model.id_extra_dim == 0
+
+
+def test_a_model_chooses_its_loss_and_the_command_line_has_the_last_word():
+    assert compose_train("model=dat").loss.lambda3 == 1.0
+    assert compose_train("model=two_tower").loss.lambda3 == 0
+    assert compose_train("model=two_tower", "loss=dat").loss.lambda3 == 1.0
+    assert compose_train("loss/task=full_softmax").negatives._target_.endswith("Corpus")
+    assert compose_train("loss/task=full_softmax", "negatives=shared_uniform").negatives.num == 1024
