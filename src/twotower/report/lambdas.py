@@ -1,6 +1,5 @@
 """The loss weights λ: curves where one varies alone, heat maps where two make a grid."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
