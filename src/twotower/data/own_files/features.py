@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -267,7 +267,7 @@ def examples(column: pl.Series) -> str:
     """A few values, or the range of numbers."""
     values = column.drop_nulls()
     if values.dtype.is_numeric() and len(values):
-        ends: tuple = (values.min(), values.max())
+        ends: tuple[Any, Any] = (values.min(), values.max())
         low, high = (str(round(float(end), 4)).removesuffix(".0") for end in ends)
         return f"{low} … {high}"
     if not has_text(values.dtype):
