@@ -1,8 +1,7 @@
-"""What crosses module borders: named tuples, and protocols of the parts that people add."""
+"""Named tuples that cross module borders, and protocols of the parts that people add."""
 
-from __future__ import (
-    annotations,
-)  # so that torch is not imported by modules that only check settings
+# Annotations stay text: modules that only check settings import this one without torch.
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 Features: TypeAlias = "dict[str, Tensor]"  # by name, each (batch, ...)
 
-HIDDEN_RANK = 2**31 - 1  # of a target that no list can show: behind every candidate
+HIDDEN_RANK = 2**31 - 1  # rank of a target that is masked as seen: worse than every other rank
 
 FeatureKind = Literal["categorical", "multi", "numeric", "history"]
 
@@ -24,8 +23,9 @@ class Feature(NamedTuple):
 
     Attributes:
         name: key in ``Batch.user`` or ``Batch.item``.
-        kind: ``categorical`` ``(batch,)`` and ``multi`` and ``history`` ``(batch, width)`` hold vocabulary indices, where
-            0 means unknown or padding; ``numeric`` ``(batch,)`` holds standardised floats, where 0 is the mean.
+        kind: ``categorical`` ``(batch,)`` and ``multi`` and ``history`` ``(batch, width)`` hold
+            vocabulary indices, where 0 means unknown or padding; ``numeric`` ``(batch,)`` holds
+            standardised floats, where 0 is the mean.
         num_values: vocabulary size with index 0; 0 for ``numeric``.
     """
 
@@ -40,11 +40,12 @@ class Schema(NamedTuple):
     Attributes:
         user: features of the user tower.
         item: features of the item tower.
-        num_items: corpus size; items ``0 … num_train_items - 1`` were seen in training, the rest are cold.
-        num_train_items: items with a trained id row; item ``i`` has ``item_id`` feature ``i + 1``, cold items 0.
+        num_items: corpus size; items ``0 … num_train_items - 1`` are in training, others are cold.
+        num_train_items: items with a trained id row; item ``i`` has ``item_id`` feature ``i + 1``,
+            cold items 0.
         num_categories: categories are ``0 … num_categories - 1``; -1 is missing.
         category_counts: training interactions of each category.
-        num_behaviours: behaviours are ``0 … num_behaviours - 1``; 0 where the data know one.
+        num_behaviours: behaviours are ``0 … num_behaviours - 1``; 0 for data with one behaviour.
     """
 
     user: tuple[Feature, ...]
@@ -57,25 +58,22 @@ class Schema(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """Containers of plain values, for checkpoints and JSON."""
-        plain = {
-            **self._asdict(),
-            "user": [list(feature) for feature in self.user],
-            "item": [list(feature) for feature in self.item],
-            "category_counts": list(self.category_counts),
-        }
+        plain = self._asdict()
+        for side in ("user", "item"):
+            plain[side] = [list(feature) for feature in plain[side]]
+        plain["category_counts"] = list(self.category_counts)
         if self.num_behaviours == 0:
-            del plain[
-                "num_behaviours"
-            ]  # younger than the fingerprints of prepared data, which this is part of
+            # Keeps the fingerprints of data that were prepared before this field existed.
+            del plain["num_behaviours"]
         return plain
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Schema:
         """The inverse of :meth:`plain`."""
-        sides = {
-            side: tuple(Feature(*feature) for feature in plain[side]) for side in ("user", "item")
-        }
-        return cls(**{**plain, **sides, "category_counts": tuple(plain["category_counts"])})
+        fields = {**plain, "category_counts": tuple(plain["category_counts"])}
+        for side in ("user", "item"):
+            fields[side] = tuple(Feature(*feature) for feature in plain[side])
+        return cls(**fields)
 
     def num_values(self, name: str) -> int:
         """Vocabulary size of the feature called ``name``."""
@@ -95,12 +93,12 @@ class Interactions(NamedTuple):
 
 
 class TrainIndex(NamedTuple):
-    """What a training loader yields: one step of all processes, and which of them this is.
+    """One training step of all processes, as a training loader yields it.
 
     Attributes:
-        position: ``(global_batch,)`` positions of all processes' positives among the interactions. Process ``rank`` trains on
-            every ``world_size``-th of them, starting at its own number.
-        seed: everything random in the step (negatives, dropout) follows from it; equal in all processes.
+        position: ``(global_batch,)`` positions of all processes' positives among the interactions.
+            Process ``rank`` trains on ``position[rank::world_size]``.
+        seed: of everything random in the step (negatives, dropout); equal in all processes.
         rank: of this process.
         world_size: number of processes.
     """
@@ -112,10 +110,10 @@ class TrainIndex(NamedTuple):
 
 
 class EvalIndex(NamedTuple):
-    """What an evaluation loader yields.
+    """One evaluation step, as an evaluation loader yields it.
 
     Attributes:
-        position: ``(batch,)`` position of each user's first target among the interactions; the others follow it.
+        position: ``(batch,)`` positions of the users' first targets; the other targets follow.
         num_targets: ``(batch,)``, at least 1.
     """
 
@@ -124,32 +122,35 @@ class EvalIndex(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One training step on the device; each distinct item stands once.
+    """One training step on the device, with each distinct item once.
 
-    The batch scores ``T`` pairs: every positive, and every positive's user with each of its negatives.
+    It has ``T`` pairs to score: the positives, and each positive's user with its negatives.
 
     Attributes:
         user: features of the positives' users, each ``(batch, ...)``.
         item: features of the distinct items, each ``(num_distinct, ...)``.
-        item_index: ``(num_distinct,)`` corpus index of each distinct item, ascending. Rows of the corpus size are padding, where
-            shapes are fixed: no row of ``positive`` or ``negative`` names them, they were never drawn and have no category.
+        item_index: ``(num_distinct,)`` corpus index of each distinct item, ascending. Where shapes
+            are fixed, rows with the corpus size as index are padding: never in ``positive`` or
+            ``negative``, never drawn, without category.
         category: ``(num_distinct,)`` primary category, -1 where missing.
         positive: ``(batch,)`` row of each positive in ``item``.
-        negative: ``(batch, num_negatives)`` rows of each positive's own negatives, or None if negatives are shared.
-        num_draws: ``(num_distinct,)`` how often each item was drawn as a shared negative, or None if not shared.
+        negative: ``(batch, num_negatives)`` rows of each positive's own negatives, or None if
+            negatives are shared.
+        num_draws: ``(num_distinct,)`` how often each item was drawn as a shared negative, or None
+            if not shared.
         log_q: ``(num_distinct,)`` log sampling probability of each item.
         num_pairs: ``T`` of the paper's Eq. 2-4.
-        behaviour: ``(batch,)`` index of what each user did with the positive (click, purchase, …), or None where the data
-            know one behaviour.
-        excluded: ``(batch, num_distinct)`` True where a shared negative is one of the user's other training positives, or
-            None where those count as negatives.
-        in_batch: do ``num_draws`` count the positives themselves, as in-batch negatives?
-        share: this process's rows over the mean of all processes. Losses that are means over rows are multiplied by it, so that
-            the mean over processes, which is what is trained, is the mean over all rows.
+        behaviour: ``(batch,)`` index of the positive's behaviour (click, purchase, …), or None for
+            data with one behaviour.
+        excluded: ``(batch, num_distinct)`` True where a shared negative is another training
+            positive of the user, or None where those count as negatives.
+        in_batch: whether ``num_draws`` counts the positives themselves, as in-batch negatives.
+        share: this process's number of rows over the mean of all processes. A loss that is a mean
+            over rows is multiplied by it: DDP's mean over processes then is the mean over all rows.
     """
 
-    user: dict[str, Tensor]
-    item: dict[str, Tensor]
+    user: Features
+    item: Features
     item_index: Tensor
     category: Tensor
     positive: Tensor
@@ -168,14 +169,15 @@ class EvalBatch(NamedTuple):
 
     Attributes:
         user: features, each ``(batch, ...)``.
-        target: ``(batch, num_targets)`` corpus indices of distinct held-out items, -1 pads after the first.
-        seen_row: ``(num_seen,)`` row in the batch of each (user, item) pair that is hidden as seen, ascending.
+        target: ``(batch, num_targets)`` distinct held-out corpus indices; -1 pads, never first.
+        seen_row: ``(num_seen,)`` row in the batch of each masked (user, item) pair, ascending.
         seen_item: ``(num_seen,)`` corpus index of each of these pairs.
-        group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's metrics; padding never does.
-        user_index: ``(batch,)`` who they are among the data's users.
+        group: ``(batch, num_targets, num_groups)`` True where the target counts in the group's
+            metrics; never for padding.
+        user_index: ``(batch,)`` index of each user among the users of the data.
     """
 
-    user: dict[str, Tensor]
+    user: Features
     target: Tensor
     seen_row: Tensor
     seen_item: Tensor
@@ -187,12 +189,15 @@ class Negatives(NamedTuple):
     """Drawn negatives, as training item indices.
 
     Attributes:
-        item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole batch. With several processes
-            it is what this one contributes: its own rows of the first kind; of the second kind all, or with ``in_batch`` a part.
+        item: ``(batch, num)`` one row of negatives per positive, or ``(num,)`` shared by the whole
+            batch. With several processes, own negatives are those of this process's rows; shared
+            ones are the same in all processes, except with ``in_batch``: then a part in each.
         log_q: log sampling probability of an item: a scalar, or ``(num_train_items,)``.
-        exclude_positives: shared negatives only: must the losses leave out each user's own training positives?
-        in_batch: are the batch's positives themselves among them, once each?
-        num: how many each positive meets, of all processes together. Draws count, so the positive itself may be one.
+        num: negatives that each positive is compared with, over all processes. Draws are counted,
+            so the positive itself may be one.
+        exclude_positives: for shared negatives, whether losses mask each user's own training
+            positives.
+        in_batch: whether the batch's positives are among the negatives, once each.
     """
 
     item: Tensor
@@ -210,8 +215,8 @@ class Towers(NamedTuple):
         item: ``(num_distinct, dim)``.
         user_augmented: ``(batch, dim)`` DAT's ``a_u``, or None.
         item_augmented: ``(num_distinct, dim)`` DAT's ``a_v``, or None.
-        item_by_objective: the items' vectors for each objective of a model that has several, in their order; ``item`` is the
-            one that is retrieved with. Empty otherwise.
+        item_by_objective: for a model with several objectives, the item vectors of each, in order;
+            ``item`` is the one used for retrieval. Empty otherwise.
     """
 
     user: Tensor
@@ -234,59 +239,51 @@ class LossOutput(NamedTuple):
 
 
 class Model(Protocol):
-    """A two-tower model: an ``nn.Module`` whose score of a user and an item is the inner product of two vectors."""
+    """A two-tower model: an ``nn.Module`` with inner products of two vectors as scores."""
 
     def encode_user(self, features: Features) -> Tensor:
-        """``(batch, dim)``, or ``(batch, num_interests, dim)`` of a model with several vectors of a user."""
-        ...
+        """``(batch, dim)``, or ``(batch, num_interests, dim)`` for several vectors per user."""
 
     def encode_item(self, features: Features) -> Tensor:
         """``(batch, dim)``."""
-        ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained; empty for a model that is fitted in closed form."""
-        ...
+        """Trained parameters; none for a model that is fitted in closed form."""
 
     def modules(self) -> Iterator[nn.Module]:
         """All layers."""
-        ...
 
     def train(self, mode: bool) -> Any:
         """Switch dropout on or off."""
-        ...
 
     def __call__(self, batch: Batch) -> Towers:
         """Both towers' vectors of a training batch."""
-        ...
 
 
 class Loss(Protocol):
-    """What is minimised: sees vectors and the batch, never the model."""
+    """A loss over tower outputs and a batch; it does not see the model."""
 
     def __call__(self, towers: Towers, batch: Batch) -> LossOutput:
         """The loss of a batch, and its terms for the log."""
-        ...
 
 
 class MakeOptimizer(Protocol):
-    """An optimizer that lacks its parameters, as ``_partial_: true`` builds it."""
+    """An optimizer without its parameters, as ``_partial_: true`` builds it."""
 
     def __call__(self, params: Iterable[nn.Parameter]) -> Optimizer:
         """An optimizer of these parameters."""
-        ...
 
 
 class RunInfo(NamedTuple):
-    """What a run's checkpoints tell of it, as plain containers, besides weights and state.
+    """Facts about a run that its checkpoints hold besides weights and state, as plain containers.
 
     Attributes:
         choices: option of each config group.
         overrides: of the command line.
-        config: what rebuilds the run, plain values; empty where it was not asked for.
-        repeats: dotted names of values in it that were interpolations.
-        settings: what tells variants apart, by dotted names.
-        fingerprint: of the data; empty before they are known.
+        config: plain values that rebuild the run; empty where it was not asked for.
+        repeats: dotted names of values in the config that were interpolations.
+        settings: values that tell variants apart, by dotted name.
+        fingerprint: of the data; empty before the data are known.
         schema: of the data.
         val: metrics of the last validation.
     """

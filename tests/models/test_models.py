@@ -202,7 +202,7 @@ def test_feature_choice(data):
     assert model.user_embedding.output_dim == 5
     with pytest.raises(UserError, match=r"\['colour'\] not in the data; choose from \['user_id'"):
         FeatureEmbedding(data.schema.user, 4, ["colour"], "mean")
-    with pytest.raises(UserError, match="name one at least; choose from"):
+    with pytest.raises(UserError, match="the list is empty; choose from"):
         FeatureEmbedding(data.schema.user, 4, [], "mean")
     with pytest.raises(UserError, match=r"set data\.history_length"):
         FeatureEmbedding(data.schema.user[:1], 4, ["user_id", "history"], "mean")

@@ -14,12 +14,13 @@ from tests.helpers.models import MODELS, build, make_dat
 from tests.helpers.runs import SMALL
 from twotower import load
 from twotower.data.readers.synthetic import Synthetic
+from twotower.layers.precision import float32_weights
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.models.oracle import Oracle
-from twotower.retrieval.encode import encode_corpus, encode_users, in_full
+from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics.measure import measure
 from twotower.training.task import RetrievalTask
@@ -153,7 +154,7 @@ def test_metrics_count_on_whatever_their_module_becomes(dtype):
 def test_weights_in_full_are_copies_and_the_own_ones_come_back():
     layer = torch.nn.Linear(3, 2).to(torch.bfloat16)
     own = {name: (tensor, tensor.data_ptr()) for name, tensor in layer.named_parameters()}
-    with pytest.raises(ZeroDivisionError), torch.inference_mode(), in_full(layer):
+    with pytest.raises(ZeroDivisionError), torch.inference_mode(), float32_weights(layer):
         assert all(tensor.dtype == torch.float32 for tensor in layer.parameters())
         assert layer(torch.ones(1, 3)).dtype == torch.float32
         1 / 0  # noqa: B018
@@ -165,7 +166,7 @@ def test_weights_in_full_are_copies_and_the_own_ones_come_back():
 
 def test_diagnostics_measure_the_vectors_of_the_evaluation(data):
     model = make_dat(data.schema).eval().to(torch.bfloat16)
-    with in_full(model):
+    with float32_weights(model):
         sample = sample_of(data, model)
         expected = measure(model, sample, LIMITS)
     with torch.autocast("cpu", dtype=torch.bfloat16):

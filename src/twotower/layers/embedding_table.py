@@ -1,4 +1,4 @@
-"""An embedding table with a stated answer for ids that have no trained row."""
+"""Embedding tables, with a policy for ids that have no trained row, and lookups in them."""
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,14 @@ COLD_IDS = ("mean", "zero", "trained")
 
 
 class EmbeddingTable(nn.Module):
-    """Rows for vocabulary indices; index 0 is the value that training never saw, or that is missing.
+    """Rows for vocabulary indices; index 0 is for missing values and for ids unseen in training.
 
     Args:
         num_values: vocabulary size with index 0.
         dim: width of a row.
-        cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own ``trained`` row, which starts at zero
-            and stays there if training never meets index 0.
+        cold_ids: what index 0 returns: the ``mean`` of all other rows, ``zero``, or its own
+            ``trained`` row, which starts at zero and stays there if index 0 never occurs in
+            training.
         sharding: see :func:`table`.
     """
 
@@ -35,37 +36,37 @@ class EmbeddingTable(nn.Module):
             return rows
         if self.cold_ids == "zero":
             return rows * (index > 0)[:, None]
-        if self.training:  # its ids all have rows: the mean is not needed
+        if self.training:  # ids in training all have rows: the mean is not needed
             return rows
-        if shard_of(self.weight) is None and not (index == 0).any():  # other processes may need it
+        # All processes must take part in the mean of a sharded table, even without a cold id.
+        if shard_of(self.weight) is None and not (index == 0).any():
             return rows
         return torch.where((index == 0)[:, None], mean_row(self.weight), rows)
 
     def fix_cold_row(self) -> None:
-        """Write what index 0 returns into its row, for export: from here on a lookup alone gives the same vectors."""
-        if self.cold_ids != "trained":
-            self._set_cold_row(
-                mean_row(self.weight)
-                if self.cold_ids == "mean"
-                else self.weight.new_zeros(self.weight.shape[1])
-            )
+        """Write what index 0 returns into its row, for export: then a plain lookup suffices."""
+        if self.cold_ids == "mean":
+            self._set_cold_row(mean_row(self.weight))
+        elif self.cold_ids == "zero":
+            self._set_cold_row(self.weight.new_zeros(self.weight.shape[1]))
         self.cold_ids = "trained"
 
     @torch.no_grad()
     def _set_cold_row(self, row: Tensor) -> None:
         shard = shard_of(self.weight)
-        if shard is None or shard.rank == 0:  # row 0 is the first process's first
+        if shard is None or shard.rank == 0:  # process 0 holds row 0
             self.weight[0] = row
 
 
 def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
-    """A table that an optimizer may train row by row: rows of expected length 1.
+    """An embedding table with random rows of expected length 1, marked for row-sparse optimizers.
 
     Args:
         num_values: rows.
         dim: width of a row.
-        sharding: where several processes train: each holds the table (``none``), or a share of its rows (``row``); then rows are
-            looked up through :func:`twotower.distributed.sharding.fetch`.
+        sharding: with several processes: ``none``, each holds the whole table, or ``row``, each
+            holds a share of its rows. Then look rows up through
+            :func:`twotower.distributed.sharding.fetch`.
     """
     check_choice("model.sharding", sharding, SHARDING)
     shard = new_shard(num_values) if sharding == "row" else None
@@ -76,20 +77,17 @@ def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
 
 
 def lookup(index: Tensor, weight: Tensor) -> Tensor:
-    """``(...)`` indices to ``(..., dim)`` rows; the gradient is sparse where the optimizer has asked for it."""
+    """``(...)`` indices to ``(..., dim)`` rows; sparse gradient if the optimizer wants it."""
     return F.embedding(index, weight, sparse=getattr(weight, "row_sparse", False))
 
 
 def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
-    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros for a row of padding.
-
-    In a graph that is compiled or exported the sum is written out: ONNX makes ``embedding_bag`` a loop over the batch.
-    """
+    """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros if all are."""
     if torch.compiler.is_compiling():
+        # For export the mean is written out: ONNX makes embedding_bag a loop over the batch.
         known = (index > 0).to(weight.dtype)  # (batch, width)
-        return (F.embedding(index, weight) * known[:, :, None]).sum(1) / known.sum(
-            1, keepdim=True
-        ).clamp_min(1)  # (batch, dim)
+        total = (F.embedding(index, weight) * known[:, :, None]).sum(1)  # (batch, dim)
+        return total / known.sum(1, keepdim=True).clamp_min(1)
     return F.embedding_bag(
         index, weight, mode="mean", padding_idx=0, sparse=getattr(weight, "row_sparse", False)
     )
@@ -99,22 +97,25 @@ def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
     """Refuse pairs of settings that leave the cold row untrained or unused.
 
     Raises:
-        UserError: naming the setting and the cure.
+        UserError: naming the setting and how to mend it.
     """
     check_choice("model.cold_ids", cold_ids, COLD_IDS)
     check_number("model.id_dropout", id_dropout, 0, 0.99)
     if cold_ids == "trained" and id_dropout == 0:
         raise UserError(
-            "model.cold_ids=trained learns its row from hidden ids: set model.id_dropout, 0.1 say"
+            "model.cold_ids=trained learns the cold row from dropped ids: set model.id_dropout=0.1"
         )
     if cold_ids == "mean" and id_dropout > 0:
         raise UserError(
-            "model.id_dropout needs a row to put in the id's place: set model.cold_ids=trained or zero"
+            "model.id_dropout needs a row for dropped ids: set model.cold_ids=trained or zero"
         )
 
 
 def hide_ids(features: dict[str, Tensor], name: str, share: float) -> dict[str, Tensor]:
-    """Id dropout: replace a random ``share`` of the ids by the cold index 0 (Volkovs et al., DropoutNet, NeurIPS 2017)."""
+    """Id dropout: replace a random ``share`` of the ids by the cold index 0.
+
+    Source: Volkovs et al., "DropoutNet", NeurIPS 2017.
+    """
     if share == 0:
         return features
     kept = torch.rand(features[name].shape, device=features[name].device) >= share

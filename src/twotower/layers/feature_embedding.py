@@ -1,6 +1,4 @@
-"""All features of one side, embedded and concatenated: the input of a tower."""
-
-from typing import Any
+"""Embedding of all features of one side, concatenated to the input of a tower."""
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +37,7 @@ class HistoryEmbedding(nn.Module):
         self, num_values: int, dim: int, encoder: nn.Module, sharding: str = "none"
     ) -> None:
         super().__init__()
-        self.table: Any = MultiEmbedding(num_values, dim, sharding)
+        self.table: MultiEmbedding | EmbeddingTable = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
 
     def forward(self, index: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class NumericEmbedding(nn.Module):
         self.linear = nn.Linear(1, dim)
 
     def forward(self, value: Tensor) -> Tensor:
-        """``(batch,)`` to ``(batch, dim)``, in the weights' precision: data are float32 whatever ``trainer.precision`` is."""
+        """``(batch,)`` float32 data to ``(batch, dim)`` in the precision of the weights."""
         return self.linear(value[:, None].to(self.linear.weight.dtype))
 
 
@@ -66,13 +64,15 @@ class FeatureEmbedding(nn.Module):
         features: the side's features (``schema.user`` or ``schema.item``).
         dim: width of every feature.
         use: names to take, in any order; None takes all.
-        cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see :class:`EmbeddingTable`.
-        history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side that has none.
+        cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see
+            :class:`EmbeddingTable`.
+        history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side
+            without one.
         id_extra_dim: added to the width of ``user_id`` and ``item_id``.
         sharding: of all tables, see :func:`~twotower.layers.embedding_table.table`.
 
     Raises:
-        UserError: if ``use`` names a feature that the data do not have, or none.
+        UserError: if ``use`` is empty or names a feature that the data do not have.
     """
 
     def __init__(
@@ -101,24 +101,19 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
-        return torch.cat(
-            [
-                embed(features[name])
-                for name, embed in zip(self.names, self.embeddings, strict=True)
-            ],
-            dim=1,
-        )
+        pairs = zip(self.names, self.embeddings, strict=True)
+        return torch.cat([embed(features[name]) for name, embed in pairs], dim=1)
 
     def share_item_table(self, item: "FeatureEmbedding") -> None:
-        """Let the history look its items up in the item side's table of ``item_id``, as in SASRec.
+        """Embed the history with the item side's table of ``item_id``, as in SASRec.
 
         Raises:
-            UserError: if one of the two is not used.
+            UserError: if one of the two features is not used.
         """
         if "history" not in self.names or "item_id" not in item.names:
             raise UserError(
-                "model.share_item_table=true needs history among model.user_features and item_id among model.item_features, "
-                "and data.history_length above 0"
+                "model.share_item_table=true needs history in model.user_features, item_id in "
+                "model.item_features and data.history_length above 0"
             )
         history = self.embeddings[self.names.index("history")]
         history.table = item.embeddings[item.names.index("item_id")]
@@ -134,22 +129,19 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "history":
             assert history is not None
             return HistoryEmbedding(feature.num_values, dim, history, sharding)
-        return EmbeddingTable(
-            feature.num_values, dim, cold_ids if feature.name in IDS else "trained", sharding
-        )
+        policy = cold_ids if feature.name in IDS else "trained"
+        return EmbeddingTable(feature.num_values, dim, policy, sharding)
 
 
 def _check_use(names: list[str], use: list[str] | None) -> None:
     unknown = [name for name in use or [] if name not in names]
     if unknown == ["history"]:
         raise UserError(
-            "model.user_features: there is no history in these data: set data.history_length, 10 say"
+            "model.user_features: the data have no history: set data.history_length above 0"
         )
-    if unknown:
+    if unknown or (use is not None and not use):
+        problem = f"{unknown} not in the data" if unknown else "the list is empty"
         raise UserError(
-            f"model.user_features, model.item_features: {unknown} not in the data; choose from {names}"
-        )
-    if use is not None and not use:
-        raise UserError(
-            f"model.user_features, model.item_features: name one at least; choose from {names}, or null for all"
+            f"model.user_features, model.item_features: {problem}; choose from {names}, "
+            "or set null for all"
         )

@@ -1,8 +1,9 @@
-"""History encoders: what a user tower makes of the items that its user has taken before. One class, one ``conf/model/history``.
+"""History encoders: one vector from a user's earlier items. One class, one ``conf/model/history``.
 
-Each is called with ``(index, weight)``: ``(batch, length)`` ``item_id`` indices, oldest first, 0 where there is no item or
-training never saw it, and the ``(num_values, dim)`` table of item embeddings, and returns ``(batch, dim)``. An empty history
-is a zero vector. What stands where in the history counts from its end: padding on the left changes nothing.
+Each is called with ``(index, weight)`` and returns ``(batch, dim)``. The ``(batch, length)`` index
+has ``item_id`` features, oldest first, 0 for padding and for items unseen in training; the weight
+``(num_values, dim)`` is the table of item embeddings. An empty history gives a zero vector.
+Positions count from the end of the history, so padding on the left changes nothing.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import lookup, mean_lookup
 
-ROWS_ALIKE = 128  # a CPU computes the transformer for so many histories of like length at a time, without most of their padding
+ROWS_ALIKE = 128  # histories of similar length per pass of the transformer on a CPU
 
 
 class Mean(nn.Module):
@@ -24,7 +25,9 @@ class Mean(nn.Module):
 
 
 class Attention(nn.Module):
-    """Mean weighted by ``softmax(<q, tanh(W e + b)>)`` with one learned query ``q`` (Yang et al., NAACL 2016, Eq. 5-7).
+    """Mean weighted by ``softmax(<q, tanh(W e + b)>)`` with one learned query ``q``.
+
+    Source: Yang et al., NAACL 2016, Eq. 5-7.
 
     Args:
         dim: width of the item embeddings.
@@ -41,9 +44,9 @@ class Attention(nn.Module):
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         item, known = lookup(index, weight), index > 0  # (batch, length, dim), (batch, length)
         score = torch.tanh(self.key(item)) @ self.query  # (batch, length)
-        score = score.masked_fill(
-            ~known & known.any(1, keepdim=True), float("-inf")
-        )  # an empty row stays finite
+        # Empty histories stay unmasked: a softmax over -inf alone would be NaN.
+        masked = ~known & known.any(1, keepdim=True)
+        score = score.masked_fill(masked, float("-inf"))
         return ((score.softmax(1) * known)[:, None] @ item).squeeze(1)
 
 
@@ -67,22 +70,25 @@ class GRU(nn.Module):
         index = _sorted_by(index == 0, index)  # known items first: the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
         state, _ = self.gru(self.dropout(lookup(index, weight)))  # (batch, length, dim)
-        place = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
-        return state.gather(1, place)[:, 0] * (num > 0)[:, None]
+        last = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
+        return state.gather(1, last)[:, 0] * (num > 0)[:, None]
 
 
 class Transformer(nn.Module):
-    """Causal self-attention over the history, read at its last item (Kang and McAuley, ICDM 2018: SASRec).
+    """SASRec: causal self-attention, read at the last item (Kang and McAuley, ICDM 2018).
 
-    Blocks normalise before attention and before their two-layer network of the same width, as that paper has it. Positions are
-    learned, and counted back from the last item, so that the most recent one is always position 0.
+    Blocks normalise before attention and before their two-layer network of the same width, as in
+    the paper. Positions are learned and counted back from the last item, which is position 0.
 
     Args:
         dim: width of the item embeddings and of every layer.
-        length: of a history, its last items that count; ``data.history_length`` for all.
+        length: number of last items that are read; ``data.history_length`` for all.
         num_layers: blocks.
         num_heads: attention heads; they share ``dim``.
         dropout: of embeddings, attention weights and both parts of a block, in training.
+
+    Raises:
+        UserError: for settings out of range, and for data without a history.
     """
 
     def __init__(
@@ -97,9 +103,7 @@ class Transformer(nn.Module):
                 f"model.history.num_heads={num_heads} must divide model.embedding_dim={dim}"
             )
         if length < 1:
-            raise UserError(
-                "model/history=transformer reads a history: set data.history_length, 50 say"
-            )
+            raise UserError("model/history=transformer needs a history: set data.history_length=50")
         self.position = nn.Parameter(torch.empty(length, dim))
         nn.init.normal_(self.position, std=dim**-0.5)
         self.dropout = nn.Dropout(dropout)
@@ -109,37 +113,34 @@ class Transformer(nn.Module):
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)[:, -len(self.position) :]
-        if (
-            torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE
-        ):  # a graph has one way
+        # A compiled graph cannot branch on data, and a GPU is fast enough with the padding.
+        if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
             return self._encode(index, weight)
+        # Histories sorted by length: each pass then needs only its longest one's width.
         num, order = (index > 0).sum(1).sort()
-        widths = [max(1, int(part[-1])) for part in num.split(ROWS_ALIKE)]
-        parts = [
-            self._encode(index[rows, -width:], weight)
-            for rows, width in zip(order.split(ROWS_ALIKE), widths, strict=True)
-        ]
+        parts = []
+        for lengths, rows in zip(num.split(ROWS_ALIKE), order.split(ROWS_ALIKE), strict=True):
+            width = max(1, int(lengths[-1]))
+            parts.append(self._encode(index[rows, -width:], weight))
         return torch.cat(parts)[order.argsort()]
 
     def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
         """Histories with their known items at the end."""
         known, length = index > 0, index.shape[1]
-        x = self.dropout(
-            lookup(index, weight) + self.position[:length].flip(0)
-        )  # (batch, length, dim)
-        itself = torch.eye(
-            length, dtype=torch.bool, device=index.device
-        )  # keeps the padding's rows finite
+        item = lookup(index, weight) + self.position[:length].flip(0)
+        x = self.dropout(item)  # (batch, length, dim)
+        # Padding attends to itself, as a softmax over -inf alone would be NaN.
+        itself = torch.eye(length, dtype=torch.bool, device=index.device)
         causal = torch.ones_like(itself).tril()
-        may_see = causal & (known[:, None] | itself)  # (batch, length, length)
+        visible = causal & (known[:, None] | itself)  # (batch, length, length)
         for block in self.blocks[:-1]:
-            x = block(x, may_see[:, None])
-        last = self.blocks[-1](x, may_see[:, None, -1:])  # nothing else is read of the last block
+            x = block(x, visible[:, None])
+        last = self.blocks[-1](x, visible[:, None, -1:])  # only the last place is read
         return self.norm(last[:, 0]) * known[:, -1:]
 
 
 class Block(nn.Module):
-    """One layer: attention, then a network of two layers at every place, each beside a skip connection.
+    """One layer: attention, then a two-layer network at every place, each with a skip connection.
 
     Args:
         dim: width.
@@ -159,31 +160,37 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, may_see: Tensor) -> Tensor:
-        """``(batch, length, dim)`` to ``(batch, places, dim)``, of its last places.
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Outputs for the last places of the history.
 
-        ``may_see``, ``(batch, 1, places, length)``, tells what each of them may look at.
+        Args:
+            x: ``(batch, length, dim)``.
+            visible: ``(batch, 1, places, length)``, True where a place attends to another.
+
+        Returns:
+            ``(batch, places, dim)``.
         """
-        places, normed = may_see.shape[2], self.attention_norm(x)
-        parts = (self.query(normed[:, -places:]), *self.key_value(normed).chunk(2, dim=2))
-        query, key, value = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts
-        )
+        places, normed = visible.shape[2], self.attention_norm(x)
+        query = self._heads(self.query(normed[:, -places:]))
+        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=2))
         rate = self.rate if self.training else 0.0
-        heads = F.scaled_dot_product_attention(
-            query, key, value, may_see, rate
-        )  # (batch, heads, places, dim / heads)
+        heads = F.scaled_dot_product_attention(query, key, value, visible, rate)
         x = x[:, -places:] + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.network(self.network_norm(x)))
 
+    def _heads(self, x: Tensor) -> Tensor:
+        """``(batch, places, dim)`` to ``(batch, heads, places, dim / heads)``."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
 
 def known_last(index: Tensor) -> Tensor:
-    """``(batch, length)`` with every row's known items at its end, in their order: unknown ones in between leave no gap."""
+    """``(batch, length)`` with each row's known items moved to its end, without gaps, in order."""
     return _sorted_by(index > 0, index)
 
 
 def _sorted_by(late: Tensor, index: Tensor) -> Tensor:
-    """``(batch, length)`` with what is not ``late`` first. Keys all differ, as an exported graph has no stable sort."""
+    """``(batch, length)`` with the entries marked ``late`` moved to the end of their rows."""
     length = index.shape[1]
+    # Distinct keys keep the order: an exported graph has no stable sort.
     order = (late * length + torch.arange(length, device=index.device)).argsort(dim=1)
     return index.gather(1, order)

@@ -1,4 +1,4 @@
-"""The tower: a multi-layer perceptron that may end on the unit sphere."""
+"""The tower: a multi-layer perceptron with optional L2 normalisation."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ class Tower(nn.Module):
         hidden_dims: widths of the hidden layers; may be empty.
         dim: width of the output.
         activation: after each hidden layer.
-        last_activation: after the last layer. The paper's ``relu`` keeps scores in [0, 1]; ``none`` is the practical choice.
-        normalize: divide by the L2 norm. An all-zero row, as ReLU can make, stays zero and gets no gradient.
+        last_activation: after the last layer. The paper's ``relu`` keeps scores in [0, 1]; ``none``
+            usually works better.
+        normalize: divide by the L2 norm. An all-zero row, which ReLU can give, stays zero and gets
+            no gradient.
         dropout: share of hidden units dropped in training.
 
     Raises:
@@ -47,15 +49,14 @@ class Tower(nn.Module):
         widths = [input_dim, *hidden_dims, dim]
         if any(not isinstance(width, int) or width < 1 for width in widths):
             raise UserError(
-                f"model.hidden_dims and model.dim must be whole numbers >= 1, got {hidden_dims} and {dim}"
+                "model.hidden_dims and model.dim must be whole numbers >= 1, "
+                f"got {hidden_dims} and {dim}"
             )
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
             is_last = index == len(hidden_dims)
-            layers += [
-                nn.Linear(before, after),
-                ACTIVATIONS[last_activation if is_last else activation](),
-            ]
+            name = last_activation if is_last else activation
+            layers += [nn.Linear(before, after), ACTIVATIONS[name]()]
             if dropout > 0 and not is_last:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers)

@@ -10,8 +10,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from twotower.distributed.collectives import world_size
 from twotower.errors import UserError
+from twotower.layers.precision import float32_weights, full_precision
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
+from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
 from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 
@@ -64,7 +65,7 @@ class Evaluation:
             metric.reset()
         self._in_full.close()  # an earlier evaluation may have been interrupted
         if isinstance(self.model, nn.Module):
-            self._in_full.enter_context(in_full(self.model))
+            self._in_full.enter_context(float32_weights(self.model))
         self.corpus = encode_corpus(self.model, corpus)  # (num_items, dim)
         check_finite(self.corpus, "item", precision)
 

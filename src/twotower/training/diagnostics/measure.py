@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from twotower.retrieval.encode import encode_corpus, encode_users, full_precision, in_full
+from twotower.layers.precision import float32_weights, full_precision
+from twotower.retrieval.encode import encode_corpus, encode_users
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics import measures
 from twotower.training.diagnostics.probe import (
@@ -81,7 +82,7 @@ def measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
 
     All vectors are those of the evaluation, in full precision however the model trains.
     """
-    with in_full(model), full_precision(sample.corpus.device, sample.corpus.dtype):
+    with float32_weights(model), full_precision(sample.corpus.device, sample.corpus.dtype):
         return _measure(model, sample, limits)
 
 
