@@ -7,8 +7,9 @@ import torch
 from tests.conftest import in_two_processes
 from tests.helpers.losses import PAPER, make_alignment, make_batch
 from twotower.errors import UserError
-from twotower.losses.alignment import CategoryAlignment, RunningCovariance, pair_counts
+from twotower.losses.alignment import CategoryAlignment, pair_counts
 from twotower.losses.covariance import CategoryCovariance, category_covariance
+from twotower.losses.running_covariance import RunningCovariance
 from twotower.types import Schema, Towers
 
 

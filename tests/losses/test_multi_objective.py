@@ -49,7 +49,7 @@ def test_several_negatives_count_each():
 
 def test_behaviours_that_the_data_do_not_have_are_refused():
     with pytest.raises(
-        UserError, match=r"loss\.behaviours=\[\[0\], \[7\]\]: these data have behaviours 0 to 1"
+        UserError, match=r"loss\.behaviours=\[\[0\], \[7\]\]: the data have behaviours 0 to 1"
     ):
         MultiObjective(SCHEMA._replace(num_behaviours=2), [[0], [7]], [1.0, 1.0], 1.0)
 

@@ -39,7 +39,7 @@ def test_score_is_numpy(normalize, data):
 
 
 def test_tables_of_different_widths_cannot_be_shared(data):
-    with pytest.raises(UserError, match=r"needs model\.embedding_dim=4"):
+    with pytest.raises(UserError, match=r"set model\.embedding_dim=4"):
         build(
             "youtube_dnn",
             data,

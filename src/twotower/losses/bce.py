@@ -1,4 +1,4 @@
-"""Binary cross-entropy over positives and their own negatives: the paper's task loss."""
+"""Binary cross-entropy over positives and their own negatives, DAT's task loss."""
 
 from torch import Tensor, nn
 
@@ -8,10 +8,11 @@ from twotower.types import Batch, Towers
 
 
 class BCE(nn.Module):
-    """``σ(<p_u, p_v> / temperature)`` against the label, averaged over all ``T`` pairs (DAT, Eq. 4).
+    """``σ(<p_u, p_v> / temperature)`` against the label, mean over ``T`` pairs (DAT, Eq. 4).
 
-    With normalised towers and a ReLU at their end, scores lie in [0, 1] and the loss cannot fall below .617 for four
-    negatives; ``temperature`` below 1 or ``model.last_activation=none`` frees it.
+    With normalised towers that end in a ReLU, scores lie in [0, 1] and the loss cannot fall below
+    .617 for four negatives. A ``temperature`` below 1 or ``model.last_activation=none`` removes
+    this bound.
 
     Args:
         temperature: divides the scores; the paper has none (1).
@@ -30,6 +31,6 @@ class BCE(nn.Module):
         """
         if batch.negative is None:
             raise UserError(
-                "loss/task=bce scores each positive with negatives of its own: use it with negatives=uniform"
+                "loss/task=bce needs each positive's own negatives: use it with negatives=uniform"
             )
         return binary_cross_entropy(own_logits(towers, batch, self.temperature))

@@ -1,17 +1,19 @@
-"""Bayesian personalised ranking: the positive above each of its own negatives."""
+"""Bayesian personalised ranking of each positive against its own negatives."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.errors import UserError, check_number
-from twotower.losses.functional import at_least_float32, own_logits
+from twotower.layers.precision import at_least_float32
+from twotower.losses.functional import own_logits
 from twotower.types import Batch, Towers
 
 
 class BPR(nn.Module):
-    """``-log σ((s_positive - s_negative) / temperature)``, averaged over the pairs (Rendle et al., UAI 2009).
+    """``-log σ((s_positive - s_negative) / temperature)``, mean over the pairs.
 
-    The paper's prior on the parameters is the optimizer's ``weight_decay`` here. Negatives equal to the positive count 0.
+    Source: Rendle et al., UAI 2009. The optimizer's ``weight_decay`` takes the place of the
+    paper's prior on the parameters. Negatives equal to the positive contribute 0.
 
     Args:
         temperature: divides the scores; the paper has none (1).
@@ -30,13 +32,13 @@ class BPR(nn.Module):
         """
         if batch.negative is None:
             raise UserError(
-                "loss/task=bpr compares each positive with negatives of its own: use it with negatives=uniform"
+                "loss/task=bpr needs each positive's own negatives: use it with negatives=uniform"
             )
         return pairwise_logistic(own_logits(towers, batch, self.temperature))
 
 
 def pairwise_logistic(logits: Tensor) -> Tensor:
-    """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32 at the least.
+    """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32 or better.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``, column 0 positive; masked negatives are ``-inf``.

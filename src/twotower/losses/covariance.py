@@ -5,16 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE = 32
+TILE = 32  # rows per tile of the batched product
 
 
 class CategoryCovariance(NamedTuple):
-    """The categories that occur among some items, in ascending order; places that are left over have ``n = 0``.
+    """Covariances of the categories that occur, ascending; unused places have ``n = 0``.
 
     Attributes:
         covariance: ``(num_groups, dim, dim)``, zero where ``n`` is too small to divide by.
-        n: ``(num_groups,)`` items, each counted by its weight.
-        category: ``(num_groups,)``; ``num_categories`` marks the places left over.
+        n: ``(num_groups,)`` sums of the items' weights.
+        category: ``(num_groups,)``; ``num_categories`` in unused places.
     """
 
     covariance: Tensor
@@ -27,65 +27,53 @@ def category_covariance(
 ) -> CategoryCovariance:
     """Covariance matrix of the item vectors of each category that occurs.
 
-    Items cannot be of more categories than there are items, nor than the data have: the smaller number is the number of groups,
-    so it is known in advance and memory is bounded by both, whatever the data.
+    There are as many groups as items, or as categories of the data if those are fewer. So shapes
+    do not depend on values, and memory is bounded by the batch.
 
     Args:
         item: ``(num_distinct, dim)``.
         category: ``(num_distinct,)``, -1 is left out.
-        weight: ``(num_distinct,)`` how often each item counts.
+        weight: ``(num_distinct,)`` number of times each item counts.
         num_categories: number of categories in the data.
         unbiased: divide by ``n - 1``, not ``n``.
     """
-    bin_ = torch.where(
-        category < 0, num_categories, category
-    )  # the last bin takes the missing ones
+    category = torch.where(category < 0, num_categories, category)  # missing ones come last
     weight = weight.to(item.dtype)
     num_groups = min(num_categories + 1, len(item))
-    present = torch.zeros(num_categories + 1, dtype=torch.long, device=item.device).index_fill(
-        0, bin_, 1
-    )
-    group = (present.cumsum(0) - 1).index_select(0, bin_)  # (num_distinct,)
-    category_of_group = (
-        torch.full_like(bin_[:1], num_categories).repeat(num_groups).scatter(0, group, bin_)
-    )
+    # Groups number the categories that occur, in ascending order.
+    occurs = category.new_zeros(num_categories + 1).index_fill(0, category, 1)
+    group = (occurs.cumsum(0) - 1).index_select(0, category)  # (num_distinct,)
+    unused = category.new_full((num_groups,), num_categories)
+    category_of_group = unused.scatter(0, group, category)  # (num_groups,)
     n = item.new_zeros(num_groups).index_add(0, group, weight)
     total = item.new_zeros(num_groups, item.shape[1]).index_add(0, group, weight[:, None] * item)
     mean = total / n.clamp_min(1)[:, None]
     centred = item - mean.index_select(0, group)  # (num_distinct, dim)
     scatter = _sum_of_outer_products(weight.sqrt()[:, None] * centred, group, num_groups)
     divisor = (n - 1 if unbiased else n).clamp_min(1)
-    return CategoryCovariance(
-        scatter / divisor[:, None, None],
-        n * (category_of_group < num_categories),
-        category_of_group,
-    )
+    n = n * (category_of_group < num_categories)
+    return CategoryCovariance(scatter / divisor[:, None, None], n, category_of_group)
 
 
 def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """``Σ x xᵀ`` over the rows of each group: ``(num_rows, dim)`` to ``(num_groups, dim, dim)``.
 
-    The rows are sorted by group into tiles of ``TILE`` rows, none shared by two groups, padded with zeros. One batched
-    product over the tiles then costs what the rows cost, however many groups there are, and shapes are known in advance.
+    The rows are sorted by group into tiles of ``TILE`` rows, padded with zeros so that no tile
+    holds rows of two groups. One batched product over the tiles then has a cost that depends on the
+    number of rows, not of groups, and shapes that do not depend on values.
     """
     num_rows, dim = rows.shape
     order = group.argsort(stable=True)
     sorted_group = group[order]
-    size = torch.zeros(num_groups, dtype=torch.long, device=rows.device).index_add(
-        0, group, torch.ones_like(group)
-    )
-    tiles = (size + TILE - 1) // TILE
+    size = group.new_zeros(num_groups).index_add(0, group, torch.ones_like(group))
+    tiles = (size + TILE - 1) // TILE  # (num_groups,)
     last_tile, last_row = tiles.cumsum(0), size.cumsum(0)
-    place = (
-        torch.arange(num_rows, device=rows.device)
-        + ((last_tile - tiles) * TILE - (last_row - size))[sorted_group]
-    )
-    num_tiles = num_rows // TILE + num_groups
-    padded = (
-        rows.new_zeros(num_tiles * TILE, dim)
-        .index_copy(0, place, rows[order])
-        .view(num_tiles, TILE, dim)
-    )
+    # A row moves back by the padding of the groups before its own.
+    shift = (last_tile - tiles) * TILE - (last_row - size)  # (num_groups,)
+    place = torch.arange(num_rows, device=rows.device) + shift[sorted_group]
+    num_tiles = num_rows // TILE + num_groups  # the most there can be
+    padded = rows.new_zeros(num_tiles * TILE, dim).index_copy(0, place, rows[order])
+    padded = padded.view(num_tiles, TILE, dim)
     tile = torch.arange(num_tiles, device=rows.device)
     group_of_tile = torch.searchsorted(last_tile, tile, right=True).clamp_max(num_groups - 1)
     return rows.new_zeros(num_groups, dim, dim).index_add(0, group_of_tile, padded.mT @ padded)

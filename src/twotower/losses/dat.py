@@ -1,4 +1,4 @@
-"""The DAT loss: a task loss, two mimic losses and category alignment (Yu et al., DLP-KDD 2021, Eq. 5)."""
+"""The DAT loss: task, two mimic losses, category alignment (Yu et al., DLP-KDD 2021, Eq. 5)."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from twotower.types import Batch, LossOutput, Schema, Towers
 class DATLoss(nn.Module):
     """``loss = task + lambda1 mimic_user + lambda2 mimic_item + lambda3 alignment``.
 
-    A weight of 0 removes its term: it is neither computed nor logged. With all three at 0 any model can use it, with
-    ``lambda3`` alone any model on data with categories.
+    A weight of 0 removes its term: it is neither computed nor logged. With ``lambda1=lambda2=0``
+    any model can use this loss; ``lambda3`` needs data with categories.
 
     Args:
         schema: sizes of the data.
@@ -21,13 +21,17 @@ class DATLoss(nn.Module):
         lambda1: weight of the user side's mimic loss (paper: 0.5).
         lambda2: weight of the item side's mimic loss (paper: 0.5).
         lambda3: weight of category alignment (paper: 1).
-        reduction: the mimic losses' divisor. ``pairs`` is the paper's ``T``, which counts negatives too, so that the weight of
-            mimicry falls as negatives are added; ``positives`` is the mean over the pairs that contribute.
-        over_dim: ``sum`` or ``mean`` of the mimic error over the dimensions; the paper does not say which.
-        alignment: makes the alignment loss from the schema, see :class:`~twotower.losses.alignment.CategoryAlignment`.
+        reduction: divisor of the mimic losses. ``pairs`` is the paper's ``T``, which counts
+            negatives too, so more negatives mean smaller mimic losses; ``positives`` is the mean
+            over the pairs that contribute.
+        over_dim: ``sum`` or ``mean`` of the mimic error over the dimensions; the paper does not
+            say which.
+        alignment: builds the alignment loss from the schema, see
+            :class:`~twotower.losses.alignment.CategoryAlignment`.
 
     Raises:
-        UserError: for a weight that is negative or no finite number, and for ``lambda3`` on data without categories.
+        UserError: for a weight that is negative or not finite, and for ``lambda3`` on data without
+            categories.
     """
 
     def __init__(
@@ -49,8 +53,9 @@ class DATLoss(nn.Module):
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
         if lambda3 > 0 and schema.num_categories == 0:
             raise UserError(
-                f"loss.lambda3={lambda3} aligns categories, and these data have none: set loss.lambda3=0, or name their "
-                "column (data=table: data.reader.item_columns.category, or data.reader.columns.category)"
+                f"loss.lambda3={lambda3} aligns categories, and the data have none: set "
+                "loss.lambda3=0, or name their column (data=table: "
+                "data.reader.item_columns.category, or data.reader.columns.category)"
             )
         self.task = task
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
@@ -62,7 +67,7 @@ class DATLoss(nn.Module):
         """The weighted total and its unweighted terms.
 
         Raises:
-            UserError: if a mimic loss meets a model without augmented vectors.
+            UserError: for a mimic loss with a model without augmented vectors.
         """
         terms = {"task": batch.share * self.task(towers, batch)}
         total = terms["task"]
@@ -73,9 +78,8 @@ class DATLoss(nn.Module):
             terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
             total = total + self.lambda1 * terms["mimic_user"]
         if self.lambda2 > 0:
-            a_v = self._augmented(towers.item_augmented, "lambda2").index_select(
-                0, batch.positive
-            )  # (batch, dim)
+            a_v = self._augmented(towers.item_augmented, "lambda2")  # (num_distinct, dim)
+            a_v = a_v.index_select(0, batch.positive)  # (batch, dim)
             terms["mimic_item"] = batch.share * mimic(a_v, towers.user, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
         if self.lambda3 > 0:
@@ -87,6 +91,7 @@ class DATLoss(nn.Module):
     def _augmented(vectors: Tensor | None, weight: str) -> Tensor:
         if vectors is None:
             raise UserError(
-                f"loss.{weight} > 0 trains augmented vectors, and this model has none: use it with model=dat, or set loss=plain"
+                f"loss.{weight} > 0 needs augmented vectors, and the model has none: "
+                "use it with model=dat, or set loss=plain"
             )
         return vectors

@@ -1,4 +1,4 @@
-"""The arithmetic of every loss, as pure functions of tensors."""
+"""Logits and losses as pure functions of tensors."""
 
 from typing import Any
 
@@ -7,22 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twotower.layers.precision import at_least_float32
 from twotower.types import Batch, Towers
 
 
 def own_logits(
     towers: Towers, batch: Batch, temperature: float, correct_log_q: bool = False
 ) -> Tensor:
-    """Logits of each positive and of its own negatives; a negative equal to the positive is ``-inf``.
+    """Logits of each positive and its own negatives, ``-inf`` for negatives equal to it.
 
     Returns:
         ``(batch, 1 + num_negatives)``; column 0 is the positive.
     """
     assert batch.negative is not None
     row = torch.cat([batch.positive[:, None], batch.negative], dim=1)  # (batch, 1 + num_negatives)
-    item = towers.item.index_select(0, row.flatten()).view(
-        *row.shape, -1
-    )  # (batch, 1 + num_negatives, dim)
+    item = towers.item.index_select(0, row.flatten())
+    item = item.view(*row.shape, -1)  # (batch, 1 + num_negatives, dim)
     logits = torch.bmm(item, towers.user[:, :, None]).squeeze(2) / temperature
     if correct_log_q:
         logits = logits - batch.log_q[row]
@@ -32,11 +32,11 @@ def own_logits(
 
 
 def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_q: bool) -> Tensor:
-    """Logits of every distinct item for every user, as if each drawn negative stood in a column of its own.
+    """Logits of every distinct item for every user, for a softmax over the drawn negatives.
 
-    An item drawn ``n`` times gets ``+ log n``, which equals ``n`` columns in a softmax. A positive stands in its user's
-    row once, however often it was drawn (accidental hits are not negatives). An item that was not drawn is masked, and so
-    is one that the batch excludes for the user.
+    An item drawn ``n`` times gets ``+ log n``, which equals ``n`` columns in a softmax. A user's
+    positive counts once, however often it was drawn (accidental hits are not negatives). Items that
+    were not drawn are masked, and those that the batch excludes for the user.
 
     Returns:
         ``(batch, num_distinct)``; the label of row ``i`` is ``batch.positive[i]``.
@@ -44,23 +44,16 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     assert batch.num_draws is not None
     logits = at_least_float32(towers.user / temperature @ towers.item.T)  # (batch, num_distinct)
     log_q = batch.log_q if correct_log_q else torch.zeros_like(batch.log_q)  # (num_distinct,)
-    offset = (batch.num_draws.to(logits.dtype).log() - log_q).expand_as(
-        logits
-    )  # -inf where not drawn
+    offset = batch.num_draws.to(logits.dtype).log() - log_q  # -inf where not drawn
+    offset = offset.expand_as(logits)  # (batch, num_distinct)
     if batch.excluded is not None:
         offset = offset.masked_fill(batch.excluded, float("-inf"))
-    return logits + offset.scatter(
-        1, batch.positive[:, None], -log_q[batch.positive, None].to(offset.dtype)
-    )
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32, for sums of many terms; double stays double."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    positive = batch.positive[:, None]  # (batch, 1)
+    return logits + offset.scatter(1, positive, -log_q[positive].to(offset.dtype))
 
 
 def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean cross-entropy of the labelled column, in float32 at the least.
+    """Mean cross-entropy of the labelled column, in float32 or better.
 
     Args:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
@@ -70,7 +63,7 @@ def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """``F.cross_entropy``, whose gradient takes fewer passes over the logits: a CPU computes it in half the time."""
+    """``F.cross_entropy`` with fewer passes over the logits in its gradient: half the CPU time."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, label: Tensor) -> Tensor:
@@ -100,17 +93,18 @@ def binary_cross_entropy(logits: Tensor) -> Tensor:
 def mimic(augmented: Tensor, target: Tensor, num_pairs: int, over_dim: str = "sum") -> Tensor:
     """Adaptive-mimic loss of one side (DAT, Eq. 2).
 
-    Eq. 2 is ``1/T Σ_T [y a + (1 - y) sg(p) - sg(p)]²``. For a negative pair (``y = 0``) the bracket is zero, for a positive
-    one it is ``a - sg(p)``: so the sum runs over the positives, and the negatives count in ``T`` alone.
+    Eq. 2 is ``1/T Σ_T [y a + (1 - y) sg(p) - sg(p)]²``. For a negative pair (``y = 0``) the bracket
+    is zero, for a positive one it is ``a - sg(p)``. So the sum is over the positives, and negatives
+    only count in ``T``.
 
     Args:
         augmented: ``(num_positives, dim)`` ``a_u`` (or ``a_v``) of each positive pair.
-        target: ``(num_positives, dim)`` the *other* tower's output, ``p_v`` (or ``p_u``). No gradient flows into it.
+        target: ``(num_positives, dim)`` the *other* tower's output, ``p_v`` (or ``p_u``), which
+            gets no gradient.
         num_pairs: ``T``.
         over_dim: ``sum`` or ``mean`` over ``dim``; the paper does not say which.
     """
-    error = (
-        at_least_float32(augmented) - at_least_float32(target.detach())
-    ).square()  # (num_positives, dim)
+    difference = at_least_float32(augmented) - at_least_float32(target.detach())
+    error = difference.square()  # (num_positives, dim)
     per_pair = error.mean(1) if over_dim == "mean" else error.sum(1)
     return per_pair.sum() / num_pairs

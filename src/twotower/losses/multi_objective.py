@@ -1,4 +1,4 @@
-"""Several objectives, each learned from its own behaviours: MVKE's loss."""
+"""MVKE's loss: several objectives, each learned from its own behaviours."""
 
 import torch
 import torch.nn.functional as F
@@ -6,24 +6,26 @@ from torch import Tensor, nn
 
 from twotower.distributed.collectives import sum_over_processes, world_size
 from twotower.errors import UserError, check_number
-from twotower.losses.functional import at_least_float32, own_logits
+from twotower.layers.precision import at_least_float32
+from twotower.losses.functional import own_logits
 from twotower.types import Batch, LossOutput, Schema, Towers
 
 
 class MultiObjective(nn.Module):
-    """``Σ_o weight_o BCE_o``: each objective's binary cross-entropy over the positives of its behaviours and their negatives.
+    """``Σ_o weight_o BCE_o``: binary cross-entropies over the positives of each objective.
 
-    MVKE (Xu et al., 2021, section 3.4) takes the raw inner product, temperature 1; the losses add up.
+    An objective's positives are those of its behaviours, with their negatives. MVKE (Xu et al.,
+    2021, section 3.4) uses the raw inner product (temperature 1) and adds the losses up.
 
     Args:
         schema: sizes of the data.
-        behaviours: for each objective the behaviours that are its positives, by their index in the data, as in
-            ``[[0], [1, 2, 3]]``. One behaviour may serve several objectives.
+        behaviours: for each objective the indices of its behaviours in the data, as in
+            ``[[0], [1, 2, 3]]``. Several objectives may share a behaviour.
         weights: one per objective.
         temperature: divides the scores.
 
     Raises:
-        UserError: for settings out of range, and behaviours that the data do not know.
+        UserError: for settings out of range, and behaviours that the data do not have.
     """
 
     def __init__(
@@ -35,61 +37,60 @@ class MultiObjective(nn.Module):
             check_number("loss.weights", weight, 0)
         if not behaviours or not all(behaviours) or len(weights) != len(behaviours):
             raise UserError(
-                f"loss.behaviours and loss.weights need one entry for each objective, got {behaviours} and {weights}"
+                "loss.behaviours and loss.weights need one entry for each objective, "
+                f"got {behaviours} and {weights}"
             )
-        unknown = [one for own in behaviours for one in own if not 0 <= one < schema.num_behaviours]
-        if unknown and schema.num_behaviours > 0:
-            raise UserError(
-                f"loss.behaviours={behaviours}: these data have behaviours 0 to {schema.num_behaviours - 1}"
-            )
+        last = schema.num_behaviours - 1  # -1: the data have one behaviour, see forward
+        if last >= 0 and any(not 0 <= index <= last for own in behaviours for index in own):
+            raise UserError(f"loss.behaviours={behaviours}: the data have behaviours 0 to {last}")
         self.behaviours = behaviours
         self.weights = weights
         self.temperature = temperature
 
     def forward(self, towers: Towers, batch: Batch) -> LossOutput:
-        """The weighted total, and each objective's loss; 0 where the batch has none of its behaviours.
+        """The weighted total, and each objective's loss; 0 for one without positives in the batch.
 
         Raises:
-            UserError: if model, data or negatives do not fit.
+            UserError: for a model, data or negatives that do not fit.
         """
         behaviour = self._check(towers, batch)
         terms, total = {}, towers.user.new_zeros(())
-        for index, (item, own, weight) in enumerate(
-            zip(towers.item_by_objective, self.behaviours, self.weights, strict=True)
-        ):
-            counts = torch.stack([behaviour == one for one in own]).any(0)  # (batch,)
-            loss = masked_bce(
-                own_logits(towers._replace(item=item), batch, self.temperature), counts
-            )
+        for index, item in enumerate(towers.item_by_objective):
+            matches = [behaviour == own for own in self.behaviours[index]]
+            counts = torch.stack(matches).any(0)  # (batch,)
+            logits = own_logits(towers._replace(item=item), batch, self.temperature)
+            loss = masked_bce(logits, counts)
             terms[f"objective_{index}"] = loss
-            total = total + weight * loss
+            total = total + self.weights[index] * loss
         return LossOutput(total, terms)
 
     def _check(self, towers: Towers, batch: Batch) -> Tensor:
         if batch.behaviour is None:
             raise UserError(
-                "loss=multi_objective needs data with several behaviours, and these have one: set loss=plain"
+                "loss=multi_objective needs data with several behaviours: set loss=plain"
             )
         if batch.negative is None:
             raise UserError(
-                "loss=multi_objective gives each positive negatives of its own: use it with negatives=uniform"
+                "loss=multi_objective needs each positive's own negatives: "
+                "use it with negatives=uniform"
             )
         if len(towers.item_by_objective) != len(self.behaviours):
             raise UserError(
-                f"loss.behaviours has {len(self.behaviours)} objectives, the model {len(towers.item_by_objective)}: use it with "
-                "model=mvke and as many model.objectives"
+                f"loss.behaviours has {len(self.behaviours)} objectives, the model "
+                f"{len(towers.item_by_objective)}: use it with model=mvke and as many "
+                "model.objectives"
             )
         return batch.behaviour
 
 
 def masked_bce(logits: Tensor, counts: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pairs of some rows, column 0 positive, in float32 at the least.
+    """Mean binary cross-entropy over the pairs of some rows, in float32 or better.
 
-    With several processes their mean is that over the rows that count of all of them.
+    The mean over processes is the mean over the counted rows of all processes.
 
     Args:
-        logits: ``(batch, 1 + num_negatives)``.
-        counts: ``(batch,)`` which rows count; with none the loss is a zero in the graph.
+        logits: ``(batch, 1 + num_negatives)``, column 0 positive.
+        counts: ``(batch,)`` True for rows that count; without any the loss is a zero in the graph.
     """
     logits = at_least_float32(logits)
     loss = F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1:]).sum(1)  # (batch,)

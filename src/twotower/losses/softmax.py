@@ -1,4 +1,4 @@
-"""Softmax over drawn negatives, or over the whole corpus."""
+"""Softmax over drawn negatives or over the whole corpus."""
 
 from torch import Tensor, nn
 
@@ -10,8 +10,8 @@ from twotower.types import Batch, Towers
 class Softmax(nn.Module):
     """Cross-entropy of the positive among itself and its negatives (Yi et al., RecSys 2019).
 
-    What it is follows from the negatives: ``negatives=corpus`` makes it the full softmax, ``shared_uniform`` and ``uniform``
-    a sampled one. Negatives equal to the positive are masked.
+    ``negatives=corpus`` gives the full softmax, ``shared_uniform`` and ``uniform`` a sampled one.
+    Negatives equal to the positive are masked.
 
     Args:
         temperature: divides the scores; with normalised towers 0.05 to 0.1 works.
@@ -27,11 +27,9 @@ class Softmax(nn.Module):
     def forward(self, towers: Towers, batch: Batch) -> Tensor:
         """Scalar loss."""
         if batch.negative is None:
-            logits = shared_logits(
-                towers, batch, self.temperature, self.correct_log_q
-            )  # (batch, num_distinct)
+            # (batch, num_distinct)
+            logits = shared_logits(towers, batch, self.temperature, self.correct_log_q)
             return softmax_cross_entropy(logits, batch.positive)
-        logits = own_logits(
-            towers, batch, self.temperature, self.correct_log_q
-        )  # (batch, 1 + num_negatives)
+        # (batch, 1 + num_negatives)
+        logits = own_logits(towers, batch, self.temperature, self.correct_log_q)
         return softmax_cross_entropy(logits, batch.positive.new_zeros(len(logits)))

@@ -11,11 +11,13 @@ from twotower.types import Batch, Schema, Towers
 
 
 class DAT(nn.Module):
-    """Two towers whose inputs end in augmented vectors ``a_u`` and ``a_v``, trained to mimic the other tower's output.
+    """Two towers with augmented vectors ``a_u`` and ``a_v`` as additional inputs.
 
-    ``z_u = [e_1 ‖ … ‖ e_n ‖ a_u]``, ``z_v = [e_1 ‖ … ‖ e_m ‖ a_v]``, then the towers of Eq. 1. ``a_u`` and ``a_v`` are
-    tables of their own, keyed by user and item id and apart from the id embeddings, which are inputs too. Their width is
-    ``dim``, that of the tower outputs they mimic. The mimic losses (Eq. 2) are in ``losses/functional.py``.
+    ``z_u = [e_1 ‖ … ‖ e_n ‖ a_u]``, ``z_v = [e_1 ‖ … ‖ e_m ‖ a_v]``, then the towers of Eq. 1. The
+    augmented vectors are trained to mimic the other tower's output. They have their own tables,
+    keyed by user and item id and separate from the id embeddings, which are inputs too. Their
+    width is ``dim``, as they mimic tower outputs. The mimic losses (Eq. 2) are in
+    ``losses/functional.py``.
 
     Args:
         schema: features and sizes of the data.
@@ -26,15 +28,16 @@ class DAT(nn.Module):
         last_activation: after the last layer (paper: relu; it keeps every score in [0, 1]).
         normalize: L2-normalise the outputs (paper: yes).
         dropout: share of hidden units dropped in training.
-        augment_gradient: what trains the augmented vectors: the task loss through the tower input and the mimic loss
-            (``both``, the paper), ``mimic`` alone (they enter the tower detached), or ``task`` alone.
+        augment_gradient: losses that train the augmented vectors: the task loss through the tower
+            input and the mimic loss (``both``, the paper), ``mimic`` alone (they enter the tower
+            detached), or ``task`` alone.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
         history: encoder of the user's history, see ``layers/history.py``.
-        share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
-        cold_ids: vector of an id without a trained row, in id embeddings and augmented tables alike.
+        share_item_table: embed the history with the item tower's ``item_id`` table, as in SASRec.
+        cold_ids: vector of an id without a trained row, in id and augmented tables.
         id_dropout: share of user and item ids hidden in training.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
     def __init__(
@@ -91,20 +94,19 @@ class DAT(nn.Module):
         item_features = hide_ids(batch.item, "item_id", rate)
         a_u = self.user_augmented(user_features["user_id"])  # (batch, dim)
         a_v = self.item_augmented(item_features["item_id"])  # (num_distinct, dim)
-        user, item = self._encode_user(user_features, a_u), self._encode_item(item_features, a_v)
+        user = self._encode_user(user_features, a_u)  # (batch, dim)
+        item = self._encode_item(item_features, a_v)  # (num_distinct, dim)
         if self.augment_gradient == "task":
             a_u, a_v = a_u.detach(), a_v.detach()
         return Towers(user, item, a_u, a_v)
 
     def _encode_user(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
-        return self.user_tower(
-            torch.cat([self.user_embedding(features), self._input(augmented)], dim=1)
-        )
+        z_u = torch.cat([self.user_embedding(features), self._input(augmented)], dim=1)
+        return self.user_tower(z_u)
 
     def _encode_item(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
-        return self.item_tower(
-            torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
-        )
+        z_v = torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
+        return self.item_tower(z_v)
 
     def _input(self, augmented: Tensor) -> Tensor:
         return augmented.detach() if self.augment_gradient == "mimic" else augmented

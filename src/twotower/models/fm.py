@@ -1,4 +1,4 @@
-"""Factorisation machine for retrieval: what of it depends on the item, as one inner product."""
+"""Factorisation machine for retrieval: its item-dependent part as one inner product."""
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,15 @@ from twotower.types import Batch, Schema, Towers
 
 
 class FM(nn.Module):
-    """All pairs of fields by inner products of their factors (Rendle, ICDM 2010, Eq. 1), split into two towers.
+    """Inner products of all pairs of fields (Rendle, ICDM 2010, Eq. 1), split into two towers.
 
-    With ``x`` the factors of user fields and ``y`` those of item fields, the pairs of a user's with an item's fields are
-    ``<Σ x, Σ y>``. Of the rest, the item's first-order weights and its own pairs ``Σ_{i<j} <y_i, y_j>`` stand in one more
-    dimension, beside a user's 1. The bias, the user's first-order weights and the user's own pairs are left out: they are the
-    same for all items, so they change no ranking and cancel in ``bpr`` and every softmax. A field of several values (tags,
-    history) has the mean of their factors, as one value with weights ``1/n``; pairs within a field do not count.
+    With ``x`` the factors of user fields and ``y`` those of item fields, the pairs of a user field
+    and an item field add up to ``<Σ x, Σ y>``. One more dimension, in which every user has a 1,
+    holds the item's first-order weights and the pairs of its own fields ``Σ_{i<j} <y_i, y_j>``.
+    The bias, the user's first-order weights and the pairs of the user's own fields are left out:
+    they are the same for all items, so they change no ranking and cancel in ``bpr`` and in every
+    softmax. A field of several values (tags, history) has the mean of their factors; pairs within
+    a field do not count.
 
     Args:
         schema: features and sizes of the data.
@@ -27,7 +29,7 @@ class FM(nn.Module):
         user_features: names of the user's fields, None for all.
         item_features: names of the item's fields, None for all.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
     def __init__(
@@ -65,16 +67,17 @@ class FM(nn.Module):
         return torch.cat([user, torch.ones_like(user[:, :1])], dim=1)
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
-        """``(batch, dim + 1)``: the sum of the fields' factors, and what the item scores with everybody."""
+        """``(batch, dim + 1)``: the sum of the fields' factors, and the item's own score."""
         fields = self._fields(self.item_factors, features)  # (batch, num_fields, dim)
         item = fields.sum(1)  # (batch, dim)
         own = self.item_weights(features).sum(1, keepdim=True)  # (batch, 1)
         if self.item_pairs:
+            # Σ_{i<j} <y_i, y_j> = (‖Σ y‖² - Σ ‖y‖²) / 2
             own = own + (item.square() - fields.square().sum(1)).sum(1, keepdim=True) / 2
         return torch.cat([item, own], dim=1)
 
     def forward(self, batch: Batch) -> Towers:
-        """Tower outputs of the batch's users and distinct items."""
+        """Tower outputs for the batch's users and distinct items."""
         return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
 
     def _fields(self, embedding: FeatureEmbedding, features: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Matrix factorisation: the anchor of published tables, with ``loss/task=bpr``."""
+"""Matrix factorisation, the usual baseline of published tables with ``loss/task=bpr``."""
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,17 @@ from twotower.types import Batch, Schema, Towers
 
 
 class MF(nn.Module):
-    """``s(u, v) = <e_u, e_v> + b_v`` of ids alone (Rendle et al., UAI 2009). The bias is one more dimension, beside a user's 1.
+    """``s(u, v) = <e_u, e_v> + b_v`` from ids alone (Rendle et al., UAI 2009).
+
+    The bias is one more dimension of the item, in which every user has a 1.
 
     Args:
         schema: sizes of the data.
         dim: factors.
         item_bias: learn ``b_v``.
-        init_std: of the initial factors. Small ones start all scores near 0, which BPR likes.
+        init_std: of the initial factors. With small ones all scores start near 0, which helps BPR.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
     def __init__(
@@ -54,5 +56,5 @@ class MF(nn.Module):
         return self.item_factors(features["item_id"])
 
     def forward(self, batch: Batch) -> Towers:
-        """Tower outputs of the batch's users and distinct items."""
+        """Tower outputs for the batch's users and distinct items."""
         return Towers(self.encode_user(batch.user), self.encode_item(batch.item))

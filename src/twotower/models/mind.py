@@ -1,4 +1,4 @@
-"""MIND: several interests of a user by capsule routing over the history (Li et al., Alibaba, CIKM 2019)."""
+"""MIND: several interests per user by capsule routing (Li et al., Alibaba, CIKM 2019)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,39 +8,43 @@ from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history import known_last
 from twotower.layers.mlp import Tower
+from twotower.layers.precision import at_least_float32
 from twotower.types import Batch, Schema, Towers
 
 
 class MIND(nn.Module):
     """``K`` interest vectors per user; an item's score is its best inner product with one of them.
 
-    **Routing** (section 4.2): with ``c_i = S e_i`` for the history's items, a few times in turn ``w = softmax_k(b)``,
-    ``u_k = squash(Σ_i w_ki c_i)``, ``b_ki += <u_k, c_i>``. A user with ``n`` items has ``max(1, min(K, log2 n))`` interests.
-    **Profile** (4.3): each interest passes, with the user's other features, through one shared tower.
-    **Training** (4.4): label-aware attention weighs the interests by the positive ``e``. The paper raises scores to a power
-    before the softmax; ours is ``softmax_k(p <u_k, e>)``, as scores may be negative. ``forward`` so gives each row one vector,
-    and any loss fits.
+    **Routing** (section 4.2): with ``c_i = S e_i`` for the history's items, repeat
+    ``w = softmax_k(b)``, ``u_k = squash(Σ_i w_ki c_i)``, ``b_ki += <u_k, c_i>``. A user with ``n``
+    items has ``max(1, min(K, log2 n))`` interests.
+    **Profile** (4.3): each interest passes, with the user's other features, through one shared
+    tower.
+    **Training** (4.4): label-aware attention weighs the interests by the positive ``e``. The paper
+    raises scores to a power before the softmax; ours is ``softmax_k(p <u_k, e>)``, as scores may
+    be negative. ``forward`` thus gives each row one vector, so every loss can be used.
 
-    The paper draws the first ``b`` anew for each user; ours are drawn once, for each place of the history, so that a user's
-    vectors can be reproduced. ``encode_user`` gives ``(batch, K, dim)``; evaluation takes the best interest for each item.
+    The paper draws the first ``b`` anew for each user; ours are drawn once, for each place of the
+    history, so that a user's vectors can be reproduced. ``encode_user`` gives ``(batch, K, dim)``;
+    evaluation takes the best interest for each item.
 
     Args:
         schema: features and sizes of the data.
         embedding_dim: width of user features other than the history.
         hidden_dims: hidden widths of the shared tower.
         dim: width of items, interests and outputs.
-        num_interests: ``K``, the most that a user can have.
+        num_interests: ``K``, the largest number of interests.
         num_iterations: routing steps.
-        attention_power: ``p``; 0 weighs interests alike, a large one takes the best alone.
-        length: of a history, its last items that count; ``data.history_length`` for all.
+        attention_power: ``p``; 0 weighs interests equally, a large one takes only the best.
+        length: number of last items that are read; ``data.history_length`` for all.
         normalize: L2-normalise interests and items.
         dropout: share of hidden units dropped in training.
-        user_features: names of other inputs, none by default; the history is always one.
+        user_features: names of inputs besides the history.
         cold_ids: vector of an item without a trained row: ``mean`` or ``zero``.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
-    first_logits: Tensor
+    first_logits: Tensor  # (length, num_interests)
 
     def __init__(
         self,
@@ -66,25 +70,27 @@ class MIND(nn.Module):
         check_choice("model.cold_ids", cold_ids, ("mean", "zero"))
         if length < 1 or "history" in user_features:
             raise UserError(
-                "model=mind reads the history by itself: set data.history_length, and no history in model.user_features"
+                "model=mind needs a history, and always reads it: set data.history_length above 0, "
+                "and leave history out of model.user_features"
             )
         self.num_iterations = num_iterations
         self.attention_power = attention_power
         self.normalize = normalize
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
         self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
-        self.profile = (
-            FeatureEmbedding(schema.user, embedding_dim, user_features, cold_ids, sharding=sharding)
-            if user_features
-            else None
-        )
+        self.profile = None
+        width = dim
+        if user_features:
+            self.profile = FeatureEmbedding(
+                schema.user, embedding_dim, user_features, cold_ids, sharding=sharding
+            )
+            width += self.profile.output_dim
         self.bilinear = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.register_buffer("first_logits", torch.randn(length, num_interests))
-        width = dim + (self.profile.output_dim if self.profile else 0)
         self.tower = Tower(width, hidden_dims, dim, "relu", "none", normalize, dropout)
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
-        """User features to ``(batch, num_interests, dim)``; interests that a user has not repeat the first."""
+        """User features to ``(batch, num_interests, dim)``; missing interests repeat the first."""
         capsule = self.route(features["history"])  # (batch, num_interests, dim)
         if self.profile:
             profile = self.profile(features)[:, None].expand(-1, capsule.shape[1], -1)
@@ -97,47 +103,54 @@ class MIND(nn.Module):
         return F.normalize(item, dim=1, eps=1e-6) if self.normalize else item
 
     def forward(self, batch: Batch) -> Towers:
-        """The interests as the positive weighs them ``(batch, dim)``, and the distinct items."""
+        """Interests weighted by the positive ``(batch, dim)``, and the distinct items."""
         interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
         num_items = (batch.user["history"] > 0).sum(1).clamp_max(len(self.first_logits))  # (batch,)
-        has = interest_mask(num_items, interest.shape[1])  # (batch, num_interests)
+        mask = interest_mask(num_items, interest.shape[1])  # (batch, num_interests)
         score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
-        weight = (self.attention_power * score).masked_fill(~has, float("-inf")).softmax(1)
+        weight = (self.attention_power * score).masked_fill(~mask, float("-inf")).softmax(1)
         return Towers((weight[:, :, None] * interest).sum(1), item)
 
     def route(self, index: Tensor) -> Tensor:
-        """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``; an empty history gives zeros."""
+        """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``.
+
+        An empty history gives zeros.
+        """
         index = known_last(index)[:, -len(self.first_logits) :]
         known, num = index > 0, self.first_logits.shape[1]
-        item = (
-            self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
-            * known[..., None]
-        )
-        item = item @ self.bilinear  # (batch, length, dim)
-        has = interest_mask(known.sum(1), num)  # (batch, num_interests)
-        logits = self.first_logits[-index.shape[1] :].expand(
-            index.shape[0], -1, -1
-        )  # (batch, length, num_interests)
+        item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
+        item = (item * known[..., None]) @ self.bilinear  # (batch, length, dim)
+        mask = interest_mask(known.sum(1), num)  # (batch, num_interests)
+        logits = self.first_logits[-index.shape[1] :]  # (length, num_interests)
+        logits = logits.expand(index.shape[0], -1, -1)  # (batch, length, num_interests)
         for step in range(self.num_iterations):
-            weight = logits.masked_fill(~has[:, None], float("-inf")).softmax(2) * known[..., None]
+            weight = logits.masked_fill(~mask[:, None], float("-inf")).softmax(2)
+            weight = weight * known[..., None]  # (batch, length, num_interests)
             capsule = squash(weight.mT @ item)  # (batch, num_interests, dim)
             if step + 1 < self.num_iterations:
                 logits = logits + item @ capsule.mT
-        return torch.where(has[..., None], capsule, capsule[:, :1])
+        return torch.where(mask[..., None], capsule, capsule[:, :1])
 
 
 def squash(x: Tensor) -> Tensor:
-    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` along the last dimension; zero stays zero, with a finite gradient.
+    """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` over the last dimension; zero stays zero, its gradient finite.
 
-    The factor of ``x`` is worked out in float32 at the least: float16 has no number as small as the one that guards the root.
+    The factor of ``x`` is computed in float32 or better, as float16 rounds 1e-9 to zero.
     """
-    square = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1, keepdim=True)
+    square = at_least_float32(x).square().sum(-1, keepdim=True)
     return x * (square / (1 + square) / (square + 1e-9).sqrt()).to(x.dtype)
 
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
-    """``(batch,)`` lengths of histories to ``(batch, num_interests)``: the first ``max(1, min(K, log2 n))`` are there."""
-    needed = [
-        min(2**count, 1 << 62) if count > 1 else 0 for count in range(1, num_interests + 1)
-    ]  # a log2 would round
+    """Which interests users have: the first ``max(1, min(K, log2 n))`` for ``n`` items.
+
+    Args:
+        num_items: ``(batch,)`` lengths of histories.
+        num_interests: ``K``.
+
+    Returns:
+        ``(batch, num_interests)``.
+    """
+    # Interest k needs 2^k items, the first one none. Compared as integers, as log2 would round.
+    needed = [0, *(min(2**count, 1 << 62) for count in range(2, num_interests + 1))]
     return num_items[:, None] >= torch.tensor(needed, device=num_items.device)

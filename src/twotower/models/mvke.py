@@ -1,4 +1,4 @@
-"""MVKE: virtual-kernel experts and gates between two towers, as one inner product (Xu et al., Tencent, 2021)."""
+"""MVKE: virtual-kernel experts and gates as one inner product (Xu et al., Tencent, 2021)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,17 @@ from twotower.types import Batch, Schema, Towers
 
 
 class MVKE(nn.Module):
-    """``s(u, v) = <Σ_k g_k(v) u_k, v>``: experts ``u_k`` around ``K`` virtual kernels ``W``, mixed by a gate that reads the item.
+    """``s(u, v) = <Σ_k g_k(v) u_k, v>``: experts ``u_k`` of the user, mixed by a gate of the item.
 
-    An expert weighs the user's fields ``X (F, d)`` by its kernel: ``softmax_F(Key(X) Query(W_k) / √d) Val(X) + X``, LayerNorm,
-    then a tower of its own. The gate is ``g = softmax_k(<v, W_k>)``. As it depends on the item alone, the score equals
-    ``<[u_1 ‖ … ‖ u_K], [g_1 v ‖ … ‖ g_K v]>``: retrieval is an inner product in ``K dim`` dimensions. Where vectors are
-    normalised, each ``u_k`` and ``v`` are, never the mixture, which would no longer factor.
+    There are ``K`` virtual kernels ``W``. An expert weighs the user's fields ``X (F, d)`` by its
+    kernel, ``softmax_F(Key(X) Query(W_k) / √d) Val(X) + X``, then come LayerNorm and the expert's
+    own tower. The gate is ``g = softmax_k(<v, W_k>)``. It depends on the item alone, so the score
+    equals ``<[u_1 ‖ … ‖ u_K], [g_1 v ‖ … ‖ g_K v]>``: retrieval is an inner product in ``K dim``
+    dimensions. With ``normalize``, each ``u_k`` and ``v`` are normalised, never the mixture, as the
+    score would no longer factor.
 
-    Objectives share kernels: each has its gate's softmax over its own kernels. Train several with ``loss=multi_objective``.
+    Objectives share kernels: each has its own gate, a softmax over the objective's kernels. Train
+    several objectives with ``loss=multi_objective``.
 
     Args:
         schema: features and sizes of the data.
@@ -27,7 +30,7 @@ class MVKE(nn.Module):
         dim: width of kernels and tower outputs.
         num_kernels: ``K``.
         objectives: the kernels of each objective (paper: click 0-2, conversion 1-4).
-        retrieve: the objective whose score ranks.
+        retrieve: index of the objective that items are ranked by.
         activation: after each hidden layer.
         last_activation: after the last layer.
         normalize: L2-normalise each ``u_k`` and ``v``.
@@ -37,13 +40,13 @@ class MVKE(nn.Module):
         history: encoder of the user's history, see ``layers/history.py``.
         cold_ids: vector of an id without a trained row.
         id_dropout: share of user and item ids hidden in training.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
 
     Raises:
-        UserError: for objectives that name kernels which are not there, or leave some unused.
+        UserError: for objectives with unknown kernels, and for unused kernels.
     """
 
-    outside: Tensor
+    outside: Tensor  # (num_objectives, num_kernels), True for kernels of other objectives
 
     def __init__(
         self,
@@ -80,9 +83,8 @@ class MVKE(nn.Module):
         )
         self.kernels = nn.Parameter(torch.randn(num_kernels, dim) * dim**-0.5)
         self.query = nn.Linear(dim, embedding_dim)
-        self.key = nn.Linear(
-            embedding_dim, embedding_dim, bias=False
-        )  # a bias would be the same for all fields
+        # No bias: it would add the same to all fields, and the softmax ignores that.
+        self.key = nn.Linear(embedding_dim, embedding_dim, bias=False)
         self.value = nn.Linear(embedding_dim, embedding_dim)
         self.norm = nn.LayerNorm(embedding_dim)
         tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
@@ -100,7 +102,7 @@ class MVKE(nn.Module):
         return self.experts_of(features).flatten(1)
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
-        """``[g_1 v ‖ … ‖ g_K v]`` of the objective that is retrieved with: ``(batch, num_kernels * dim)``."""
+        """``[g_1 v ‖ … ‖ g_K v]`` of the objective ``retrieve``: ``(batch, num_kernels * dim)``."""
         item = self.item_tower(self.item_embedding(features))
         return self._gated(item, self.retrieve)
 
@@ -117,29 +119,26 @@ class MVKE(nn.Module):
     def experts_of(self, features: dict[str, Tensor]) -> Tensor:
         """``u_k`` of each user: ``(batch, num_kernels, dim)``."""
         width = self.key.in_features
-        x = self.user_embedding(features).unflatten(
-            1, (-1, width)
-        )  # (batch, fields, embedding_dim)
+        x = self.user_embedding(features).unflatten(1, (-1, width))  # (batch, fields, width)
         score = self.key(x) @ self.query(self.kernels).T / width**0.5  # (batch, fields, kernels)
-        weighted = (
-            score.softmax(1)[..., None] * self.value(x)[:, :, None]
-        )  # (batch, fields, kernels, embedding_dim)
+        # (batch, fields, kernels, width)
+        weighted = score.softmax(1)[..., None] * self.value(x)[:, :, None]
         view = self.norm(weighted + x[:, :, None])
-        return torch.stack(
-            [expert(view[:, :, k].flatten(1)) for k, expert in enumerate(self.experts)], dim=1
-        )
+        outputs = [expert(view[:, :, k].flatten(1)) for k, expert in enumerate(self.experts)]
+        return torch.stack(outputs, dim=1)
 
     def gate(self, item: Tensor, objective: int) -> Tensor:
-        """``g`` of item tower outputs ``(batch, dim)``: ``(batch, num_kernels)``, 0 for kernels of other objectives."""
-        return (
-            (item @ self.kernels.T).masked_fill(self.outside[objective], float("-inf")).softmax(1)
-        )
+        """``g`` of item tower outputs ``(batch, dim)``: ``(batch, num_kernels)``.
+
+        It is 0 for kernels of other objectives.
+        """
+        logits = item @ self.kernels.T  # (batch, num_kernels)
+        return logits.masked_fill(self.outside[objective], float("-inf")).softmax(1)
 
     def diagnose(self, user: dict[str, Tensor], item: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For the diagnostics: the gates' mean entropy in nats, and ``(num_kernels,)`` each kernel's share of their weight."""
-        gate = self.gate(
-            self.item_tower(self.item_embedding(item)), self.retrieve
-        )  # (batch, kernels)
+        """Mean entropy of the gate in nats and ``(num_kernels,)`` mean weights, for diagnostics."""
+        v = self.item_tower(self.item_embedding(item))  # (batch, dim)
+        gate = self.gate(v, self.retrieve)  # (batch, num_kernels)
         return {"gate_entropy": torch.special.entr(gate).sum(1).mean(), "load": gate.mean(0)}
 
     def _gated(self, item: Tensor, objective: int) -> Tensor:
@@ -150,6 +149,7 @@ def _check_objectives(objectives: list[list[int]], num_kernels: int, retrieve: i
     used = {kernel for kernels in objectives for kernel in kernels}
     if not objectives or not all(objectives) or used != set(range(num_kernels)):
         raise UserError(
-            f"model.objectives must use all kernels 0 to {num_kernels - 1}, and some in each objective, got {objectives}"
+            f"model.objectives must use all kernels 0 to {num_kernels - 1}, and at least one in "
+            f"each objective, got {objectives}"
         )
     check_number("model.retrieve", retrieve, 0, len(objectives) - 1)

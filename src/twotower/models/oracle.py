@@ -6,7 +6,10 @@ from twotower.types import Batch, Towers
 
 
 class Oracle(nn.Module):
-    """Scores by the planted truth, which synthetic data hand over as the feature ``latent`` in evaluation. Never trained."""
+    """Scores by the true vectors, the feature ``latent`` of synthetic data in evaluation.
+
+    It has nothing to train.
+    """
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """The users' true vectors ``(batch, dim)``."""
@@ -17,5 +20,5 @@ class Oracle(nn.Module):
         return features["latent"]
 
     def forward(self, batch: Batch) -> Towers:
-        """Both."""
+        """True vectors of the batch's users and distinct items."""
         return Towers(self.encode_user(batch.user), self.encode_item(batch.item))

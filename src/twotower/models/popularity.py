@@ -1,4 +1,4 @@
-"""Popularity: the floor that every model must clear."""
+"""Popularity: the baseline that every model must beat."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ class Popularity(nn.Module):
         self.register_buffer("share", torch.zeros(schema.num_values("item_id")))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Move to another device, but stay float32: shares rounded to 16 bits would tie."""
+        """Apply changes of device, not of dtype: shares rounded to 16 bits would tie."""
         device = fn(torch.empty(0)).device
         return super()._apply(lambda tensor: tensor.to(device), recurse)
 
@@ -36,9 +36,9 @@ class Popularity(nn.Module):
         return torch.ones_like(features["user_id"], dtype=self.share.dtype)[:, None]
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
-        """``(batch, 1)`` popularity; 0 for an item that training never saw."""
+        """``(batch, 1)`` popularity; 0 for an item unseen in training."""
         return self.share[features["item_id"]][:, None]
 
     def forward(self, batch: Batch) -> Towers:
-        """Tower outputs of the batch's users and distinct items."""
+        """Tower outputs for the batch's users and distinct items."""
         return Towers(self.encode_user(batch.user), self.encode_item(batch.item))

@@ -10,26 +10,28 @@ from twotower.types import Batch, Schema, Towers
 
 
 class TwoTower(nn.Module):
-    """User tower and item tower over concatenated feature embeddings; the score is their inner product.
+    """Towers over concatenated feature embeddings; the score is the outputs' inner product.
 
     Args:
         schema: features and sizes of the data.
         embedding_dim: width of every feature embedding.
-        id_extra_dim: added to the width of ``user_id`` and ``item_id``. With ``dim`` the model has as many parameters as DAT, to
-            the last one: an id table next to a table of augmented vectors is one table as wide as both.
+        id_extra_dim: added to the width of ``user_id`` and ``item_id``. With ``id_extra_dim`` equal
+            to ``dim`` the model has exactly as many parameters as DAT: one id table as wide as
+            DAT's id table and augmented table together.
         hidden_dims: hidden widths of both towers.
         dim: width of the tower outputs.
         activation: after each hidden layer.
-        last_activation: after the last layer (``none`` unless the scores shall be non-negative).
+        last_activation: after the last layer (``none``, unless scores must be non-negative).
         normalize: L2-normalise the outputs.
         dropout: share of hidden units dropped in training.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
         history: encoder of the user's history, see ``layers/history.py``.
-        share_item_table: the history looks its items up in the item tower's table of ``item_id``, as in SASRec.
-        cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained`` (needs ``id_dropout``).
+        share_item_table: embed the history with the item tower's ``item_id`` table, as in SASRec.
+        cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained``, which
+            needs ``id_dropout``.
         id_dropout: share of user and item ids hidden in training.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class TwoTower(nn.Module):
         check_cold_ids(cold_ids, id_dropout)
         if share_item_table and id_extra_dim:
             raise UserError(
-                "model.share_item_table=true needs equal widths of history and item id: set model.id_extra_dim=0"
+                "model.share_item_table=true needs equal widths of history and item_id: "
+                "set model.id_extra_dim=0"
             )
         self.id_dropout = id_dropout
         self.user_embedding = FeatureEmbedding(
@@ -79,7 +82,7 @@ class TwoTower(nn.Module):
         return self.item_tower(self.item_embedding(features))
 
     def forward(self, batch: Batch) -> Towers:
-        """Tower outputs of the batch's users and distinct items."""
+        """Tower outputs for the batch's users and distinct items."""
         rate = self.id_dropout if self.training else 0.0
         user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
         return Towers(self.encode_user(user), self.encode_item(item))

@@ -11,11 +11,13 @@ from twotower.types import Batch, Schema, Towers
 
 
 class YouTubeDNN(nn.Module):
-    """``<MLP([history ‖ features of the user]), e_v>`` with a sampled softmax (Covington et al., RecSys 2016, section 3).
+    """``<MLP([history ‖ user features]), e_v>`` with a sampled softmax.
 
-    The history's items have embeddings apart from the output vectors ``e_v``, as in the paper, unless they are shared. There is
-    no user id among the inputs by default, so that a user needs a history and no training. Vectors on the unit sphere and a
-    temperature are ours; ``normalize=false`` with ``loss.task.temperature=1`` is the paper.
+    Source: Covington et al., RecSys 2016, section 3. As in the paper, the history's items have
+    embeddings separate from the output vectors ``e_v``, unless ``share_item_table`` is set. The
+    user id is no input by default, so a new user with a history needs no training. L2-normalised
+    vectors and a temperature are our additions; ``normalize=false`` with
+    ``loss.task.temperature=1`` is the paper.
 
     Args:
         schema: features and sizes of the data.
@@ -28,13 +30,13 @@ class YouTubeDNN(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of the tower's inputs, None for all.
         history: encoder of the history (paper: mean), see ``layers/history.py``.
-        share_item_table: the history looks its items up among the ``e_v``.
+        share_item_table: embed the history with the ``e_v``.
         cold_ids: vector of an item without a trained row, see ``EmbeddingTable``.
-        id_dropout: share of item ids, and of user ids where they are used, hidden in training.
-        sharding: of the rows of all tables over the processes, ``none`` or ``row``, see ``sharding.py``.
+        id_dropout: share of item ids, and of user ids if they are an input, hidden in training.
+        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
 
     Raises:
-        UserError: if tables of different widths shall be shared.
+        UserError: if a shared table would need two widths.
     """
 
     def __init__(
@@ -58,22 +60,16 @@ class YouTubeDNN(nn.Module):
         check_cold_ids(cold_ids, id_dropout)
         if share_item_table and embedding_dim != dim:
             raise UserError(
-                f"model.share_item_table=true needs model.embedding_dim={dim}, as wide as model.dim"
+                "model.share_item_table=true needs equal widths: "
+                f"set model.embedding_dim={dim}, the value of model.dim"
             )
         self.id_dropout = id_dropout
         self.normalize = normalize
         self.user_embedding = FeatureEmbedding(
             schema.user, embedding_dim, user_features, cold_ids, history, sharding=sharding
         )
-        self.user_tower = Tower(
-            self.user_embedding.output_dim,
-            hidden_dims,
-            dim,
-            activation,
-            last_activation,
-            normalize,
-            dropout,
-        )
+        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
+        self.user_tower = Tower(self.user_embedding.output_dim, *tower)
         item_id = tuple(feature for feature in schema.item if feature.name == "item_id")
         self.item_embedding = FeatureEmbedding(item_id, dim, None, cold_ids, sharding=sharding)
         if share_item_table:
@@ -89,7 +85,7 @@ class YouTubeDNN(nn.Module):
         return F.normalize(item, dim=1, eps=1e-6) if self.normalize else item
 
     def forward(self, batch: Batch) -> Towers:
-        """Tower outputs of the batch's users and distinct items."""
+        """Tower outputs for the batch's users and distinct items."""
         rate = self.id_dropout if self.training else 0.0
         user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
         return Towers(self.encode_user(user), self.encode_item(item))
