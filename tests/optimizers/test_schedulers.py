@@ -67,7 +67,7 @@ def test_impossible_schedules_are_refused():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=8.0)
     with pytest.raises(UserError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
         cosine(optimizer, None, 0, 0.0)
-    with pytest.raises(UserError, match=r"scheduler\.warmup_steps=7 takes all 7 steps"):
+    with pytest.raises(UserError, match=r"scheduler\.warmup_steps=7 must be below the 7 steps"):
         cosine(optimizer, 7, 7, 0.0)
     with pytest.raises(UserError, match=r"scheduler\.last_share"):
         cosine(optimizer, 7, 0, 1.5)

@@ -1,6 +1,4 @@
-"""What several processes have together: rows of all of them, with gradients, sums, and their number."""
-
-from typing import Any
+"""Operations over all training processes: number, sums, and gathered rows with gradients."""
 
 import torch
 import torch.distributed as dist
@@ -8,16 +6,16 @@ from torch import Tensor, nn
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class RowGatherer:
-    """Puts the rows of all processes one after the other, each process's padded to the most that one has.
+    """Concatenates the rows of all processes, each process's padded to the largest number of rows.
 
     Args:
         num: rows of this process.
-        device: where they are.
+        device: of the rows.
     """
 
     def __init__(self, num: int, device: torch.device) -> None:
@@ -26,13 +24,14 @@ class RowGatherer:
         self.first = dist.get_rank() * self.width  # place of this process's first row
 
     def __call__(self, own: Tensor, padding: float = 0) -> Tensor:
-        """``(num, ...)`` to ``(world_size * width, ...)``; gradients flow back to the process whose rows they are."""
+        """``(num, ...)`` to ``(world_size * width, ...)``, with gradients to each row's process."""
         padded = torch.cat([own, own.new_full((self.width - self.num, *own.shape[1:]), padding)])
-        return _GatherRows.apply(padded).flatten(0, 1)
+        rows: Tensor = _GatherRows.apply(padded)  # (world_size, width, ...)
+        return rows.flatten(0, 1)
 
 
 class _GatherRows(torch.autograd.Function):
-    """``(width, ...)`` of each process to ``(world_size, width, ...)``; the gradients of all processes are added up."""
+    """``(width, ...)`` of each process to ``(world_size, width, ...)``; gradients are added up."""
 
     @staticmethod
     def forward(ctx: object, own: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def sum_over_processes(own: Tensor) -> Tensor:
-    """The sum of a tensor that needs no gradient."""
+    """Sum of a tensor over processes, without gradient."""
     if world_size() > 1:
         own = own.clone()
         dist.all_reduce(own)
@@ -60,7 +59,7 @@ def _all_gather(own: Tensor) -> Tensor:
 
 
 class Placeholder(nn.Module):
-    """A zero with a gradient, in no checkpoint: DDP refuses a model whose every parameter it shall leave alone."""
+    """A trainable zero that checkpoints leave out: DDP fails if every parameter is ignored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,8 +69,8 @@ class Placeholder(nn.Module):
         """A scalar zero."""
         return 0 * self.number
 
-    def _save_to_state_dict(self, *args: Any) -> None:
-        """Nothing."""
+    def _save_to_state_dict(self, *args: object) -> None:
+        """Save nothing."""
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        """Nothing."""
+    def _load_from_state_dict(self, *args: object) -> None:
+        """Load nothing."""

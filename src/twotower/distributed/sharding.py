@@ -1,8 +1,9 @@
-"""Tables whose rows are spread over the processes that train together: row ``r`` is with process ``r % world_size``.
+"""Tables with rows spread over processes: process ``r % world_size`` owns row ``r``.
 
-A lookup asks the owners for the rows it needs, each distinct one once, and its gradients go back to them: what travels grows with
-the batch, not with the table, and a row's optimizer state stands where the row does. All processes must look up equally often
-and in the same order, but each as many ids as it likes, and none too.
+A lookup requests each distinct row once from its owner, and gradients go back to the owner. So the
+communication depends on the batch, not on the table, and the owner also keeps the row's optimizer
+state. All processes must make the same lookups in the same order, with any number of ids each,
+possibly none.
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from twotower.distributed.collectives import sum_over_processes
 
 SHARDING = ("none", "row")
-BLOCK = 1 << 16  # rows that are drawn or gathered at a time
+BLOCK = 1 << 16  # rows drawn or gathered at a time
 
 
 class Shard(NamedTuple):
-    """Which rows of a table a process holds.
+    """The part of a table that a process holds.
 
     Attributes:
         rank: of this process.
@@ -35,7 +36,7 @@ class Shard(NamedTuple):
 
     @property
     def width(self) -> int:
-        """The most rows that one process holds."""
+        """Largest number of rows in one process."""
         return -(-self.num_rows // self.world_size)
 
     @property
@@ -48,12 +49,15 @@ class Shard(NamedTuple):
         return whole[self.rank :: self.world_size]
 
 
-_place = (0, 1)  # rank and number of the processes that a model is built for
+_place = (0, 1)  # rank and number of processes for models that are being built
 
 
 @contextmanager
 def built_for(rank: int, world_size: int) -> Iterator[None]:
-    """Inside, tables to be sharded get the rows of process ``rank`` alone. Models are built before processes are connected."""
+    """Context in which new sharded tables get only the rows of process ``rank``.
+
+    Models are built before the processes are connected, so torch does not know the rank yet.
+    """
     global _place
     before, _place = _place, (rank, world_size)
     try:
@@ -63,13 +67,13 @@ def built_for(rank: int, world_size: int) -> Iterator[None]:
 
 
 def new_shard(num_rows: int) -> Shard | None:
-    """The place of a table that is being built; None where one process holds all rows."""
+    """The shard of a new table; None with one process."""
     rank, world_size = _place
     return Shard(rank, world_size, num_rows) if world_size > 1 else None
 
 
 def shard_of(parameter: Tensor) -> Shard | None:
-    """None for a parameter that each process holds as a whole."""
+    """The shard of a parameter; None if each process holds all of it."""
     return getattr(parameter, "shard", None)
 
 
@@ -81,54 +85,52 @@ def num_rows(parameter: Tensor) -> int:
 
 @torch.no_grad()
 def draw(weight: Tensor, std: float) -> None:
-    """Fill with normal numbers; the rows of a shard are those that the whole table would have, which is never held."""
+    """Fill with normal random numbers; a shard gets the same rows as in the whole table.
+
+    The whole table is never in memory.
+    """
     shard = shard_of(weight)
     if shard is None:
         nn.init.normal_(weight, std=std)
         return
+    # torch draws 16 numbers at a time: a last block of fewer rows would get other numbers, so it is
+    # part of the block before it.
     end = shard.num_rows
-    starts = [
-        *range(0, max(1, end - 16), BLOCK),
-        end,
-    ]  # torch draws 16 numbers at a time: a smaller rest would be others
+    starts = [*range(0, max(1, end - 16), BLOCK), end]
     for start, stop in zip(starts, starts[1:], strict=False):
         block = torch.empty(stop - start, *weight.shape[1:], dtype=weight.dtype).normal_(std=std)
-        skip = (shard.rank - start) % shard.world_size  # to the first row of ours
+        skip = (shard.rank - start) % shard.world_size  # rows before the first own one
         own = block[skip :: shard.world_size]
         first = (start + skip) // shard.world_size
         weight[first : first + len(own)] = own
 
 
 def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, Tensor]:
-    """What to look up in which rows: the table as it is, or of a sharded one the rows that ``index`` needs, wherever they are.
+    """Indices and rows for a lookup: of a sharded table, the needed rows from all processes.
 
     Args:
         index: ``(...)`` ids.
-        weight: ``(num_rows, dim)``, or this process's share of it.
-        padded: 0 is no id: it is not asked for, and stays 0, a row of zeros.
+        weight: ``(num_rows, dim)``, or this process's part of it.
+        padded: id 0 is padding: it is not requested, and stays 0, a row of zeros.
 
     Returns:
-        ``(...)`` and ``(num, dim)``. Gradients of the rows flow to their owners, summed and divided by the number of processes,
-        as DDP's are; they are sparse there if the optimizer has asked for it.
+        ``(...)`` indices and the ``(num, dim)`` rows that they refer to; without sharding the
+        arguments. Gradients of the rows flow to their owners, summed and divided by the number of
+        processes, as in DDP; they are sparse if the optimizer wants it.
     """
     shard = shard_of(weight)
     if shard is None:
         return index, weight
     ids = (index[index > 0] if padded else index.flatten()).long()
-    place, row = torch.unique(
-        ids % shard.world_size * shard.width + ids // shard.world_size, return_inverse=True
-    )
-    asked = torch.bincount(
-        place // shard.width, minlength=shard.world_size
-    )  # (world_size,) of each owner
-    served = torch.empty_like(asked)
-    dist.all_to_all_single(served, asked)
-    take, give = asked.tolist(), served.tolist()
-    own = F.embedding(
-        _exchange(place % shard.width, take, give),
-        weight,
-        sparse=getattr(weight, "row_sparse", False),
-    )
+    # Owner and the owner's row as one number, so that distinct ids are sorted by owner.
+    place = ids % shard.world_size * shard.width + ids // shard.world_size
+    place, row = torch.unique(place, return_inverse=True)  # (num_distinct,), (num_ids,)
+    requested = torch.bincount(place // shard.width, minlength=shard.world_size)  # (world_size,)
+    served = torch.empty_like(requested)
+    dist.all_to_all_single(served, requested)
+    take, give = requested.tolist(), served.tolist()
+    wanted = _exchange(place % shard.width, take, give)  # own rows that any process needs
+    own = F.embedding(wanted, weight, sparse=getattr(weight, "row_sparse", False))
     rows = _Exchange.apply(own, give, take)  # (num_distinct, dim)
     if not padded:
         return row.view(index.shape), rows
@@ -138,15 +140,22 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
 
 
 def mean_row(weight: Tensor) -> Tensor:
-    """``(dim,)`` mean of all rows but the first, which stands for unknown ids. Of a sharded table all processes must ask."""
+    """``(dim,)`` mean of all rows except row 0, which is for unknown ids.
+
+    For a sharded table all processes must call it.
+    """
     shard = shard_of(weight)
     if shard is None:
         return weight[1:].mean(0)
-    return sum_over_processes(weight[int(shard.rank == 0) :].sum(0)) / (shard.num_rows - 1)
+    first = 1 if shard.rank == 0 else 0  # process 0 holds row 0
+    return sum_over_processes(weight[first:].sum(0)) / (shard.num_rows - 1)
 
 
 def gather_rows(own: Tensor, shard: Shard) -> Tensor:
-    """The rows of all processes in the first one's main memory, block by block; the others get an empty tensor."""
+    """All rows of a sharded table in process 0's main memory; an empty tensor in the others.
+
+    It works block by block, so the device holds no second copy of the table.
+    """
     is_first = shard.rank == 0
     whole = torch.empty(shard.num_rows if is_first else 0, *own.shape[1:], dtype=own.dtype)
     for start in range(0, shard.width, BLOCK):
@@ -162,7 +171,7 @@ def gather_rows(own: Tensor, shard: Shard) -> Tensor:
 
 
 class _Exchange(torch.autograd.Function):
-    """Rows to the processes that asked for them; back come their gradients, of which the mean over processes is taken."""
+    """Sends rows to the processes that need them; gradients return as a mean over processes."""
 
     @staticmethod
     def forward(ctx: object, rows: Tensor, give: list[int], take: list[int]) -> Tensor:
@@ -176,7 +185,16 @@ class _Exchange(torch.autograd.Function):
 
 
 def _exchange(rows: Tensor, give: list[int], take: list[int]) -> Tensor:
-    """``(sum(give), ...)``, the first ``give[0]`` rows for process 0 and so on, to ``(sum(take), ...)`` from each in turn."""
-    got = rows.new_empty(sum(take), *rows.shape[1:])
-    dist.all_to_all_single(got, rows.contiguous(), take, give)
-    return got
+    """Exchange rows between all processes.
+
+    Args:
+        rows: ``(sum(give), ...)``, the first ``give[0]`` rows for process 0, and so on.
+        give: rows for each process.
+        take: rows from each process.
+
+    Returns:
+        ``(sum(take), ...)``, in the order of the processes.
+    """
+    received = rows.new_empty(sum(take), *rows.shape[1:])
+    dist.all_to_all_single(received, rows.contiguous(), take, give)
+    return received

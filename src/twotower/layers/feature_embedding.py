@@ -42,7 +42,8 @@ class HistoryEmbedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``."""
-        return self.encoder(*fetch(index, self.table.weight, padded=True))
+        encoded: Tensor = self.encoder(*fetch(index, self.table.weight, padded=True))
+        return encoded
 
 
 class NumericEmbedding(nn.Module):
@@ -54,7 +55,8 @@ class NumericEmbedding(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """``(batch,)`` float32 data to ``(batch, dim)`` in the precision of the weights."""
-        return self.linear(value[:, None].to(self.linear.weight.dtype))
+        embedded: Tensor = self.linear(value[:, None].to(self.linear.weight.dtype))
+        return embedded
 
 
 class FeatureEmbedding(nn.Module):

@@ -69,7 +69,7 @@ class GRU(nn.Module):
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = _sorted_by(index == 0, index)  # known items first: the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
-        state, _ = self.gru(self.dropout(lookup(index, weight)))  # (batch, length, dim)
+        state: Tensor = self.gru(self.dropout(lookup(index, weight)))[0]  # (batch, length, dim)
         last = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
         return state.gather(1, last)[:, 0] * (num > 0)[:, None]
 
@@ -135,8 +135,9 @@ class Transformer(nn.Module):
         visible = causal & (known[:, None] | itself)  # (batch, length, length)
         for block in self.blocks[:-1]:
             x = block(x, visible[:, None])
-        last = self.blocks[-1](x, visible[:, None, -1:])  # only the last place is read
-        return self.norm(last[:, 0]) * known[:, -1:]
+        last = self.blocks[-1](x, visible[:, None, -1:])[:, 0]  # only the last place is read
+        vector: Tensor = self.norm(last) * known[:, -1:]
+        return vector
 
 
 class Block(nn.Module):
@@ -176,11 +177,13 @@ class Block(nn.Module):
         rate = self.rate if self.training else 0.0
         heads = F.scaled_dot_product_attention(query, key, value, visible, rate)
         x = x[:, -places:] + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.network(self.network_norm(x)))
+        output: Tensor = x + self.dropout(self.network(self.network_norm(x)))
+        return output
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(batch, places, dim)`` to ``(batch, heads, places, dim / heads)``."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.num_heads, -1))
+        return heads.transpose(1, 2)
 
 
 def known_last(index: Tensor) -> Tensor:

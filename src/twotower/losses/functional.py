@@ -59,7 +59,8 @@ def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
         label: ``(batch,)`` column of each row's positive.
     """
-    return _CrossEntropy.apply(at_least_float32(logits), label)
+    loss: Tensor = _CrossEntropy.apply(at_least_float32(logits), label)
+    return loss
 
 
 class _CrossEntropy(torch.autograd.Function):

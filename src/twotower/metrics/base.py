@@ -1,4 +1,4 @@
-"""The shell of every ranking metric: sums over users, overall and per group."""
+"""Base class of the ranking metrics: sums over users, overall and per group."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,22 +13,22 @@ from twotower.types import HIDDEN_RANK
 class RankMetric(Metric):
     """Averages a function of the targets' ranks over users.
 
-    A user's value is computed from the ranks of that user's targets among all candidates, so no predictions are stored and
-    several processes add up exactly. In a group, a user counts with the targets that belong to it. Subclasses define
-    :meth:`per_user` and ``name``.
+    A user's value is computed from the ranks of the user's targets among all candidates, so no
+    predictions are stored and the sums of several processes add up exactly. In a group, only the
+    targets that belong to it count. Subclasses define :meth:`per_user` and ``name``.
 
     Args:
         k: cut-offs; None for a metric without one.
         num_groups: columns of the ``group`` matrix given to ``update``.
 
     Raises:
-        UserError: if a cut-off is not a whole number >= 1, or given to a metric without one.
+        UserError: for a cut-off that is not a whole number >= 1, or for a metric without one.
     """
 
     name: str
-    total: Tensor
-    count: Tensor
-    cut: Tensor
+    total: Tensor  # (num_groups, num_cutoffs)
+    count: Tensor  # (num_groups,) users
+    cut: Tensor  # (num_cutoffs,)
     full_state_update = False
     has_cutoffs = True
 
@@ -40,17 +40,14 @@ class RankMetric(Metric):
             raise UserError(f"metric.{self.name}.k must list whole numbers >= 1, got {k}")
         self.k = k
         self.register_buffer("cut", torch.tensor(k or [0]), persistent=False)
-        self.add_state(
-            "total",
-            torch.zeros(num_groups, len(k or [0]), dtype=torch.float64),
-            dist_reduce_fx="sum",
-        )
+        total = torch.zeros(num_groups, len(self.cut), dtype=torch.float64)
+        self.add_state("total", total, dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(num_groups, dtype=torch.float64), dist_reduce_fx="sum")
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
     ) -> nn.Module:
-        """Move with the module to another device, never to its precision: in bfloat16 a count ends at 256."""
+        """Apply changes of device, not of dtype: bfloat16 cannot count above 256."""
         device = fn(torch.empty(0)).device
         return super()._apply(lambda tensor: tensor.to(device), exclude_state)
 
@@ -59,7 +56,7 @@ class RankMetric(Metric):
 
         Args:
             rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets,
-                ``HIDDEN_RANK`` is of a target that no list can show.
+                ``HIDDEN_RANK`` is the rank of a target that is masked as seen.
             group: ``(batch, num_targets, num_groups)`` membership of each target.
         """
         for column, member in enumerate(group.unbind(2)):
@@ -73,17 +70,20 @@ class RankMetric(Metric):
         return self.total / self.count[:, None]
 
     def per_user(self, rank: Tensor) -> Tensor:
-        """``(batch, num_targets)`` ranks, 0 is no target, to ``(batch, num_cutoffs)`` values; without targets, anything."""
+        """``(batch, num_targets)`` ranks, 0 is padding, to ``(batch, num_cutoffs)`` values.
+
+        Values of users without targets are ignored.
+        """
         raise NotImplementedError
 
     def labels(self) -> list[str]:
         """Names of the columns of :meth:`compute`: ``hit_rate@10`` and so on."""
         return [self.name] if self.k is None else [f"{self.name}@{cut}" for cut in self.k]
 
-    def found(self, rank: Tensor) -> Tensor:
-        """``(batch, num_targets)``: is it a target, and one that a list of all items shows?"""
+    def is_listed(self, rank: Tensor) -> Tensor:
+        """``(batch, num_targets)``, False for padding and for targets that are masked as seen."""
         return (rank >= 1) & (rank < HIDDEN_RANK)
 
     def hits(self, rank: Tensor) -> Tensor:
-        """``(batch, num_targets, num_cutoffs)``: is the target within the cut-off?"""
-        return self.found(rank)[:, :, None] & (rank[:, :, None] <= self.cut)
+        """``(batch, num_targets, num_cutoffs)``, True for targets within the cut-off."""
+        return self.is_listed(rank)[:, :, None] & (rank[:, :, None] <= self.cut)

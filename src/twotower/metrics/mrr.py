@@ -6,9 +6,9 @@ from twotower.metrics.base import RankMetric
 
 
 class MRR(RankMetric):
-    """Mean of ``1 / rank`` of the best-ranked target, over the whole corpus. (The DAT paper prints ten times this.)
+    """Mean of ``1 / rank`` of each user's best-ranked target in the whole corpus.
 
-    A target that the mask of seen items hides counts 0: it has no place in the list.
+    A target that is masked as seen counts 0. The DAT paper prints ten times this value.
     """
 
     name = "mrr"
@@ -16,4 +16,4 @@ class MRR(RankMetric):
 
     def per_user(self, rank: Tensor) -> Tensor:
         """``(batch, num_targets)`` ranks to ``(batch, 1)``."""
-        return (1 / rank.double()).where(self.found(rank), 0.0).amax(1, keepdim=True)
+        return (1 / rank.double()).where(self.is_listed(rank), 0.0).amax(1, keepdim=True)

@@ -7,7 +7,10 @@ from twotower.metrics.base import RankMetric
 
 
 class NDCG(RankMetric):
-    """``Σ 1 / log2(1 + rank)`` over targets in the first ``k``, divided by its best value (Järvelin & Kekäläinen, 2002)."""
+    """``Σ 1 / log2(1 + rank)`` over targets in the first ``k``, divided by its best value.
+
+    Source: Järvelin & Kekäläinen, 2002.
+    """
 
     name = "ndcg"
 

@@ -6,7 +6,7 @@ from twotower.metrics.base import RankMetric
 
 
 class Recall(RankMetric):
-    """Share of a user's targets in the first ``k``; equals the hit rate where every user has one target."""
+    """Share of a user's targets in the first ``k``; with one target per user, the hit rate."""
 
     name = "recall"
 

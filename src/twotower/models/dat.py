@@ -102,11 +102,13 @@ class DAT(nn.Module):
 
     def _encode_user(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
         z_u = torch.cat([self.user_embedding(features), self._input(augmented)], dim=1)
-        return self.user_tower(z_u)
+        p_u: Tensor = self.user_tower(z_u)
+        return p_u
 
     def _encode_item(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
         z_v = torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
-        return self.item_tower(z_v)
+        p_v: Tensor = self.item_tower(z_v)
+        return p_v
 
     def _input(self, augmented: Tensor) -> Tensor:
         return augmented.detach() if self.augment_gradient == "mimic" else augmented

@@ -81,4 +81,5 @@ class FM(nn.Module):
         return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
 
     def _fields(self, embedding: FeatureEmbedding, features: dict[str, Tensor]) -> Tensor:
-        return embedding(features).unflatten(1, (-1, self.dim))
+        factors: Tensor = embedding(features).unflatten(1, (-1, self.dim))
+        return factors

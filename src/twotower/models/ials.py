@@ -73,8 +73,14 @@ class IALS(nn.Module):
         pairs = pairs.unique(dim=1) - 1  # (2, num_pairs); the factors below have no row for id 0
         user, item = self.user_factors[1:], self.item_factors[1:]  # views
         console = PlainConsole(stderr=True)
-        options = {"console": console, "transient": True, "disable": not console.is_terminal}
-        for _ in track(range(self.num_sweeps), "iALS sweeps", **options):
+        sweeps = track(
+            range(self.num_sweeps),
+            "iALS sweeps",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        for _ in sweeps:
             self._solve(user, item, pairs[0], pairs[1])
             self._solve(item, user, pairs[1], pairs[0])
         for factors in (self.user_factors, self.item_factors):

@@ -53,7 +53,8 @@ class MF(nn.Module):
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """``(batch, dim)`` factors; with ``item_bias`` the bias follows."""
-        return self.item_factors(features["item_id"])
+        item: Tensor = self.item_factors(features["item_id"])
+        return item
 
     def forward(self, batch: Batch) -> Towers:
         """Tower outputs for the batch's users and distinct items."""

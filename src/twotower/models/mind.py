@@ -95,7 +95,8 @@ class MIND(nn.Module):
         if self.profile:
             profile = self.profile(features)[:, None].expand(-1, capsule.shape[1], -1)
             capsule = torch.cat([capsule, profile], dim=2)
-        return self.tower(capsule.flatten(0, 1)).unflatten(0, capsule.shape[:2])
+        user: Tensor = self.tower(capsule.flatten(0, 1)).unflatten(0, capsule.shape[:2])
+        return user
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item ids ``(batch,)`` to ``(batch, dim)``."""

@@ -24,7 +24,8 @@ class Popularity(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Apply changes of device, not of dtype: shares rounded to 16 bits would tie."""
         device = fn(torch.empty(0)).device
-        return super()._apply(lambda tensor: tensor.to(device), recurse)
+        super()._apply(lambda tensor: tensor.to(device), recurse)
+        return self
 
     def fit(self, interactions: Interactions) -> None:
         """Count the training interactions of each item. Cold items keep 0."""

@@ -75,11 +75,13 @@ class TwoTower(nn.Module):
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """User features, each ``(batch, ...)``, to ``(batch, dim)``."""
-        return self.user_tower(self.user_embedding(features))
+        user: Tensor = self.user_tower(self.user_embedding(features))
+        return user
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item features, each ``(batch, ...)``, to ``(batch, dim)``."""
-        return self.item_tower(self.item_embedding(features))
+        item: Tensor = self.item_tower(self.item_embedding(features))
+        return item
 
     def forward(self, batch: Batch) -> Towers:
         """Tower outputs for the batch's users and distinct items."""

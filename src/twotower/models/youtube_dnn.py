@@ -77,7 +77,8 @@ class YouTubeDNN(nn.Module):
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """User features, each ``(batch, ...)``, to ``(batch, dim)``."""
-        return self.user_tower(self.user_embedding(features))
+        user: Tensor = self.user_tower(self.user_embedding(features))
+        return user
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item ids ``(batch,)`` to ``(batch, dim)``."""

@@ -1,4 +1,4 @@
-"""Learning rates that change from step to step, as shares of those that the optimizer was given."""
+"""Learning-rate schedules per step, as factors of the optimizer's learning rates."""
 
 import math
 
@@ -9,12 +9,12 @@ from twotower.errors import UserError, check_number
 
 
 def linear_warmup(optimizer: Optimizer, num_steps: int | None, warmup_steps: int) -> LambdaLR:
-    """Rises in equal steps, ``1 / warmup_steps`` in the first one; then the optimizer's own.
+    """A linear rise from ``1 / warmup_steps`` to 1 over the first steps, then constant.
 
     Args:
-        optimizer: each group of its parameters keeps its own learning rate to rise to.
-        num_steps: of the whole training, which does not matter here.
-        warmup_steps: of the optimizer.
+        optimizer: the factor multiplies the learning rate of each parameter group.
+        num_steps: steps of the whole training, not used here.
+        warmup_steps: optimizer steps until the factor is 1.
     """
     check_number("scheduler.warmup_steps", warmup_steps, 1)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup_steps))
@@ -25,27 +25,28 @@ def cosine(
 ) -> LambdaLR:
     """A linear warm-up, then half a cosine wave down (Loshchilov & Hutter, ICLR 2017, no restarts).
 
-    Torch's ``CosineAnnealingLR`` takes each rate from the one before it; here it follows from the
-    step alone, so a resumed run that trains for longer follows the longer curve.
+    Torch's ``CosineAnnealingLR`` computes each rate from the previous one; here it depends only on
+    the step, so a resumed run that trains longer follows the longer curve.
 
     Args:
-        optimizer: each group of its parameters has its own learning rate.
-        num_steps: of the whole training; None: nobody knows.
-        warmup_steps: of the optimizer; 0: none.
-        last_share: of the learning rate, in the last step.
+        optimizer: the factor multiplies the learning rate of each parameter group.
+        num_steps: optimizer steps of the whole training; None if unknown.
+        warmup_steps: optimizer steps until the factor is 1; 0: no warm-up.
+        last_share: factor in the last step.
 
     Raises:
-        UserError: if the number of steps is unknown, or the warm-up takes all of them.
+        UserError: if the number of steps is unknown, or not above ``warmup_steps``.
     """
     check_number("scheduler.warmup_steps", warmup_steps, 0)
     check_number("scheduler.last_share", last_share, 0, 1)
     if num_steps is None:
         raise UserError(
-            "scheduler=cosine needs the number of steps: set trainer.max_epochs or trainer.max_steps"
+            "scheduler=cosine needs the number of steps: set trainer.max_epochs or "
+            "trainer.max_steps"
         )
     if warmup_steps >= num_steps:
         raise UserError(
-            f"scheduler.warmup_steps={warmup_steps} takes all {num_steps} steps of the training: give fewer"
+            f"scheduler.warmup_steps={warmup_steps} must be below the {num_steps} steps of training"
         )
 
     def share(step: int) -> float:

@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 def distinct_items(item: Tensor, room: int | None, padding: int) -> tuple[Tensor, Tensor]:
-    """Each item once, ascending, and the row where each of ``item`` stands.
+    """Each item once, ascending, and the row of each given item among them.
 
     Args:
         item: ``(num,)``.
-        room: rows of the answer, at least as many as there are distinct items: its shape then follows from shapes alone, so
-            nothing waits for the device to count. None: no more rows than items.
-        padding: larger than every item; fills the rows that are left.
+        room: number of rows returned, at least that of distinct items. The shape then does not
+            depend on values, so nothing waits for the device. None: as many rows as distinct items.
+        padding: fills the remaining rows; larger than every item.
 
     Returns:
-        ``(room,)`` or ``(num_distinct,)``, and ``(num,)``.
+        Items ``(room,)`` or ``(num_distinct,)``, and rows ``(num,)``.
     """
     if room is None:
         distinct, row = torch.unique(item, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The loader: yields index tensors, nothing else; knows where it is, so that a run can stop and go on anywhere."""
+"""Loaders that yield index tensors; the training loader can stop and resume at any batch."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,14 +17,15 @@ class TrainLoader:
 
     Args:
         position: ``(num_positives,)`` positions of the training interactions.
-        user: ``(num_interactions,)`` users of all interactions, which positions point into; equal ones stand together.
-        positives: ``interactions``: an epoch takes each once, so that active users count for more. ``users``: it draws as many
-            times a user, then one of the user's interactions, so that users count alike, as they do in evaluation.
+        user: ``(num_interactions,)`` users of all interactions, sorted; positions index into it.
+        positives: ``interactions``: an epoch takes each once, so active users count more.
+            ``users``: an epoch draws as many times a user, then one of the user's interactions, so
+            all users count equally, as in evaluation.
         batch_size: positives per process and step.
         seed: of order and steps.
         rank: of this process.
         world_size: number of processes.
-        shuffle_window: interactions shuffled together, so that memory does not grow with them; None: all.
+        shuffle_window: interactions shuffled together, which bounds memory; None: all.
         read_ahead: see :class:`~twotower.data.batches.windows.WindowOrder`.
     """
 
@@ -42,30 +43,29 @@ class TrainLoader:
     ) -> None:
         check_choice("data.positives", positives, ("interactions", "users"))
         check_number("data.batch_size", batch_size, 1)
-        by_user = positives == "users"
         if shuffle_window is not None:
             check_number("data.shuffle_window", shuffle_window, 1)
-            if by_user:
+            if positives == "users":
                 raise UserError(
-                    "data.positives=users draws from all data at once: leave out data.shuffle_window"
+                    "data.positives=users draws from all data at once: leave out "
+                    "data.shuffle_window"
                 )
+        self.num_of_user: Tensor | None = None  # (num_users,) training interactions of each user
+        if positives == "users":
+            users = user[position.long()]  # (num_positives,)
+            _, self.num_of_user = torch.unique_consecutive(users, return_counts=True)
         self.position = position
         self.shuffle_window = shuffle_window
         self.read_ahead = read_ahead
-        self.run_lengths = (
-            torch.unique_consecutive(user[position.long()], return_counts=True)[1]
-            if by_user
-            else None
-        )
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
         self.next_batch = 0
-        self.last: TrainIndex | None = None  # what was yielded last
+        self.last: TrainIndex | None = None  # the latest yielded batch
         self.before_next: Callable[[], object] | None = None  # called once, before the next batch
-        self.sampler = self  # where Lightning looks for set_epoch
+        self.sampler = self  # Lightning calls set_epoch of this attribute
 
     def __len__(self) -> int:
         """Batches per epoch. A last batch with fewer rows than processes is dropped."""
@@ -73,7 +73,7 @@ class TrainLoader:
         return full + (rest >= self.world_size)
 
     def __iter__(self) -> Iterator[TrainIndex]:
-        """The rest of the current epoch, or the next one if that is done."""
+        """The rest of the current epoch, or the next epoch if the current one is complete."""
         if self.next_batch >= len(self):
             self.epoch, self.next_batch = self.epoch + 1, 0
         order = self._order(self._seed(self.epoch))
@@ -81,9 +81,8 @@ class TrainLoader:
         while self.next_batch < len(self):
             batch = self.next_batch
             rows = order[batch * size : (batch + 1) * size]
-            self.next_batch += (
-                1  # before the yield: a checkpoint after this step resumes with the next
-            )
+            # Before the yield, so that a checkpoint after this step resumes with the next one.
+            self.next_batch += 1
             seed = self._seed(self.epoch, 1 + batch)
             self.last = TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
             yield self.last
@@ -96,42 +95,49 @@ class TrainLoader:
         if self.shuffle_window is not None:
             return WindowOrder(len(self.position), self.shuffle_window, seed, self.read_ahead)
         generator = torch.Generator().manual_seed(seed)
-        if self.run_lengths is None:
-            return torch.randperm(len(self.position), generator=generator)
-        user = torch.randint(len(self.run_lengths), (len(self.position),), generator=generator)
-        place = (
-            torch.rand(len(user), dtype=torch.float64, generator=generator) * self.run_lengths[user]
-        )
-        return (self.run_lengths.cumsum(0) - self.run_lengths)[user] + place.long()
+        num = len(self.position)
+        if self.num_of_user is None:
+            return torch.randperm(num, generator=generator)
+        user = torch.randint(len(self.num_of_user), (num,), generator=generator)
+        share = torch.rand(num, dtype=torch.float64, generator=generator)
+        place = (share * self.num_of_user[user]).long()  # among the user's own interactions
+        first = self.num_of_user.cumsum(0) - self.num_of_user  # (num_users,)
+        return first[user] + place
 
     def set_epoch(self, epoch: int) -> None:
-        """Start ``epoch``, unless the loader is in it.
+        """Start ``epoch``, unless it is the current one.
 
-        Lightning does not restore a loader from a checkpoint of an epoch's end: without this, epoch 0 would be trained on again.
+        Lightning does not restore a loader from a checkpoint at the end of an epoch: without this,
+        a resumed run would train on epoch 0 again.
         """
         if epoch != self.epoch:
             self.epoch, self.next_batch = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is."""
+        """Current epoch and next batch."""
         return {"epoch": self.epoch, "next_batch": self.next_batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a saved epoch and batch."""
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
     def _seed(self, *where: int) -> int:
-        """A last zero is no entropy: ``[seed, epoch, 0]`` is ``[seed, epoch]``, the order's own."""
+        """Seed of an epoch's order, or of one step.
+
+        SeedSequence ignores trailing zeros: batch numbers start at 1, as 0 would give the seed of
+        the order.
+        """
         return int(np.random.SeedSequence([self.seed, *where]).generate_state(1)[0])
 
 
 class EvalLoader:
-    """Users with held-out interactions in order; every user once, whatever the number of processes.
+    """Users with held-out interactions in order, each once over all processes.
 
-    All processes have the same number of batches, as they may look rows up in one another: the last one may be empty.
+    All processes have the same number of batches, as lookups in sharded tables need all of them. So
+    a process's last batch may be empty.
 
     Args:
-        position: ``(num_users,)`` positions of their first targets.
+        position: ``(num_users,)`` positions of the users' first targets.
         num_targets: ``(num_users,)``.
         batch_size: users per step.
         rank: of this process.
@@ -147,17 +153,17 @@ class EvalLoader:
         world_size: int = 1,
     ) -> None:
         check_number("data.eval_batch_size", batch_size, 1)
-        most = -(-len(position) // world_size)  # users of the first process
-        batches = [slice(start, start + batch_size) for start in range(0, max(1, most), batch_size)]
-        self.position, self.num_targets = (
-            [own[batch] for batch in batches]
-            for own in (position[rank::world_size], num_targets[rank::world_size])
-        )
+        own = EvalIndex(position[rank::world_size], num_targets[rank::world_size])
+        most = max(1, -(-len(position) // world_size))  # users of process 0, which has the most
+        self.batches = []
+        for start in range(0, most, batch_size):
+            rows = slice(start, start + batch_size)
+            self.batches.append(EvalIndex(own.position[rows], own.num_targets[rows]))
 
     def __len__(self) -> int:
         """Batches of this process."""
-        return len(self.position)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[EvalIndex]:
         """Each batch once."""
-        return map(EvalIndex, self.position, self.num_targets)
+        return iter(self.batches)

@@ -1,6 +1,7 @@
-"""What stands around some positions of the interactions, which are sorted by user and time: histories, targets, what was seen.
+"""Gathers histories, targets and seen items for positions of interactions.
 
-Tables may stay in the host's memory, or on its disk, while indices and what is taken are on the device.
+Interactions are sorted by user and time. Tables may stay in the host's memory or on disk, while
+indices and results are on the device.
 """
 
 import torch
@@ -11,9 +12,9 @@ from twotower.errors import UserError
 from twotower.types import EvalIndex, Schema
 
 MASK_SEEN = (True, False, "except_targets")  # values of data.mask_seen, see conf/data/base.yaml
-PAIR = 1 << 32  # more than there are items: makes one number of a row and an item
+PAIR = 1 << 32  # more than the number of items: row * PAIR + item is unique
 
-# what grows with users and interactions
+# Tables that grow with users and interactions.
 STAYING = ("interactions/", "position/", "targets/", "offset", "user/", "latent/user")
 
 
@@ -23,9 +24,9 @@ def take(table: Tensor, index: Tensor) -> Tensor:
 
 
 def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
-    """Read what belongs to training positions number ``first`` to ``last - 1``, so that the page cache has it.
+    """Read the rows of training positions ``first`` to ``last - 1`` into the page cache.
 
-    Their positions ascend, so in every table it is one stretch.
+    Positions ascend, so these rows are contiguous in every table.
     """
     position = tables["position/train"][first:last]
     start, end = int(position[0]), int(position[-1]) + 1
@@ -41,7 +42,7 @@ def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
 def history(
     tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
 ) -> Tensor:
-    """``item_id`` features of the interactions just before ``position``: ``(batch, length)``, 0 is padding."""
+    """``item_id`` features of the interactions before ``position``: ``(batch, length)``, 0 pads."""
     before = position[:, None] + torch.arange(-length, 0, device=position.device)  # (batch, length)
     item = take(tables["interactions/item"], before.clamp_min(0))
     known = (before >= take(tables["offset"], user)[:, None]) & (item < num_train_items)
@@ -49,22 +50,21 @@ def history(
 
 
 def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:
-    """``(batch, num_targets)`` distinct items held out of each user, the first one in column 0.
+    """``(batch, num_targets)`` distinct held-out items of each user, the first one in column 0.
 
-    -1 pads, and stands in the place of an item that stands further left: a user who views and then
-    buys an item has one target. A batch of nobody has one column.
+    -1 pads and replaces repeated items: a user who views and then buys an item has one target. An
+    empty batch has one column.
     """
     item = tables["interactions/item"]
-    place = torch.arange(
-        max([1, *index.num_targets.tolist()]), device=index.position.device
-    )  # (num_targets,)
+    most = max([1, *index.num_targets.tolist()])
+    place = torch.arange(most, device=index.position.device)  # (num_targets,)
     position = (index.position[:, None] + place).clamp_max(len(item) - 1)
     target = take(item, position).long().masked_fill(place >= index.num_targets[:, None], -1)
     return target if target.shape[1] == 1 else target.masked_fill(_repeated(target), -1)
 
 
 def _repeated(target: Tensor) -> Tensor:
-    """``(batch, num_targets)`` True where the row has the same value further left."""
+    """``(batch, num_targets)``, True where the row has the same value further left."""
     value, place = target.sort(dim=1, stable=True)
     same = torch.zeros_like(value, dtype=torch.bool)
     same[:, 1:] = value[:, 1:] == value[:, :-1]
@@ -72,7 +72,7 @@ def _repeated(target: Tensor) -> Tensor:
 
 
 def seen(tables: dict[str, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, item) pairs of all earlier interactions of the users at ``position``, each ``(num_seen,)``."""
+    """(row, item) pairs of the users' interactions before ``position``, each ``(num_seen,)``."""
     start = take(tables["offset"], take(tables["interactions/user"], position).long())  # (batch,)
     return items_from(tables, start, position - start)
 
@@ -81,7 +81,7 @@ def check_mask_seen(mask_seen: bool | str) -> None:
     """Refuse an unknown value.
 
     Raises:
-        UserError: naming the known ones.
+        UserError: naming the choices.
     """
     if mask_seen not in MASK_SEEN:
         raise UserError(f"data.mask_seen must be true, false or except_targets, got {mask_seen!r}")
@@ -90,16 +90,16 @@ def check_mask_seen(mask_seen: bool | str) -> None:
 def hidden(
     row: Tensor, item: Tensor, target: Tensor, mask_seen: bool | str
 ) -> tuple[Tensor, Tensor]:
-    """The one rule of evaluation and serving: which items that users have seen no list shows them.
+    """Seen items that are masked, in evaluation and in serving.
 
     Args:
         row: ``(num_seen,)`` users of the pairs, ascending rows of ``target``.
-        item: ``(num_seen,)`` what they have seen.
-        target: ``(batch, num_targets)`` held-out items, -1 pads; no columns where none are known.
+        item: ``(num_seen,)`` their seen items.
+        target: ``(batch, num_targets)`` held-out items, -1 pads; no columns if there are none.
         mask_seen: one of :data:`MASK_SEEN`.
 
     Returns:
-        The pairs that are hidden, in their order.
+        The masked pairs, in the given order.
     """
     if mask_seen != "except_targets":
         return (row, item) if mask_seen else (row[:0], item[:0])
@@ -109,33 +109,52 @@ def hidden(
 
 
 def items_from(tables: dict[str, Tensor], start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, item) of ``count`` interactions from position ``start`` on, for each row; each ``(count.sum(),)``."""
-    row = torch.repeat_interleave(torch.arange(len(start), device=start.device), count)
-    place = torch.arange(len(row), device=start.device) - torch.repeat_interleave(
-        count.cumsum(0) - count, count
-    )
+    """(row, item) of the ``count`` interactions from position ``start``, for each row.
+
+    Args:
+        tables: of the data module.
+        start: ``(num,)``.
+        count: ``(num,)``.
+
+    Returns:
+        Rows and items, each ``(count.sum(),)``.
+    """
+    row, place = repeated(count)
     return row, take(tables["interactions/item"], start[row] + place).long()
+
+
+def repeated(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row ``count`` times.
+
+    Args:
+        count: ``(num,)``.
+
+    Returns:
+        Rows, and numbers ``0 … count - 1`` within each row; both ``(count.sum(),)``.
+    """
+    row = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+    first = count.cumsum(0) - count  # (num,)
+    return row, torch.arange(len(row), device=count.device) - first[row]
 
 
 def groups(
     tables: dict[str, Tensor], target: Tensor, user: Tensor, schema: Schema, num_train_users: int
 ) -> Tensor:
-    """Which groups each target counts in, in the order of the data module's ``group_names``.
+    """Groups of each target, in the order of the data module's ``group_names``.
 
     Args:
         tables: of the data module.
         target: ``(batch, num_targets)`` items, -1 pads.
         user: ``(batch,)``.
         schema: of the data.
-        num_train_users: users from this number on are new.
+        num_train_users: users from this index on are new.
 
     Returns:
         ``(batch, num_targets, num_groups)``.
     """
     known, cold = target >= 0, target >= schema.num_train_items
     by_category = [known & (tables["group"][target] == column) for column in range(len(GROUPS))]
-    warm = (
-        known & ~cold if schema.num_items > schema.num_train_items else torch.zeros_like(known)
-    )  # else all are
+    has_cold = schema.num_items > schema.num_train_items  # else warm would be the same as all
+    warm = known & ~cold & has_cold
     cold_user = known & (user >= num_train_users)[:, None]
     return torch.stack([known, *by_category, warm, cold, cold_user], 2)

@@ -1,4 +1,4 @@
-"""The (user, item) pairs of the training part: what samplers may ask about them."""
+"""The (user, item) pairs of training: membership, item counts, distributions."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twotower.data.batches.rows import items_from
+from twotower.data.batches.rows import items_from, repeated
 
-CHUNK = 1 << 22  # interactions that are counted at a time
+CHUNK = 1 << 22  # interactions counted at a time
 
 
 class Distribution(NamedTuple):
@@ -25,7 +25,7 @@ class Distribution(NamedTuple):
 
 
 class PairKeys(NamedTuple):
-    """Training pairs as numbers that can be searched.
+    """Training pairs as sorted numbers, for binary search.
 
     Attributes:
         sorted: ``(num_pairs,)`` ascending ``user * num_items + item``.
@@ -36,22 +36,23 @@ class PairKeys(NamedTuple):
     num_items: int
 
     def contain(self, user: Tensor, item: Tensor) -> Tensor:
-        """Is ``(user, item)`` a training pair? Both broadcast; so does the answer."""
+        """True where ``(user, item)`` is a training pair; the two are broadcast."""
         key = user * self.num_items + item
         place = torch.searchsorted(self.sorted, key).clamp_max(len(self.sorted) - 1)
         return self.sorted[place] == key
 
     def mask(self, user: Tensor, item: Tensor) -> Tensor:
-        """``(batch,)`` users and ``(num_distinct,)`` ascending items to ``(batch, num_distinct)``: the training pairs.
+        """``(batch, num_distinct)``, True for training pairs.
 
-        It walks through each user's own items, not through the table: users have few.
+        It visits the users' own items, which are few, rather than all cells.
+
+        Args:
+            user: ``(batch,)``.
+            item: ``(num_distinct,)``, ascending.
         """
         first = torch.searchsorted(self.sorted, user * self.num_items)
         count = torch.searchsorted(self.sorted, (user + 1) * self.num_items) - first  # (batch,)
-        row = torch.repeat_interleave(
-            torch.arange(len(user), device=user.device), count
-        )  # (num_pairs,)
-        place = torch.arange(len(row), device=user.device) - (count.cumsum(0) - count)[row]
+        row, place = repeated(count)  # (num_pairs,)
         own = self.sorted[first[row] + place] % self.num_items  # (num_pairs,)
         column = torch.searchsorted(item, own).clamp_max(len(item) - 1)
         found = item[column] == own
@@ -61,10 +62,11 @@ class PairKeys(NamedTuple):
 
 
 class TrainPairs:
-    """All training interactions, on one device. Rows are read, counts and keys made, when first asked for.
+    """All training interactions on one device, read when first needed.
 
     Args:
-        rows: gives ``(num_interactions,)`` user indices, and item indices, all below ``num_items``.
+        rows: returns user and item indices, each ``(num_interactions,)``, items below
+            ``num_items``.
         num_items: items of the training part.
     """
 
@@ -93,7 +95,7 @@ class TrainPairs:
         return self._distributions[power]
 
     def of(self, user: Tensor) -> PairKeys:
-        """The pairs of some users, and maybe of others: what may be asked about those users."""
+        """Pairs to search for these users; may include those of other users."""
         return PairKeys(self.keys, self.num_items)
 
     def contain(self, user: Tensor, item: Tensor) -> Tensor:
@@ -106,13 +108,13 @@ class TrainPairs:
 
 
 class MappedPairs(TrainPairs):
-    """The same for data beyond memory: nothing is made that grows with the interactions.
+    """The same for data larger than memory: nothing held grows with the interactions.
 
     Args:
-        rows: see :class:`TrainPairs`; counts and keys do without them.
+        rows: see :class:`TrainPairs`; counts and keys do not use it.
         num_items: items of the training part.
         tables: with ``position/train``, ``offset`` and ``interactions/item``, on the host.
-        device: where counts and keys are wanted.
+        device: of counts and keys.
     """
 
     def __init__(
@@ -131,20 +133,18 @@ class MappedPairs(TrainPairs):
         """``(num_items,)`` training interactions of each item, at least 1."""
         count = torch.zeros(self.num_items, dtype=torch.long)
         for position in self.tables["position/train"].split(CHUNK):
-            count += torch.bincount(
-                self.tables["interactions/item"][position], minlength=self.num_items
-            )
+            item = self.tables["interactions/item"][position]
+            count += torch.bincount(item, minlength=self.num_items)
         return count.clamp_min(1).to(self.device)
 
     def of(self, user: Tensor) -> PairKeys:
-        """The pairs of these users alone. A user's interactions stand together, those of training first."""
-        user = user.unique().to(self.tables["offset"].device)  # (num_users,) ascending
-        start, end = (self.tables["offset"][user + more] for more in (0, 1))
-        position = self.tables["position/train"]
-        count = torch.searchsorted(position, end.to(position.dtype)) - torch.searchsorted(
-            position, start.to(position.dtype)
-        )
+        """Pairs of these users only."""
+        offset, position = self.tables["offset"], self.tables["position/train"]
+        user = user.unique().to(offset.device)  # (num_users,) ascending
+        start, end = offset[user], offset[user + 1]
+        # A user's interactions are contiguous, those of training first.
+        count = torch.searchsorted(position, end.to(position.dtype))
+        count = count - torch.searchsorted(position, start.to(position.dtype))
         row, item = items_from(self.tables, start, count)
-        return PairKeys(
-            (user[row] * self.num_items + item).sort().values.to(self.device), self.num_items
-        )
+        keys = (user[row] * self.num_items + item).sort().values
+        return PairKeys(keys.to(self.device), self.num_items)
