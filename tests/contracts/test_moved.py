@@ -17,7 +17,7 @@ EARLIER = json.loads(Path(__file__).with_name("config_of_earlier_checkpoint.json
 TRAIN = (*SMALL, "optimizer=lazy_adam")
 
 
-def test_every_old_module_leads_to_one_that_exists():
+def test_every_old_name_maps_to_an_existing_module():
     for old, new in MOVED.items():
         assert importlib.import_module(new).__name__ == new
         assert old != new
@@ -45,7 +45,7 @@ def test_modules_are_found_by_their_old_names():
         _ = twotower.benchmarks
 
 
-def test_a_record_with_old_names_is_of_the_same_variant(tmp_path):
+def test_a_record_with_old_names_has_the_same_variant(tmp_path):
     record = {
         "status": "completed",
         "model": "two_tower",

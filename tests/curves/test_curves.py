@@ -1,4 +1,4 @@
-"""Golden curves: losses of 30 float64 steps and the metrics after them, kept as JSON beside this file.
+"""Golden curves: losses of 30 float64 steps and final metrics, as JSON files in this folder.
 
 They guard every change that should not move numbers. A change that should says so in its commit
 and renews them: ``.venv/bin/python -m tests.curves.test_curves``.
@@ -56,7 +56,7 @@ def curve(script: Script, settings: tuple[str, ...]) -> dict[str, dict[str, floa
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_a_run_is_what_it_was(script: Script, name: str) -> None:
+def test_a_run_equals_its_golden_curve(script: Script, name: str) -> None:
     expected = json.loads((FOLDER / f"{name}.json").read_text())
     found = curve(script, CURVES[name])
     assert len(found["losses"]["train/loss"]) == 30

@@ -1,4 +1,4 @@
-"""Batches of one shape: padding changes no loss and no gradient, and nothing waits to be counted."""
+"""Batches of fixed shape: padding changes no loss and no gradient."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_distinct_items_by_hand():
 
 
 @pytest.mark.parametrize("num", [1, 2, 500])
-def test_both_ways_agree(num):
+def test_fixed_and_variable_shapes_agree(num):
     item = torch.randint(0, 60, (num,), generator=torch.Generator().manual_seed(num))
     exact, exact_row = distinct_items(item, None, padding=60)
     padded, row = distinct_items(item, min(num, 60), padding=60)
@@ -37,7 +37,7 @@ def test_both_ways_agree(num):
     )
 
 
-def test_nothing_is_counted_on_the_device():
+def test_fixed_shapes_do_not_wait_for_the_device():
     """Tensors without data have shapes alone: what must look at data fails."""
     with fake_tensor.FakeTensorMode():
         item = torch.zeros(9, dtype=torch.long)
@@ -146,8 +146,8 @@ def test_padding_changes_no_loss_and_no_gradient(parts, overrides):
 
 
 @pytest.mark.parametrize("fixed_shapes", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_one_recording_for_all_batches(parts, fixed_shapes):
-    """The whole step is one graph without a look at the data; with other shapes it would be recorded again."""
+def test_one_compilation_for_all_batches(parts, fixed_shapes):
+    """The whole step compiles to one graph; other shapes would compile it again."""
     data, model, loss = parts(*DAT)
     steps = batches(data, fixed_shapes)
     torch._dynamo.reset()

@@ -23,7 +23,8 @@ from twotower.errors import UserError
 from twotower.run.build import build_part
 
 SAMPLERS = sorted(path.stem for path in (ROOT / "conf" / "negatives").glob("*.yaml"))
-# user 0: items 0, 1, 2; user 1: items 2, 2 (bought twice) and 4; user 2: item 2. Counts: 1, 1, 4, 0 -> 1, 1
+# user 0: items 0, 1, 2; user 1: items 2, 2 (bought twice) and 4; user 2: item 2.
+# Counts: 1, 1, 4, 0 -> 1, 1
 USER, ITEM = (
     torch.tensor([0, 0, 0, 1, 1, 1, 2], dtype=torch.int32),
     torch.tensor([0, 1, 2, 2, 4, 2, 2]),
@@ -45,7 +46,7 @@ def share(item):
     return torch.bincount(item.flatten(), minlength=5) / item.numel()
 
 
-def test_pairs_know_what_they_contain():
+def test_pairs_contain_and_mask():
     expected = [
         [True, True, True, False, False],
         [False, False, True, False, True],
@@ -62,7 +63,7 @@ def test_pairs_know_what_they_contain():
     assert PAIRS.item_count.tolist() == [1, 1, 4, 1, 1]
 
 
-def test_uniform_draws_every_other_item_alike():
+def test_uniform_draws_all_other_items_equally():
     p = repeated(20_000)
     own = Uniform(2, False)(p)
     assert (own.item != p.item[:, None]).all()
@@ -110,8 +111,11 @@ def test_mixed_refuses_shared_beside_own():
 
 
 @pytest.mark.parametrize("sampler", [Uniform(50, True), Popularity(50, 1.0, False, True)])
-def test_own_negatives_can_spare_all_training_positives(sampler):
-    """User 0 may get items 3 and 4, user 1 items 0, 1 and 3; what four redraws leave becomes the row's positive."""
+def test_own_negatives_can_exclude_training_positives(sampler):
+    """User 0 may get items 3 and 4, user 1 items 0, 1 and 3.
+
+    Training positives that are left after four redraws become the row's positive.
+    """
     p = positives([0] * 200 + [1] * 200, [1] * 200 + [4] * 200)
     item = sampler(p).item
     spared = item == p.item[:, None]  # masked by every loss
@@ -126,7 +130,7 @@ def test_own_negatives_can_spare_all_training_positives(sampler):
     torch.testing.assert_close(kind[3:], torch.tensor([0.5, 0.5]), atol=0.03, rtol=0)
 
 
-def test_redraws_leave_few(monkeypatch):
+def test_redraws_leave_few_training_positives(monkeypatch):
     p = positives([2] * 5000, [2] * 5000)
     one_in_two = Popularity(
         1, 1.0, False, True

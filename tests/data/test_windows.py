@@ -48,7 +48,7 @@ def test_the_order_is_a_permutation_whatever_the_slices(num, window):
     assert num == 1 or not torch.equal(WindowOrder(num, window, 4, ignore)[0:num], whole)
 
 
-def test_a_window_holds_its_blocks_alone_and_shuffles_across_them():
+def test_a_window_shuffles_across_its_own_blocks():
     num, block = 10_003, 5
     order = WindowOrder(num, BLOCKS * block, 1, ignore)
     whole, start, unsorted, shuffles = order[0:num], 0, 0, set()
@@ -136,7 +136,7 @@ def test_a_window_that_covers_the_data_is_one_window():
         assert len(WindowOrder(num, num, 1, ignore).starts) == 1
 
 
-def test_what_reading_ahead_touches_exists(data):
+def test_read_ahead_touches_existing_rows(data):
     num = len(data.tables["position/train"])
     for first in range(0, num, 7):
         rows.touch(data.tables, first, min(first + 7, num))
@@ -167,7 +167,7 @@ def test_batches_are_those_of_data_in_memory(tmp_path):
 
 
 def test_pairs_of_a_batch_are_the_pairs_of_all_data():
-    """Random users, some without training rows; repeated pairs; rows held out after those of training."""
+    """Random users, some without training rows, with repeated pairs and held-out rows."""
     generator = torch.Generator().manual_seed(0)
     num_users, num_items = 50, 30
     user = torch.randint(num_users, (900,), generator=generator).sort().values
@@ -214,7 +214,7 @@ def test_counts_by_chunks_are_counts(data, monkeypatch):
     )
 
 
-def test_what_windows_cannot_do_is_refused(tmp_path):
+def test_impossible_windows_are_refused(tmp_path):
     with pytest.raises(UserError, match="data.positives=users .* leave out data.shuffle_window"):
         TrainLoader(torch.arange(9), torch.arange(9), "users", 8, 5, shuffle_window=4)
     with pytest.raises(UserError, match="data.shuffle_window must be a finite number >= 1, got 0"):
@@ -239,7 +239,7 @@ def test_a_model_learns_from_windows_as_from_a_full_shuffle(script):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_what_grows_stays_on_the_host(tmp_path):
+def test_on_a_gpu_large_tables_stay_on_the_host(tmp_path):
     full, windowed = make_data(tmp_path), make_data(tmp_path, shuffle_window=64)
     for data in (full, windowed):
         data.setup()

@@ -25,7 +25,8 @@ def align(loss, item, category, weight=None):
     return loss(Towers(item[:0], item), batch_of(category, weight))
 
 
-# Category 0: x = (0,0), (2,0), (1,3), mean (1,1): centred (-1,-1), (1,-1), (0,2): scatter [[2, 0], [0, 6]], / (3-1)
+# Category 0: x = (0,0), (2,0), (1,3), mean (1,1): centred (-1,-1), (1,-1), (0,2):
+#   scatter [[2, 0], [0, 6]], / (3-1)
 # Category 1: x = (0,0), (4,2), mean (2,1): centred ±(2,1): scatter [[8, 4], [4, 2]], / (2-1)
 # Category 2: x = (5,5), (7,5), mean (6,5): centred ±(1,0): scatter [[2, 0], [0, 0]], / (2-1)
 # Differences: C0 - C1 = [[-7, -4], [-4, 1]]: 49 + 16 + 16 + 1 = 82; C0 - C2 = [[-1, 0], [0, 3]]: 10
@@ -42,23 +43,16 @@ def test_covariance_by_hand():
 
 
 def test_covariance_memory_follows_the_batch_not_the_categories():
-    """3,913 categories, five items: five matrices at most, whichever categories they are, a missing one among them."""
+    """3,913 categories and five items, one without category: at most five matrices."""
     found = category_covariance(
         ITEMS[:5], torch.tensor([3912, 7, 3912, -1, 7]), torch.ones(5), 3913
     )
     assert found.covariance.shape == (5, 2, 2)
-    assert found.category.tolist() == [7, 3912, 3913, 3913, 3913] and found.n.tolist() == [
-        2,
-        2,
-        0,
-        0,
-        0,
-    ]
-    assert found.covariance[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]  # (2,0), (4,2): centred ±(1,1)
-    assert found.covariance[1].tolist() == [
-        [0.5, 1.5],
-        [1.5, 4.5],
-    ]  # (0,0), (1,3): centred ±(.5,1.5)
+    assert found.category.tolist() == [7, 3912, 3913, 3913, 3913]
+    assert found.n.tolist() == [2, 2, 0, 0, 0]
+    # (2,0), (4,2): centred ±(1,1); (0,0), (1,3): centred ±(.5,1.5)
+    assert found.covariance[0].tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    assert found.covariance[1].tolist() == [[0.5, 1.5], [1.5, 4.5]]
 
 
 def test_paper_by_hand():
@@ -119,54 +113,46 @@ def test_settings_equal_numpy(settings):
     )
     assert expected > 0 and value.item() == pytest.approx(expected, rel=1e-9)
     if settings:
-        assert expected != pytest.approx(
-            reference(item, category, weight), rel=1e-3
-        )  # the setting matters here
+        # the setting matters here
+        assert expected != pytest.approx(reference(item, category, weight), rel=1e-3)
 
 
 def test_missing_and_small_categories_are_left_out():
     item = torch.cat([ITEMS[:5], torch.tensor([[50.0, -70.0], [9.0, 9.0]])])
     category = [*CATEGORY[:5], -1, 2]  # one without a category, one alone in its category
     assert align(make_alignment(3), item, category).item() == pytest.approx(82)
-    assert (
-        align(make_alignment(3, min_items=3), item, category).item() == 0
-    )  # only the major category is left
+    # only the major category is left
+    assert align(make_alignment(3, min_items=3), item, category).item() == 0
     # alone in its category, covariance zero: ‖C0‖² = 1 + 9 more
     assert align(make_alignment(3, min_items=1), item, category).item() == pytest.approx(82 + 10)
 
 
 def test_mean_over_categories_by_hand():
-    assert align(
-        make_alignment(3, over_categories="mean"), ITEMS, CATEGORY
-    ).item() == pytest.approx((82 + 10) / 2)
+    value = align(make_alignment(3, over_categories="mean"), ITEMS, CATEGORY)
+    assert value.item() == pytest.approx((82 + 10) / 2)
 
 
 def test_sqrt_n_by_hand():
-    # category 1 stands 8 times (its items 4 and 4): C1 = scatter 4 [[8, 4], [4, 2]] / 7; it is the major one now.
+    # category 1 counts 8 (its items 4 and 4): C1 = scatter 4 [[8, 4], [4, 2]] / 7; now the major.
     # Sizes of the others 3 and 2: weights √3 and √2 over their mean
-    c0, c1, c2 = (
-        np.array([[1, 0], [0, 3]]),
-        np.array([[8, 4], [4, 2]]) * 4 / 7,
-        np.array([[2, 0], [0, 0]]),
-    )
+    c0, c2 = np.array([[1, 0], [0, 3]]), np.array([[2, 0], [0, 0]])
+    c1 = np.array([[8, 4], [4, 2]]) * 4 / 7
     mean = (3**0.5 + 2**0.5) / 2
     expected = 3**0.5 / mean * ((c1 - c0) ** 2).sum() + 2**0.5 / mean * ((c1 - c2) ** 2).sum()
     value = align(make_alignment(3, weighting="sqrt_n"), ITEMS, CATEGORY, [1, 1, 1, 4, 4, 1, 1])
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_items_count_as_often_as_they_stand_in_the_batch_or_once():
+def test_items_count_once_or_as_often_as_they_occur():
     weight = [1, 1, 1, 2, 1]
     repeated = align(make_alignment(2), torch.cat([ITEMS[:5], ITEMS[3:4]]), [0, 0, 0, 1, 1, 1])
-    assert align(make_alignment(2), ITEMS[:5], CATEGORY[:5], weight).item() == pytest.approx(
-        repeated.item()
-    )
-    assert align(
-        make_alignment(2, count="items"), ITEMS[:5], CATEGORY[:5], weight
-    ).item() == pytest.approx(82)
+    by_pairs = align(make_alignment(2), ITEMS[:5], CATEGORY[:5], weight)
+    assert by_pairs.item() == pytest.approx(repeated.item())
+    by_items = align(make_alignment(2, count="items"), ITEMS[:5], CATEGORY[:5], weight)
+    assert by_items.item() == pytest.approx(82)
 
 
-def test_the_major_is_the_largest_and_the_first_among_equals():
+def test_the_major_is_the_first_of_the_largest_categories():
     rng = np.random.default_rng(2)
     item, category = rng.normal(size=(9, 2)), [2, 2, 2, 1, 1, 1, 0, 0, 0]
     c = [np.cov(item[np.array(category) == index].T) for index in range(3)]
@@ -181,14 +167,14 @@ def test_the_major_is_the_largest_and_the_first_among_equals():
 
 
 def test_global_major_by_hand():
-    # the training data's largest is 2: C2 - C0: 10; C2 - C1 = [[-6, -4], [-4, -2]]: 36 + 16 + 16 + 4 = 72
+    # the training data's largest category is 2: C2 - C0: 10;
+    # C2 - C1 = [[-6, -4], [-4, -2]]: 36 + 16 + 16 + 4 = 72
     loss = make_alignment(3, counts=[5, 5, 6], major="global")
     assert align(loss, ITEMS, CATEGORY).item() == pytest.approx(10 + 72)
     assert align(loss, ITEMS[:5], CATEGORY[:5]).item() == 0  # not in the batch
     assert align(loss, ITEMS[:6], CATEGORY[:6]).item() == 0  # one item of it
-    tied = make_alignment(
-        3, counts=[5, 6, 6], major="global"
-    )  # the first among equals: C1 - C0: 82, C1 - C2: 72
+    # the first of equal size: C1 - C0: 82, C1 - C2: 72
+    tied = make_alignment(3, counts=[5, 6, 6], major="global")
     assert align(tied, ITEMS, CATEGORY).item() == pytest.approx(82 + 72)
 
 
@@ -222,7 +208,7 @@ def test_gradient_is_the_derivative(changes):
     assert torch.autograd.gradcheck(lambda x: align(loss, x, category, weight), item)
 
 
-def test_detaching_the_major_stops_its_gradient_and_no_other():
+def test_detach_major_stops_only_its_gradient():
     both, other = (ITEMS.clone().requires_grad_() for _ in range(2))
     first, second = (
         align(make_alignment(3), both, CATEGORY),
@@ -233,7 +219,8 @@ def test_detaching_the_major_stops_its_gradient_and_no_other():
     assert first.item() == second.item()
     assert (both.grad[:3].abs().sum(1) > 0).all() and (other.grad[:3] == 0).all()
     assert torch.equal(both.grad[3:], other.grad[3:]) and (other.grad[3:].abs().sum(1) > 0).all()
-    # by hand, item (5,5): C2 = 2 x xᵀ with x = half the difference, so d/dx_00 of (C2 - C0)_00² is 2 (1) (-2)
+    # by hand, item (5,5): C2 = 2 x xᵀ with x = half the difference,
+    # so d/dx_00 of (C2 - C0)_00² is 2 (1) (-2)
     assert other.grad[5].tolist() == pytest.approx([-4.0, 0.0])
 
 
@@ -242,41 +229,40 @@ def test_float32_under_autocast():
         loss = align(make_alignment(3), ITEMS.bfloat16() * 1.001, CATEGORY)
     assert loss.dtype == torch.float32
     exact = align(make_alignment(3), (ITEMS.bfloat16() * 1.001).double(), CATEGORY)
-    assert loss.item() == pytest.approx(
-        exact.item(), rel=1e-6
-    )  # bfloat16 products would be off by 1e-3
+    # bfloat16 products would be off by 1e-3
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-# A second batch: category 0 is (0,0), (2,0), (1,0): scatter [[2, 0], [0, 0]] / 2; category 1 (0,0), (2,2): [[2, 2], [2, 2]];
-# category 2 is missing
+# A second batch: category 0 is (0,0), (2,0), (1,0): scatter [[2, 0], [0, 0]] / 2;
+# category 1 is (0,0), (2,2): [[2, 2], [2, 2]]; category 2 is missing
 LATER = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 0.0], [2.0, 2.0]])
 
 
 def test_running_covariance_by_hand():
     loss = make_alignment(3, momentum=0.6)
     assert align(loss, ITEMS, CATEGORY).item() == pytest.approx(92)  # the first batch stands alone
-    # second: shares are 1/2 (the even average of two batches; 1 - .6 is less): C0 = ([[1, 0], [0, 3]] + [[1, 0], [0, 0]]) / 2,
+    # second: shares are 1/2 (the even average of two batches; 1 - .6 is less):
+    # C0 = ([[1, 0], [0, 3]] + [[1, 0], [0, 0]]) / 2,
     # C1 = ([[8, 4], [4, 2]] + [[2, 2], [2, 2]]) / 2: difference [[-4, -3], [-3, -.5]]
     assert align(loss, LATER, CATEGORY[:5]).item() == pytest.approx(16 + 9 + 9 + 0.25)
-    # third: .4 of it and .6 of the past: C0 = .6 [[1, 0], [0, 1.5]] + .4 [[1, 0], [0, 0]] = [[1, 0], [0, .9]],
+    # third: .4 of it and .6 of the past:
+    # C0 = .6 [[1, 0], [0, 1.5]] + .4 [[1, 0], [0, 0]] = [[1, 0], [0, .9]],
     # C1 = .6 [[5, 3], [3, 2]] + .4 [[2, 2], [2, 2]] = [[3.8, 2.6], [2.6, 2]]
     assert align(loss, LATER, CATEGORY[:5]).item() == pytest.approx(2.8**2 + 2 * 2.6**2 + 1.1**2)
     assert loss.running.updates[:3].tolist() == [3, 3, 1]
-    assert loss.running.covariance[2].tolist() == [
-        [2.0, 0.0],
-        [0.0, 0.0],
-    ]  # untouched where not in the batch
+    # a category that is not in the batch keeps its covariance
+    assert loss.running.covariance[2].tolist() == [[2.0, 0.0], [0.0, 0.0]]
     loss.eval()
     align(loss, LATER, CATEGORY[:5])
     assert loss.running.updates[:3].tolist() == [3, 3, 1]  # only training moves it
 
 
-def test_running_covariance_of_a_global_major_stands_in_for_a_batch_without_it():
+def test_running_covariance_replaces_a_global_major_missing_in_the_batch():
     loss = make_alignment(3, counts=[1, 1, 9], major="global", momentum=0.6)
     assert align(loss, LATER, CATEGORY[:5]).item() == 0  # never seen
     align(loss, ITEMS, CATEGORY)
-    # C2 = [[2, 0], [0, 0]] from before; third batch for 0 and 1, of share .4: the two before it averaged as above, so C0 and C1
-    # are [[1, 0], [0, .9]] and [[3.8, 2.6], [2.6, 2]]
+    # C2 = [[2, 0], [0, 0]] from before; this is the third batch for 0 and 1, with a share of .4:
+    # the two before are averaged as above, so C0 = [[1, 0], [0, .9]], C1 = [[3.8, 2.6], [2.6, 2]]
     item = LATER.clone().requires_grad_()
     value = align(loss, item, CATEGORY[:5])
     assert value.item() == pytest.approx(1 + 0.9**2 + 1.8**2 + 2 * 2.6**2 + 2**2, rel=1e-6)
@@ -284,7 +270,7 @@ def test_running_covariance_of_a_global_major_stands_in_for_a_batch_without_it()
     assert item.grad.abs().sum() > 0
 
 
-def test_running_gradient_is_the_current_share_alone():
+def test_running_gradient_is_only_of_the_current_batch():
     """With the past held fixed, the derivative of the blended loss."""
     loss = make_alignment(2, momentum=0.75)
     for _ in range(3):
@@ -320,29 +306,20 @@ def test_running_covariance_is_saved_and_resumed_to_the_bit():
 
 def test_a_running_covariance_too_large_is_refused():
     loss = RunningCovariance(3913, 0.9)
-    with pytest.raises(
-        UserError,
-        match=r"3,913 covariances of 512 x 512, 3\.8 GiB: set loss\.alignment\.momentum=0",
-    ):
-        loss(
-            CategoryCovariance(
-                torch.zeros(1, 512, 512), torch.ones(1), torch.zeros(1, dtype=torch.long)
-            )
-        )
+    category = torch.zeros(1, dtype=torch.long)
+    current = CategoryCovariance(torch.zeros(1, 512, 512), torch.ones(1), category)
+    message = r"3,913 covariances of 512 x 512, 3\.8 GiB: set loss\.alignment\.momentum=0"
+    with pytest.raises(UserError, match=message):
+        loss(current)
 
 
-POSITIVES = (
-    [0, 1, 5, 0, 6],
-    [3, 1, 4, 5, 2],
-)  # of two processes; they have items 1 and 5 in common
-DRAWN = (
-    [4, 2, 2],
-    [6, 6, 3],
-)  # in-batch and own negatives differ between processes, other shared ones do not
+POSITIVES = ([0, 1, 5, 0, 6], [3, 1, 4, 5, 2])  # of two processes; items 1 and 5 are in both
+# In-batch and own negatives differ between processes, other shared ones do not.
+DRAWN = ([4, 2, 2], [6, 6, 3])
 
 
 def aligned(rank, kind, settings):
-    """Loss, gradient of the item table and running covariance; ``rank`` None: both processes' rows in one."""
+    """Loss, item gradient and running covariance; ``rank`` None: rows of both processes in one."""
     ranks = (0, 1) if rank is None else (rank,)
     positive = sum((POSITIVES[r] for r in ranks), [])
     drawn = sum((DRAWN[r] for r in ((0,) if kind == "shared" else ranks)), [])
@@ -376,7 +353,7 @@ def worker(rank):
 
 
 @pytest.mark.slow
-def test_processes_align_what_they_hold_together(tmp_path):
+def test_alignment_uses_the_items_of_all_processes(tmp_path):
     found = in_two_processes(worker, tmp_path / "rendezvous")
     for case, first, second in zip(CASES, *found, strict=True):
         value, gradient, running = aligned(None, *case)

@@ -36,7 +36,7 @@ def gradients(model, loss, batch):
 
 
 def test_mimic_user_trains_a_u_and_nothing_else(data):
-    """With ``a_u`` detached from its tower, Eq. 2's user side reaches the ``a_u`` rows of the batch's users alone."""
+    """With ``a_u`` detached from its tower, ``mimic_user`` trains only the batch's ``a_u``."""
     model = make_dat(data.schema, augment_gradient="mimic")
     batch = first_batch(data, Uniform(3, False))
     found = gradients(model, make_loss(data.schema, NoTask(), 0.7, 0, 0), batch)
@@ -99,7 +99,7 @@ def test_a_zero_weight_removes_its_term(data, name):
 
 
 @pytest.mark.parametrize("augment_gradient", ["both", "mimic", "task"])
-def test_augment_gradient_says_what_trains_the_augmented_vectors(data, augment_gradient):
+def test_augment_gradient_selects_the_losses_that_train_augmented_vectors(data, augment_gradient):
     batch = first_batch(data, Uniform(3, False))
     model = make_dat(data.schema, augment_gradient=augment_gradient)
     from_task = gradients(model, make_loss(data.schema, BCE(0.5), 0, 0, 0), batch)[
@@ -117,7 +117,7 @@ def test_impossible_weights_are_refused(data, weight):
         make_loss(data.schema, lambda3=weight)
 
 
-def test_a_model_without_augmented_vectors_names_the_cure(data):
+def test_a_model_without_augmented_vectors_is_refused(data):
     batch = first_batch(data, Uniform(3, False))
     towers = TwoTower(data.schema, **TWO_TOWER)(batch)
     with pytest.raises(UserError, match="model=dat"):
@@ -128,7 +128,7 @@ def test_a_model_without_augmented_vectors_names_the_cure(data):
     }
 
 
-def test_alignment_without_categories_names_the_cure(data):
+def test_alignment_without_categories_is_refused(data):
     with pytest.raises(UserError, match="loss.lambda3=0"):
         make_loss(data.schema._replace(num_categories=0))
 
@@ -142,7 +142,7 @@ def test_bce_refuses_shared_negatives(data):
 @pytest.mark.parametrize(
     "sampler", [InBatch(False), Mixed(SharedUniform(7, False), InBatch(False))]
 )
-def test_in_batch_negatives_are_the_positives_and_stand_once(data, sampler):
+def test_in_batch_negatives_are_the_positives_once_each(data, sampler):
     batch = first_batch(data, sampler)
     drawn = 0 if isinstance(sampler, InBatch) else 7
     assert pair_counts(batch).sum() == len(batch.positive) + drawn
@@ -181,7 +181,7 @@ def test_distinct_items_once_equal_the_plain_batch(data, negatives, task):
 
 
 def plain_total(model, batch, loss, task):
-    """Eq. 5 over a list of pairs in which items repeat, without any function of ours but the model."""
+    """Eq. 5 over a list of pairs with repeated items, written without the functions under test."""
     num = len(batch.positive)
     if batch.negative is not None:
         rows = torch.cat([batch.positive[:, None], batch.negative], 1)

@@ -14,7 +14,7 @@ from twotower.types import Towers
 
 
 def test_own_logits_by_hand():
-    # user (1, 2); items (3, 0), (0, 1), (1, 1): inner products 3, 2, 3; temperature 0.5 doubles them
+    # user (1, 2); items (3, 0), (0, 1), (1, 1): scores 3, 2, 3; temperature 0.5 doubles them
     towers = Towers(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     batch = make_batch([2], [[0, 1]], num_items=3, log_q=[0.1, 0.2, 0.3])
     assert F.own_logits(towers, batch, 0.5).tolist() == [[6.0, 6.0, 4.0]]
@@ -32,8 +32,9 @@ def test_own_logits_mask_a_negative_equal_to_the_positive():
 
 
 def test_shared_logits_by_hand():
-    # scores of user 0 with items 0, 1, 2: 1, 2, 3, of user 1: 2, 4, 6; temperature 2 halves them. Item 0 was drawn twice
-    # (+ log 2), item 1 not at all, item 2 once. Positives 1 and 0 stand in their own row once, however often drawn.
+    # scores of user 0 with items 0, 1, 2: 1, 2, 3, of user 1: 2, 4, 6; temperature 2 halves them.
+    # Item 0 was drawn twice (+ log 2), item 1 not at all, item 2 once. Positives 1 and 0 count once
+    # in their own rows, however often drawn.
     towers = Towers(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0], [3.0]]))
     batch = make_batch([1, 0], num_draws=[2, 0, 1], num_items=3, log_q=[-1.0, -2.0, -3.0])
     expected = [[0.5 + math.log(2), 1.0, 1.5], [1.0, -math.inf, 3.0]]
@@ -47,7 +48,7 @@ def test_shared_logits_by_hand():
 
 
 def test_shared_softmax_equals_a_loop_over_every_draw():
-    """The distinct items with ``+ log n`` against a NumPy loop in float64 in which every draw is a column of its own."""
+    """Distinct items with ``+ log n`` against a NumPy loop with one column for every draw."""
     rng = np.random.default_rng(0)
     user, item = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
     positive, draws = [4, 0, 2], [0, 0, 1, 3, 3, 3, 4]
@@ -74,7 +75,7 @@ def test_shared_softmax_equals_a_loop_over_every_draw():
 
 
 def test_binary_cross_entropy_by_hand():
-    # -log σ(2) = .126928, -log(1 - σ(1)) = 1.313262, -log(1 - σ(-3)) = .048587; mean over the three pairs
+    # -log σ(2) = .126928, -log(1 - σ(1)) = 1.313262, -log(1 - σ(-3)) = .048587; mean of the three
     value = F.binary_cross_entropy(torch.tensor([[2.0, 1.0, -3.0]])).item()
     assert value == pytest.approx((0.126928 + 1.313262 + 0.048587) / 3, abs=1e-5)
 
@@ -87,7 +88,7 @@ def test_scores_between_0_and_1_bound_the_cross_entropy(num_negatives, floor):
 
 
 def test_mimic_by_hand():
-    # errors (1-3, 2-5) = (-2, -3) and (0-1, 1-1) = (-1, 0): squares 4 + 9 + 1 + 0 = 14; over T = 10 pairs
+    # errors (1-3, 2-5) = (-2, -3) and (0-1, 1-1) = (-1, 0): squares 4 + 9 + 1 + 0 = 14; T = 10
     augmented = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
     target = torch.tensor([[3.0, 5.0], [1.0, 1.0]])
     assert F.mimic(augmented, target, 10).item() == pytest.approx(1.4)
@@ -127,9 +128,8 @@ def test_mimic_sends_no_gradient_into_the_target():
 def test_losses_are_float32_under_mixed_precision(loss):
     logits = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert loss(logits).dtype == torch.float32
-    assert loss(logits).item() == pytest.approx(
-        loss(logits.float()).item(), rel=1e-6
-    )  # bfloat16 would be off by 1e-3
+    # bfloat16 would be off by 1e-3
+    assert loss(logits).item() == pytest.approx(loss(logits.float()).item(), rel=1e-6)
 
 
 def test_cross_entropy_has_torchs_gradient():
@@ -139,10 +139,8 @@ def test_cross_entropy_has_torchs_gradient():
         requires_grad=True,
     )
     label = torch.tensor([2, 0])
-    expected, given = (
-        torch.nn.functional.cross_entropy(logits, label),
-        F.softmax_cross_entropy(logits, label),
-    )
+    expected = torch.nn.functional.cross_entropy(logits, label)
+    given = F.softmax_cross_entropy(logits, label)
     assert given.item() == pytest.approx(expected.item(), rel=1e-12)
     (theirs,) = torch.autograd.grad(3 * expected, logits)
     (ours,) = torch.autograd.grad(3 * given, logits)

@@ -15,8 +15,9 @@ from twotower.types import Towers
 def test_by_hand():
     """Three rows, two with the same item: an accidental hit.
 
-    Users 1, 2, 1 (one dimension), items A = 1 and B = 3; rows' positives A, B, A; temperature 2; q = .25 and .5, so logQ
-    adds log 4 to A and log 2 to B. Rows 0 and 2 see A once, as positive, and B; row 1 sees B and A twice.
+    Users 1, 2, 1 (one dimension), items A = 1 and B = 3; rows' positives A, B, A; temperature 2;
+    q = .25 and .5, so logQ adds log 4 to A and log 2 to B. Rows 0 and 2 have A once, as positive,
+    and B; row 1 has B once and A twice.
     """
     towers = Towers(torch.tensor([[1.0], [2.0], [1.0]]), torch.tensor([[1.0], [3.0]]))
     batch = make_batch(
@@ -40,9 +41,8 @@ def test_excluded_items_are_no_negatives():
     batch = make_batch([0], num_draws=[1, 1, 1], num_items=3)._replace(
         excluded=torch.tensor([[True, True, False]])
     )
-    expected = -math.log(
-        math.exp(1) / (math.exp(1) + math.exp(2))
-    )  # items 0 (the positive) and 2 are left
+    # items 0 (the positive) and 2 are left
+    expected = -math.log(math.exp(1) / (math.exp(1) + math.exp(2)))
     assert InBatchSoftmax(1.0, False, False)(towers, batch).item() == pytest.approx(
         expected, rel=1e-6
     )
@@ -55,17 +55,9 @@ def test_own_negatives_are_refused():
         )
 
 
-POSITIVES = [
-    3,
-    0,
-    3,
-    5,
-    0,
-    1,
-]  # rows 0-2 belong to process 0, rows 3-5 to process 1; item 0 stands in both
-EXCLUDED = {
-    (4, 1)
-}  # (row, item), an item of the row's own process: the only ones that are excluded
+# Rows 0-2 belong to process 0, rows 3-5 to process 1; item 0 is in both.
+POSITIVES = [3, 0, 3, 5, 0, 1]
+EXCLUDED = {(4, 1)}  # (row, item); only items of the row's own process can be excluded
 
 
 def step(rows):
@@ -93,13 +85,11 @@ def worker(rank):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_equal_one(tmp_path):
     found = in_two_processes(worker, tmp_path / "rendezvous")
     loss, user, table = step(list(range(6)))
     assert (found[0][1] + found[1][1]) / 2 == pytest.approx(loss.item(), rel=1e-5)
-    torch.testing.assert_close(
-        torch.tensor(found[0][2] + found[1][2]) / 2, user
-    )  # means of half the rows
-    torch.testing.assert_close(
-        (torch.tensor(found[0][3]) + torch.tensor(found[1][3])) / 2, table
-    )  # what DDP averages
+    both_users = torch.tensor(found[0][2] + found[1][2]) / 2  # each is a mean of half the rows
+    torch.testing.assert_close(both_users, user)
+    mean_table = (torch.tensor(found[0][3]) + torch.tensor(found[1][3])) / 2  # as DDP averages
+    torch.testing.assert_close(mean_table, table)

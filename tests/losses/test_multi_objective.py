@@ -22,7 +22,10 @@ def softplus(x):
 
 
 def example(behaviour):
-    """Three users 2, 4, 6, one dimension; items 1, 2 for objective 0 and -1, 3 for objective 1; temperature 2 halves."""
+    """Users 2, 4, 6 (one dimension), temperature 2.
+
+    Items 1, 2 for objective 0 and -1, 3 for objective 1.
+    """
     items = torch.tensor([[1.0], [2.0]]), torch.tensor([[-1.0], [3.0]])
     towers = Towers(torch.tensor([[2.0], [4.0], [6.0]]), items[0], item_by_objective=items)
     batch = make_batch([0, 0, 1], [[1], [1], [0]], num_items=2)
@@ -33,7 +36,8 @@ def test_by_hand():
     output = make()(*example([0, 1, 2]))
     # objective 0, row 0: scores 1 * 2 / 2 = 1 and 2 * 2 / 2 = 2: two pairs
     first = (softplus(-1) + softplus(2)) / 2
-    # objective 1, rows 1 and 2: 4 * -1 / 2 = -2 and 4 * 3 / 2 = 6; 6 * 3 / 2 = 9 and 6 * -1 / 2 = -3: four pairs
+    # objective 1, rows 1 and 2: 4 * -1 / 2 = -2 and 4 * 3 / 2 = 6;
+    # 6 * 3 / 2 = 9 and 6 * -1 / 2 = -3: four pairs
     second = (softplus(2) + softplus(6) + softplus(-9) + softplus(-3)) / 4
     assert output.terms["objective_0"].item() == pytest.approx(first, rel=1e-5)
     assert output.terms["objective_1"].item() == pytest.approx(second, rel=1e-5)
@@ -62,7 +66,7 @@ def test_a_batch_without_an_objective_s_behaviours_adds_zero():
     )
 
 
-def test_what_does_not_fit_names_the_cure():
+def test_models_data_and_negatives_that_do_not_fit_are_refused():
     towers, batch = example([0, 1, 2])
     with pytest.raises(UserError, match="loss=plain"):
         make()(*example(None))

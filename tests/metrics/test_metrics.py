@@ -30,14 +30,15 @@ def value(metric, rank=RANK, group=ALL):
 def test_by_hand():
     assert value(HitRate(1, [1, 10, 100])).tolist()[0] == pytest.approx([1 / 3, 2 / 3, 1])
     assert value(Recall(1, [1, 10, 100])).tolist()[0] == pytest.approx([1 / 3, 1.5 / 3, 1])
-    # user 0 at 10: 1/log2(3) = .63093 over 1 + .63093; at 100 also 1/log2(12) = .27894; user 2 at 100: 1/log2(41) = .18665
+    # user 0 at 10: 1/log2(3) = .63093 over 1 + .63093; at 100 also 1/log2(12) = .27894;
+    # user 2 at 100: 1/log2(41) = .18665
     expected = [(0.63093 / 1.63093 + 1) / 3, ((0.63093 + 0.27894) / 1.63093 + 1 + 0.18665) / 3]
     assert value(NDCG(1, [10, 100])).tolist()[0] == pytest.approx(expected, abs=1e-5)
     assert value(MRR(1)).item() == pytest.approx((1 / 2 + 1 + 1 / 40) / 3)
 
 
 def test_a_group_counts_its_own_targets():
-    # group 0: user 0's target at rank 11 alone, and user 1's; group 1: everybody's; group 2: nobody's
+    # group 0: user 0's target at rank 11 and user 1's; group 1: all targets; group 2: none
     group = torch.zeros(3, 2, 3, dtype=torch.bool)
     group[0, 1, 0] = group[1, 0, 0] = True
     group[:, :, 1] = RANK > 0
@@ -98,13 +99,13 @@ def test_impossible_cutoffs_are_refused(k):
         NDCG(1, k)
 
 
-def test_a_metric_over_the_whole_corpus_takes_no_cutoffs():
+def test_mrr_has_no_cutoffs():
     with pytest.raises(UserError, match="leave metric.mrr.k out"):
         MRR(1, [10])
 
 
 @pytest.mark.parametrize("metric", [HitRate(1, [10]), Recall(1, [10]), NDCG(1, [10]), MRR(1)])
-def test_a_batch_of_nobody_changes_nothing(metric):
+def test_an_empty_batch_changes_nothing(metric):
     metric.update(RANK, ALL)
     metric.update(RANK[:0, :1], ALL[:0, :1])
     found = metric.compute()

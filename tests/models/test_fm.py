@@ -29,7 +29,7 @@ def make(data, item_pairs=True):
     return model, user, item
 
 
-def test_score_is_every_pair_of_fields_but_the_user_s_own(data):
+def test_score_sums_all_pairs_except_pairs_of_user_fields(data):
     model, user, item = make(data)
     x, y = field_vectors(model.user_factors, user, 3), field_vectors(model.item_factors, item, 3)
     weights = field_vectors(model.item_weights, item, 1)
@@ -41,7 +41,7 @@ def test_score_is_every_pair_of_fields_but_the_user_s_own(data):
         assert scores[u, v] == pytest.approx(crossed + own + weights[v].sum(), rel=1e-9)
 
 
-def test_what_is_left_out_is_the_same_for_all_items(data):
+def test_omitted_terms_are_the_same_for_all_items(data):
     """The whole machine of Eq. 1 less our score: one number per user."""
     model, user, item = make(data)
     x, y = field_vectors(model.user_factors, user, 3), field_vectors(model.item_factors, item, 3)
@@ -64,7 +64,7 @@ def test_item_pairs_is_a_setting(data):
     assert np.abs(difference[:, :3]).max() == 0
 
 
-def test_initial_factors_have_the_spread_that_was_asked_for(data):
+def test_initial_factors_have_the_standard_deviation_of_the_setting(data):
     model = FM(data.schema, 64, True, 0.01, None, None, "mean")
     assert torch.cat(
         [parameter.flatten() for parameter in model.parameters()]

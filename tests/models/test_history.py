@@ -56,7 +56,7 @@ def test_an_empty_history_is_zero_and_trains_nothing(name):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_order_matters_to_sequence_encoders_alone(name):
+def test_order_matters_only_to_sequence_encoders(name):
     forth, back = encode(name, [[0, 0, 1, 2, 3], [0, 0, 2, 1, 3]])
     assert torch.allclose(forth, back) == (name in ("mean", "attention"))
 
@@ -77,7 +77,7 @@ def test_mean_by_hand():
     assert Mean()(torch.tensor([[0, 1, 2], [0, 0, 2]]), weight).tolist() == [[2.0, 4.0], [3.0, 6.0]]
 
 
-def test_attention_is_numpy():
+def test_attention_equals_numpy():
     encoder, weight = make("attention")
     p, item = arrays(encoder), weight.numpy()[[5, 2, 7]]
     score = np.exp(np.tanh(item @ p["key.weight"].T + p["key.bias"]) @ p["query"])
@@ -90,7 +90,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def test_gru_is_numpy():
+def test_gru_equals_numpy():
     encoder, weight = make("gru")
     p, state = arrays(encoder.gru), np.zeros(DIM)
     for x in weight.numpy()[[5, 2, 7]]:  # gates in the order reset, update, new
@@ -114,8 +114,8 @@ def linear(x, p, name):
     return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
 
 
-def test_transformer_is_numpy_and_causal():
-    """Two blocks, two heads of width 2, over three items: each place sees itself and what came before."""
+def test_transformer_equals_numpy_and_is_causal():
+    """Two blocks, two heads of width 2, three items: a place attends to itself and earlier ones."""
     encoder, weight = make("transformer")
     p = arrays(encoder)
     x = weight.numpy()[[5, 2, 7]] + p["position"][[2, 1, 0]]  # the last item stands at position 0
@@ -136,8 +136,8 @@ def test_transformer_is_numpy_and_causal():
     )
 
 
-def test_transformer_takes_histories_of_like_length_together(monkeypatch):
-    """The same vectors and gradients, row by row in the order given, however the histories are parted."""
+def test_transformer_passes_by_length_change_nothing(monkeypatch):
+    """Vectors and gradients are the same, in the given order, for any size of the parts."""
     encoder, weight = make("transformer")
     index = torch.randint(9, (23, LENGTH))
     index[4], index[5, :-1] = 0, 0
@@ -178,7 +178,7 @@ def test_embeddings_are_dropped_too():
 @pytest.mark.parametrize(
     "encoder", [GRU(DIM, 0.5), Transformer(DIM, LENGTH, 1, 1, 0.5)], ids=["gru", "transformer"]
 )
-def test_dropout_is_for_training(encoder):
+def test_dropout_is_only_in_training(encoder):
     torch.manual_seed(0)
     weight, index = torch.randn(9, DIM), torch.tensor([[1, 2, 3, 4, 5]])
     assert not torch.equal(encoder.train()(index, weight), encoder(index, weight))
@@ -214,7 +214,7 @@ def test_every_tower_takes_every_encoder(model, name, data):
 
 
 @pytest.mark.parametrize("name", ["dat", "two_tower", "youtube_dnn"])
-def test_a_shared_table_is_the_item_tower_s(name, data):
+def test_share_item_table_uses_the_item_tower_s_table(name, data):
     batch = first_batch(data, Uniform(3, False))
     for shared in (False, True):
         model = build(name, data, f"model.share_item_table={str(shared).lower()}")

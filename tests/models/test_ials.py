@@ -53,7 +53,7 @@ def interactions():
 
 
 def half_sweep(pairs, num, other, s):
-    """Each row's system by itself: ``(Σ_observed h hᵀ + α Hᵀ H + λ (n + α m)^ν I) w = Σ_observed h``."""
+    """Solve ``(Σ_observed h hᵀ + α Hᵀ H + λ (n + α m)^ν I) w = Σ_observed h`` row by row."""
     solved = np.zeros((num, s["dim"]))
     for row in range(num):
         observed = sorted({column for r, column in pairs if r == row})
@@ -95,8 +95,8 @@ def objective(user, item, s):
     return loss
 
 
-def test_a_fit_is_a_minimum_of_the_paper_s_objective():
-    """After many sweeps no small step of any factor lowers the objective; the first sweeps lower it."""
+def test_fit_minimises_the_objective_of_the_paper():
+    """The first sweeps lower the objective; after many, no small step of any factor does."""
     model = make(num_sweeps=200)
     start = objective(model.user_factors[1:].numpy(), model.item_factors[1:].numpy(), SETTINGS)
     model.fit(interactions())
@@ -111,7 +111,7 @@ def test_a_fit_is_a_minimum_of_the_paper_s_objective():
                 factors[place] -= step
 
 
-def test_initial_factors_have_the_norm_that_was_asked_for():
+def test_initial_factors_have_the_norm_of_the_setting():
     for dim in (16, 256):
         model = IALS(schema(items=500), **{**SETTINGS, "dim": dim})
         assert model.item_factors.square().sum(1).mean().sqrt().item() == pytest.approx(
@@ -129,6 +129,6 @@ def test_cold_ids():
         )
 
 
-def test_a_system_without_one_solution_names_the_cure():
+def test_a_singular_system_is_refused():
     with pytest.raises(UserError, match=r"raise model\.regularization"):
         make(regularization=0.0, unobserved_weight=0.0).fit(interactions())

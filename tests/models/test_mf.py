@@ -10,7 +10,7 @@ from twotower.models.mf import MF
 
 
 @pytest.mark.parametrize("item_bias", [False, True])
-def test_score_is_the_factors_product_and_the_bias(item_bias, data):
+def test_score_is_the_inner_product_plus_the_bias(item_bias, data):
     model, batch = MF(data.schema, 3, item_bias, 0.5, "mean"), first_batch(data, Uniform(3, False))
     if item_bias:
         assert (model.item_factors.weight[:, 3] == 0).all()  # all items start alike
@@ -26,7 +26,7 @@ def test_score_is_the_factors_product_and_the_bias(item_bias, data):
             assert scores[row, column].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_initial_factors_have_the_spread_that_was_asked_for(data):
+def test_initial_factors_have_the_standard_deviation_of_the_setting(data):
     model = MF(data.schema, 64, False, 0.01, "mean")
     assert model.user_factors.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert model.item_factors.weight.std().item() == pytest.approx(0.01, rel=0.1)

@@ -38,7 +38,7 @@ def numpy_routing(items, bilinear, logits, num_interests, steps):
 
 
 @pytest.mark.parametrize("history", [[0, 3, 1, 2, 7, 5], [9, 3, 1, 2, 7, 5], [3, 0, 1, 2, 0, 7]])
-def test_routing_is_numpy(history, data):
+def test_routing_equals_numpy(history, data):
     model = make(data)
     item = [i for i in history if i]
     table = model.item_embedding.embeddings[0].weight.detach().numpy()
@@ -66,7 +66,7 @@ def test_the_number_of_interests_follows_the_history():
     assert mask.sum(1).tolist() == [1, 1, 1, 2, 2, 3, 4] and mask[:, 0].all()
 
 
-def test_interests_that_are_not_there_repeat_the_first_and_take_no_weight(data):
+def test_missing_interests_repeat_the_first_and_get_no_weight(data):
     model = make(data)
     short = model.encode_user({"history": torch.tensor([[0, 0, 0, 1, 2, 3]])})[0]
     torch.testing.assert_close(short[0], short[1])
@@ -86,7 +86,7 @@ def test_squash_by_hand():
 
 
 def test_label_aware_attention(data):
-    """Training weighs interests by the positive's scores; power 0 takes their mean, a large one the best."""
+    """Weights are scores of the positive: power 0 gives the mean, a large one the best."""
     batch = first_batch(data, Uniform(3, False))
     for power, choose in (
         (0.0, lambda s: np.full(2, 0.5)),
@@ -103,8 +103,8 @@ def test_label_aware_attention(data):
             )
 
 
-def test_attention_is_among_the_interests_that_are_there(data):
-    """Five items make two interests of four possible ones; those that are not there repeat the first, which counts once."""
+def test_attention_ignores_missing_interests(data):
+    """Five items give two of four interests; the others repeat the first, which counts once."""
     model = build(
         "mind", data, "data.history_length=6", "model.num_interests=4", "model.attention_power=3"
     )

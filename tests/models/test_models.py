@@ -55,7 +55,7 @@ def test_every_parameter_gets_a_gradient(name, data):
     "dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_of_any_precision_take_the_data_as_they_are(name, dtype, data):
+def test_models_of_any_precision_accept_float32_data(name, dtype, data):
     """``trainer.precision=bf16-true`` and ``64-true``: numbers among the features stay float32."""
     assert "numeric" in {feature.kind for feature in data.schema.user}
     model, batch = build(name, data).to(dtype), first_batch(data, Uniform(3, False))
@@ -94,7 +94,7 @@ def test_popularity_counts_training_interactions(data):
     assert (scores[len(counts) :] == 0).all()
 
 
-def test_augmented_tables_are_apart_from_the_id_embeddings(data):
+def test_augmented_tables_are_separate_from_the_id_embeddings(data):
     model = make_dat(data.schema)
     a_u, e_u = (
         model.user_augmented.weight,
@@ -178,7 +178,7 @@ def test_id_dropout_hides_the_id_from_both_tables(data):
 
 
 @pytest.mark.parametrize("name", ["dat", "mvke", "two_tower", "youtube_dnn"])
-def test_id_dropout_is_of_both_sides_and_for_training(name, data):
+def test_id_dropout_is_on_both_sides_and_only_in_training(name, data):
     model = build(
         name, data, "model.cold_ids=trained", "model.id_dropout=0.9", "model.user_features=null"
     )
@@ -192,7 +192,7 @@ def test_id_dropout_is_of_both_sides_and_for_training(name, data):
 @pytest.mark.parametrize(
     ("policy", "share"), [("trained", 0.0), ("mean", 0.1), ("zzz", 0.0), ("zero", 1.5)]
 )
-def test_policies_that_cannot_work_are_refused(policy, share):
+def test_impossible_cold_id_policies_are_refused(policy, share):
     with pytest.raises(UserError, match="model.cold_ids|model.id_dropout"):
         check_cold_ids(policy, share)
 
@@ -216,8 +216,8 @@ def test_impossible_towers_are_refused(data, changes):
         TwoTower(data.schema, **{**TWO_TOWER, **changes})
 
 
-def test_unknown_values_of_a_feature_have_a_row_of_their_own():
-    """It starts at zero, so that values that training never met add no noise; where it meets missing ones, the row learns."""
+def test_unknown_values_of_a_feature_have_their_own_row():
+    """It starts at zero, so unseen values add no noise, and learns from missing values."""
     embedding = FeatureEmbedding((Feature("colour", "categorical", 3),), 2, None, "zero")
     unknown = embedding({"colour": torch.tensor([0])})
     assert (unknown == 0).all() and (embedding({"colour": torch.tensor([1, 2])}) != 0).all()

@@ -1,4 +1,4 @@
-"""MVKE: the factorised score is the mixed one, expert and gate by NumPy, objectives share kernels."""
+"""MVKE: factorised and mixed scores are equal; experts and gates against NumPy."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def softmax(x, axis):
 
 
 def numpy_experts(model, user):
-    """Attention of every field and kernel, LayerNorm, then each kernel's tower, as the paper writes it: loops."""
+    """Attention of every field and kernel, LayerNorm, then each kernel's tower, in loops."""
     p = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     x = model.user_embedding(user).detach().numpy()
     x = x.reshape(len(x), -1, 6)
@@ -99,7 +99,7 @@ def test_diagnosis_of_uneven_gates(data):
     assert found["gate_entropy"].item() == pytest.approx(-(gate * np.log(gate)).sum(1).mean())
 
 
-def test_an_objective_that_is_not_there_cannot_rank(data):
+def test_an_unknown_objective_to_retrieve_is_refused(data):
     with pytest.raises(UserError, match=r"model\.retrieve"):
         make(data, *TWO, "model.retrieve=2")
 

@@ -10,8 +10,8 @@ from twotower.errors import UserError
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_score_is_numpy(normalize, data):
-    """Mean of the history's embeddings, a ReLU layer, a linear one, against each item's own vector."""
+def test_score_equals_numpy(normalize, data):
+    """Mean of the history's embeddings, a ReLU and a linear layer, times each item's vector."""
     overrides = (
         "model.embedding_dim=5",
         "model.dim=4",

@@ -70,7 +70,10 @@ def test_lazy_adam_is_adam_where_every_row_is_in_every_batch():
 
 
 def test_rowwise_adagrad_by_hand():
-    """Row 1 has the gradient (3, 0, 4) twice: mean square 25/3, then 50/3; .1 / sqrt of that times the gradient comes off."""
+    """Row 1 has the gradient (3, 0, 4) twice: mean squares 25/3, then 50/3.
+
+    Each step subtracts .1 / sqrt of that times the gradient.
+    """
     weight = table(6, 3)
     start = weight.detach().clone()
     optimizer = RowwiseAdagrad([weight], **SETTINGS)
@@ -115,7 +118,7 @@ def test_rows_outside_the_batch_and_small_tables(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
-def test_a_state_goes_on_where_it_stopped(optimizer):
+def test_optimizer_state_resumes(optimizer):
     whole, _, _ = train(lambda params: optimizer(params, **SETTINGS), steps=INDEX)
     torch.manual_seed(0)
     weight, dense = table(6, 3), torch.nn.Parameter(torch.ones(3))
@@ -132,7 +135,7 @@ def test_a_state_goes_on_where_it_stopped(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
-def test_tables_have_a_learning_rate_of_their_own(optimizer):
+def test_table_lr_is_the_learning_rate_of_tables(optimizer):
     """Where that of the dense part is 0, too."""
     rates = {"lr": 0, "table_lr": 0.1}
     found, dense, made = train(lambda params: optimizer(params, **{**SETTINGS, **rates}))
@@ -172,7 +175,7 @@ def test_row_sparse_gradients_are_clipped_as_dense_ones(algorithm, value):
         assert size.item() == pytest.approx(value)
 
 
-def test_what_cannot_be_clipped_is_refused():
+def test_impossible_clipping_is_refused():
     rows, dense = LazyAdam([table(6, 3)], **SETTINGS), torch.optim.AdamW([table(6, 3)], fused=True)
     with pytest.raises(UserError, match="trainer.gradient_clip_val .* optimizer=adamw"):
         check_clipping(rows, 2, "32-true")
@@ -224,7 +227,7 @@ def test_models_train_their_tables_by_rows(script, optimizer, model):
 
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
 def test_a_gradient_scaler_changes_nothing(optimizer):
-    """Its factor is taken out before rows are updated, and a step whose gradients overflow is left out."""
+    """Gradients are unscaled before rows are updated; a step that overflows is skipped."""
 
     def run(scaler):
         torch.manual_seed(0)

@@ -46,7 +46,7 @@ def test_cosine_by_hand():
 
 
 @pytest.mark.parametrize("optimizer", [LazyAdam, RowwiseAdagrad])
-def test_tables_follow_in_their_own_rate(optimizer):
+def test_schedules_scale_table_lr(optimizer):
     """Rows move by ``lr``, so a step at rate 0 leaves them where they are."""
     weight, dense = table(6, 3), torch.nn.Parameter(torch.ones(3))
     rows = optimizer([weight, dense], **ROWS)
@@ -98,26 +98,29 @@ def test_a_run_follows_its_schedule_and_logs_it(script):
     assert script.metrics("run")["settings"]["scheduler.last_share"] == 0.0
 
 
-def test_a_run_without_a_schedule_is_what_it_was(script):
-    """No setting, no column and no other fingerprint: older records and checkpoints are its equals."""
-    one_epoch = (*SMALL, "trainer.max_epochs=1")
-    for chosen in ((), ("scheduler=constant",)):
-        run = script("train", *one_epoch, *chosen, "hydra.run.dir=run")
-        assert run.returncode == 0, run.stderr
-        assert not any("scheduler" in key for key in script.metrics("run")["settings"])
-        assert not any(name.startswith("lr-") for name in logged(script, "run")[0])
-        path = script.folder / "run/checkpoints/last.ckpt"
-        checkpoint = torch.load(path, weights_only=True)
-        assert "scheduler" not in checkpoint["twotower"]["config"]
-        del checkpoint["twotower"]["choices"]["scheduler"]  # as an earlier version wrote it
-        torch.save(checkpoint, path)
-        more = script("train", f"ckpt_path={path}", *chosen, "trainer.max_epochs=2")
-        assert more.returncode == 0, more.stderr
-        other = script("train", f"ckpt_path={path}", "scheduler=cosine", "trainer.max_epochs=3")
-        assert other.returncode == 1 and "scheduler=constant; start a new run" in other.stderr
+@pytest.mark.parametrize(
+    "chosen",
+    [(), pytest.param(("scheduler=constant",), marks=pytest.mark.slow)],
+    ids=["default", "constant"],
+)
+def test_a_constant_schedule_adds_nothing_to_a_run(chosen, script):
+    """No setting, column or fingerprint changes, so older records and checkpoints are equal."""
+    run = script("train", *SMALL, "trainer.max_epochs=1", *chosen, "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert not any("scheduler" in key for key in script.metrics("run")["settings"])
+    assert not any(name.startswith("lr-") for name in logged(script, "run")[0])
+    path = script.folder / "run/checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert "scheduler" not in checkpoint["twotower"]["config"]
+    del checkpoint["twotower"]["choices"]["scheduler"]  # as an earlier version wrote it
+    torch.save(checkpoint, path)
+    more = script("train", f"ckpt_path={path}", *chosen, "trainer.max_epochs=2")
+    assert more.returncode == 0, more.stderr
+    other = script("train", f"ckpt_path={path}", "scheduler=cosine", "trainer.max_epochs=3")
+    assert other.returncode == 1 and "scheduler=constant; start a new run" in other.stderr
 
 
-def test_an_endless_training_has_no_cosine(script):
+def test_cosine_needs_a_last_step(script):
     chosen = ("scheduler=cosine", "trainer.max_epochs=-1", "hydra.run.dir=run")
     run = script("train", *SMALL, *chosen)
     assert run.returncode == 1 and "scheduler=cosine needs the number of steps" in run.stderr

@@ -12,13 +12,13 @@ NONE = torch.zeros(0, dtype=torch.long)
 
 
 def test_ranks_by_hand():
-    # scores 3, 1, 2, 2: item 0 first; items 2 and 3 tie, and a tie counts against the model: both third; item 1 last
+    # scores 3, 1, 2, 2: item 0 first; items 2 and 3 tie, against the model: both third; item 1 last
     user, item = torch.tensor([[1.0]] * 4), torch.tensor([[3.0], [1.0], [2.0], [2.0]])
     rank = target_ranks(user, item, torch.tensor([[0], [1], [2], [3]]), NONE, NONE)
     assert rank[:, 0].tolist() == [1, 4, 3, 3]
 
 
-def test_hidden_items_do_not_compete_and_a_hidden_target_cannot_be_found():
+def test_seen_items_do_not_compete_and_seen_targets_are_never_listed():
     user, item = torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [2.0], [1.0]])
     seen_row, seen_item = torch.tensor([0, 1]), torch.tensor([0, 2])
     rank = target_ranks(user, item, torch.tensor([[2, 1], [2, 1]]), seen_row, seen_item)
@@ -35,7 +35,7 @@ def test_several_targets_and_padding():
     assert rank.tolist() == [[3, 1], [1, 0]]
 
 
-def test_scores_that_are_no_number_never_help():
+def test_nan_scores_never_help():
     user = torch.tensor([[1.0]])
     nan = torch.tensor([[float("nan")], [2.0], [1.0]])
     assert target_ranks(user, nan, torch.tensor([[0]]), NONE, NONE).item() == 3
