@@ -1,15 +1,16 @@
-# make train   trains DAT on embedded data, no network; ARGS="model=two_tower data=movielens_1m" changes what it runs
-# make ablation   DAT's parts on MovieLens-100K, 3 seeds, two runs at a time, then the report; interrupted, it goes on
-# make benchmark   times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation" measures something else
-# make test    the default tests; make lint holds format, lint and types; make check is both
-# make lock    resolves constraints.txt again; ARGS=--upgrade takes the newest versions that pyproject.toml allows
+# make train      trains DAT on generated data; ARGS="model=two_tower data=movielens_1m" changes it
+# make ablation   DAT's parts on MovieLens-100K, 3 seeds, then the report; run it again to resume
+# make benchmark  times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation"
+# make test       runs the default tests; make lint checks format, lint and types; make check is both
+# make lock       updates constraints.txt; ARGS=--upgrade takes the newest allowed versions
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-ABLATION := sweep=ablation experiment=movielens_100k hydra/launcher=joblib hydra.launcher.n_jobs=2 callbacks.progress=null trainer.enable_progress_bar=false
+ABLATION := sweep=ablation experiment=movielens_100k hydra/launcher=joblib hydra.launcher.n_jobs=2 \
+	callbacks.progress=null trainer.enable_progress_bar=false
 
 .PHONY: install train ablation test lint check format benchmark lock clean
 
@@ -39,7 +40,8 @@ format: $(STAMP)
 benchmark: $(STAMP)
 	$(BIN)/python src/benchmark.py $(ARGS)
 
-# One file for every platform and Python, with markers where they differ. The comments at its top stay, but for the last.
+# One file for all platforms and Python versions, with markers. Keeps the comments at its top,
+# except the last one.
 lock:
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet uv
@@ -51,7 +53,7 @@ lock:
 		cat $(VENV)/lock/pins.txt; } > $(VENV)/lock/constraints.txt
 	mv $(VENV)/lock/constraints.txt constraints.txt
 
-# Installed once, again when the requirements change. pip's own settings (index, proxy, cache) apply.
+# Installs again when the requirements change. pip's own settings (index, proxy, cache) apply.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export]'

@@ -1,4 +1,4 @@
-"""The README's walk-through, run word for word."""
+"""Runs the commands of the README section on your own data."""
 
 import re
 import subprocess

@@ -51,7 +51,7 @@ def test_each_requirement_is_locked_within_its_range(requirement):
         assert pin.operator == "==" and requirement.specifier.contains(pin.version), line
 
 
-def test_all_that_is_installed_with_the_project_is_locked():
+def test_all_installed_dependencies_are_locked():
     waiting, seen = [(requirement, "") for requirement in REQUIREMENTS], set()
     while waiting:
         requirement, extra = waiting.pop()
@@ -80,7 +80,7 @@ def test_the_oldest_and_newest_python_are_the_same_everywhere():
     assert versions == ["3.10", "3.13"]
 
 
-def test_the_workflow_and_the_hooks_call_what_there_is():
+def test_the_workflow_and_the_hooks_call_existing_commands():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     jobs = read_yaml(".github/workflows/ci.yml")["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
@@ -95,7 +95,7 @@ def test_the_workflow_and_the_hooks_call_what_there_is():
 
 
 @pytest.mark.slow
-def test_the_wheel_says_that_it_is_typed(tmp_path):
+def test_the_wheel_contains_py_typed(tmp_path):
     source = tmp_path / "source"  # a build leaves files in its folder
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -118,7 +118,7 @@ def test_the_citation_names_the_project_and_the_paper():
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
-def test_an_issue_form_can_be_shown(path):
+def test_issue_forms_are_valid(path):
     form = yaml.safe_load(path.read_text())
     if path.stem == "config":
         assert form == {"blank_issues_enabled": True}
@@ -129,7 +129,7 @@ def test_an_issue_form_can_be_shown(path):
     assert len(ids) == len(set(ids)) and all(part["attributes"]["label"] for part in fields)
 
 
-def test_the_changelog_keeps_its_form():
+def test_the_changelog_has_the_expected_sections():
     text = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[(.+?)\]", text, re.M)
     assert versions[0] == "Unreleased"
@@ -145,14 +145,14 @@ def test_the_index_lists_every_document():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_files_lead_somewhere(page):
+def test_links_between_files_exist(page):
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
         if "://" not in link and not link.startswith("mailto:"):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_the_tutorial_shows_nothing_of_the_machine_that_ran_it():
+def test_the_tutorial_contains_no_absolute_paths():
     notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     assert outputs

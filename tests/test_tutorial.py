@@ -1,4 +1,4 @@
-"""The tutorial notebook, run from its first cell to its last."""
+"""Runs all cells of the tutorial notebook."""
 
 import os
 import re
