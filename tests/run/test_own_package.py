@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 from tests.helpers.crafted import REFUSED, crafted
-from tests.helpers.saved import Saved, changed
+from tests.helpers.saved import Saved
 from twotower.errors import UserError
 from twotower.run.build import construct
 from twotower.run.checkpoint.checkpoints import load_checkpoint
@@ -133,15 +133,6 @@ def test_trust_reaches_what_the_package_defines(saved, mylab, target):
 def test_trust_in_a_package_opens_nothing_else(saved, mylab, key):
     with pytest.raises(UserError):
         load_checkpoint(crafted(saved, key, REFUSED[key]), trusted=["mylab."])
-
-
-@pytest.mark.parametrize("key", ["_args_", "_recursive_", "_convert_", "_partial_"])
-def test_the_settings_of_a_trusted_class_are_plain(saved, mylab, key):
-    checkpoint = saved.good()
-    node = {"_target_": "mylab.models.Mine", key: ["x"]}
-    path = saved.write(changed(checkpoint, ("twotower", "config", "model"), node))
-    with pytest.raises(UserError, match=f"model.{key}"):
-        load_checkpoint(path, trusted=["mylab."])
 
 
 def test_a_checkpoint_cannot_trust(saved, mylab):

@@ -15,7 +15,7 @@ from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import Plain
-from twotower.run.checkpoint.trusted import UntrustedError, trusted_packages
+from twotower.run.checkpoint.trusted import UntrustedError, check_targets, trusted_packages
 from twotower.run.run_folder import HYDRA
 from twotower.types import RunInfo
 from twotower.wording import masked
@@ -63,7 +63,7 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
 def warn_of_strangers(info: RunInfo, trusted: str | Iterable[str] | None) -> None:
     """Say it at the start if commands will refuse the run's checkpoints, or need a setting to read them."""
     try:
-        saved_config.read_back(info.config, True, trusted_packages(trusted))
+        check_targets(info.config, trusted_packages(trusted))
     except UntrustedError as error:
         print(f"note: to read this run's checkpoints takes a setting: {error}", file=sys.stderr)
     except UserError as error:

@@ -19,8 +19,8 @@ from twotower.models.oracle import Oracle
 from twotower.run import ranks, results, settings
 from twotower.run.about import new_run, resumed_run, warn_of_strangers, write_record
 from twotower.run.build import Config, build, build_metrics, build_part, seed_everything
-from twotower.run.checkpoint.checkpoints import load_checkpoint
-from twotower.run.checkpoint.restoring import naming
+from twotower.run.checkpoint.checkpoints import read_checkpoint
+from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.resume import Resume
 from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checks.checks import check_monitors
@@ -62,11 +62,7 @@ def train(config: DictConfig) -> dict[str, float]:
             if settings.key_of(text) in settings.LAUNCH
         ]
         prepare_to_stop(trainer, folder.last, again)
-        weights = (
-            None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
-        )
-        data, task = build(plain, info, trainer, weights)
-        del weights  # of a file that will be replaced
+        data, task = build(plain, info, trainer)
     _check_with_data(plain, data, task)
     if trainer.is_global_zero:
         warn_of_strangers(info, config.trusted)
@@ -82,7 +78,7 @@ def train(config: DictConfig) -> dict[str, float]:
     else:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.started
-    chosen = load_checkpoint(_chosen(trainer, folder), rebuilds=False)
+    chosen = read_checkpoint(_chosen(trainer, folder))
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
     test = task.results["test"]
