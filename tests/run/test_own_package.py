@@ -183,8 +183,8 @@ def test_sources_are_found_without_an_import(mylab):
         ({"_target_": "mylab.models.Typed", "dim": "x", "names": []}, r"model\.dim must be"),
         ({"_target_": "mylab.models.Typed", "dim": 2}, r"model\.names is missing"),
         ({"_target_": "mylab.models.Typed", "dim": 2, "names": [], "dimm": 1}, "did you mean dim"),
-        ({"_target_": "mylab.models.make", "dim": 2, "more": 1}, r"model\.more is no setting"),
-        ({"_target_": "mylab.models.Mine", "dimm": 2}, r"model\.dimm is no setting"),  # inherited
+        ({"_target_": "mylab.models.make", "dim": 2, "more": 1}, r"unknown setting model\.more"),
+        ({"_target_": "mylab.models.Mine", "dimm": 2}, r"unknown setting model\.dimm"),  # inherited
         ({"_target_": "mylab.models.Open", "anything": 1}, None),
         ({"_target_": "mylab.models.Data", "dim": 1}, None),
         ({"_target_": "mylab.models.Missing", "x": 1}, None),  # construction will say it

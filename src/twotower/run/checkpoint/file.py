@@ -1,6 +1,5 @@
 """The path of a checkpoint, and one-line errors that name it. Imports no torch."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,17 @@ def checkpoint_file(path: object) -> Path:
             f"{shown} is no path: give <run folder>/checkpoints/last.ckpt or best.ckpt, or "
             "leave it out (a name that is a number goes into quotes, ckpt_path='\"7\"')"
         )
-    if os.path.isfile(path):  # not Path.is_file(), which fails for a name that is too long
-        return Path(path)
-    best = os.path.join(path, "checkpoints", "best.ckpt")
-    if os.path.exists(best):
+    path = Path(path)
+    best = path / "checkpoints" / "best.ckpt"
+    try:
+        is_file, exists, has_best = path.is_file(), path.exists(), best.exists()
+    except (OSError, ValueError):  # a name that is too long, or with a zero byte
+        is_file = exists = has_best = False
+    if is_file:
+        return path
+    if has_best:
         raise UserError(f"{shown} is a folder: give {best}, or last.ckpt beside it")
-    reason = " is no ordinary file" if os.path.exists(path) else ": there is no such file"
+    reason = " is no ordinary file" if exists else ": there is no such file"
     raise UserError(f"{shown}{reason}: give <run folder>/checkpoints/best.ckpt or last.ckpt")
 
 
