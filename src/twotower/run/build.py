@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its config: data, model, loss, optimizer, scheduler, metrics, trainer."""
+"""Build the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import get_object
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
@@ -35,11 +35,13 @@ def build(
 
     Args:
         config: as ``train.yaml`` composes it.
-        info: what the task's checkpoints will tell; schema and fingerprint are added. None: it writes none.
-        trainer: whose processes share the tables of ``model.sharding=row``; None: this process has them all.
+        info: what the task's checkpoints write about the run; schema and fingerprint of the data
+            are added. None: the task writes no checkpoints.
+        trainer: its processes share the tables of ``model.sharding=row``. None: this process has
+            whole tables.
 
     Raises:
-        UserError: for settings that do not fit their part, one another, or the data that ``info`` remembers.
+        UserError: for settings that do not fit, or other data than those of ``info``.
     """
     data: RetrievalDataModule = build_part(
         config, "data", negatives=build_part(config, "negatives")
@@ -78,7 +80,7 @@ def rebuild(
         trainer: see :func:`build`.
 
     Raises:
-        UserError: if the data on disk are not those of the checkpoint, or its weights not the model's.
+        UserError: if the data on disk are not the checkpoint's, or its weights do not fit.
     """
     with naming(checkpoint["path"]):
         seed_everything(config["seed"])
@@ -98,7 +100,7 @@ def build_part(config: Config, path: str, **extra: Any) -> Any:
 
 
 def _node(config: Config, path: str) -> Any:
-    """The node at ``path`` as plain values; what is plain already is never interpolated."""
+    """The node at ``path`` as plain values. Plain values are never interpolated."""
     if not isinstance(config, DictConfig):
         return saved_config.select(config, path)
     node = OmegaConf.select(config, path)
@@ -109,7 +111,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch.
 
     Raises:
-        UserError: if it is no whole number that they take.
+        UserError: if it is not a whole number between 0 and 2**32 - 1.
     """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
@@ -119,30 +121,32 @@ def _check_sharding(trainer: pl.Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
-            "model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp"
+            "model.sharding=row needs processes that build their own part of the model: set "
+            "trainer.strategy=ddp"
         )
     if str(trainer.precision).startswith("16"):
         raise UserError(
-            "trainer.precision=16-mixed would skip steps in one process alone: use bf16-mixed, or set model.sharding=none"
+            "trainer.precision=16-mixed would skip steps in single processes: use bf16-mixed, or "
+            "set model.sharding=none"
         )
     if trainer.gradient_clip_val is not None:
         raise UserError(
-            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it out, or set model.sharding=none"
+            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it "
+            "out, or set model.sharding=none"
         )
 
 
 def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]:
+    """The metrics that are not null; each counts for every group of the data."""
+    num_groups = len(data.group_names)
     names = [name for name, node in config["metric"].items() if node]
-    return [
-        build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names
-    ]
+    return [build_part(config, f"metric.{name}", num_groups=num_groups) for name in names]
 
 
 def construct(place: str, node: Any, **extra: Any) -> Any:
     """Call what ``_target_`` names with the node's other values; nested nodes are built first.
 
-    Texts are passed on as they stand, whatever they hold: ``hydra.utils.instantiate`` would
-    evaluate ``${…}`` in them.
+    Texts are passed on unchanged: ``hydra.utils.instantiate`` would evaluate ``${…}`` in them.
 
     Args:
         place: dotted name of the node in the config, for messages.
@@ -150,7 +154,7 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
         extra: more arguments of the outermost call.
 
     Raises:
-        UserError: for a target that cannot be imported, and one that refuses its arguments.
+        UserError: for a target that cannot be imported, or that refuses its arguments.
     """
     if isinstance(node, list):
         return [construct(f"{place}[{index}]", value) for index, value in enumerate(node)]
@@ -164,7 +168,9 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
     if "_target_" not in node:
         return settings
     if unknown := [key for key in settings if not isinstance(key, str) or key.startswith("_")]:
-        raise UserError(f"{place}.{unknown[0]} is no setting: a node has _target_ and _partial_")
+        raise UserError(
+            f"{place}.{unknown[0]} cannot be set: only _target_ and _partial_ begin with _"
+        )
     target = node["_target_"]
     make = _callable(place, target)
     if node.get("_partial_"):
@@ -189,4 +195,5 @@ def _callable(place: str, target: Any) -> Callable[..., Any]:
         raise UserError(f"{place}._target_={target} cannot be imported: {reason}{cure}") from error
     if not callable(found):
         raise UserError(f"{place}._target_={target} cannot be called")
-    return found
+    make: Callable[..., Any] = found
+    return make

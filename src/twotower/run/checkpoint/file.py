@@ -56,5 +56,6 @@ def naming(path: object) -> Iterator[None]:
             raise
         reason = printable(" ".join(str(error).split()))
         raise UserError(
-            f"ckpt_path={path} is damaged or does not fit this run: {type(error).__name__}: {reason}"
+            f"ckpt_path={path} is damaged or does not fit this run: "
+            f"{type(error).__name__}: {reason}"
         ) from error

@@ -64,8 +64,9 @@ def addresses(option: str) -> Plain:
             found |= addresses(parent)
     reader = node.get("reader") or {}
     own = OmegaConf.create({key: reader[key] for key in reader if ADDRESS.fullmatch(key)})
-    resolved_own: Any = OmegaConf.to_container(own, resolve=True)
-    return found | resolved_own
+    plain: Any = OmegaConf.to_container(own, resolve=True)
+    found |= plain
+    return found
 
 
 def select(config: Plain | None, key: str) -> Any:

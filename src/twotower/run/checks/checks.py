@@ -21,7 +21,7 @@ from twotower import errors
 from twotower.errors import UserError
 from twotower.run.checks import foreign
 from twotower.run.checks.own_code import CURE, is_installed
-from twotower.run.checks.roots import ROOTS
+from twotower.run.checks.roots import LEAVES, ROOTS
 from twotower.run.checks.signatures import Parameter, Signature, read_signature
 
 CONF = Path(__file__).parents[4] / "conf"
@@ -65,7 +65,7 @@ def check_config(config: DictConfig) -> None:
 
 
 def _added_roots() -> set[str]:
-    """Settings at the root that the command line adds (``+k=1``): the command reads none of them."""
+    """Settings at the root that the command line adds (``+k=1``): no command reads them."""
     overrides = list(HydraConfig.get().overrides.task)
     added = {
         override.key_or_group
@@ -76,22 +76,22 @@ def _added_roots() -> set[str]:
 
 
 def check_monitors(callbacks: dict[str, Any], measured: Collection[str]) -> None:
-    """What a callback follows must be measured: Lightning would say so after a whole epoch.
+    """Refuse a callback with a monitor that is not measured, before a whole epoch is trained.
 
     Args:
         callbacks: nodes by name.
         measured: names of metrics.
 
     Raises:
-        UserError: with the metrics whose names are nearest.
+        UserError: with the metrics of the most similar names.
     """
     for name, callback in callbacks.items():
         monitor = (callback or {}).get("monitor")
         if monitor is not None and monitor not in measured:
             nearest = ", ".join(difflib.get_close_matches(monitor, measured, n=3, cutoff=0))
             raise UserError(
-                f"callbacks.{name}.monitor={monitor} is not measured: choose {nearest}, or another of metric.*, or "
-                "add to metric.*.k"
+                f"callbacks.{name}.monitor={monitor} is not measured: choose {nearest}, or another "
+                "of metric.*, or add to metric.*.k"
             )
 
 
@@ -125,7 +125,7 @@ def check_types(path: str, node: Any) -> None:
         UserError: for a setting that the constructor does not have, or a value that it refuses.
     """
     if not isinstance(node, dict):
-        _check_size(path, node)
+        _checked(path, node, LEAVES.get(path, Any))
         return
     for key, value in node.items():
         check_types(f"{path}.{key}", value)

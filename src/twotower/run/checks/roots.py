@@ -47,3 +47,5 @@ ROOTS: dict[str, Any] = {
     "build_threads": Whole,
     "rows": Count | list[Count],
 }
+# settings inside of the nodes above
+LEAVES: dict[str, Any] = {"parity.num_users": Count, "parity.k": Count}
