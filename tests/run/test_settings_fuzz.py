@@ -1,4 +1,4 @@
-"""Wrong values for every setting: each is refused in one line that names it, or the run ends as it should."""
+"""Wrong values for every setting: a line that names the setting, or a run with finite metrics."""
 
 import copy
 import math
@@ -149,7 +149,7 @@ def leaves(node, path=""):
 
 
 def wrong_values(value):
-    """Of another kind than the value that stands there; of a null nobody knows its kind."""
+    """Values of another kind than the setting's own value; the kind of a null is not known."""
     if isinstance(value, bool):
         return ["abc", 5, -1.5, math.nan, {}, []]
     if isinstance(value, (int, float)):

@@ -74,7 +74,7 @@ def test_alignment_is_logged_where_it_is_weighted(script):
 
 @pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(script):
-    """A real SIGKILL in the middle of an epoch; dropout and negatives go on as if nothing had happened."""
+    """A real SIGKILL within an epoch; dropout and negatives go on unchanged."""
     settings = (
         *SMALL,
         "model.dropout=0.2",
