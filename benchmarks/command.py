@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from twotower.files import write_json
 from twotower.run import results
 from twotower.run.build import seed_everything
 from twotower.wording import PlainConsole
@@ -30,5 +31,5 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     }
     PlainConsole().print(module.table(record))
     if config.output:
-        results.write_json(Path(config.output), record)
+        write_json(Path(config.output), record)
     return record

@@ -17,7 +17,7 @@ from benchmarks.tables import Stepper
 from benchmarks.timing import in_turn, milliseconds
 from twotower.distributed.sharding import SHARDING, built_for, shard_of
 from twotower.errors import check_number
-from twotower.run import results
+from twotower.files import write_json
 from twotower.run.build import seed_everything
 
 
@@ -70,7 +70,7 @@ def _measure(
         measured = {
             sharding: _figures(stepper, seconds[sharding]) for sharding, stepper in steppers.items()
         }
-        results.write_json(found, measured)
+        write_json(found, measured)
     dist.barrier()
     dist.destroy_process_group()
 

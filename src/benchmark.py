@@ -1,4 +1,4 @@
-"""Measure speed and memory: python src/benchmark.py benchmark=step experiment=dat_paper data=movielens_1m."""
+"""Measure speed and memory: python src/benchmark.py benchmark=step experiment=dat_paper."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    sys.path.insert(
-        0, str(Path(__file__).resolve().parents[1])
-    )  # benchmarks/ is outside the package
+    # benchmarks/ is outside the package
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     command("benchmarks.command.benchmark", "benchmark")

@@ -1,4 +1,4 @@
-"""Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
+"""Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<checkpoint>."""
 
 from twotower import signals
 

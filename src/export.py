@@ -1,4 +1,4 @@
-"""Files that other systems read, from a checkpoint: python src/export.py ckpt_path=<run folder>/checkpoints/best.ckpt."""
+"""Export a checkpoint for other systems: python src/export.py ckpt_path=<checkpoint>."""
 
 from twotower import signals
 

@@ -1,4 +1,4 @@
-"""Prepare data ahead of time and see what is in them: python src/prepare.py data=movielens_1m."""
+"""Prepare and describe data: python src/prepare.py data=movielens_1m."""
 
 from twotower import signals
 

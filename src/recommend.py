@@ -1,4 +1,4 @@
-"""Ask a trained model: python src/recommend.py ckpt_path=<run folder>/checkpoints/best.ckpt user_id=42 k=10."""
+"""Ask a trained model: python src/recommend.py ckpt_path=<checkpoint> user_id=42 k=10."""
 
 import sys
 

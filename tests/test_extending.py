@@ -111,7 +111,7 @@ def test_a_sweep_goes_on_with_a_package_of_ones_own(mylab):
     chosen = ("-m", search, "model=factors", "seed=0,1", *QUICK, "trainer.max_epochs=1")
     first = mylab("train", *chosen, *WORLD)
     assert first.returncode == 0, first.stderr
-    assert "to read this run's checkpoints takes a setting" in first.stderr
+    assert "commands will refuse this run's checkpoints" in first.stderr
     (folder,) = (mylab.folder / "outputs" / "sweeps").iterdir()
     (one,) = folder.glob("*seed-0*")
     (one / "metrics.json").unlink()  # as if it had been killed

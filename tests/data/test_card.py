@@ -485,7 +485,7 @@ def test_prepare_then_again_then_by_force(script):
         ("data.k_cor=3", "did you mean data.k_core"),
         ("data=synthetik", "did you mean synthetic"),
         ("data.k_core=-1", "data.k_core must be"),
-        ("+froce=true", "froce is no setting"),
+        ("+froce=true", "unknown setting froce"),
         ("output=taken", "output=taken is a file"),
     ],
 )

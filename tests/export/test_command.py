@@ -42,7 +42,7 @@ def test_train_export_check(script, monkeypatch):
         wrong = script("export", f"ckpt_path={path}", "output=other")
         assert wrong.returncode == 1 and message in wrong.stderr
     typo = script("export", BEST, "+forse=true", "output=other")
-    assert typo.returncode == 1 and "forse is no setting" in typo.stderr
+    assert typo.returncode == 1 and "unknown setting forse" in typo.stderr
     monkeypatch.setattr(
         packages.importlib.util, "find_spec", lambda name: None if name == "faiss" else True
     )

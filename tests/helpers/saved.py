@@ -1,4 +1,4 @@
-"""A tiny run and its checkpoint, made in this process: what tests of damaged and crafted checkpoints start from."""
+"""A tiny run and its checkpoint, made in this process, for tests of damaged checkpoints."""
 
 import copy
 from pathlib import Path
@@ -12,7 +12,7 @@ from twotower.run import train as run
 from twotower.run.about import describe
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
-from twotower.run.checkpoint.restoring import fitting, naming
+from twotower.run.checkpoint.file import naming
 
 SMALL = (
     "model=two_tower",
@@ -68,10 +68,6 @@ class Saved:
         checkpoint = load_checkpoint(path)
         return build.rebuild(self.config(checkpoint), checkpoint)[1]
 
-    def restore(self, path: Path) -> dict[str, Any]:
-        """What Lightning would be given to resume with."""
-        return fitting(load_checkpoint(path, mmap=False), self.trainer)
-
     def resume(self, path: Path, **trainer: Any) -> Any:
         """Train on from a checkpoint."""
         info = load_checkpoint(path)["twotower"]
@@ -93,8 +89,7 @@ class Saved:
         build.seed_everything(plain["seed"])
         trainer = build.build_part(plain, "trainer", logger=False, callbacks=run._callbacks(plain))
         with naming(ckpt_path):
-            weights = None if ckpt_path is None else load_checkpoint(ckpt_path)["state_dict"]
-            data, task = build.build(plain, info, trainer, weights)
+            data, task = build.build(plain, info, trainer)
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
 

@@ -8,7 +8,6 @@ from twotower.errors import UserError
 from twotower.layers.embedding_table import table
 from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad
 from twotower.optimizers.schedulers import cosine, linear_warmup
-from twotower.run.checkpoint.restoring_optimizer import scheduler_state
 
 WARMUP = [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]  # quarters of 8
 # 2 steps of warm-up, then shares (1 + cos(0, π/4, π/2, 3π/4, π)) / 2 between 8 and 0.25 * 8
@@ -75,15 +74,6 @@ def test_impossible_schedules_are_refused():
         linear_warmup(optimizer, None, 0)
 
 
-def test_a_state_of_another_scheduler_is_refused():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=8.0)
-    own = cosine(optimizer, 7, 0, 0.0).state_dict()
-    assert scheduler_state({**own, "more": "x"}, own) == own
-    for key, value in {"last_epoch": -5, "base_lrs": [1.0, 2.0], "_last_lr": ["x"]}.items():
-        with pytest.raises(UserError, match=f"lr_schedulers.{key}"):
-            scheduler_state({**own, key: value}, own)
-
-
 def test_a_run_follows_its_schedule_and_logs_it(script):
     """Steps are the optimizer's: 60 batches of three epochs make 30, two batches each."""
     chosen = ("scheduler=cosine", "optimizer.lr=0.008", "+trainer.accumulate_grad_batches=2")
@@ -112,8 +102,6 @@ def test_a_constant_schedule_adds_nothing_to_a_run(chosen, script):
     path = script.folder / "run/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert "scheduler" not in checkpoint["twotower"]["config"]
-    del checkpoint["twotower"]["choices"]["scheduler"]  # as an earlier version wrote it
-    torch.save(checkpoint, path)
     more = script("train", f"ckpt_path={path}", *chosen, "trainer.max_epochs=2")
     assert more.returncode == 0, more.stderr
     other = script("train", f"ckpt_path={path}", "scheduler=cosine", "trainer.max_epochs=3")

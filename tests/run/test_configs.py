@@ -1,4 +1,4 @@
-"""Every option composes, names only settings that its constructor has, and every paper preset says what the paper says."""
+"""Every option composes and fits its constructor; presets of papers have the papers' settings."""
 
 import pytest
 from omegaconf import OmegaConf

@@ -127,7 +127,7 @@ def differences(one, other, where=""):
     return [] if one == other else [f"{where}: {one!r:.200} {other!r:.200}"]
 
 
-def check(script, monkeypatch, settings, moments=Moments.NAMES, resume=()):
+def check(script, monkeypatch, settings, moments=Moments.NAMES):
     """Resume a run from copies of several moments, and compare with the run.
 
     Returns:
@@ -142,7 +142,7 @@ def check(script, monkeypatch, settings, moments=Moments.NAMES, resume=()):
     for name in names:
         shutil.rmtree(taken.run)
         shutil.copytree(taken.folder / name, taken.run)
-        resumed = script("train", "ckpt_path=run/checkpoints/last.ckpt", *resume)
+        resumed = script("train", "ckpt_path=run/checkpoints/last.ckpt")
         assert resumed.returncode == 0, resumed.stderr
         found = differences(expected, content(taken.run))
         assert not found, "\n".join([name, *found])
@@ -255,10 +255,7 @@ SLOW = ("accumulation", "validations in shares", "transformer")  # the rest is e
     ],
 )
 def test_resumed_at_any_moment_is_undisturbed(script, monkeypatch, name):
-    again = [
-        setting for setting in SETTINGS[name] if "filename" in setting
-    ]  # no checkpoint names files
-    moments = check(script, monkeypatch, SETTINGS[name], resume=again)
+    moments = check(script, monkeypatch, SETTINGS[name])
     assert {"saved", "validating", "epoch", "test"} <= set(moments)
 
 
@@ -271,7 +268,7 @@ def test_resumed_at_any_moment_is_undisturbed(script, monkeypatch, name):
     ],
 )
 def test_a_run_that_trains_longer_is_the_longer_run(script, short, long):
-    """One that ended within an epoch goes on there, and what it tested is no row of the longer one."""
+    """A run that ended within an epoch goes on there; its test leaves no row in the log."""
     parameter = long.split("=")[0]
     others = [setting for setting in short if not setting.startswith(parameter)]
     for settings, folder in (((*others, long), "whole"), (short, "run")):
@@ -312,7 +309,7 @@ def test_a_run_folder_that_was_moved_knows_its_best_epoch(script, monkeypatch):
     [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)],
 )
 def test_kills_lose_nothing(script, number):
-    """SIGKILL at drawn moments, many of them within a save; the temporary folder is on another disk."""
+    """SIGKILL at random moments, many within a save; temporary files are on another disk."""
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     elsewhere = Path(tempfile.mkdtemp(dir=shm))
     script.env["TMPDIR"] = str(elsewhere)

@@ -40,14 +40,14 @@ def every_leaf():
 
 
 def test_the_table_decides_every_leaf():
-    """A new trainer setting or callback needs a line: "trainer" and "callbacks" as a whole have none."""
+    """A new setting of the trainer, or a new callback, needs a line of its own."""
     undecided = [key for key in every_leaf() if decided(key) is None]
     assert not undecided, "add them to TABLE in run/settings.py"
     assert len(every_leaf()) > 150 and decided("trainer.new") is decided("callbacks.new") is None
 
 
 def test_sweep_report_and_wandb_agree_on_every_leaf():
-    """What changes the report's variant, or the data, changes a sweep's fingerprint, folder and W&B group; nothing else does."""
+    """A sweep's fingerprint and folder, and W&B's group, change with the variant or the data."""
     config = compose_train("model=dat")
     plain = OmegaConf.to_container(config, resolve=False)
     marks, settings = fingerprint(config), flat(plain)
@@ -105,7 +105,7 @@ def test_a_fingerprint_counts_processes_and_ignores_null():
     )
 
 
-def test_what_nobody_knows_may_change_anything():
+def test_an_unknown_setting_makes_an_experiment():
     assert makes_experiment("callbacks.mine.strength") and not makes_experiment(
         "callbacks.mine.dirpath"
     )
@@ -115,5 +115,5 @@ def test_what_nobody_knows_may_change_anything():
     assert kind_of("data.reader.url") is Kind.MACHINE and kind_of("model.curl") is Kind.EXPERIMENT
 
 
-def test_whom_a_user_trusts_is_sent_to_no_logger():
+def test_trusted_packages_are_not_logged():
     assert flatten(CHOICES, {"trusted": ["mylab."], "seed": 1}) == {**CHOICES, "seed": 1}

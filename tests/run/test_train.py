@@ -74,7 +74,7 @@ def test_alignment_is_logged_where_it_is_weighted(script):
 
 @pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(script):
-    """A real SIGKILL in the middle of an epoch; dropout and negatives go on as if nothing had happened."""
+    """A real SIGKILL within an epoch; dropout and negatives go on unchanged."""
     settings = (
         *SMALL,
         "model.dropout=0.2",
@@ -222,9 +222,9 @@ def test_two_processes(script):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("modle=dat",), "modle is no setting (did you mean model?)"),
-        (("loss.lamda3=0",), "loss.lamda3 is no setting (did you mean loss.lambda3?)"),
-        (("+loss.lamda3=0",), "loss.lamda3 is no setting of DATLoss (did you mean lambda3?)"),
+        (("modle=dat",), "unknown setting modle (did you mean model?)"),
+        (("loss.lamda3=0",), "unknown setting loss.lamda3 (did you mean loss.lambda3?)"),
+        (("+loss.lamda3=0",), "unknown setting loss.lamda3 of DATLoss (did you mean lambda3?)"),
         (("loss.lambda3=-1",), "loss.lambda3 must be a finite number >= 0, got -1"),
         (("loss.lambda3=abc",), "loss.lambda3 must be a valid number, got 'abc'"),
         (("loss.lambda3=nan",), "loss.lambda3 must be a finite number, got nan"),
@@ -248,14 +248,10 @@ def test_two_processes(script):
             ("+trainer.limit_train_batches=0",),
             "trainer.limit_train_batches must be a number of batches, or a share",
         ),
-        (
-            (*SMALL, "+trainer.limit_test_batches=0.01"),
-            "trainer.limit_test_batches=0.01 of 1 batches is none: give 1 or more",
-        ),
         (("loss.lambda3=${foo}",), "loss.lambda3: Interpolation key 'foo' not found"),
         (("foo",), "foo: a setting is given as name=value"),
         (("--foo",), "unrecognized arguments: --foo"),
-        (("seed=1,2",), "seed=1,2 are several values: add -m to run each"),
+        (("seed=1,2",), "To sweep over it, add --multirun to your command line"),
         (
             ("data=table", "data.reader.interactions=my file (1).csv"),
             "need quotes within quotes: 'data.reader.interactions=\"my file (1).csv\"'",
@@ -265,15 +261,18 @@ def test_two_processes(script):
             "hydra/launcher=typo: there is no such option; choose from basic,",
         ),
         (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
-        (("+sed=1",), "sed is no setting"),
-        (("+k=5",), "k is no setting of src/train.py; the settings are callbacks,"),
+        (("+sed=1",), "unknown setting sed"),
+        (("+k=5",), "unknown setting k"),
         (("seed=-1",), "seed must be greater than or equal to 0, got -1"),
         (("seed=abc",), "seed must be a valid integer, got 'abc'"),
         (("optimizer.lr=-1",), "optimizer.lr must be greater than or equal to 0, got -1"),
         (("optimizer.lr=abc",), "optimizer.lr must be a valid number, got 'abc'"),
         (("model=two_tower", "loss=dat"), "use it with model=dat"),
         (("data=movielens_1m", "data.reader.url=http://127.0.0.1:9/ml-1m.zip"), "cannot download"),
-        (("paths.output_dir=/dev/null/x",), "(check paths.output_dir and its permissions)"),
+        (
+            ("paths.output_dir=/dev/null/x",),
+            "Not a directory (check the folders in paths.* and permissions)",
+        ),
         (("ckpt_path=none.ckpt",), "ckpt_path=none.ckpt: there is no such file"),
         (("+trainer.devcies=2",), "devcies"),
         (("metric=null",), "a config group takes one of its options, not null"),
@@ -359,7 +358,7 @@ def test_a_missing_setting_is_named(script, script_name, message):
 
 def test_a_real_process_ends_with_exit_code_1(script):
     process = script.popen("train", "loss.lamda3=0")
-    assert finish(process)[1] == "error: loss.lamda3 is no setting (did you mean loss.lambda3?)\n"
+    assert finish(process)[1] == "error: unknown setting loss.lamda3 (did you mean loss.lambda3?)\n"
     assert process.returncode == 1
 
 

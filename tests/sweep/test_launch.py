@@ -174,7 +174,7 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
     for command, message in (
         (
             ("-m", "sweep=ablation", "loss.lamda3=1"),
-            "loss.lamda3 is no setting (did you mean loss.lambda3?)",
+            "unknown setting loss.lamda3 (did you mean loss.lambda3?)",
         ),
         (
             ("-m", "sweep=ablation", "loss.lambda3=2", "seed=0", "variant=dat,dat_amm"),
@@ -268,7 +268,7 @@ def test_one_process_waits_for_another(script, tmp_path):
     with RunFolder(folder).alone():
         other = script.popen("train", *SWEEP, "seed=0,1")
         line = next(line for line in other.stdout if "waiting" in line)
-        assert "another process is at it" in line
+        assert "another process runs it" in line
         (folder / "hidden.json").rename(folder / "metrics.json")
     out, err = finish(other)
     assert other.returncode == 0 and f"{folder.name}: already done" in out, err

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run will tell of it: a new one, or one that goes on from a checkpoint."""
+"""What a run writes about itself: the ``RunInfo`` of its checkpoints, and ``.hydra/``."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,68 +15,62 @@ from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import Plain
-from twotower.run.checkpoint.trusted import UntrustedError, trusted_packages
+from twotower.run.checkpoint.trusted import check_targets, trusted_packages
 from twotower.run.run_folder import HYDRA
 from twotower.types import RunInfo
 from twotower.wording import masked
 
 
 def new_run(config: DictConfig) -> tuple[Plain, RunInfo]:
-    """The config as plain values, and what the run's checkpoints will say of it."""
+    """The config of a run as plain values, and what its checkpoints write about it."""
     hydra = HydraConfig.get()
     choices: Any = OmegaConf.to_container(OmegaConf.create(hydra.runtime.choices))
     choices = {key: value for key, value in choices.items() if not key.startswith("hydra/")}
     plain, repeats = saved_config.resolved(config)
-    return plain, describe(plain, repeats, choices, told(hydra.overrides.task))
+    return plain, describe(plain, repeats, choices, recorded(hydra.overrides.task))
 
 
-def told(overrides: Sequence[str]) -> list[str]:
-    """Overrides that records repeat: no addresses of downloads, which may hold a password or a token."""
-    return [
-        masked(text)
-        for text in overrides
-        if not settings.ADDRESS.fullmatch(settings.key_of(text).split(".")[-1])
-    ]
+def recorded(overrides: Sequence[str]) -> list[str]:
+    """The overrides without secrets: addresses of downloads may hold a password or a token."""
+    found = []
+    for text in overrides:
+        name = settings.key_of(text).split(".")[-1]
+        if not settings.ADDRESS.fullmatch(name):
+            found.append(masked(text))
+    return found
 
 
 def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
-    """Write what Hydra would of a run's settings, but no secret: config, overrides, and Hydra's own.
+    """Write ``.hydra/`` as Hydra would, with secrets masked.
 
     Args:
         folder: of the run.
         config: as it was composed.
-        is_resumed: the record goes beside the first one.
+        is_resumed: write into a folder of its own beside the first files.
     """
     hydra: Any = HydraConfig.instance().cfg
     target = folder / HYDRA
     if is_resumed:
         target /= f"resumed-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
     target.mkdir(parents=True, exist_ok=True)
-    for name, part in (
-        ("config", config),
-        ("hydra", hydra),
-        ("overrides", hydra.hydra.overrides.task),
-    ):
+    parts = {"config": config, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    for name, part in parts.items():
         write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
 
 
-def warn_of_strangers(info: RunInfo, trusted: str | Iterable[str] | None) -> None:
-    """Say it at the start if commands will refuse the run's checkpoints, or need a setting to read them."""
+def warn_of_refusal(info: RunInfo, trusted: str | Iterable[str] | None) -> None:
+    """Print a line at the start of a run if other commands will refuse its checkpoints."""
     try:
-        saved_config.read_back(info.config, True, trusted_packages(trusted))
-    except UntrustedError as error:
-        print(f"note: to read this run's checkpoints takes a setting: {error}", file=sys.stderr)
+        check_targets(info.config, trusted_packages(trusted))
     except UserError as error:
-        print(
-            f"warning: this run's checkpoints will not be taken up again: {error}", file=sys.stderr
-        )
+        print(f"note: commands will refuse this run's checkpoints: {error}", file=sys.stderr)
 
 
 def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
     """The same for a run that goes on from ``ckpt_path``.
 
     Raises:
-        UserError: for a checkpoint that is none of ours, and a command line that contradicts it.
+        UserError: for a file that is no checkpoint, or settings that contradict it.
     """
     saved: RunInfo = load_checkpoint(config.ckpt_path, trusted=config.trusted)["twotower"]
     today, new = new_run(config)
@@ -89,6 +83,6 @@ def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
 def describe(
     plain: Plain, repeats: list[str], choices: dict[str, Any], overrides: list[str]
 ) -> RunInfo:
-    """What checkpoints tell of a run with this config, before its data are known."""
+    """What checkpoints of this config write about their run, before its data are known."""
     found = settings.flat(plain, repeats=repeats)
     return RunInfo(choices, overrides, saved_config.kept(plain), repeats, found)

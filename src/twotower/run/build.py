@@ -1,62 +1,51 @@
-"""Builds the parts of a run from its config: data, model, loss, optimizer, scheduler, metrics, trainer."""
+"""Build the parts of a run from its config: data, model, loss, optimizer, metrics, trainer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import get_object
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
 from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
 from twotower.run.checkpoint import saved_config
-from twotower.run.checkpoint.restoring import CheckedConnector, naming
+from twotower.run.checkpoint.file import naming
+from twotower.run.checkpoint.restoring import CheckedConnector
 from twotower.run.checks.checks import check_types
 from twotower.run.checks.own_code import CURE, is_installed
-from twotower.training.strategy import check_weights
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
 
 Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
-Weights = Mapping[str, Tensor]
-MOST_MADE_UP = (
-    200_000_000  # numbers of a planted world that a checkpoint may ask for: some ten seconds
-)
 
 
 def build(
     config: Config,
     info: RunInfo | None = None,
     trainer: pl.Trainer | None = None,
-    weights: Weights | None = None,
 ) -> tuple[RetrievalDataModule, RetrievalTask]:
     """Data module and task of a config.
 
     Args:
         config: as ``train.yaml`` composes it.
-        info: what the task's checkpoints will tell; schema and fingerprint are added. None: it writes none.
-        trainer: whose processes share the tables of ``model.sharding=row``; None: this process has them all.
-        weights: of the checkpoint that the config is from, which may be a stranger's. Its numbers
-            are then taken for what these weights fit, or a second of preparation makes.
+        info: what the task's checkpoints write about the run; schema and fingerprint of the data
+            are added. None: the task writes no checkpoints.
+        trainer: its processes share the tables of ``model.sharding=row``. None: this process has
+            whole tables.
 
     Raises:
-        UserError: for settings that do not fit their part, one another, or the data that ``info`` remembers.
+        UserError: for settings that do not fit, or other data than those of ``info``.
     """
     data: RetrievalDataModule = build_part(
         config, "data", negatives=build_part(config, "negatives")
     )
-    if weights is not None:
-        _check_made_up(data)
     data.setup()
     if info and info.fingerprint not in ("", data.fingerprint):
         raise UserError(
@@ -64,8 +53,6 @@ def build(
             f"{data.fingerprint}): set paths.data_dir to the files that it was trained on"
         )
     info = info and info._replace(schema=data.schema.plain(), fingerprint=data.fingerprint)
-    if weights is not None:
-        _check_model(config, data, weights)
     with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):
         model = build_part(config, "model", schema=data.schema)
     if trainer is not None and any(shard_of(parameter) for parameter in model.parameters()):
@@ -93,90 +80,27 @@ def rebuild(
         trainer: see :func:`build`.
 
     Raises:
-        UserError: if the data on disk are not those of the checkpoint, or its weights not the model's.
+        UserError: if the data on disk are not the checkpoint's, or its weights do not fit.
     """
     with naming(checkpoint["path"]):
         seed_everything(config["seed"])
-        data, task = build(config, checkpoint["twotower"], trainer, checkpoint["state_dict"])
+        data, task = build(config, checkpoint["twotower"], trainer)
         task.load_state_dict(checkpoint["state_dict"])
     return data, task
-
-
-def _check_made_up(data: RetrievalDataModule) -> None:
-    made = getattr(data.reader, "num_values", 0)
-    if made > MOST_MADE_UP and not data.folder.exists():
-        raise UserError(
-            f"its data.reader would make up {made:,} numbers, more than {MOST_MADE_UP:,}: if you trust it, make them "
-            "first with src/prepare.py and the settings of the run"
-        )
-
-
-def _check_model(config: Config, data: RetrievalDataModule, weights: Weights) -> None:
-    """Refuse a model that is not the one of the weights, before memory is taken for it.
-
-    It is built without numbers, which takes no memory however large its tables are. One of the
-    user's own package may need the numbers, and is trusted.
-    """
-    if not str(config["model"]["_target_"]).startswith("twotower."):
-        return
-    with isolate_rng(), built_for(0, 1), torch.device("meta"):
-        model = build_part(config, "model", schema=data.schema)
-    own = {f"model.{name}": value for name, value in model.state_dict().items()}
-    check_weights(
-        {name: value for name, value in weights.items() if name.startswith("model.")}, own
-    )
 
 
 def build_part(config: Config, path: str, **extra: Any) -> Any:
     """Build the node at ``path`` with its settings checked."""
     node = _node(config, path)
     check_types(path, node)
-    if path == "trainer":
-        _check_machine(node)
     part = construct(path, node, **extra)
     if isinstance(part, pl.Trainer):
         part._checkpoint_connector = CheckedConnector(part)
     return part
 
 
-def _check_machine(trainer: dict[str, Any]) -> None:
-    """Refuse an accelerator, or devices of it, that this machine does not have.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    name, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
-    found = {
-        "cuda": CUDAAccelerator.is_available(),
-        "mps": MPSAccelerator.is_available(),
-        "tpu": XLAAccelerator.is_available(),
-        "cpu": True,
-    }
-    wanted = {"auto": list(found), "gpu": ["cuda", "mps"]}.get(name, [name])
-    kind = next((one for one in wanted if found.get(one)), None)
-    if kind is None:
-        raise UserError(
-            f"trainer.accelerator={name}: torch finds none on this machine: set trainer.accelerator=auto or cpu, or install a "
-            "torch that is built for it"
-        )
-    if isinstance(devices, str) and devices not in ("auto", "-1"):
-        parts = [int(part) for part in devices.replace(",", " ").split()]
-        devices = parts if "," in devices else parts[0]
-    if kind == "cpu" and (isinstance(devices, list) or devices in (-1, "-1")):
-        raise UserError(
-            f"trainer.devices={devices}: on a CPU it is a number of processes: set trainer.devices=1, or more"
-        )
-    num = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
-    needed = max(devices) + 1 if isinstance(devices, list) else devices
-    if num is not None and isinstance(needed, int) and needed > num:
-        raise UserError(
-            f"trainer.devices={devices}: this machine has {num}, numbered from 0: set trainer.devices={num} or fewer (or "
-            "trainer.accelerator=cpu)"
-        )
-
-
 def _node(config: Config, path: str) -> Any:
-    """The node at ``path`` as plain values; what is plain already is never interpolated."""
+    """The node at ``path`` as plain values. Plain values are never interpolated."""
     if not isinstance(config, DictConfig):
         return saved_config.select(config, path)
     node = OmegaConf.select(config, path)
@@ -187,7 +111,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch.
 
     Raises:
-        UserError: if it is no whole number that they take.
+        UserError: if it is not a whole number between 0 and 2**32 - 1.
     """
     check_number("seed", seed, 0, 2**32 - 1)
     pl.seed_everything(seed, verbose=False)
@@ -197,30 +121,32 @@ def _check_sharding(trainer: pl.Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
-            "model.sharding=row needs processes that build their share by themselves: set trainer.strategy=ddp"
+            "model.sharding=row needs processes that build their own part of the model: set "
+            "trainer.strategy=ddp"
         )
     if str(trainer.precision).startswith("16"):
         raise UserError(
-            "trainer.precision=16-mixed would skip steps in one process alone: use bf16-mixed, or set model.sharding=none"
+            "trainer.precision=16-mixed would skip steps in single processes: use bf16-mixed, or "
+            "set model.sharding=none"
         )
     if trainer.gradient_clip_val is not None:
         raise UserError(
-            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it out, or set model.sharding=none"
+            "trainer.gradient_clip_val would clip each process's rows by another norm: leave it "
+            "out, or set model.sharding=none"
         )
 
 
 def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]:
+    """The metrics that are not null; each counts for every group of the data."""
+    num_groups = len(data.group_names)
     names = [name for name, node in config["metric"].items() if node]
-    return [
-        build_part(config, f"metric.{name}", num_groups=len(data.group_names)) for name in names
-    ]
+    return [build_part(config, f"metric.{name}", num_groups=num_groups) for name in names]
 
 
 def construct(place: str, node: Any, **extra: Any) -> Any:
     """Call what ``_target_`` names with the node's other values; nested nodes are built first.
 
-    Texts are passed on as they stand, whatever they hold: ``hydra.utils.instantiate`` would
-    evaluate ``${…}`` in them.
+    Texts are passed on unchanged: ``hydra.utils.instantiate`` would evaluate ``${…}`` in them.
 
     Args:
         place: dotted name of the node in the config, for messages.
@@ -228,7 +154,7 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
         extra: more arguments of the outermost call.
 
     Raises:
-        UserError: for a target that cannot be imported, and one that refuses its arguments.
+        UserError: for a target that cannot be imported, or that refuses its arguments.
     """
     if isinstance(node, list):
         return [construct(f"{place}[{index}]", value) for index, value in enumerate(node)]
@@ -242,7 +168,9 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
     if "_target_" not in node:
         return settings
     if unknown := [key for key in settings if not isinstance(key, str) or key.startswith("_")]:
-        raise UserError(f"{place}.{unknown[0]} is no setting: a node has _target_ and _partial_")
+        raise UserError(
+            f"{place}.{unknown[0]} cannot be set: only _target_ and _partial_ begin with _"
+        )
     target = node["_target_"]
     make = _callable(place, target)
     if node.get("_partial_"):
@@ -267,4 +195,5 @@ def _callable(place: str, target: Any) -> Callable[..., Any]:
         raise UserError(f"{place}._target_={target} cannot be imported: {reason}{cure}") from error
     if not callable(found):
         raise UserError(f"{place}._target_={target} cannot be called")
-    return found
+    make: Callable[..., Any] = found
+    return make

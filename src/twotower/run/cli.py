@@ -1,4 +1,4 @@
-"""The frame of every script: Hydra outside, and one clear line for what the user can mend."""
+"""The frame of every script: composes the config, and turns errors into one clear line."""
 
 import difflib
 import importlib
@@ -9,7 +9,6 @@ import shlex
 import signal
 import sys
 import warnings
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -34,12 +33,19 @@ DEBUG = "HYDRA_FULL_ERROR"
 
 
 def command(function: str, config_name: str, in_sweep: str = "") -> None:
-    """Run the function called ``function``, with its module, with the composed config; a sweep's jobs run ``in_sweep``.
+    """Run a function with the composed config.
 
-    Its module is imported once the config is composed: torch and Lightning take seconds, which ``--help`` and a typo need not.
+    Its module is imported once the config is composed: torch and Lightning take seconds, which
+    ``--help`` and a typo need not.
 
-    What the user can mend ends with one line on standard error and exit code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
-    Anything else is a bug of ours and keeps its traceback. SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
+    An error that the user can mend ends with one line on standard error and exit code 1;
+    ``HYDRA_FULL_ERROR=1`` shows the traceback. Any other error is a bug and keeps its traceback.
+    SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
+
+    Args:
+        function: its dotted name.
+        config_name: a file of ``conf/``.
+        in_sweep: the function that the jobs of a sweep run instead.
     """
     signals.listen()
     given = os.environ.get(DEBUG, "")
@@ -49,7 +55,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
 
     def job(config: DictConfig) -> Any:
         _quiet()  # again where a launcher has started a process
-        os.environ[DEBUG] = given  # further processes of the run shall see what the user has set
+        os.environ[DEBUG] = given  # as the user has set it
         try:
             check_config(config)
             is_job = in_sweep and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -100,20 +106,20 @@ def mode(dry: bool) -> str | None:
     """A dry run is Hydra's multirun of one job: a single run would make its folder first.
 
     Raises:
-        UserError: for another value, which would be a dry run if it only counts as true.
+        UserError: if it is neither true nor false.
     """
     if not isinstance(dry, bool):
         raise UserError(f"dry must be true or false, got {dry!r}")
     return "MULTIRUN" if dry else None
 
 
-# here and not in command(), as a launcher's processes import this module before they compose a job's config
+# not in command(): processes of a launcher import this module before they compose a config
 for resolver in (run_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Say what is wrong with a command line, where Hydra prints its usage or its grammar.
+    """Refuse a malformed command line, for which Hydra would print its usage or its grammar.
 
     Raises:
         UserError: with the form that works.
@@ -130,18 +136,17 @@ def check_arguments(arguments: list[str]) -> None:
             OverridesParser.create().parse_override(text)
         except HydraException:
             raise UserError(
-                f"{text}: spaces, commas, brackets and = in a text need quotes within quotes: {_quoted(key, value)}"
+                f"{text}: spaces, commas, brackets and = in a text need quotes within quotes: "
+                f"{_quoted(key, value)}"
             ) from None
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UserError(
-        f"{message} (settings are given as name=value, all before or all after -m; --help shows them)"
-    )
+    raise UserError(f"{message} (give settings as name=value, -m first; --help shows them)")
 
 
 def _quoted(key: str, value: str) -> str:
-    """A setting as a shell takes it whose value is a text for Hydra."""
+    """A setting in the quotes that the shell and Hydra need for a text."""
     escaped = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
     return shlex.quote(f'{key}="{escaped}"')
 
@@ -151,50 +156,56 @@ def explain(error: BaseException) -> str | None:
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
-    text = " ".join(str(link) for link in chain)
-    if "tensorboard" in text and any(isinstance(link, ModuleNotFoundError) for link in chain):
-        return "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
+    names = {type(link).__name__ for link in chain}
+    text = " ".join(" ".join(map(str, chain)).split())
+    if "tensorboard" in text and "ModuleNotFoundError" in names:
+        return (
+            "logger=tensorboard needs a package that is not installed: "
+            "pip install -e '.[tensorboard]'"
+        )
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
-    if (
-        type(chain[-1]).__name__ == "MisconfigurationException"
-    ):  # Lightning's, which may not be imported yet
-        return re.sub(r"\s+", " ", str(chain[-1])).strip()
-    if isinstance(error, HydraException) and (
-        match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text)
-    ):
-        options = re.findall(r"\t([\w.-]+)", text.split("Config search path")[0])
-        return f"{match[1]}={match[2]}: there is no such option{suggest(match[2], options)}; choose from {', '.join(options)}"
-    if isinstance(error, HydraException) and (
-        match := re.search(r"Could not override '([\w.@/-]+)'", text)
-    ):
-        return f"{match[1]} is no setting{_suggest_setting(match[1])}"
-    if match := re.search(r"Ambiguous value for argument '([^=']+)=(.*?)'\s", text):
-        return f"{match[1]}={match[2]} are several values: add -m to run each, or quote them as one text: {_quoted(*match.groups())}"
-    if "Config group override must be a string" in text:
-        return "a config group takes one of its options, not null (logger=none, say)"
+    if "MisconfigurationException" in names:  # Lightning's, which may not be imported yet
+        return " ".join(str(chain[-1]).split())
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return re.sub(r"\s+", " ", str(error)).strip()
+        return _explain_config(error, text)
+    if "Config group override must be a string" in text:  # Hydra's, a ValueError
+        return "a config group takes one of its options, not null (logger=none, say)"
     if "parameters that were not used in producing the loss" in text:
         return (
-            "some parameters get no gradient (augmented vectors: model.augment_gradient=mimic with a lambda of 0), and several "
-            "processes wait for it: set trainer.strategy=ddp_find_unused_parameters_true"
+            "some parameters get no gradient (augmented vectors: model.augment_gradient=mimic "
+            "with a lambda of 0), and several processes wait for it: set "
+            "trainer.strategy=ddp_find_unused_parameters_true"
         )
-    if "can't allocate memory" in text or any(
-        type(link).__name__ in ("MemoryError", "OutOfMemoryError") for link in chain
-    ):
-        return "no memory left: lower model.dim, data.batch_size, negatives.num or data.eval_batch_size"
-    if "PytorchStreamWriter failed" in text or "No space left" in text:
-        return "a file could not be written, probably for want of space: free some in paths.output_dir and paths.cache_dir"
+    if "can't allocate memory" in text or names & {"MemoryError", "OutOfMemoryError"}:
+        return (
+            "no memory left: lower model.dim, data.batch_size, negatives.num or "
+            "data.eval_batch_size"
+        )
     for link in chain:
         if isinstance(link, OSError) and not isinstance(link, ChildProcessError):
-            where = f" {link.filename}:" if link.filename else ""
-            return (
-                f"{where} {link.strerror or link}".strip()
-                + f" (check {_setting_of(link.filename)} and its permissions)"
-            )
+            file = f"{link.filename}: " if link.filename else ""
+            return f"{file}{link.strerror or link} (check the folders in paths.* and permissions)"
     return None
+
+
+def _explain_config(error: Exception, text: str) -> str:
+    """One line for an error of Hydra or OmegaConf; with a suggestion for a typo.
+
+    Args:
+        error: as it was raised.
+        text: its message and those of its causes, in one line.
+    """
+    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
+        group, option = match.groups()
+        listed = text.split("Available options", 1)[-1].split("Config search path")[0]
+        options = re.findall(r"[\w.-]+", listed.split(":", 1)[-1])
+        close = suggest(option, options)
+        return f"{group}={option}: there is no such option{close}; choose from {', '.join(options)}"
+    if match := re.search(r"Could not override '([\w.@/-]+)'", text):
+        return f"unknown setting {match[1]}{_suggest_setting(match[1])}"
+    return " ".join(str(error).split())
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -202,51 +213,28 @@ def _cause(error: BaseException) -> BaseException | None:
     return error.__context__ if isinstance(error, InterpolationResolutionError) else error.__cause__
 
 
-def _setting_of(filename: Any) -> str:
-    """The setting that a file's place comes from: of the command line, or one of the usual folders."""
-    usual = {
-        f"paths.{name}_dir": os.environ.get(f"TWOTOWER_{name.upper()}_DIR", default)
-        for name, default in (("output", "outputs"), ("cache", "cache"), ("data", "data"))
-    }
-    given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
-    place = Path(str(filename)).absolute()
-    for name, value in {**usual, **given}.items():
-        folder = Path(value.strip("\"'")).absolute()
-        if value and (place.is_relative_to(folder) or folder.is_relative_to(place)):
-            return name.lstrip("+")
-    return "the folder in paths.*"
-
-
 def _suggest_setting(name: str) -> str:
-    """The closest key of the whole configuration, found in the YAML files."""
-    keys = {
-        key
-        for file in CONF.rglob("*.yaml")
-        for key in re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M)
-    }
+    """A suggestion of the closest key of the whole configuration, found in the YAML files."""
     *parents, leaf = name.split(".")
-    roots = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    close = difflib.get_close_matches(leaf, roots, n=1) or difflib.get_close_matches(
-        leaf, keys - {leaf}, n=1
-    )
-    return f" (did you mean {'.'.join([*parents, close[0]])}?)" if close else ""
+    keys = set()
+    for file in CONF.rglob("*.yaml"):
+        keys |= set(re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M))
+    groups = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    for options in (groups, keys - {leaf}):
+        if close := difflib.get_close_matches(leaf, options, n=1):
+            return f" (did you mean {'.'.join([*parents, close[0]])}?)"
+    return ""
 
 
 def _quiet() -> None:
     """Keep the libraries' hints off the screen; their errors stay."""
-    for name in (
-        "pytorch_lightning",
-        "lightning.pytorch",
-        "lightning_fabric",
-        "pytorch_lightning.utilities.rank_zero",
-    ):
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", module="lightning_fabric")
+        warnings.filterwarnings("ignore", module=name)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
 
 
 def _fail(line: str) -> NoReturn:
-    PlainConsole(stderr=True, soft_wrap=True).print(
-        Text.assemble(("error:", "bold red"), f" {line}")
-    )
+    console = PlainConsole(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), f" {line}"))
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""The project's own .env file: the documented variables, and nothing else."""
+"""Documented variables from the project's own ``.env`` file."""
 
 import os
 import sys
@@ -20,22 +20,18 @@ KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make pr
     "WANDB_ENTITY",
     "WANDB_MODE",
 )
-LARGEST = 1 << 16  # bytes
 
 
 def read_env_file() -> None:
     """Set the documented variables that the project's ``.env`` has and the environment has not.
 
-    No other folder is looked into, values are taken as they stand, and other keys are ignored with
-    a line on standard error.
+    Values are not interpolated, and other keys are ignored with a line on standard error.
 
     Raises:
         UserError: if the file cannot be read as text.
     """
-    if not FILE.exists():
+    if not FILE.is_file():
         return
-    if not FILE.is_file() or FILE.stat().st_size > LARGEST:
-        raise UserError(f"{FILE} is no small text file: write it as .env.example shows")
     try:
         found = dotenv_values(FILE, interpolate=False, encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -44,7 +40,7 @@ def read_env_file() -> None:
         if key in KEYS and value is not None and "\0" not in value:
             os.environ.setdefault(key, value)
     ignored = [printable(key) for key in found if key not in KEYS]
-    if ignored and "LOCAL_RANK" not in os.environ:  # the first process says it for the others
+    if ignored and "LOCAL_RANK" not in os.environ:  # only the first process prints
         names = ", ".join(ignored)
         line = f"warning: {FILE}: {names} ignored, as .env may set only {', '.join(KEYS)}"
         print(line, file=sys.stderr)

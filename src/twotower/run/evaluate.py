@@ -9,7 +9,7 @@ from twotower.run import results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
-from twotower.run.checkpoint.restoring import naming
+from twotower.run.checkpoint.file import naming
 from twotower.training.stopping import prepare_to_stop
 from twotower.types import RunInfo
 

@@ -1,10 +1,10 @@
-"""Modules that have moved, so that the class names in older checkpoints and records keep working."""
+"""Modules that have moved: class names in older checkpoints and records are translated."""
 
 import importlib
 from types import ModuleType
 from typing import Any
 
-MOVED = {  # a class was named by its module, so modules are enough
+MOVED = {  # old module: new module
     "twotower.callbacks": "twotower.training.callbacks",
     "twotower.data.amazon": "twotower.data.readers.amazon",
     "twotower.data.globo": "twotower.data.readers.globo",
@@ -27,7 +27,7 @@ def renamed(node: Any) -> Any:
     """Replace old class names in a config of plain values.
 
     Args:
-        node: nested as in a config (``_target_`` keys), or flat with dotted keys (``model._target_``).
+        node: nested as in a config (``_target_`` keys), or flat (``model._target_``).
     """
     if isinstance(node, list):
         return [renamed(value) for value in node]

@@ -10,13 +10,8 @@ from twotower.run.build import build_part
 
 def prepare(config: DictConfig) -> dict[str, Any]:
     """Prepare the data that training would use, and describe them on a card."""
-    from twotower.data.card.describe import (
-        describe,
-    )  # plots take a second to import, and only this needs them
+    # imported here, as plots take a second to import
+    from twotower.data.card.describe import describe
 
-    return describe(
-        build_part(config, "data"),
-        HydraConfig.get().runtime.choices["data"],
-        config.force,
-        config.output,
-    )
+    option = HydraConfig.get().runtime.choices["data"]
+    return describe(build_part(config, "data"), option, config.force, config.output)

@@ -1,4 +1,4 @@
-"""The ranks of a run's test, one row per held-out interaction: what a report compares users by."""
+"""The ranks of a run's test, one row per held-out interaction, for comparisons in reports."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ MAX_NAMED = 200  # categories that a record names; there may be thousands
 
 
 def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> None:
-    """Write the task's last test as Parquet of whole numbers, ordered by user and item; by rename.
+    """Write the ranks of the task's last test as Parquet, ordered by user and item.
 
-    The columns are ``user``, ``item`` (index in the corpus), ``category`` (place in :func:`named_categories`, -1 where missing)
-    and ``rank``.
+    The columns are whole numbers: ``user``, ``item`` (index in the corpus), ``category`` (place in
+    :func:`named_categories`, -1 where missing) and ``rank``.
     """
     place = np.full(data.schema.num_categories + 1, -1)  # the last is for -1
     place[_head_to_tail(data)] = np.arange(data.schema.num_categories)
@@ -30,7 +30,7 @@ def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> 
 
 
 def named_categories(data: RetrievalDataModule) -> list[dict[str, Any]]:
-    """Name and training interactions of each category, the largest first; of very many, the largest ones."""
+    """Name and training interactions of the ``MAX_NAMED`` largest categories, in order of size."""
     names, counts = data.meta["categories"], data.schema.category_counts
     return [
         {"name": names[index], "train_interactions": int(counts[index])}

@@ -1,4 +1,4 @@
-"""Ids on the command line are text: quoted before Hydra takes ``6777_314``, ``1e5`` or ``true`` for something else."""
+"""Quotes for ids on the command line: Hydra reads ``6777_314``, ``1e5`` and ``true`` as no text."""
 
 import re
 
@@ -23,9 +23,7 @@ def quote_ids(arguments: list[str]) -> list[str]:
 def _quote_argument(argument: str) -> str:
     if found := ONE_ID.fullmatch(argument):
         value = found[2].strip()
-        is_list = value.startswith("[") and value.endswith(
-            "]"
-        )  # no id: Hydra reads it, and the command refuses it
+        is_list = value.startswith("[") and value.endswith("]")  # which the command refuses
         return argument if is_list else f"{found[1]}={_quote(value)}"
     if found := SEVERAL_IDS.fullmatch(argument):
         return f"{found[1]}=[{','.join(_quote(value) for value in _elements(found[2]))}]"

@@ -1,4 +1,4 @@
-"""What a run leaves: its record as JSON, and a table for people."""
+"""The table of a run's metrics, and the versions and memory that its record names."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,6 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from twotower import files
 from twotower.wording import PlainConsole, printable
 
 PACKAGES = (
@@ -26,11 +25,11 @@ PACKAGES = (
 COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
 
 
-write_json = files.write_json
-
-
 def print_table(record: dict[str, Any], where: Path) -> None:
-    """Metrics by name: validation, test, test by category group, and the oracle where there is one; then the run's folder."""
+    """Print a row for each metric, then the run's folder.
+
+    Columns are validation, test, the groups of the test, and the oracle where there is one.
+    """
     (_, *names), rows = as_rows(record)
     title = f"{record['model']} on {record['data']}, seed {record['seed']}"
     table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record)))
@@ -56,7 +55,7 @@ def print_table(record: dict[str, Any], where: Path) -> None:
 
 
 def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
-    """The same table as plain values: names of its columns, and a row per metric."""
+    """The same table as plain values: names of the columns, and a row for each metric."""
     values = {name: column for name, column in _columns(record).items() if column}
     names = [name for name in COLUMNS if name in values]
     metrics = values.get("test") or values["val"]
@@ -66,7 +65,7 @@ def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest memory so far: on the GPU where there is one, else of this process."""
+    """Peak memory: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -74,7 +73,7 @@ def peak_memory_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -85,7 +84,7 @@ def versions() -> dict[str, str]:
 
 
 def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """``val``, ``test`` and ``oracle`` overall, and the groups of ``test`` (or of ``val`` where there is no test)."""
+    """``val``, ``test`` and ``oracle`` of all users, and the groups of ``test`` (or ``val``)."""
     columns: dict[str, dict[str, float]] = {}
     for part in ("val", "test", "oracle"):
         columns[part] = {
@@ -118,6 +117,7 @@ def _caption(record: dict[str, Any]) -> str:
     hidden = (record.get("test") or record.get("val") or {}).get("hidden_targets", 0)
     if hidden > 0:
         facts.append(
-            f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): misses for every model"
+            f"{hidden:.1%} of targets were seen before and are hidden (data.mask_seen=true): "
+            "misses for every model"
         )
     return ", ".join(fact for fact in facts if fact)

@@ -1,4 +1,4 @@
-"""The run folder: what stands in it, whose run it is, how far that has come, and who is at it."""
+"""The run folder: paths, record, status and lock of a run."""
 
 import time
 from contextlib import AbstractContextManager
@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from twotower import locks
 from twotower.files import read_bytes, read_json, write_json
-from twotower.run.records import fitting
 
 RECORD, FAILURE, LOG, HYDRA = "metrics.json", "failed.json", "metrics.csv", ".hydra"
-SIGNS = (HYDRA, RECORD, FAILURE, LOG)  # any of them makes a folder a run folder
+SIGNS = (HYDRA, RECORD, FAILURE, LOG)  # a folder with any of them is a run folder
 Status = Literal["new", "resume", "failed", "done", "changed"]
 
 
@@ -30,7 +29,7 @@ class RunFolder(NamedTuple):
 
     @property
     def record(self) -> Path:
-        """Settings and figures, written when all are known."""
+        """Settings and metrics, written once all metrics are known."""
         return self.path / RECORD
 
     @property
@@ -70,13 +69,14 @@ class RunFolder(NamedTuple):
 
     @property
     def mark(self) -> Path:
-        """Fingerprint of the config that a sweep gave this folder to."""
+        """Fingerprint of the config that a sweep runs in this folder."""
         return self.path / ".fingerprint"
 
     def status(self, fingerprint: str) -> Status:
-        """How far the run of this config has come.
+        """The state of the run with this fingerprint.
 
-        ``done``, ``failed``, ``resume`` (begun), ``new``, or ``changed``: the folder holds a run of another config.
+        ``done``, ``failed``, ``resume`` (begun), ``new``, or ``changed``: the folder holds a run of
+        another config.
         """
         if not any(path.exists() for path in (self.record, self.failure, self.last)):
             return "new"
@@ -92,12 +92,12 @@ class RunFolder(NamedTuple):
 
     def alone(self) -> AbstractContextManager[int]:
         """Hold the lock of the folder, see :func:`twotower.locks.alone`."""
-        waits = f"{self.path.name}: another process is at it; waiting for its end"
+        waits = f"{self.path.name}: another process runs it; waiting for its end"
         lock = self.path.parent / ".locks" / self.path.name
         return locks.alone(lock, waits, lambda line: print(line, flush=True))
 
     def set_aside(self) -> Path:
-        """Move a run of another config out of its sweep, so that no report mixes them: to ``<sweep>.earlier``."""
+        """Move a run of another config to ``<sweep>.earlier``, so that no report mixes them."""
         sweep = self.path.parent
         name = f"{self.path.name}@{time.strftime('%Y%m%d-%H%M%S')}"
         earlier = sweep.with_name(f"{sweep.name}.earlier") / name
@@ -107,7 +107,7 @@ class RunFolder(NamedTuple):
         return self.path.rename(earlier)
 
     def read_record(self) -> dict[str, Any]:
-        """``metrics.json`` without fields that do not fit, empty if there is none or it is damaged."""
+        """``metrics.json``, empty if there is none or it is damaged."""
         return _read(self.record)
 
     def read_error(self) -> str:
@@ -115,7 +115,7 @@ class RunFolder(NamedTuple):
         return str(_read(self.failure).get("error", f"{FAILURE} is damaged"))
 
     def write_failure(self, error: str, overrides: list[str]) -> None:
-        """Say why a run of a sweep has failed."""
+        """Write why a run of a sweep has failed."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         write_json(self.failure, {"error": error, "overrides": overrides, "time": when})
 
@@ -126,7 +126,9 @@ def records(place: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A record as JSON, empty if there is none or it is damaged."""
     try:
-        return fitting(read_json(path))
+        record = read_json(path)
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}

@@ -1,4 +1,4 @@
-"""Which settings make a run another experiment: the one table that sweeps, reports and W&B names ask."""
+"""The table that decides what each setting does to a run, for sweeps, reports and W&B."""
 
 import hashlib
 import json
@@ -9,17 +9,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# a checkpoint decides these
+# roots that a checkpoint decides
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "metric", "seed")
-PLACES = ("data_dir", "cache_dir")  # of data, where the command in hand says them
-LAUNCH = (
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-)  # a command that resumes has to repeat them
+PLACES = ("data_dir", "cache_dir")  # settings of data that the command decides
+# a command that resumes has to repeat these
+LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
-FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # say where, whatever they belong to
-DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # begins the default of paths.data_dir
+FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # of any node
+DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir begins so
 
 Value = str | int | float | bool | None
 
@@ -90,7 +87,7 @@ KINDS = {key: kind for kind, keys in TABLE.items() for key in keys}
 
 
 def decided(key: str) -> Kind | None:
-    """The table's word on a setting, None if it has none.
+    """What the table says of a setting, None if it has no line for it.
 
     Args:
         key: dotted name of a setting, or of a config group.
@@ -106,7 +103,7 @@ def decided(key: str) -> Kind | None:
 
 
 def kind_of(key: str) -> Kind:
-    """What a setting does to a run; one that the table does not know may change anything."""
+    """What a setting does to a run; a setting that the table does not know makes an experiment."""
     return decided(key) or Kind.EXPERIMENT
 
 
@@ -121,44 +118,40 @@ def changes_result(key: str) -> bool:
 
 
 def names_variant(key: str) -> bool:
-    """Does the setting belong into the name that the seeds of one variant share? A folder's path does not."""
+    """Is the setting part of the name that all seeds of a variant share? A folder is not."""
     return changes_result(key) and kind_of(key) is not Kind.SEED and key != "paths.data_dir"
 
 
 def flat(
     config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()
 ) -> dict[str, Value]:
-    """What tells variants apart, by dotted names.
+    """The settings that tell variants apart, by dotted names.
 
     Args:
-        config: plain; an interpolation repeats a value that stands elsewhere, so it is left out.
+        config: plain. Interpolations are left out: they repeat the value of another setting.
         num_processes: None: as many as the trainer asks for.
         repeats: dotted names of values that were interpolations before the config was resolved.
     """
-    found = {
-        key: value
-        for key, value in _leaves("", config)
-        if makes_experiment(key) and key not in repeats
-    }
+    found: dict[str, Value] = {}
+    for key, value in _leaves("", config):
+        is_repeat = key in repeats or (isinstance(value, str) and "${" in value)
+        if makes_experiment(key) and not is_repeat:
+            found[key] = value
     found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
-    return {
-        key: value for key, value in found.items() if not (isinstance(value, str) and "${" in value)
-    }
+    return found
 
 
 def fingerprint(config: DictConfig) -> str:
-    """Names the settings that decide a run's result: equal for equal settings, whatever wrote them.
+    """A hash of the settings that decide a run's result.
 
-    Null is as good as unset, so that a new setting that does nothing leaves older runs as they are.
+    Null counts as unset, so that a new setting that does nothing leaves older runs unchanged.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     found = {
         key: value for key, value in _leaves("", plain) if changes_result(key) and value is not None
     }
     if str(found.get("paths.data_dir", "")).startswith(DEFAULT_DATA_DIR):
-        del found[
-            "paths.data_dir"
-        ]  # the machine's own; another folder that is asked for holds other data
+        del found["paths.data_dir"]  # a folder that is given holds other data; the default does not
     num_processes = processes(plain.get("trainer") or {})
     if num_processes is not None:
         found = {key: value for key, value in found.items() if kind_of(key) is not Kind.PROCESSES}
@@ -177,14 +170,11 @@ def is_within(key: str, roots: Iterable[str]) -> bool:
 
 
 def processes(trainer: dict[str, Any]) -> int | None:
-    """How many the trainer asks for, None if that depends on the machine."""
+    """The number of processes of a trainer, None if it depends on the machine."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
     devices = len(devices) if isinstance(devices, list) else devices
-    return (
-        devices * nodes
-        if isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
-        else None
-    )
+    is_known = isinstance(devices, int) and devices > 0 and isinstance(nodes, int)
+    return devices * nodes if is_known else None
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Value]]:

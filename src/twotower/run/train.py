@@ -1,4 +1,4 @@
-"""The train command: builds the parts of a run, trains, tests the best checkpoint, writes metrics.json."""
+"""The train command: trains, tests the best checkpoint and writes metrics.json."""
 
 import math
 import time
@@ -17,10 +17,10 @@ from twotower.errors import UserError, extra
 from twotower.files import write_json
 from twotower.models.oracle import Oracle
 from twotower.run import ranks, results, settings
-from twotower.run.about import new_run, resumed_run, warn_of_strangers, write_record
+from twotower.run.about import new_run, resumed_run, warn_of_refusal, write_record
 from twotower.run.build import Config, build, build_metrics, build_part, seed_everything
-from twotower.run.checkpoint.checkpoints import load_checkpoint
-from twotower.run.checkpoint.restoring import naming
+from twotower.run.checkpoint.checkpoints import read_checkpoint
+from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.resume import Resume
 from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checks.checks import check_monitors
@@ -36,7 +36,7 @@ from twotower.types import RunInfo
 
 @closing_wandb()
 def train(config: DictConfig) -> dict[str, float]:
-    """Train, choose the best epoch by validation, test it once; then write ``metrics.json``, see :func:`_leave`.
+    """Train, choose the best epoch by validation, test it once and write ``metrics.json``.
 
     Returns:
         Test metrics by name.
@@ -48,69 +48,77 @@ def train(config: DictConfig) -> dict[str, float]:
     _check_folder(folder, ckpt_path)
     if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_record(folder.path, config, is_resumed=False)
-    with naming(ckpt_path):
-        seed_everything(plain["seed"])
+    overrides = HydraConfig.get().overrides.task
+    launch = [text for text in overrides if settings.key_of(text) in settings.LAUNCH]
+    seed_everything(plain["seed"])
     logger = _logger(plain, info)
     with naming(ckpt_path):
-        trainer = build_part(
-            plain, "trainer", logger=logger, callbacks=[*_callbacks(plain), Resume()]
-        )
+        callbacks = [*_callbacks(plain), Resume()]
+        trainer = build_part(plain, "trainer", logger=logger, callbacks=callbacks)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        again = [
-            text
-            for text in HydraConfig.get().overrides.task
-            if settings.key_of(text) in settings.LAUNCH
-        ]
-        prepare_to_stop(trainer, folder.last, again)
-        weights = (
-            None if ckpt_path is None else load_checkpoint(ckpt_path, rebuilds=False)["state_dict"]
-        )
-        data, task = build(plain, info, trainer, weights)
-        del weights  # of a file that will be replaced
-    _check_with_data(plain, data, task)
+        prepare_to_stop(trainer, folder.last, launch)
+        data, task = build(plain, info, trainer)
+    check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
     if trainer.is_global_zero:
-        warn_of_strangers(info, config.trusted)
+        warn_of_refusal(info, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(folder.path, config, is_resumed=True)
+    _fit(trainer, task, data, folder, ckpt_path)
+    epochs = trainer.fit_loop.epoch_progress.current.started
+    chosen = read_checkpoint(_chosen(trainer, folder))
+    task.load_state_dict(chosen["state_dict"])
+    trainer.test(task, data, verbose=False)
+    oracle = _oracle_metrics(plain, data, trainer) if data.has_oracle else None
+    if trainer.is_global_zero:
+        record = {
+            **_record(info, plain, data, trainer),
+            "epochs": epochs,
+            "val": chosen["twotower"].val,
+            "test": task.results["test"],
+            "oracle": oracle,
+            "diagnostics": task.results.get("diagnostics"),
+            "wall_seconds": time.perf_counter() - started,
+        }
+        _leave(folder, record, task, data, trainer, logger)
+    return task.results["test"]
+
+
+def _fit(
+    trainer: pl.Trainer,
+    task: RetrievalTask,
+    data: RetrievalDataModule,
+    folder: RunFolder,
+    ckpt_path: str | None,
+) -> None:
+    """Train by steps, or in closed form where the model has one."""
     if hasattr(task.model, "fit"):
         model: Any = task.model
-        model.to(trainer.strategy.root_device).fit(
-            data.train_interactions()
-        )  # closed form: there is nothing to iterate
+        model.to(trainer.strategy.root_device).fit(data.train_interactions())
         trainer.validate(task, data, verbose=False)
         trainer.save_checkpoint(folder.best)
     else:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
-    epochs = trainer.fit_loop.epoch_progress.current.started
-    chosen = load_checkpoint(_chosen(trainer, folder), rebuilds=False)
-    task.load_state_dict(chosen["state_dict"])
-    trainer.test(task, data, verbose=False)
-    test = task.results["test"]
-    oracle = _oracle_metrics(plain, data, trainer) if data.has_oracle else None
-    if trainer.is_global_zero:
-        record = {
-            "status": "completed",
-            "model": info.choices["model"],
-            "data": info.choices["data"],
-            "data_fingerprint": data.fingerprint,
-            "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
-            "data_note": data.note,
-            "seed": plain["seed"],
-            "overrides": info.overrides,
-            "settings": settings.flat(plain, trainer.world_size, info.repeats),
-            "epochs": epochs,
-            "val": chosen["twotower"].val,
-            "test": test,
-            "oracle": oracle,
-            "diagnostics": task.results.get("diagnostics"),
-            "categories": ranks.named_categories(data),
-            "train_examples_per_second": _examples_per_second(trainer),
-            "wall_seconds": time.perf_counter() - started,
-            "peak_memory_bytes": results.peak_memory_bytes(),
-            "versions": results.versions(),
-        }
-        _leave(folder, record, task, data, trainer, logger)
-    return test
+
+
+def _record(
+    info: RunInfo, plain: Plain, data: RetrievalDataModule, trainer: pl.Trainer
+) -> dict[str, Any]:
+    """What ``metrics.json`` says of a run besides its metrics."""
+    return {
+        "status": "completed",
+        "model": info.choices["model"],
+        "data": info.choices["data"],
+        "data_fingerprint": data.fingerprint,
+        "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
+        "data_note": data.note,
+        "seed": plain["seed"],
+        "overrides": info.overrides,
+        "settings": settings.flat(plain, trainer.world_size, info.repeats),
+        "categories": ranks.named_categories(data),
+        "train_examples_per_second": _examples_per_second(trainer),
+        "peak_memory_bytes": results.peak_memory_bytes(),
+        "versions": results.versions(),
+    }
 
 
 def _leave(
@@ -121,8 +129,11 @@ def _leave(
     trainer: pl.Trainer,
     logger: Any,
 ) -> None:
-    """Write ranks and ``metrics.json``, which says that all figures are known, and only then what a run can do without."""
-    with extra("the ranks of the test are"):  # src/evaluate.py adds them
+    """Write ranks and ``metrics.json``, then the table, plots and W&B's extras.
+
+    A run is complete with ``metrics.json``: what fails after it is a warning.
+    """
+    with extra("the ranks of the test are"):
         ranks.write(folder, task, data)
     write_json(folder.record, record)
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
@@ -138,54 +149,35 @@ def _leave(
 
 
 def _check_folder(folder: RunFolder, ckpt_path: str | None) -> None:
-    """A resumed run needs what lies in its folder: the best epoch so far, and the log.
+    """Refuse another folder for a resumed run, which needs the best epoch and the log of its own.
 
     Raises:
-        UserError: if it is to go on in another one.
+        UserError: naming both folders.
     """
     if ckpt_path is None:
         return
     own = RunFolder.of(ckpt_path).path
     if folder.path.resolve() != own.resolve():
         raise UserError(
-            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {folder.path}: leave out "
-            "hydra.run.dir (a copy of that folder goes on by itself)"
+            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {folder.path}: "
+            "leave out hydra.run.dir (a copy of that folder goes on by itself)"
         )
 
 
-def _check_with_data(config: Config, data: RetrievalDataModule, task: RetrievalTask) -> None:
-    """What only the data can tell, before hours of training: the groups that are measured, and the number of batches.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    check_monitors(config["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
-    for part, loader in (
-        ("train", data.train_dataloader),
-        ("val", data.val_dataloader),
-        ("test", data.test_dataloader),
-    ):
-        share, num = config["trainer"].get(f"limit_{part}_batches"), len(loader())
-        if isinstance(share, float) and num * share < 1:
-            raise UserError(
-                f"trainer.limit_{part}_batches={share} of {num} batches is none: give {1 / max(num, 1):.2g} or more"
-            )
-
-
 def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
-    """The checkpoint to test: the best by validation, the last where no validation was.
+    """The checkpoint to test: the best by validation, or the last if there was no validation.
 
     Raises:
         UserError: if there is none.
     """
-    kept = getattr(
-        trainer.checkpoint_callback, "best_model_path", ""
-    )  # callbacks.best may write it elsewhere
+    # callbacks.best may write into another folder
+    kept = getattr(trainer.checkpoint_callback, "best_model_path", "")
     for path in (Path(kept), folder.best, folder.last):
         if path.is_file():
             return path
     raise UserError(
-        f"no checkpoint was written to {folder.best.parent}, so there are no weights to test: look at callbacks.best and last"
+        f"no checkpoint was written to {folder.best.parent}, so there are no weights to test: look "
+        "at callbacks.best and callbacks.last"
     )
 
 
@@ -202,17 +194,17 @@ def _logger(config: Plain, info: RunInfo) -> Any:
 def _callbacks(config: Config) -> list[pl.Callback]:
     names = [name for name, node in config["callbacks"].items() if node]
     if config["trainer"].get("enable_progress_bar") is False and "progress" in names:
-        names.remove("progress")  # or Lightning refuses it
+        names.remove("progress")  # Lightning refuses both
     return [build_part(config, f"callbacks.{name}") for name in names]
 
 
 def _oracle_metrics(
     config: Config, data: RetrievalDataModule, trainer: pl.Trainer
 ) -> dict[str, float]:
-    """Test metrics of the best possible ranking, which synthetic data know; logged as ``oracle/…``.
+    """Test metrics of the best possible ranking of synthetic data; logged as ``oracle/…``.
 
-    Nobody in them takes an item twice, so the best ranking has seen items last, whatever
-    ``data.mask_seen`` is: ranked by the planted odds alone, they would stand before the targets.
+    No user takes an item twice, so seen items are hidden, whatever ``data.mask_seen`` is: ranked by
+    the planted odds alone, they would stand before the targets.
     """
     task = RetrievalTask(
         Oracle(),

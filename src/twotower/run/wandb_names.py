@@ -1,4 +1,4 @@
-"""How W&B calls a run and its settings."""
+"""Names of runs and settings in W&B."""
 
 import hashlib
 import re
@@ -8,14 +8,15 @@ from typing import Any
 from twotower.run.settings import ADDRESS, key_of, names_variant
 
 UNNAMED = ("model", "data")  # options that begin the name
-LONGEST = 112  # W&B takes 128 characters, and the seed follows
+LONGEST = 112  # W&B allows 128 characters, and the seed follows
 UNLOGGED = ("paths", "logger", "ckpt_path", "trusted")
 
 
 def variant(choices: dict[str, Any], overrides: list[str]) -> str:
-    """What a run computes, but for its seed: ``dat movielens_1m lambda3=0``.
+    """The name that all seeds of a variant share: ``dat movielens_1m lambda3=0``.
 
-    Runs of two variants never share it: what is cut off, a long end or a file's folder, leaves a hash.
+    A hash stands for the end of a long name and for the folder of a file, so that two variants
+    never have the same name.
 
     Args:
         choices: option of each config group.
@@ -27,7 +28,7 @@ def variant(choices: dict[str, Any], overrides: list[str]) -> str:
 
 
 def flatten(choices: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Options and settings under dotted names, as they stand on the command line; of folders the last part alone.
+    """Options and settings under dotted names; of absolute paths only the last part.
 
     Args:
         choices: option of each config group.
@@ -49,7 +50,7 @@ def _flatten(prefix: str, node: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _is_named(override: str) -> bool:
-    """Does it tell what is computed, and is it not in the name already?"""
+    """Does it change what is computed, and is it not in the name already?"""
     return override.lstrip("+").split("=")[0] not in UNNAMED and names_variant(key_of(override))
 
 

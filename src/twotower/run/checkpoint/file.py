@@ -1,22 +1,20 @@
-"""The path of a checkpoint, looked at before anything is made or imported for it."""
+"""The path of a checkpoint, and one-line errors that name it. Imports no torch."""
 
-import os
-import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from twotower.errors import UserError
 from twotower.wording import printable
 
-ZIP = b"PK\x03\x04"  # what torch.save writes begins with this
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 def checkpoint_file(path: object) -> Path:
-    """The path, if an ordinary file is there that may be a checkpoint.
-
-    A device or a named pipe would be read for ever, so the kind of file is asked for first.
+    """The path, if there is an ordinary file.
 
     Raises:
-        UserError: for what is no path, no file, or begins otherwise than a checkpoint.
+        UserError: if it is no path, or there is no such file.
     """
     shown = f"ckpt_path={printable(str(path))}"
     if not isinstance(path, (str, Path)) or not str(path):
@@ -25,28 +23,39 @@ def checkpoint_file(path: object) -> Path:
             "leave it out (a name that is a number goes into quotes, ckpt_path='\"7\"')"
         )
     path = Path(path)
+    best = path / "checkpoints" / "best.ckpt"
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{shown} is a folder: {_inside(path)}")
-        if not stat.S_ISREG(mode):
-            raise UserError(f"{shown} is no ordinary file: give the path of a checkpoint")
-        with path.open("rb") as file:
-            start = file.read(len(ZIP))
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        if isinstance(error, UserError):
+        is_file, exists, has_best = path.is_file(), path.exists(), best.exists()
+    except (OSError, ValueError):  # a name that is too long, or with a zero byte
+        is_file = exists = has_best = False
+    if is_file:
+        return path
+    if has_best:
+        raise UserError(f"{shown} is a folder: give {best}, or last.ckpt beside it")
+    reason = " is no ordinary file" if exists else ": there is no such file"
+    raise UserError(f"{shown}{reason}: give <run folder>/checkpoints/best.ckpt or last.ckpt")
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Turn errors inside into a line that names the checkpoint; with None they stay as they are.
+
+    Raises:
+        UserError: for errors that a damaged or changed checkpoint can cause.
+    """
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if path is None or str(path) in text:
             raise
-        raise UserError(f"{shown}: there is no such file") from None
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read: {error.strerror}") from None
-    if start != ZIP:
+        raise type(error)(printable(f"ckpt_path={path}: {text}")) from error
+    except (MemoryError, *MISFITS) as error:
+        # torch raises a RuntimeError where memory is short; explain() in cli.py has a line for it
+        if path is None or isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        reason = printable(" ".join(str(error).split()))
         raise UserError(
-            f"{shown} cannot be read as a checkpoint: it is another kind of file, or damaged"
-        )
-    return path
-
-
-def _inside(folder: Path) -> str:
-    found = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-    found = [path for path in found if os.path.lexists(path)]
-    return f"give {' or '.join(map(str, found))}" if found else "give a checkpoint in it"
+            f"ckpt_path={path} is damaged or does not fit this run: "
+            f"{type(error).__name__}: {reason}"
+        ) from error

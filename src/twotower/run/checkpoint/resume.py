@@ -1,10 +1,9 @@
-"""Resuming: a run goes on exactly where its checkpoint was written."""
+"""Corrections of Lightning's counters, so that a resumed run equals an undisturbed one."""
 
-import sys
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from twotower.training.loggers.csv_logger import RunCSVLogger
 
@@ -13,9 +12,9 @@ OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress"
 
 
 class Resume(Callback):
-    """Tells Lightning where a checkpoint was written, which it otherwise guesses from its counters.
+    """Corrects what Lightning restores of loops, log and best score.
 
-    It guesses wrong after an epoch's end where ``trainer.max_steps`` is set (it counts an epoch
+    Lightning is wrong after an epoch's end where ``trainer.max_steps`` is set (it counts an epoch
     that it does not train), and after a step that a validation followed (it counts the step twice
     in the log).
     """
@@ -25,63 +24,39 @@ class Resume(Callback):
         self._tables: list[RunCSVLogger] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Know the tables whose rows a checkpoint counts."""
+        """Remember the loggers that write ``metrics.csv``."""
         self._tables = [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows of the log: these are done, those that follow come again."""
+        """The number of rows of the log; later rows are written again after a restart."""
         return {"num_rows": max([table.num_rows for table in self._tables], default=0)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after those rows."""
+        """Cut the log after those rows."""
         for table in self._tables:
             table.resume(state_dict["num_rows"])
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Before any callback and any loop gets its state."""
+        """Keep the state of the loops; called before any callback gets its state."""
         self._loops = checkpoint["loops"]["fit_loop"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if (
-                isinstance(callback, ModelCheckpoint)
-                and callback.state_key in checkpoint["callbacks"]
-            ):
-                state = checkpoint["callbacks"][callback.state_key]
-                callback.current_score = state["current_score"]  # which Lightning forgets
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and state:
+                callback.current_score = state["current_score"]  # Lightning does not restore it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the loops get their state, when early stopping has its own."""
+        """Correct the counters after early stopping has its state, before the loops get theirs."""
         if self._loops is not None:
-            steps = trainer.max_steps != -1 and trainer.max_steps <= steps_of(self._loops)
-            place_between_batches(self._loops, training_is_over=trainer.should_stop or steps)
+            steps = self._loops[OPTIMIZER]["optimizer"]["step"]["total"]["completed"]
+            is_over = trainer.should_stop or -1 < trainer.max_steps <= steps
+            place_between_batches(self._loops, training_is_over=is_over)
             self._loops = None
-            if trainer.is_global_zero:
-                _tell_what_differs(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Rows are logged by optimizer steps; only after a restart does Lightning's count differ."""
+        """Count rows of the log by optimizer steps: Lightning's count differs after a restart."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
-
-def _tell_what_differs(trainer: pl.Trainer) -> None:
-    """What happens by the clock happens elsewhere in a resumed run."""
-    timed = {
-        "trainer.val_check_interval": getattr(trainer, "_val_check_time_interval", None)
-        is not None,
-        "trainer.max_time": any(isinstance(callback, Timer) for callback in trainer.callbacks),  # type: ignore[attr-defined]
-    }
-    names = " and ".join(name for name, chosen in timed.items() if chosen)
-    if names:
-        print(
-            f"note: {names} by the clock: the resumed run will differ from an undisturbed one",
-            file=sys.stderr,
-        )
-
-
-def steps_of(loops: Loops) -> int:
-    """Optimizer steps done."""
-    return loops[OPTIMIZER]["optimizer"]["step"]["total"]["completed"]
 
 
 def place_between_batches(loops: Loops, training_is_over: bool) -> None:

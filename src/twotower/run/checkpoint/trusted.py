@@ -1,7 +1,7 @@
-"""Packages whose classes a checkpoint may name beside those of ``conf/``: the user says which.
+"""The classes that a checkpoint may name: those of ``conf/``, torch's optimizers, and trusted ones.
 
-The setting is ``trusted=[mylab.]``, or ``TWOTOWER_TRUSTED`` in the environment. A checkpoint cannot
-set it.
+Which packages are trusted is the setting ``trusted=[mylab.]``, or ``TWOTOWER_TRUSTED`` in the
+environment. A checkpoint cannot set it. A class with any other name is never imported.
 """
 
 import importlib
@@ -9,13 +9,22 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from twotower.errors import UserError
+from twotower.run.checks.checks import CONF
 from twotower.run.checks.own_code import CURE, is_installed
+from twotower.run.settings import FIXED
 
 VARIABLE = "TWOTOWER_TRUSTED"
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+TORCH_OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
+READER_NAMES = ("name", "folder", "variant", "dataset", "category")  # become parts of paths
+PLAIN_NAME = re.compile(r"\w[\w.+&-]*")
 
 
 class UntrustedError(UserError):
@@ -29,7 +38,7 @@ def trusted_packages(given: str | Iterable[str] | None) -> tuple[str, ...]:
         given: the setting ``trusted``; None: what ``TWOTOWER_TRUSTED`` lists, separated by commas.
 
     Raises:
-        UserError: for what is no name of a package, such as an empty text or ``*``.
+        UserError: for something else than the name of a package, such as an empty text or ``*``.
     """
     where = "trusted" if given is not None else VARIABLE
     if given is None:
@@ -43,37 +52,69 @@ def trusted_packages(given: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_trusted(place: str, target: object, trusted: tuple[str, ...]) -> None:
-    """Accept a class or function that is defined in a trusted package.
-
-    The definition counts and not the name alone: ``mylab.models.os.system`` is not of ``mylab``.
+def check_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Refuse a checkpoint's config that names a class, or a folder, that it may not name.
 
     Args:
-        place: where it stands in the checkpoint's config.
-        target: its dotted name, as the checkpoint has it.
+        config: plain containers.
         trusted: see :func:`trusted_packages`.
 
     Raises:
-        UntrustedError: if the package may be the user's own; the message names the setting.
-        UserError: for anything else.
+        UntrustedError: for a class of a package that may be the user's own.
+        UserError: for anything else; both name the setting.
+    """
+    for place, target in targets(config):
+        is_known = isinstance(target, str) and target in _known_targets()
+        if not is_known and not TORCH_OPTIMIZER.fullmatch(str(target)):
+            _check_trusted(place, target, trusted)
+    for key in READER_NAMES:
+        value = config["data"]["reader"].get(key)
+        if isinstance(value, str) and not PLAIN_NAME.fullmatch(value):
+            raise UserError(f"its config has data.reader.{key}={value!r}, which is no plain name")
+
+
+def targets(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Each ``_target_`` in nested plain containers, with the dotted name of its place."""
+    pairs: Any = enumerate(node) if isinstance(node, list) else ()
+    if isinstance(node, dict):
+        pairs = node.items()
+        if "_target_" in node:
+            yield place, node["_target_"]
+    for key, value in pairs:
+        yield from targets(value, f"{place}.{key}" if place else str(key))
+
+
+@cache
+def _known_targets() -> frozenset[str]:
+    """The classes that the options of ``conf/`` name for what a checkpoint decides."""
+    found = set()
+    for root in FIXED:
+        for path in (CONF / root).rglob("*.yaml"):
+            option = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            found |= {target for _, target in targets(option)}
+    return frozenset(found)
+
+
+def _check_trusted(place: str, target: object, trusted: tuple[str, ...]) -> None:
+    """Accept a class or function that is defined in a trusted package.
+
+    The module that defines it counts: ``mylab.models.os.system`` is not of ``mylab``.
     """
     what = f"its config would build {target} as {place}"
-    if not isinstance(target, str) or not NAME.fullmatch(target) or "." not in target:
+    package = str(target).split(".")[0]
+    is_name = isinstance(target, str) and NAME.fullmatch(target) and "." in target
+    if not is_name or package in ("twotower", *sys.stdlib_module_names):
         raise UserError(f"{what}, where it does not belong: refused")
-    if not target.startswith(trusted):
-        package = target.split(".")[0]
-        if package in ("twotower", *sys.stdlib_module_names):
-            raise UserError(f"{what}, where it does not belong: refused")
+    if not str(target).startswith(trusted):
         cure = f"trusted=[{package}.], or {VARIABLE}={package}."
         raise UntrustedError(f"{what}: if {package} is your own package, give {cure}")
-    module, _, name = target.rpartition(".")
+    module, _, name = str(target).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # of the import of any module
-        reason = " ".join(str(error).split())
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the import of a module can raise anything
         cure = "" if is_installed(module) else f": {CURE}"
-        raise UserError(f"{what}, and {module} cannot be imported: {reason}{cure}") from error
-    if not (inspect.isclass(found) or inspect.isfunction(found)):
-        raise UserError(f"{what}, and {module} has no class or function {name}")
-    if not f"{found.__module__}.".startswith(trusted):
-        raise UserError(f"{what}, which {found.__module__} defines, not a trusted package: refused")
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what}, and it cannot be imported: {reason}{cure}") from error
+    is_code = inspect.isclass(found) or inspect.isfunction(found)
+    if not is_code or not f"{found.__module__}.".startswith(trusted):
+        raise UserError(f"{what}, which is not defined in a trusted package: refused")

@@ -1,6 +1,7 @@
-"""What Lightning's and torch's constructors may be given: their own annotations allow what ends in a traceback, or in nonsense.
+"""Types of the arguments of Lightning's and torch's constructors.
 
-An argument that is not listed is refused: it makes no sense here, or is the project's to give.
+Their own annotations also allow values that end in a traceback, or do nothing useful. An argument
+that is not listed is refused: it makes no sense here, or the project gives it.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Finds the source of a module of any package without importing it."""
+"""Find packages, and the source of their modules, without importing them."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ CURE = "set PYTHONPATH to the folder that the package lies in, or install it"
 
 
 def is_installed(module: str) -> bool:
-    """Can Python find the package of a module? False means that an import is bound to fail."""
+    """Can Python find the package of a module? If not, its import fails."""
     package = module.split(".")[0]
     return package in sys.modules or _spec(package, None) is not None
 

@@ -1,88 +1,51 @@
-"""Nodes and settings at the root of the commands' configs, with the types of their values."""
+"""Types of the settings at the root of all commands' configs."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from twotower.run.checks.foreign import Count, Text, Whole
+from twotower.run.checks.foreign import Count, Share, Text, Whole
 from twotower.run.checks.signatures import Part
 
-COLLECTIONS = (
-    "callbacks",
-    "metric",
-    "metrics",
-    "indexes",
-)  # roots whose every entry is a part, or null
-ROOTS: dict[str, Any] = {  # nodes and settings at the root, of all commands
-    **dict.fromkeys(("data", "negatives", "model", "loss", "optimizer", "scheduler"), Part),
-    **dict.fromkeys(("trainer", "index"), Part),
-    **dict.fromkeys(COLLECTIONS, dict[str, Any]),
+Folder = Literal["data_dir", "cache_dir", "output_dir", "run_dir"]
+Parity = Literal["num_users", "k", "seed", "tolerance"]  # of an export's comparison
+PARTS = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "trainer", "index")
+COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")
+WORDS = ("benchmark", "compare", "device")
+WORDS_OR_NONE = ("ckpt_path", "output", "check", "baseline", "quoted", "update", "block")
+COUNTS = (*("k", "num_items", "rounds", "steps", "users", "dim", "num_queries", "processes"),)
+FLAGS = ("dry", "force", "user_vectors", "compiled")
+
+ROOTS: dict[str, Any] = {
+    **dict.fromkeys(PARTS, Part),
+    **dict.fromkeys(COLLECTIONS, dict[str, Part | None]),
+    **dict.fromkeys(WORDS, Text),
+    **dict.fromkeys(WORDS_OR_NONE, Text | None),
+    **dict.fromkeys(COUNTS, Count),
+    **dict.fromkeys(FLAGS, bool),
     "logger": Part | Annotated[dict[str, Any], Field(max_length=0)] | None,
-    "paths": dict[Literal["data_dir", "cache_dir", "output_dir", "run_dir"], Any],
-    "benchmark": Text,
+    "paths": dict[Folder, Text],
+    "parity": dict[Parity, Whole | Share],
     "seed": Annotated[int, Field(ge=0, le=2**32 - 1)],
-    "ckpt_path": Text | None,
     "trusted": str | list[str] | None,  # packages, see trusted_packages
-    "dry": bool,
-    "force": bool,  # prepare, export
-    "output": Text | None,
-    "split": Literal["val", "test"],  # evaluate
+    "split": Literal["val", "test"],
     "clicks": Whole | None,
     "shown": Whole | None,
-    "user_id": Any,  # recommend
+    "user_id": Any,
     "item_id": Any,
     "history": Any,
-    "k": Count,
     "seen": bool | None,
     "format": Literal["table", "json"],
-    "user_vectors": bool,  # export
-    "check": Text | None,
-    "parity": dict[Literal["num_users", "k", "seed", "tolerance"], Any],
-    "runs": Text | list[Text],  # report
-    "compare": Text,
+    "runs": Text | list[Text],
     "columns": list[Text],
-    "baseline": Text | None,
     "ignore": list[Text],
     "level": Annotated[float, Field(ge=0.5, le=0.9999)],
     "resamples": Annotated[int, Field(ge=100)],
-    "quoted": Text | None,
-    "update": Text | None,
-    "block": Text | None,
-    "num_items": Count,
-    "rounds": Count,  # benchmarks
-    "steps": Count,
-    "compiled": bool,
     "peers": dict[str, Text],
     "sizes": list[Count],
     "items": Count | None,
-    "users": Count,
-    "dim": Count,
-    "device": Text,
-    "num_queries": Count,
     "build_threads": Whole,
     "rows": Count | list[Count],
-    "processes": Count,
 }
-
-NODES: dict[str, dict[str, Any]] = {  # of plain settings
-    "paths": {"data_dir": Text, "cache_dir": Text, "output_dir": Text, "run_dir": Text},
-    "parity": {
-        "num_users": Count,
-        "k": Count,
-        "seed": Whole,
-        "tolerance": Annotated[float, Field(ge=0)],
-    },
-}
-TRAINING = (
-    "data",
-    "negatives",
-    "model",
-    "loss",
-    "metric",
-    "optimizer",
-    "trainer",
-    "callbacks",
-    "paths",
-    "seed",
-    "ckpt_path",
-)
+# settings inside of the nodes above
+LEAVES: dict[str, Any] = {"parity.num_users": Count, "parity.k": Count}

@@ -1,6 +1,6 @@
-"""What a constructor takes, read from its source: importing it would import torch, which takes seconds.
+"""Arguments of constructors, read from their source: importing torch would take seconds.
 
-In this package every annotation is of a known form. Of other packages only what is sure is used.
+In this package every annotation has a known form. Of other packages, only a few are understood.
 """
 
 import ast
@@ -20,9 +20,8 @@ from twotower.run.checks.own_code import source_of
 from twotower.types import FeatureKind
 
 OURS = "twotower"
-ELSEWHERE: dict[
-    str, Any
-] = {  # annotations that mean the same in any package; null is for it to judge
+# annotations that mean the same in any package; whether null is allowed is checked there
+ELSEWHERE: dict[str, Any] = {
     "int": int | None,
     "float": float | None,
     "str": str | None,
@@ -42,7 +41,7 @@ CHECKS = ("check_number", "check_choice")
 
 
 class Words:
-    """Says in an error what a value should be, instead of listing each of its types."""
+    """The description of a type in errors, in place of a list of all types of a union."""
 
     def __init__(self, words: str) -> None:
         self.words = words
@@ -66,9 +65,8 @@ def _has_target(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-Part = Annotated[
-    dict[str, Any], AfterValidator(_has_target), Words("a node with a _target_")
-]  # what Hydra builds an object from
+# the node of an object that is built
+Part = Annotated[dict[str, Any], AfterValidator(_has_target), Words("a node with a _target_")]
 
 
 class Parameter(NamedTuple):
@@ -76,7 +74,7 @@ class Parameter(NamedTuple):
 
     Attributes:
         hint: type of its value in a config, where an object is a :data:`Part`.
-        required: has it no default?
+        required: it has no default.
     """
 
     hint: Any
@@ -84,12 +82,12 @@ class Parameter(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A call of ``check_number`` or ``check_choice`` that the constructor begins with.
+    """A call of ``check_number`` or ``check_choice`` in the constructor.
 
     Attributes:
         function: its name.
-        parameter: which argument it checks.
-        setting: what the user calls that.
+        parameter: the argument that it checks.
+        setting: the name of that argument in messages.
         limits: its further arguments.
     """
 
@@ -100,7 +98,7 @@ class Check(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a constructor takes.
+    """The arguments of a constructor.
 
     Attributes:
         parameters: by name.
@@ -113,7 +111,7 @@ class Signature(NamedTuple):
 
 @cache
 def read_signature(target: str) -> Signature | None:
-    """Signature of a class or function, None where its source does not tell it.
+    """Signature of a class or function, None if its source does not show it.
 
     Args:
         target: dotted name, ``twotower.models.dat.DAT``.
@@ -123,7 +121,7 @@ def read_signature(target: str) -> Signature | None:
     try:
         tree = ast.parse(path.read_bytes()) if path is not None else ast.Module([], [])
     except (OSError, SyntaxError, ValueError):
-        return None  # the import will say it
+        return None  # the import will fail with the reason
     ours = module.split(".")[0] == OURS
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -135,7 +133,7 @@ def read_signature(target: str) -> Signature | None:
 
 def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef, ours: bool) -> Signature | None:
     if not ours and (cls.decorator_list or cls.keywords):
-        return None  # a dataclass, say, has a constructor that is written nowhere
+        return None  # the constructor of a dataclass, say, has no source
     for node in cls.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             return _signature(node, ours)
@@ -148,7 +146,7 @@ def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef, ours: bool) -
 
 
 def _module_of(name: str, module: str, tree: ast.Module) -> str:
-    """Where ``name`` comes from that ``module`` uses."""
+    """The module from which ``module`` imports ``name``, or itself."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
             return node.module or ""
@@ -183,7 +181,7 @@ def _hint(node: ast.expr | None) -> Any:
     if isinstance(node, ast.Name):
         return PLAIN.get(node.id, Part)
     if isinstance(node, ast.BinOp):
-        return Union[_hint(node.left), _hint(node.right)]  # noqa: UP007  # a Literal knows no |
+        return Union[_hint(node.left), _hint(node.right)]  # noqa: UP007  # Literal has no |
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if node.value.id == "list":
@@ -196,7 +194,7 @@ def _hint(node: ast.expr | None) -> Any:
 
 
 def _checks(function: ast.FunctionDef, parameters: dict[str, Parameter]) -> Iterator[Check]:
-    """Those whose arguments are constants, so that nothing has to be run."""
+    """The checks with constant arguments, so that nothing has to be run."""
     for node in ast.walk(function):
         if not (
             isinstance(node, ast.Call)
