@@ -23,7 +23,6 @@ from twotower.errors import UserError
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}
 INCOMPLETE = "rows without user, item or time"
-MAX_BEHAVIOURS = 255
 LOST = "_lost"  # ends the names of columns that mark the values which a reading would lose
 LOST_VALUES = {
     "user": NOT_AN_ID,
@@ -252,11 +251,6 @@ def _check_behaviours(
         raise UserError(
             f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set "
             "data.reader.columns.behaviour"
-        )
-    if len(wanted) > MAX_BEHAVIOURS:
-        raise UserError(
-            f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can "
-            "be kept apart"
         )
     counts = frame["behaviour"].cast(pl.String).value_counts(sort=True).drop_nulls()
     names = counts["behaviour"].to_list()

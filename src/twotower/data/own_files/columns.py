@@ -38,8 +38,6 @@ HOLDS: dict[type[pl.DataType], str] = {
     pl.Map: "maps",
     pl.Binary: "binary data",
     pl.Time: "times of day",
-    pl.Date: "dates",
-    pl.Datetime: "dates",
 }
 
 

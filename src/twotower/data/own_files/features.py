@@ -28,17 +28,8 @@ MAX_LABELS = 50  # so many distinct values are never too many
 CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")
 MAX_NAME = 50  # of a feature: files are called after it
 # names that mean something else in a batch
-RESERVED = [
-    "user",
-    "item",
-    "title",
-    "user_id",
-    "item_id",
-    "history",
-    "latent",
-    "category",
-    "categories",
-]
+RESERVED = {"user", "item", "title", "user_id", "item_id", "history", "latent"}
+RESERVED |= {"category", "categories"}
 
 
 class Side(NamedTuple):
@@ -109,9 +100,8 @@ def read_side(
         if name == roles[side]:
             continue
         if name == roles.get("title"):
-            values = column.list.join(", ") if column.dtype == LABELS else _text(column)
-            columns["title"] = values
-            feature = Feature(None, values, _with_gaps("title, for people", values))
+            columns["title"] = column.list.join(", ") if column.dtype == LABELS else _text(column)
+            feature = Feature(None, column, _with_gaps("title, for people", column))
         elif name == roles.get("category"):
             is_list = column.dtype == LABELS
             values = primary(column) if is_list else _text(column)
@@ -165,7 +155,7 @@ def feature_of(
         days = _days(column)
         if days is not None:
             return Feature("numeric", days, _with_gaps("numeric feature, days since 1970", days))
-        number = _number(column)
+        number = pl.select(numbers(pl.lit(column), column.drop_nulls())).to_series()
         if declared or _is_quantity(column, number):
             return Feature("numeric", number, _with_gaps("numeric feature", number))
     if declared is None and _is_free_text(known):
@@ -194,10 +184,6 @@ def _with_gaps(meaning: str, values: pl.Series) -> str:
 
 def _text(column: pl.Series) -> pl.Series:
     return pl.select(as_text(pl.lit(column))).to_series()
-
-
-def _number(column: pl.Series) -> pl.Series:
-    return pl.select(numbers(pl.lit(column), column.drop_nulls())).to_series()
 
 
 def _days(column: pl.Series) -> pl.Series | None:

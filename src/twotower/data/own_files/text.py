@@ -26,15 +26,7 @@ class TextFormat(NamedTuple):
     quote: str | None
 
 
-class TextScan(NamedTuple):
-    """A text file: its rows, the line of the first of them, and what separates its fields."""
-
-    frame: pl.LazyFrame
-    first_line: int
-    separator: str
-
-
-def scan_text(path: Path, text_format: TextFormat, usual: str) -> TextScan:
+def scan_text(path: Path, text_format: TextFormat, usual: str) -> tuple[pl.LazyFrame, int, str]:
     """Scan every field as text, so that no id loses a leading zero.
 
     A first line ``sep=;`` is Excel's and names the separator. Blank lines and comments before the
@@ -44,6 +36,9 @@ def scan_text(path: Path, text_format: TextFormat, usual: str) -> TextScan:
         path: the file, plain or compressed.
         text_format: as the user states it.
         usual: the separator that the name of the file suggests.
+
+    Returns:
+        The rows, the line of the first of them, and the separator.
     """
     lines = _first_lines(path)
     stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
@@ -65,7 +60,7 @@ def scan_text(path: Path, text_format: TextFormat, usual: str) -> TextScan:
         glob=False,
     )
     first_line = skipped + (1 if text_format.header else 2)
-    return TextScan(frame.rename(str.strip), first_line, separator)
+    return frame.rename(str.strip), first_line, separator
 
 
 def _first_lines(path: Path) -> list[str]:
