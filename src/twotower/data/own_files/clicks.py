@@ -1,6 +1,6 @@
 """Read the user's table of interactions into compact columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -95,15 +95,10 @@ def read_clicks(
         FILE, LINE, **{role: reading.values for role, reading in chosen.items()}
     )
     needed = [role for role in ("user", "item", "time") if role in roles]
-    filters = {}
     if wishes.behaviours is not None:
         _check_behaviours(source, roles, frame, wishes.behaviours)
-        reason = f"behaviours other than {', '.join(wishes.behaviours)}"
-        filters[reason] = pl.col("behaviour").cast(pl.String).is_in(wishes.behaviours)
-    if wishes.drop_incomplete:
-        filters[INCOMPLETE] = pl.all_horizontal(pl.col(needed).is_not_null())
     dropped = {}
-    for reason, is_kept in filters.items():
+    for reason, is_kept in _filters(wishes, needed).items():
         num_rows = len(frame)
         frame, rows = frame.filter(is_kept), rows.filter(is_kept)
         if len(frame) < num_rows:
@@ -228,6 +223,17 @@ def _refuse_lost(
             words.append(f"{num_missing:,} missing")
         meaning[role] = ", ".join(words)
     return meaning
+
+
+def _filters(wishes: Wishes, needed: Sequence[str]) -> dict[str, pl.Expr]:
+    """Which rows to keep, by the reason for which the others are dropped."""
+    filters = {}
+    if wishes.behaviours is not None:
+        reason = f"behaviours other than {', '.join(wishes.behaviours)}"
+        filters[reason] = pl.col("behaviour").cast(pl.String).is_in(wishes.behaviours)
+    if wishes.drop_incomplete:
+        filters[INCOMPLETE] = pl.all_horizontal(pl.col(needed).is_not_null())
+    return filters
 
 
 def _behaviours(roles: dict[str, str], frame: pl.DataFrame) -> list[str]:
