@@ -1,4 +1,4 @@
-"""What users bring that cannot be used: each ends in one line that names the place and the cure, and leaves nothing behind."""
+"""Input that cannot be used: one line names place and cure, and nothing is left behind."""
 
 import gzip
 import lzma
@@ -14,7 +14,6 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT, make_data
-from twotower.data.own_files.errors import broken
 from twotower.data.readers.movielens import MovieLens
 from twotower.data.readers.table import Table
 from twotower.data.splits import Given, Temporal
@@ -88,9 +87,7 @@ CASES = {
     "a folder": (
         {"clicks/a.csv": GOOD},
         ("data.reader.interactions=clicks",),
-        [
-            "data.reader.interactions=clicks is a folder: give its files, data.reader.interactions='clicks/*.csv'"
-        ],
+        ["clicks is a folder: give files, data.reader.interactions='folder/*.csv'"],
     ),
     "unknown ending": (
         {"clicks.xls": GOOD},
@@ -123,7 +120,8 @@ CASES = {
         {"clicks.csv": rows("u0,001,yesterday")},
         CLICKS,
         [
-            "clicks.csv line 3: timestamp 'yesterday' (1 in all) is no time like the first rows' (seconds since 1970)",
+            "clicks.csv line 3: timestamp 'yesterday' (1 in all) is not a time like the first",
+            "rows' (seconds since 1970)",
             "data.reader.drop_incomplete=true",
         ],
     ),
@@ -141,12 +139,15 @@ CASES = {
             + "".join(f"{row},{'good' if i == 4 else 4}\n" for i, row in enumerate(ROWS))
         },
         (*CLICKS, "data.reader.columns.value=rating"),
-        ["clicks.csv line 6: rating 'good' (1 in all) is no number", "data.reader.columns.value"],
+        [
+            "clicks.csv line 6: rating 'good' (1 in all) is not a number",
+            "data.reader.columns.value",
+        ],
     ),
     "feature of the wrong type": (
         {"clicks.csv": GOOD, "items.csv": ITEMS.replace("2.5", "cheap")},
         (*BOTH, "data.reader.item_features={price:numeric}"),
-        ["items.csv line 4: price 'cheap' (1 in all) is no number", "categorical"],
+        ["items.csv line 4: price 'cheap' (1 in all) is not a number", "categorical"],
     ),
     "empty": ({"clicks.csv": ""}, CLICKS, ["clicks.csv is empty"]),
     "blank": ({"clicks.csv": "\n\n\n"}, CLICKS, ["clicks.csv is empty"]),
@@ -165,7 +166,8 @@ CASES = {
         {"clicks.csv": GOOD, "items.csv": ITEMS + "003,c1,99\n003,c1,99\n"},
         BOTH,
         [
-            "items.csv has 1 items with several rows that differ: item '003' has the price '3.5' and '99.0'",
+            "items.csv has several rows that differ for 1 items",
+            "item '003' has the price '3.5' and '99.0'",
             "data.reader.ignore=[price]",
         ],
     ),
@@ -244,7 +246,7 @@ CASES = {
         CLICKS,
         ["clicks.csv is UTF-16", "iconv -f utf-16"],
     ),
-    "binary": ({"clicks.csv": NOISE}, CLICKS, ["clicks.csv is no text", "export"]),
+    "binary": ({"clicks.csv": NOISE}, CLICKS, ["clicks.csv is not text", "export"]),
     "an Excel file": (
         {"clicks.csv": b"PK\x03\x04" + NOISE},
         CLICKS,
@@ -300,7 +302,7 @@ CASES = {
     "a bad row in a shard": (
         {"logs/a.csv": GOOD, "logs/b.csv": rows("u0,001,soon")},
         ("data.reader.interactions='logs/*.csv'",),
-        ["logs/b.csv line 3: timestamp 'soon' (1 in all) is no time"],
+        ["logs/b.csv line 3: timestamp 'soon' (1 in all) is not a time"],
     ),
     "different shards": (
         {"logs/a.csv": GOOD, "logs/b.csv": GOOD.replace("timestamp", "day")},
@@ -314,7 +316,7 @@ CASES = {
     "bad JSON": (
         {"clicks.jsonl": '{"user": 1, "item": 2}\n{"user": 1, "item"\n'},
         ("data.reader.interactions=clicks.jsonl",),
-        ["clicks.jsonl line 2 is no JSON (Expecting ':' delimiter)", "mend"],
+        ["clicks.jsonl line 2 is not JSON (Expecting ':' delimiter", "mend"],
     ),
     "a JSON list": (
         {"clicks.json": '[{"user": 1, "item": 2}]'},
@@ -337,9 +339,7 @@ CASES = {
     "an unknown kind": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
         (*BOTH, "data.reader.item_features={price:number}"),
-        [
-            "data.reader.item_features.price must be one of categorical, multi, numeric, got 'number'"
-        ],
+        ["item_features.price must be one of categorical, multi, numeric, got 'number'"],
     ),
     "a feature that is not there": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
@@ -449,7 +449,7 @@ from twotower.data.own_files.text import TextFormat
 if os.getuid() == 0:
     os.setuid(65534)
 with ExitStack() as stack:
-    open_source("data.reader.interactions", [Path("clicks.csv")], TextFormat(None, None, None), stack, None)
+    open_source("interactions", [Path("clicks.csv")], TextFormat(None, None, None), [], stack)
 """
 
 
@@ -463,16 +463,6 @@ def test_a_file_that_may_not_be_read(tmp_path):
     run = subprocess.run(command, cwd=tmp_path / "open", env=env, capture_output=True, text=True)
     line = "clicks.csv may not be read: give yourself the right, chmod u+r clicks.csv"
     assert run.stderr.splitlines()[-1].endswith(f"UserError: {line}"), run.stderr
-
-
-def test_a_sound_file_is_not_blamed(tmp_path):
-    frame().write_parquet(tmp_path / "clicks.parquet")
-    error = pl.exceptions.InvalidOperationError("cannot cast List type")
-    said = str(broken(tmp_path / "clicks.parquet", "Parquet", error, ",", 3))
-    assert (
-        "is sound Parquet, but a column holds what cannot be used" in said
-        and "write it again" not in said
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""One small world, written as Polars, pandas and Spark write it, prepares to the same data from every format.
+"""The same tables prepare to the same data in every format that Polars, pandas and Spark write.
 
-What pandas writes is emulated: whole numbers with gaps as floats with ``NaN``, times in nanoseconds, labels as categories, the
-index as a column.
+Files of pandas are emulated: whole numbers with gaps as floats with ``NaN``, times in nanoseconds,
+labels as categories, the index as a column.
 """
 
 import gzip
@@ -102,19 +102,17 @@ def text(frame, missing="", separator=",", times="%Y-%m-%d %H:%M:%S", **options)
 
 
 def json_lines(frame, gaps):
-    """One object a line; gaps are ``null``, ``NaN`` as Python writes it, or absent."""
+    """One object a line; gaps are ``null`` or absent."""
     rows = []
     for row in frame.with_columns(pl.col(pl.Datetime).dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_dicts():
         if gaps == "absent":
             row = {name: value for name, value in row.items() if value is not None}
-        if gaps == "nan":
-            row = {name: float("nan") if value is None else value for name, value in row.items()}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(rows)
 
 
 def pandas(frame, index):
-    """Whole numbers with gaps become floats, gaps of floats ``NaN``, times nanoseconds, short texts categories."""
+    """Whole numbers with gaps become floats, gaps ``NaN``, times nanoseconds, labels categories."""
     columns = [pl.int_range(pl.len()).alias(index)]
     for name, dtype in frame.schema.items():
         column = pl.col(name)
@@ -194,9 +192,6 @@ FORMATS = {
     "csv, all quoted": single(
         lambda frame, path: path.write_text(text(frame, quote_style="always")), "csv"
     ),
-    "csv of an old Mac": single(
-        lambda frame, path: path.write_bytes(text(frame, line_terminator="\r").encode()), "csv"
-    ),
     "tsv": single(
         lambda frame, path: path.write_text("# clicks\n" + text(frame, "\\N", "\t")), "tsv"
     ),
@@ -230,9 +225,6 @@ FORMATS = {
         "feather",
     ),
     "json lines": single(lambda frame, path: path.write_text(json_lines(frame, "null")), "jsonl"),
-    "json lines, NaN": single(
-        lambda frame, path: path.write_text(json_lines(frame, "nan")), "jsonl"
-    ),
     "json lines.gz": single(
         lambda frame, path: path.write_bytes(gzip.compress(json_lines(frame, "null").encode())),
         "jsonl.gz",

@@ -1,7 +1,6 @@
-"""Values of the user's own tables: what is missing, what an id is, when something was, whatever the type of a column."""
+"""Values of the user's own tables: what is missing, ids, times, numbers and categories."""
 
 import json
-import uuid
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -65,9 +64,7 @@ def test_nan_is_missing_and_the_other_ids_stay_whole(tmp_path, dtype):
     assert rows(clicks(tmp_path, changes={"drop_incomplete": True}, **ids), "user") == [(7,)]
 
 
-@pytest.mark.parametrize(
-    "values", [[-1, 3], [-1.0, 3.0], ["-1", "3"], [Decimal("-1.00"), Decimal(3)]]
-)
+@pytest.mark.parametrize("values", [[-1, 3], [-1.0, 3.0], ["-1", "3"]])
 def test_the_words_for_missing_hold_for_numbers_too(tmp_path, values):
     changes = {"missing": [-1], "drop_incomplete": True}
     assert rows(clicks(tmp_path, changes=changes, user=values), "user") == [(3,)]
@@ -108,10 +105,10 @@ def test_numbers_as_categories(tmp_path):
         ([1.0, 2.0], [1, 2]),
         ([1.5, 2.0], ["1.5", "2"]),
         ([Decimal("5.00"), Decimal("6.00")], [5, 6]),
-        ([Decimal("5.50"), Decimal("10.00")], ["5.5", "10"]),
+        ([Decimal(2**60 + 1), Decimal(1)], [2**60 + 1, 1]),
         (["5.0", "6.0"], [5, 6]),  # as pandas writes whole numbers of a column with gaps
         (["5.00", "6.00"], [5, 6]),
-        (["5.0", "6"], ["5.0", "6"]),
+        (["5.0", "6"], [5, 6]),
         (["5.0", "006.0"], ["5", "006"]),
         (["u1 ", " u2"], ["u1", "u2"]),
         (["5", "6"], [5, 6]),
@@ -120,11 +117,6 @@ def test_numbers_as_categories(tmp_path):
         (pl.Series(["a", "b"], dtype=pl.Enum(["b", "a"])), ["a", "b"]),
         ([True, False], ["true", "false"]),
         ([date(2024, 5, 1), date(2024, 5, 2)], ["2024-05-01", "2024-05-02"]),
-        ([b"a", b"b"], ["a", "b"]),
-        (
-            [uuid.UUID(int=1).bytes, uuid.UUID(int=2**127).bytes],
-            [str(uuid.UUID(int=1)), str(uuid.UUID(int=2**127))],
-        ),
     ],
 )
 def test_ids_of_every_type(tmp_path, ids, expected):
@@ -134,25 +126,20 @@ def test_ids_of_every_type(tmp_path, ids, expected):
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        ([[1], [2]], ["column user holds lists (list)", "write one row per user"]),
+        ([[1], [2]], ["column user holds lists (list)", "to another column"]),
         ([[0.5], [1.5]], ["column user holds vectors (list)"]),
-        (
-            [{"id": 1}, {"id": 2}],
-            ["column user holds nested values (struct)", "a column of its own"],
-        ),
-        ([b"\xff", b"\xfe"], ["column user holds binary data (binary)", "write it as text"]),
-        ([timedelta(1), timedelta(2)], ["column user holds durations (duration)"]),
+        ([{"id": 1}, {"id": 2}], ["column user holds nested values (struct)"]),
+        ([b"a", b"b"], ["column user holds binary data (binary)", "write it as text"]),
         (
             [2.0**60, 2.0],
-            ["row 1: user '1.152921504606847e+18' (1 in all) is no id that can be kept"],
+            ["row 1: user '1.152921504606847e+18' (1 in all) is not an id that can be kept"],
         ),
         (
             pl.Series([2.0**25, 2.0], dtype=pl.Float32),
-            ["row 1: user", "no id that can be kept", "write ids as whole numbers"],
+            ["row 1: user", "not an id that can be kept", "write ids as whole numbers"],
         ),
         ([float("inf"), 2.0], ["row 1: user 'inf'"]),
         (["1.5E+18", "2"], ["row 1: user '1.5E+18'"]),
-        (['{"id": 1}', '{"id": 2}'], ["column user holds nested values (struct)"]),
     ],
 )
 def test_what_is_no_id_is_refused_by_name(tmp_path, ids, said):
@@ -169,13 +156,6 @@ ODD_IDS = ["a", "b", "c", "[1]", '{"id": 1}']
 def test_ids_that_look_like_lists_are_text_as_any(tmp_path, name):
     found = clicks(tmp_path, name, user=ODD_IDS, item=range(5), time=range(5)).interactions["user"]
     assert found.to_list() == ODD_IDS
-
-
-def test_text_of_json_lines_may_have_been_nested(tmp_path):
-    with pytest.raises(
-        UserError, match=r"line 2: user '\{\"id\": 1\}' .* is no id that can be kept"
-    ):
-        clicks(tmp_path, "clicks.jsonl", user=["a", '{"id": 1}'])
 
 
 @pytest.mark.parametrize("name", ["clicks.csv", "clicks.jsonl", "clicks.parquet"])
@@ -207,20 +187,6 @@ def test_shards_that_store_the_same_ids_differently(tmp_path):
         assert frames.interactions["value"].to_list() == expected
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [([["a"]], ["a"]), ([{"a": 1}], ["a"]), ([[0.5]], [["a"]])]
-)
-def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
-    for paths in (["one.parquet", "other.parquet"], ["other.parquet", "one.parquet"]):
-        for path, values in (("one.parquet", one), ("other.parquet", other)):
-            pl.DataFrame({"user": [1], "item": [2], "x": values}).write_parquet(tmp_path / path)
-        with pytest.raises(
-            UserError,
-            match=r"\.parquet: the column x is .* here and .* in .*\.parquet: write it alike",
-        ):
-            reader(interactions=paths).read(tmp_path)
-
-
 # Times
 
 
@@ -231,35 +197,24 @@ def test_shards_that_do_not_go_together_are_named(tmp_path, one, other):
         (("45413.25", "45413.75"), "step", [45413.25, 45413.75]),  # days of a spreadsheet
         (("3", "3.5"), "step", [3.0, 3.5]),
         (("3", "4.00"), "step", [3, 4]),
-        (("1.700000000500000000e+09", "1.7e9"), "ms", [1700000000500, 1700000000000]),
+        (("1.700000000500000000e+09", "1.7e9"), "us", [1700000000500000, 1700000000000000]),
         (("4.338000000000000078e-01", "4.791000000000000148e-01"), "step", [0.4338, 0.4791]),
         (("1600000000.123456", "1600000000"), "us", [1600000000123456, 1600000000000000]),
-        (
-            ("1600000000.123456789", "1600000000.123456788"),
-            "ns",
-            [1600000000123456789, 1600000000123456788],
-        ),
         (("1600000000000.5", "1600000000000"), "us", [1600000000000500, 1600000000000000]),
-        (("1600000000.500", "1600000000.250"), "ms", [1600000000500, 1600000000250]),
         (
             ("2020-09-13 12:26:40 UTC", "2020-09-13 12:26:40.25 UTC"),
-            "ms",
-            [1600000000000, 1600000000250],
+            "us",
+            [1600000000000000, 1600000000250000],
         ),
         (
             ("2020-09-13 12:26:40.000 +0000", "2020-09-13 14:26:40.250 +0200"),
-            "ms",
-            [1600000000000, 1600000000250],
-        ),
-        (
-            ("2020-09-13T12:26:40.000001Z", "2020-09-13T12:26:40Z"),
             "us",
-            [1600000000000001, 1600000000000000],
+            [1600000000000000, 1600000000250000],
         ),
         (
-            ("2020-09-13T12:26:40.000000001", "2020-09-13T12:26:40"),
-            "ns",
-            [1600000000000000001, 1600000000000000000],
+            ("2020-09-13T12:26:40.000001Z", "2020-09-13"),
+            "us",
+            [1600000000000001, 1599955200000000],
         ),
     ],
 )
@@ -272,17 +227,21 @@ def test_a_fraction_after_the_first_rows(tmp_path):
     frames = read(
         tmp_path, with_times(*[str(1600000000 + i) for i in range(11_000)], "1600000000.5")
     )
-    assert frames.time_unit == "ms" and frames.interactions["time"][-1] == 1600000000500
+    assert frames.time_unit == "us" and frames.interactions["time"][-1] == 1600000000500000
 
 
 @pytest.mark.parametrize(
     ("values", "unit", "expected"),
     [
         ([0.25, 0.5], "step", [0.25, 0.5]),
-        ([1600000000.1, 1600000000.0], "ms", [1600000000100, 1600000000000]),
-        ([Decimal("1600000000.25"), Decimal(1600000000)], "ms", [1600000000250, 1600000000000]),
-        ([Decimal("1600000000.00"), Decimal(1600000001)], "s", [1600000000, 1600000001]),
-        ([timedelta(milliseconds=1), timedelta(0)], "step", [1000, 0]),
+        ([1600000000.1, 1600000000.0], "us", [1600000000100000, 1600000000000000]),
+        ([1600000000.0, 1600000001.0], "s", [1600000000, 1600000001]),
+        (
+            [Decimal("1600000000.25"), Decimal(1600000000)],
+            "us",
+            [1600000000250000, 1600000000000000],
+        ),
+        ([timedelta(milliseconds=1), timedelta(0)], "step", [0.001, 0]),
     ],
 )
 def test_fractions_of_typed_times(tmp_path, values, unit, expected):
@@ -293,15 +252,6 @@ def test_fractions_of_typed_times(tmp_path, values, unit, expected):
 @pytest.mark.parametrize(
     ("times", "said"),
     [
-        (
-            ("0.5000000000000000000001", "0.5000000000000000000002"),
-            "have more digits than can be told apart",
-        ),
-        (
-            ("1600000000.5", "1600000000.1234567891"),
-            "line 3: time '1600000000.1234567891' (1 in all) is no time",
-        ),
-        (("2020-09-13T12:26:40.1", "2020-09-13T12:26:40.1234567891"), "line 3: time"),
         (("0.5", "inf"), "line 3: time 'inf'"),
         (("10:00:00", "10:00:01"), "neither a number nor a date"),
     ],
@@ -312,13 +262,9 @@ def test_times_that_cannot_be_kept_are_refused(tmp_path, times, said):
     assert said in str(error.value) and "data.reader." in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "values", [[time(10), time(11)], [[1], [2]], [{"date": 1}] * 2, [True, False]]
-)
+@pytest.mark.parametrize("values", [[time(10), time(11)], [[1], [2]], [True, False]])
 def test_a_column_of_times_that_tells_no_time_is_not_passed_over(tmp_path, values):
-    with pytest.raises(
-        UserError, match=r"clicks.parquet column time holds .*data.reader.columns.time"
-    ):
+    with pytest.raises(UserError, match=r"clicks.parquet column time.*data.reader.columns.time"):
         clicks(tmp_path, time=values, day=[date(2024, 5, 1), date(2024, 5, 2)])
     frames = clicks(
         tmp_path,
@@ -326,7 +272,7 @@ def test_a_column_of_times_that_tells_no_time_is_not_passed_over(tmp_path, value
         time=values,
         day=[date(2024, 5, 1), date(2024, 5, 2)],
     )
-    assert frames.interactions["time"].to_list() == [1714521600000, 1714608000000]
+    assert frames.interactions["time"].to_list() == [1714521600000000, 1714608000000000]
 
 
 def test_times_with_fractions_split_and_are_told(tmp_path):
@@ -374,22 +320,9 @@ def test_a_comma_that_may_group_thousands_is_no_decimal_one(tmp_path):
 @pytest.mark.parametrize(
     ("values", "kind", "expected"),
     [
-        ([timedelta(seconds=90), timedelta(seconds=30)], "numeric", [90.0, 30.0]),
-        ([time(8), time(9, 30)], "numeric", [28800.0, 34200.0]),
+        ([timedelta(seconds=90.5), timedelta(seconds=30)], "numeric", [90.5, 30.0]),
         ([1.0, 2.0], "categorical", ["1", "2"]),
-        (
-            [uuid.UUID(int=2**127).bytes, uuid.UUID(int=1).bytes],
-            "categorical",
-            [str(uuid.UUID(int=n)) for n in (2**127, 1)],
-        ),
         ([["a", "a "], ["b"]], "multi", [["a", "a"], ["b"]]),
-        (
-            pl.Series([["a", "b"], ["c", "d"]], dtype=pl.Array(pl.String, 2)),
-            "multi",
-            [["a", "b"], ["c", "d"]],
-        ),
-        (['["a", "b"]', "[]"], "multi", [["a", "b"], []]),
-        (["['a', 'b c']", "['d']"], "multi", [["a", "b c"], ["d"]]),
         ([[1, 2], [3, 4]], "multi", [["1", "2"], ["3", "4"]]),
     ],
 )
@@ -404,13 +337,11 @@ def test_features_of_every_type(tmp_path, values, kind, expected):
     ("values", "holds"),
     [
         ([[0.5, 1.5], [2.5, 3.5]], "vectors"),
-        (pl.Series([[0.5, 1.5], [2.5, 3.5]], dtype=pl.Array(pl.Float32, 2)), "vectors"),
-        (["[0.5, 1.5]", "[2.5, 3.5]"], "vectors"),
-        (["[0.5 1.]", "[2. 3e-1]"], "vectors"),
+        (pl.Series([[0.5, 1.5], [2.5, 3.5]], dtype=pl.Array(pl.Float32, 2)), "arrays"),
         ([{"w": 1}, {"w": 2}], "nested values"),
         ([[{"w": 1}], [{"w": 2}]], "lists"),
-        (["[{'id': 1}]", "[{'id': 2}]"], "nested values"),
-        ([b"\xff", b"\xfe"], "binary data"),
+        ([b"a", b"b"], "binary data"),
+        ([time(8), time(9, 30)], "times of day"),
     ],
 )
 def test_what_is_no_feature_is_left_out_with_a_word(tmp_path, values, holds):
@@ -444,14 +375,6 @@ def test_a_category_of_items_that_is_nested_is_none(tmp_path):
     assert "left out: nested values" in frames.remarks[0]
     with pytest.raises(UserError, match="column category holds nested values"):
         items(tmp_path, {"item_columns__category": "category"}, category=values)
-
-
-def test_a_nested_value_among_categories_is_refused(tmp_path):
-    for nested in ('{"a": 1}', '["a"]'):
-        with pytest.raises(UserError, match=r"items.parquet row 2: category .* is no category"):
-            items(tmp_path, category=["a", nested])
-        with pytest.raises(UserError, match=r"clicks.parquet column category: .* is no category"):
-            clicks(tmp_path, category=["a", nested])
 
 
 def test_titles_that_are_lists(tmp_path):
@@ -520,13 +443,8 @@ def test_times_of_dates_in_two_precisions(tmp_path):
 
 def test_short_floats_hold_no_times(tmp_path):
     times = pl.Series([1.6e9, 1.6e9 + 1], dtype=pl.Float32)
-    with pytest.raises(UserError, match="column time holds numbers of type Float32, too short"):
+    with pytest.raises(UserError, match="column time holds 32-bit floats, which are too short"):
         clicks(tmp_path, time=times)
-
-
-def test_times_of_day_that_are_labels_keep_their_fractions(tmp_path):
-    frames = items(tmp_path, category=pl.Series([1000, 1_500_000_000]).cast(pl.Time))
-    assert frames.items["category"].to_list() == ["00:00:00.000001", "00:00:01.5"]
 
 
 def test_a_time_zone_that_is_an_offset(tmp_path):
@@ -542,4 +460,4 @@ def test_a_time_zone_that_is_an_offset(tmp_path):
     )
     pq.write_table(table, tmp_path / "clicks.parquet")
     found = reader(interactions="clicks.parquet").read(tmp_path).interactions
-    assert found["time"].to_list() == moments.to_list()
+    assert found["time"].to_list() == (1000 * moments).to_list()

@@ -8,8 +8,6 @@ MAX_BYTES = 100 << 30
 MAX_RATIO = 100  # text shrinks to a tenth, logs to a thirtieth
 FREE_BYTES = 64 << 20  # unpacking to this little is never refused, whatever the ratio
 BLOCK = 1 << 20
-FREE_ROWS = 50_000_000
-MAX_ROWS_PER_BYTE = 16  # half a bit for each click; of honest clicks, a byte and more
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZLIB_MAGICS = (b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # Polars unpacks these too, whatever the name
 SKIPPABLE = b"\x2a\x4d\x18"  # ends the mark of a Zstandard frame that holds no data
@@ -37,13 +35,6 @@ def too_large(path: Path) -> str | None:
         if magic == ZSTD_MAGIC or magic[1:] == SKIPPABLE:
             return _refusal(most, ZSTD_MAGIC, path) if _zstd_exceeds(file, most) else None
     return None
-
-
-def too_many_rows(path: Path, num_rows: int) -> str | None:
-    """What is wrong with a Parquet or Arrow file of absurdly many rows: equal ones take no room in it, but memory."""
-    if num_rows <= max(FREE_ROWS, MAX_ROWS_PER_BYTE * path.stat().st_size):
-        return None
-    return f"holds {num_rows:,} rows in so few bytes, which looks like a bomb: if you trust it, write it as CSV"
 
 
 def _refusal(most: int, magic: bytes, path: Path) -> str:

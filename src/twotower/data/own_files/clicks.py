@@ -1,23 +1,20 @@
-"""The user's table of interactions: compact columns, and each surprise named with its line."""
+"""Read the user's table of interactions into compact columns."""
 
-from collections.abc import Callable
-from decimal import Decimal
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import polars as pl
 
 from twotower.data.frames import TimeUnit
 from twotower.data.own_files.errors import clip
-from twotower.data.own_files.files import Source
-from twotower.data.own_files.times import Clock, clocks, coarsen
+from twotower.data.own_files.files import FILE, LINE, Source
+from twotower.data.own_files.times import Clock, clocks
 from twotower.data.own_files.values import (
-    NESTED,
+    LABELS,
+    NOT_AN_ID,
     Reading,
     as_text,
-    compact,
     id_readings,
-    is_made_decimal,
-    made_whole,
     numbers,
 )
 from twotower.data.readers.categories import most_frequent
@@ -26,18 +23,14 @@ from twotower.errors import UserError
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}
 INCOMPLETE = "rows without user, item or time"
-MAX_BEHAVIOURS = 255
-LONG = 17  # digits that tell all floats apart
 LOST = "_lost"  # ends the names of columns that mark the values which a reading would lose
-ID = "no id that can be kept: write ids as whole numbers or text"
-OTHER_COLUMN = "set data.reader.columns.{role} to another column"
 LOST_VALUES = {
-    "user": f"{ID}, or {OTHER_COLUMN}",
-    "item": f"{ID}, or {OTHER_COLUMN}",
-    "time": "no time like the first rows' ({meaning}): mend it, or drop such rows, data.reader.drop_incomplete=true",
-    "value": f"no number: mend it, add it to data.reader.missing, or {OTHER_COLUMN}",
-    "part": f"none of train, val and test: mend it, or {OTHER_COLUMN}",
-    "behaviour": "",  # any text is one
+    "user": NOT_AN_ID,
+    "item": NOT_AN_ID,
+    "time": "not a time like the first rows' ({meaning}): mend it, or drop such rows, "
+    "data.reader.drop_incomplete=true",
+    "value": "not a number: mend it, or add it to data.reader.missing",
+    "part": "none of train, val and test: mend it",
 }
 
 
@@ -80,83 +73,59 @@ def read_clicks(
     """Read the interactions.
 
     Args:
-        source: its files, with plain columns.
-        roles: columns of ``user``, ``item`` and, where there are any, ``time``, ``value``, ``behaviour``, ``part``.
+        source: its files.
+        roles: columns of ``user``, ``item`` and, where there are any, ``time``, ``value``,
+            ``behaviour``, ``part``.
         wishes: what the user states.
         whole_elsewhere: whether the other tables' ids of ``user`` and ``item`` are whole numbers.
 
     Raises:
         UserError: for files that cannot be read, and values that are missing or of the wrong type.
     """
-    told: list[Clock] = []
+    times: list[Clock] = []
     if "time" in roles:
-        told = clocks(
-            source.path, source.known(roles["time"]), wishes.time_unit, wishes.time_format
-        )
-    frame, chosen = _read(source, _readings(source, roles, told, whole_elsewhere))
-    meaning = {}
-    for role, reading in chosen.items():
-        lost = frame[f"{role}{LOST}"]
-        if not (role == "time" and wishes.drop_incomplete):
-            source.refuse(
-                roles[role], lost, LOST_VALUES[role].format(role=role, meaning=reading.meaning)
-            )
-        num_missing = frame[role].null_count() - lost.sum()
-        meaning[role] = ", ".join(
-            filter(None, (reading.meaning, f"{num_missing:,} missing" if num_missing else ""))
-        )
+        known = source.known(roles["time"])
+        times = clocks(source.path, known, wishes.time_unit, wishes.time_format)
+    frame, chosen = _read(source, _readings(source, roles, times, whole_elsewhere))
+    clock = next((clock for clock in times if clock.reading is chosen["time"]), None)
+    meaning = _refuse_lost(source, roles, frame, chosen, clock, wishes.drop_incomplete)
     frame = frame.select(*chosen)
-    kept = pl.lit(True)
-    dropped: dict[str, int] = {}
-    remarks: list[str] = []
-    wanted = wishes.behaviours
-    if wanted is not None:
-        num_rows = len(frame)
-        frame = _keep_behaviours(source, roles, frame, wanted)
-        kept &= chosen["behaviour"].values.cast(pl.String).is_in(wanted)
-        dropped[f"behaviours other than {', '.join(wanted)}"] = num_rows - len(frame)
-    elif "behaviour" in roles:
-        remarks += _behaviours(roles["behaviour"], frame["behaviour"])
+    # the same rows with their places, to name the line of one
+    rows = source.frame.select(
+        FILE, LINE, **{role: reading.values for role, reading in chosen.items()}
+    )
     needed = [role for role in ("user", "item", "time") if role in roles]
-    if wishes.drop_incomplete:
+    if wishes.behaviours is not None:
+        _check_behaviours(source, roles, frame, wishes.behaviours)
+    dropped = {}
+    for reason, is_kept in _filters(wishes, needed).items():
         num_rows = len(frame)
-        frame = frame.drop_nulls(needed)
-        kept &= pl.all_horizontal(chosen[role].values.is_not_null() for role in needed)
-        dropped[INCOMPLETE] = num_rows - len(frame)
+        frame, rows = frame.filter(is_kept), rows.filter(is_kept)
+        if len(frame) < num_rows:
+            dropped[reason] = num_rows - len(frame)
     for role in needed:
-        source.refuse_gap(
-            role,
-            frame[role],
-            "fill the gap, or drop such rows, data.reader.drop_incomplete=true",
-            kept,
-        )
-    unit = wishes.time_unit or "order"
-    if told:
-        clock = next(clock for clock in told if clock.reading is chosen["time"])
-        if frame["time"].dtype.is_float():
-            _refuse_ties(source, roles["time"], clock.reading)
-        times, unit = coarsen(frame["time"], clock)
-        frame = frame.with_columns(time=times)
-    else:
+        if num := frame[role].null_count():
+            raise UserError(
+                f"{source.place(rows.filter(pl.col(role).is_null()))} has no {role} ({num:,} in "
+                "all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
+            )
+    remarks = _behaviours(roles, frame) if wishes.behaviours is None else []
+    if clock is None:
         frame = frame.with_columns(time=pl.int_range(pl.len(), dtype=pl.Int64))
         remarks.append(
-            f"{source.name} has no column of times, so each user's order is that of the file; if the whole file is one log "
-            "in order of time, data.reader.time_unit=step says so"
+            f"{source.name} has no column of times, so each user's order is that of the file; if "
+            "the whole file is one log in order of time, set data.reader.time_unit=step"
         )
-    apart = tuple(wanted) if wanted and len(wanted) > 1 else ()
-    frame = frame.drop([] if apart else "behaviour", strict=False).with_columns(
-        compact(frame[side]) for side in ("user", "item")
-    )
-    dropped = {reason: count for reason, count in dropped.items() if count}
+    apart = tuple(wishes.behaviours or ()) if len(wishes.behaviours or ()) > 1 else ()
     return Clicks(
-        frame,
-        unit,
+        _compact(frame, apart),
+        clock.unit if clock else wishes.time_unit or "order",
         meaning,
         apart,
         dropped,
         remarks,
         chosen["item"],
-        lambda row: source.locate(row, kept=kept)[0],
+        lambda row: source.place(rows.slice(row, 1)),
     )
 
 
@@ -169,177 +138,147 @@ def item_categories(
         source: the interactions.
         roles: their columns.
         item: how the ids of items are read.
-        id_type: what they become.
+        id_type: the type of the ids.
 
     Returns:
-        ``item`` and its most frequent ``category`` (ties to the first in the alphabet); how many items have several.
+        ``item`` and its most frequent ``category`` (ties to the first in the alphabet); how many
+        items have several.
     """
     name = roles["category"]
-    dtype = source.schema[name]
-    raw = pl.col(name)
-    category = raw.cast(pl.List(pl.String)) if isinstance(dtype, pl.List) else as_text(raw, dtype)
-
-    def count(rows: pl.LazyFrame) -> pl.LazyFrame:
-        pairs = rows.select(item=item.values.cast(id_type), category=category)
-        if isinstance(dtype, pl.List):
-            pairs = pairs.explode("category")
-        return pairs.drop_nulls().group_by("item", "category").len()
-
-    pairs = source.collect(count)
-    nested = pairs["category"].filter(pairs["category"].str.contains(NESTED))
-    if len(nested):
-        raise UserError(
-            f"{source.path} column {name}: {clip(nested[0], 40)!r} is no category: mend it, or set "
-            "data.reader.columns.category to another column"
-        )
-    if is_made_decimal(pairs["category"]):
-        pairs = pairs.with_columns(made_whole(pl.col("category")))
-    return most_frequent(pairs.group_by("item", "category").agg(num=pl.col("len").sum()))
-
-
-def makes_sense(role: str, head: pl.Series) -> bool:
-    """Does a column that only its name makes a ``value`` or a ``part`` hold such values?"""
-    values = head.drop_nulls()
-    raw = pl.col(head.name)
-    if role == "part":
-        return (
-            len(values) > 0
-            and not values.to_frame().select(_part(raw, values.dtype)).to_series().has_nulls()
-        )
-    return not values.to_frame().select(numbers(values, raw)).to_series().has_nulls()
+    is_list = source.schema[name] == LABELS
+    category = pl.col(name) if is_list else as_text(pl.col(name))
+    pairs = source.frame.select(item=item.values.cast(id_type), category=category)
+    if is_list:
+        pairs = pairs.explode("category")
+    counts = pairs.drop_nulls().group_by("item", "category").agg(num=pl.len())
+    return most_frequent(source.collect(counts))
 
 
 def _readings(
-    source: Source, roles: dict[str, str], told: list[Clock], whole_elsewhere: dict[str, bool]
+    source: Source, roles: dict[str, str], times: list[Clock], whole_elsewhere: dict[str, bool]
 ) -> dict[str, list[Reading]]:
     """How the column of each role can be read, the most compact way first."""
-    readings = {}
-    for side in ("user", "item"):
-        readings[side] = id_readings(
-            source.known(roles[side]), whole_elsewhere[side], source.is_json
-        )
-    if told:
-        readings["time"] = [clock.reading for clock in told]
+    readings = {
+        side: id_readings(roles[side], source.schema[roles[side]], whole_elsewhere[side])
+        for side in ("user", "item")
+    }
+    if times:
+        readings["time"] = [clock.reading for clock in times]
+    raw = {role: pl.col(name) for role, name in roles.items()}
     if "value" in roles:
-        raw = pl.col(roles["value"])
-        value = numbers(source.known(roles["value"]), raw)
-        readings["value"] = [Reading(value, raw.is_not_null() & value.is_null())]
+        value = numbers(raw["value"], source.known(roles["value"]))
+        readings["value"] = [Reading(value, raw["value"].is_not_null() & value.is_null())]
     if "behaviour" in roles:
-        name = as_text(pl.col(roles["behaviour"]), source.schema[roles["behaviour"]])
-        readings["behaviour"] = [Reading(name.cast(pl.Categorical), pl.lit(False))]
+        name = as_text(raw["behaviour"]).cast(pl.Categorical)
+        readings["behaviour"] = [Reading(name, pl.lit(False))]
     if "part" in roles:
-        part = _part(pl.col(roles["part"]), source.schema[roles["part"]])
+        text = as_text(raw["part"]).str.to_lowercase()
+        part = text.replace_strict(PARTS, default=None, return_dtype=pl.Int8)
         readings["part"] = [Reading(part, part.is_null())]
     return readings
-
-
-def _part(raw: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    return (
-        as_text(raw, dtype)
-        .str.to_lowercase()
-        .replace_strict(PARTS, default=None, return_dtype=pl.Int8)
-    )
 
 
 def _read(
     source: Source, readings: dict[str, list[Reading]]
 ) -> tuple[pl.DataFrame, dict[str, Reading]]:
-    """All columns in one pass, each in the first of its readings that loses the fewest values.
-
-    Nearly always it is the first one; where that loses any, more passes are needed.
+    """Read all columns in one pass; in a second one, if the first reading of a column loses values.
 
     Returns:
         A column of values for each role, and one that marks what is lost; the readings.
     """
     chosen = {role: several[0] for role, several in readings.items()}
     frame = _collect(source, chosen)
-    doubtful = [
-        role
-        for role, several in readings.items()
-        if len(several) > 1 and frame[f"{role}{LOST}"].any()
-    ]
-    if not doubtful:
-        return frame, chosen
-    for role in doubtful:
-        lost = [
-            reading.lost.sum().alias(str(place)) for place, reading in enumerate(readings[role])
-        ]
-        num_lost = source.collect(lambda rows, lost=lost: rows.select(lost)).sum().row(0)  # type: ignore[misc]
-        chosen[role] = readings[role][num_lost.index(min(num_lost))]
-    return _collect(source, chosen), chosen
+    for role, several in readings.items():
+        if frame[f"{role}{LOST}"].any():
+            chosen[role] = several[-1]
+    if any(chosen[role] is not several[0] for role, several in readings.items()):
+        frame = _collect(source, chosen)
+    return frame, chosen
 
 
 def _collect(source: Source, chosen: dict[str, Reading]) -> pl.DataFrame:
     values = {role: reading.values for role, reading in chosen.items()}
     lost = {f"{role}{LOST}": reading.lost for role, reading in chosen.items()}
-    return source.collect(lambda rows: rows.select(**values, **lost))
+    return source.collect(source.frame.select(**values, **lost))
 
 
-def _behaviours(column: str, behaviours: pl.Series) -> list[str]:
-    """What is said where all behaviours count alike."""
-    counts = behaviours.value_counts(sort=True).drop_nulls()
+def _refuse_lost(
+    source: Source,
+    roles: dict[str, str],
+    frame: pl.DataFrame,
+    chosen: dict[str, Reading],
+    clock: Clock | None,
+    drop_incomplete: bool,
+) -> dict[str, str]:
+    """Refuse values that would be lost, and say what is known of each column, by role."""
+    meaning = {}
+    for role, reading in chosen.items():
+        lost = frame[f"{role}{LOST}"]
+        words = [clock.meaning] if clock and role == "time" else []
+        if lost.any() and not (role == "time" and drop_incomplete):
+            what = LOST_VALUES[role].format(meaning=", ".join(words))
+            other = f"set data.reader.columns.{role} to another column"
+            source.refuse(roles[role], reading.lost, f"{what}, or {other}")
+        if num_missing := frame[role].null_count() - lost.sum():
+            words.append(f"{num_missing:,} missing")
+        meaning[role] = ", ".join(words)
+    return meaning
+
+
+def _filters(wishes: Wishes, needed: Sequence[str]) -> dict[str, pl.Expr]:
+    """Which rows to keep, by the reason for which the others are dropped."""
+    filters = {}
+    if wishes.behaviours is not None:
+        reason = f"behaviours other than {', '.join(wishes.behaviours)}"
+        filters[reason] = pl.col("behaviour").cast(pl.String).is_in(wishes.behaviours)
+    if wishes.drop_incomplete:
+        filters[INCOMPLETE] = pl.all_horizontal(pl.col(needed).is_not_null())
+    return filters
+
+
+def _behaviours(roles: dict[str, str], frame: pl.DataFrame) -> list[str]:
+    """The remark where several behaviours count alike."""
+    if "behaviour" not in roles:
+        return []
+    counts = frame["behaviour"].value_counts(sort=True).drop_nulls()
     if len(counts) < 2:
         return []
-    shares = ", ".join(
-        f"{name} {count / len(behaviours):.1%}" for name, count in counts.head(6).iter_rows()
-    )
+    shares = [f"{name} {count / len(frame):.1%}" for name, count in counts.head(6).iter_rows()]
     return [
-        f"{column} holds {shares}: all count alike; data.reader.behaviours=[{counts[0, 0]}] keeps one, and a list of "
-        "several keeps them apart"
+        f"{roles['behaviour']} holds {', '.join(shares)}: all count alike; "
+        f"data.reader.behaviours=[{counts[0, 0]}] keeps one, and a list of several keeps them apart"
     ]
 
 
-def _keep_behaviours(
+def _check_behaviours(
     source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str]
-) -> pl.DataFrame:
-    """The rows of the wanted behaviours, which become their places among these."""
+) -> None:
     if "behaviour" not in roles:
         raise UserError(
-            f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set data.reader.columns.behaviour"
+            f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set "
+            "data.reader.columns.behaviour"
         )
-    if len(wanted) > MAX_BEHAVIOURS:
-        raise UserError(
-            f"data.reader.behaviours names {len(wanted)} behaviours: at most {MAX_BEHAVIOURS} can be kept apart"
-        )
-    names = (
-        frame["behaviour"]
-        .value_counts(sort=True)["behaviour"]
-        .drop_nulls()
-        .cast(pl.String)
-        .to_list()
-    )
-    if unknown := [name for name in wanted if name not in names]:
-        listed = ", ".join(clip(name, 30) for name in names[:8]) or "none"
-        raise UserError(
-            f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} {unknown[0]}; there are {listed}"
-        )
-    place = (
-        pl.col("behaviour")
-        .cast(pl.String)
-        .replace_strict(wanted, range(len(wanted)), default=None, return_dtype=pl.UInt8)
-    )
-    return frame.with_columns(behaviour=place).filter(pl.col("behaviour").is_not_null())
-
-
-def _refuse_ties(source: Source, column: str, reading: Reading) -> None:
-    """Refuse different times that one number stands for, because they have more digits than it holds."""
-    if source.schema[column] != pl.String:
-        return
-    is_long = pl.col(column).str.len_chars() > LONG
-    long = source.collect(
-        lambda rows: rows.filter(is_long).select(text=column, number=reading.values)
-    )
-    equal = (
-        long.drop_nulls()
-        .group_by("number")
-        .agg(pl.col("text").unique())
-        .filter(pl.col("text").list.len() > 1)
-    )
-    for texts in equal["text"].to_list():
-        values = {Decimal(text.replace(",", ".")): text for text in texts}
-        if len(values) > 1:
-            one, two = list(values.values())[:2]
+    counts = frame["behaviour"].cast(pl.String).value_counts(sort=True).drop_nulls()
+    names = counts["behaviour"].to_list()
+    for name in wanted:
+        if name not in names:
+            listed = ", ".join(clip(known, 30) for known in names[:8]) or "none"
             raise UserError(
-                f"{source.path} column {column}: {clip(one, 40)!r} and {clip(two, 40)!r} have more digits than can be told "
-                "apart: write them as whole numbers of a smaller unit, or set data.reader.columns.time to another column"
+                f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} "
+                f"{name}; there are {listed}"
             )
+
+
+def _compact(frame: pl.DataFrame, apart: tuple[str, ...]) -> pl.DataFrame:
+    """Behaviours as places in ``apart``, or dropped; ids in 32 bits where all fit."""
+    if apart:
+        place = pl.col("behaviour").cast(pl.String)
+        place = place.replace_strict(list(apart), range(len(apart)), return_dtype=pl.UInt8)
+        frame = frame.with_columns(behaviour=place)
+    else:
+        frame = frame.drop("behaviour", strict=False)
+    for side in ("user", "item"):
+        if frame[side].dtype == pl.Int64:
+            small = frame[side].cast(pl.Int32, strict=False)
+            frame = frame if small.has_nulls() else frame.with_columns(small)
+    return frame

@@ -1,32 +1,29 @@
-"""The files of a user's own tables, opened lazily whatever their format: one table, in one file or in several shards."""
+"""Open the files of a user's table lazily, whatever their format: one file, or several shards."""
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
-from twotower.data.download.bombs import too_many_rows
 from twotower.data.own_files.errors import broken, clip, refuse_wrong_content
-from twotower.data.own_files.json_text import scan_json
-from twotower.data.own_files.text import UNSEEN, TextFormat, scan_text
+from twotower.data.own_files.text import TextFormat, scan_text
+from twotower.data.own_files.values import LABELS, as_text
 from twotower.data.readers.parse import open_csv
 from twotower.errors import UserError
 
 COMPRESSED = (".gz", ".zst", ".xz")
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t", ".dat": ","}
-TYPED = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".arrow": "Arrow",
-    ".feather": "Arrow",
-    ".ipc": "Arrow",
+KINDS = {
+    **dict.fromkeys(SEPARATORS, "text"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines"),
+    **dict.fromkeys((".parquet", ".pq"), "Parquet"),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), "Arrow"),
 }
-LINES = (".jsonl", ".ndjson", ".json")
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
-MIN_HEAD_ROWS = 100  # of each of many shards
+JSON_ROWS = 100_000  # of JSON lines, in which fields are looked for
+FILE, LINE = "_file", "_line"  # columns that locate a row; dropped where they are not asked for
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 # else Polars panics at a time zone such as +05:30, as pandas writes them
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
@@ -38,159 +35,108 @@ class Shard(NamedTuple):
     Attributes:
         path: of the file.
         kind: text, JSON lines, Parquet or Arrow.
-        frame: its rows.
-        schema: of ``frame``.
-        first_line: the line of its first row, 0 where it has no lines.
+        frame: its rows, with plain columns and ``LINE``.
+        columns: names of its columns, without ``LINE``.
         separator: between the fields of text.
     """
 
     path: Path
     kind: str
     frame: pl.LazyFrame
-    schema: dict[str, pl.DataType]
-    first_line: int
+    columns: list[str]
     separator: str
-
-    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        """Read ``rows`` of this file; a failure is told with the reason that the file gives."""
-        try:
-            return rows.collect(engine="streaming")
-        except FAILURES as error:
-            raise broken(self.path, self.kind, error, self.separator, len(self.schema)) from error
-
-    def with_columns(self, columns: list[pl.Expr]) -> "Shard":
-        """The same file with other columns."""
-        frame = self.frame.with_columns(columns)
-        return self._replace(frame=frame, schema=dict(frame.collect_schema()))
 
 
 class Source:
-    """One table, whose shards have the same columns.
+    """One table.
 
     Args:
         setting: where its path is set, ``data.reader.items``.
-        shards: its files.
+        shards: its files, with the same columns.
+
+    Attributes:
+        frame: its rows, with ``FILE`` and ``LINE``.
+        schema: of ``frame``, without these two.
     """
 
     def __init__(self, setting: str, shards: list[Shard]) -> None:
         self.setting = setting
         self.shards = shards
-        self.schema = shards[0].schema
         self.path = shards[0].path
-        self.name = (
-            self.path.name if len(shards) == 1 else f"{self.path.name} and {len(shards) - 1} more"
-        )
-        self.is_text = any(shard.kind == "text" for shard in shards)
-        self.is_json = any(shard.kind == "JSON lines" for shard in shards)
-        self._heads: list[pl.DataFrame] | None = None
+        more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
+        self.name = f"{self.path.name}{more}"
+        frames = [
+            shard.frame.with_columns(pl.lit(place).alias(FILE))
+            for place, shard in enumerate(shards)
+        ]
+        self.frame = pl.concat(frames, how="diagonal_relaxed")
+        try:
+            schema = self.frame.collect_schema()
+        except FAILURES as error:
+            reason = clip(str(error))
+            raise UserError(f"{self.path} and its other shards differ: {reason}") from error
+        self.schema = {name: schema[name] for name in schema if name not in (FILE, LINE)}
+        self._head: pl.DataFrame | None = None
 
-    def collect(self, rows: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
-        """``rows`` of every shard, one after another, without the blank lines of text.
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Read ``rows``, which are made from ``frame``.
 
         Raises:
             UserError: naming the file, and the line where there is one, that cannot be read.
         """
         try:
-            parts = [rows(self._not_blank(shard.frame)) for shard in self.shards]
-            return pl.concat(parts).collect(engine="streaming")
+            return rows.collect(engine="streaming")
         except FAILURES as error:
             for shard in self.shards:
-                shard.collect(rows(shard.frame))
-            raise UserError(
-                f"{self.path}: its shards do not fit together: {clip(str(error))}"
-            ) from error
+                _check(shard)
+            raise UserError(f"{self.path} cannot be read: {clip(str(error))}") from error
 
-    def heads(self) -> list[pl.DataFrame]:
-        """The first rows of each shard that has any, read once: no shard alone decides how all are read.
+    def head(self) -> pl.DataFrame:
+        """The first rows.
 
         Raises:
-            UserError: if there are no rows at all.
+            UserError: if there are none.
         """
-        if self._heads is None:
-            num_rows = max(HEAD_ROWS // len(self.shards), MIN_HEAD_ROWS)
-            heads = [
-                shard.collect(shard.frame.select(pl.col(*self.schema)).head(num_rows))
-                for shard in self.shards
-            ]
-            self._heads = [head for head in heads if len(head)]
-        if not self._heads:
+        if self._head is None:
+            self._head = self.collect(self.frame.select(*self.schema).head(HEAD_ROWS))
+        if self._head.is_empty():
             raise UserError(
                 f"{self.path} has a header and no rows: give a table with rows in {self.setting}"
             )
-        return self._heads
-
-    def head(self) -> pl.DataFrame:
-        """The heads of the shards one after another, once their columns have the same types."""
-        return pl.concat(self.heads())
+        return self._head
 
     def known(self, column: str) -> pl.Series:
-        """The first values of a column that are there: what it is judged by."""
+        """The first values of a column that are there."""
         values = self.head()[column].drop_nulls()
-        if len(values):
-            return values
-        return self.collect(lambda rows: rows.select(column).drop_nulls().head(HEAD_ROWS))[column]
+        if values.is_empty():
+            values = self.collect(self.frame.select(column).drop_nulls().head(HEAD_ROWS))[column]
+        return values
 
-    def locate(
-        self, row: int, column: str | None = None, kept: pl.Expr | None = None
-    ) -> tuple[str, Any]:
-        """File and line of a row, and what stands in ``column`` there.
+    def place(self, rows: pl.LazyFrame) -> str:
+        """File and line of the first of some rows, which keep ``FILE`` and ``LINE``."""
+        file, line = self.collect(rows.select(FILE, LINE).head(1)).row(0)
+        shard = self.shards[file]
+        return f"{shard.path} {'line' if shard.kind in ('text', 'JSON lines') else 'row'} {line:,}"
 
-        Args:
-            row: counted without blank lines, among the rows that ``kept`` lets through.
-            column: a name, or None.
-            kept: a filter, or None.
-        """
-        for shard in self.shards:
-            rows = self._not_blank(shard.frame.with_row_index(UNSEEN))
-            numbers = (rows if kept is None else rows.filter(kept)).select(UNSEEN).collect()[UNSEEN]
-            if row < len(numbers):
-                number = numbers[row]
-                place = (
-                    f"line {number + shard.first_line:,}"
-                    if shard.first_line
-                    else f"row {number + 1:,}"
-                )
-                value = (
-                    shard.frame.select(column).slice(number, 1).collect().item() if column else None
-                )
-                return f"{shard.path} {place}", value
-            row -= len(numbers)
-        return str(self.path), None
-
-    def refuse(self, column: str, bad: pl.Series, what: str) -> None:
-        """Name the first value of a column that ``bad`` marks.
+    def refuse(self, column: str, bad: pl.Expr, what: str) -> None:
+        """Refuse the values of a column that ``bad`` marks.
 
         Raises:
-            UserError: if any row is marked, saying that the value is ``what``.
+            UserError: naming the first one, and that it is ``what``; not if there are none.
         """
-        if bad.any():
-            where, value = self.locate(bad.arg_max() or 0, column)
-            raise UserError(
-                f"{where}: {column} {clip(str(value), 40)!r} ({bad.sum():,} in all) is {what}"
-            )
-
-    def refuse_gap(
-        self, what: str, values: pl.Series, cure: str, kept: pl.Expr | None = None
-    ) -> None:
-        """Name the first row without a value that every row must have.
-
-        Raises:
-            UserError: if ``values``, those of the rows that ``kept`` lets through, have gaps.
-        """
-        if num := values.null_count():
-            where, _ = self.locate(values.is_null().arg_max() or 0, kept=kept)
-            raise UserError(f"{where} has no {what} ({num:,} in all): {cure}")
-
-    def _not_blank(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        return (
-            rows.filter(~pl.all_horizontal(pl.col(*self.schema).is_null()))
-            if self.is_text
-            else rows
-        )
+        rows = self.frame.filter(bad)
+        num, value = self.collect(rows.select(pl.len(), pl.col(column).first())).row(0)
+        if num:
+            shown = clip(str(value), 40)
+            raise UserError(f"{self.place(rows)}: {column} {shown!r} ({num:,} in all) is {what}")
 
 
 def open_source(
-    setting: str, paths: list[Path], text_format: TextFormat, stack: ExitStack, sample: int | None
+    setting: str,
+    paths: list[Path],
+    text_format: TextFormat,
+    missing: list[str],
+    stack: ExitStack,
 ) -> Source:
     """Open files without reading them.
 
@@ -198,72 +144,101 @@ def open_source(
         setting: where their path is set.
         paths: the files.
         text_format: how text is read.
+        missing: words that stand for a missing value.
         stack: removes what was unpacked when it is closed.
-        sample: how many lines tell the fields of JSON lines; None for all of them.
 
     Raises:
         UserError: for files that cannot be opened, and shards with different columns. Those of
             JSON lines may differ, because programs leave fields without a value out.
     """
-    shards = [_open(path, text_format, stack, sample) for path in paths]
-    if all(shard.kind == "JSON lines" for shard in shards):
-        names = dict.fromkeys(name for shard in shards for name in shard.schema)
-        absent = [
-            [pl.lit(None).alias(name) for name in names if name not in shard.schema]
-            for shard in shards
-        ]
-        shards = [
-            shard.with_columns(columns) if columns else shard
-            for shard, columns in zip(shards, absent, strict=True)
-        ]
+    shards = [_open(path, text_format, missing, stack) for path in paths]
     first = shards[0]
     for shard in shards[1:]:
-        if different := set(first.schema) ^ set(shard.schema):
+        different = set(first.columns) ^ set(shard.columns)
+        if different and not first.kind == shard.kind == "JSON lines":
             listed = ", ".join(sorted(clip(name, 40) for name in different)[:5])
             raise UserError(
-                f"{first.path} and {shard.path} have different columns (not in both: {listed}): give {setting} files of one kind"
+                f"{first.path} and {shard.path} have different columns (not in both: {listed}): "
+                f"give {setting} files of one kind"
             )
     return Source(setting, shards)
 
 
-def _open(path: Path, text_format: TextFormat, stack: ExitStack, sample: int | None) -> Shard:
-    kind = _kind(path)
-    separator = text_format.separator or SEPARATORS.get(_suffix(path), ",")
-    first_line = 0 if kind in TYPED.values() else 1
+def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitStack) -> Shard:
+    ending = next((end.lower() for end in path.suffixes[::-1] if end not in COMPRESSED), "")
+    if ending not in KINDS:
+        raise UserError(
+            f"{path} has no ending that says what it is: name it one of {', '.join(KINDS)}, "
+            f"with {', '.join(COMPRESSED)} if compressed"
+        )
+    kind = KINDS[ending]
+    separator = text_format.separator or SEPARATORS.get(ending, ",")
+    first_line = 1
     try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-        refuse_wrong_content(path, kind, start)
+        if kind in ("text", "JSON lines"):
+            refuse_wrong_content(path)
         unpacked = stack.enter_context(open_csv(path))
         if kind == "text":
             frame, first_line, separator = scan_text(unpacked, text_format, separator)
         elif kind == "JSON lines":
-            frame = scan_json(unpacked, path, stack, sample)
+            frame = _scan_json(unpacked)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
-            num_rows = int(frame.select(pl.len()).collect().item())  # its metadata tell
-            if fault := too_many_rows(path, num_rows):
-                raise UserError(f"{path} {fault}")
-        schema = dict(frame.collect_schema())
+        frame = _plain(frame.with_row_index(LINE, first_line), missing)
+        columns = [name for name in frame.collect_schema() if name != LINE]
     except FAILURES as error:
         raise broken(path, kind, error, separator, None) from error
-    return Shard(path, kind, frame, schema, first_line, separator)
+    if kind == "text":  # blank lines
+        frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
+    return Shard(path, kind, frame, columns, separator)
 
 
-def _kind(path: Path) -> str:
-    suffix = _suffix(path)
-    if suffix in SEPARATORS:
-        return "text"
-    if suffix in LINES:
-        return "JSON lines"
-    if suffix in TYPED:
-        return TYPED[suffix]
-    known = ", ".join([*SEPARATORS, *LINES[:2], *dict.fromkeys(TYPED)])
-    raise UserError(
-        f"{path} has no ending that says what it is: name it one of {known}, with {', '.join(COMPRESSED)} if compressed"
-    )
+def _scan_json(path: Path) -> pl.LazyFrame:
+    """Read single values as text, like those of CSV: a later line may hold another type."""
+    schema = pl.scan_ndjson(path, infer_schema_length=JSON_ROWS).collect_schema()
+    types = {name: dtype if dtype.is_nested() else pl.String() for name, dtype in schema.items()}
+    return pl.scan_ndjson(path, schema=types)
 
 
-def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return ([suffix for suffix in suffixes if suffix not in COMPRESSED] or [""])[-1]
+def _plain(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
+    """Every column as text, numbers, dates or lists of text, with null where a value is missing.
+
+    Empty text, blanks, NaN and the words of ``missing`` become null, and are left out of lists.
+    Blanks around text are removed. Times are in UTC, durations in seconds. Other types stay.
+    """
+    schema = frame.collect_schema()
+    return frame.with_columns(_plain_column(pl.col(name), schema[name], missing) for name in schema)
+
+
+def _plain_column(column: pl.Expr, dtype: pl.DataType, missing: list[str]) -> pl.Expr:
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    if inner is not None and not (inner.is_nested() or inner.is_float() or inner == pl.Binary):
+        return column.cast(LABELS).list.agg(_text(pl.element(), missing).drop_nulls())
+    if dtype in (pl.String, pl.Boolean, pl.Decimal, pl.Categorical, pl.Enum):
+        return _text(column.cast(pl.String), missing)
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_zone:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return column.cast(pl.Datetime("us"))
+    if dtype == pl.Duration:
+        return column.dt.total_seconds(fractional=True)
+    if dtype.is_float():
+        column = column.fill_nan(None)
+    numbers = [word for word in missing if word.strip("-.").isdigit()]  # -1, say
+    if numbers and dtype.is_numeric():
+        return pl.when(~as_text(column).is_in(numbers)).then(column)
+    return column
+
+
+def _text(text: pl.Expr, missing: list[str]) -> pl.Expr:
+    text = text.str.strip_chars()
+    return pl.when(~text.is_in(["", *missing])).then(text)
+
+
+def _check(shard: Shard) -> None:
+    """Raise the error of one file, if it cannot be read."""
+    try:
+        shard.frame.select(pl.all().null_count()).collect(engine="streaming")
+    except FAILURES as error:
+        width = len(shard.columns)
+        raise broken(shard.path, shard.kind, error, shard.separator, width) from error

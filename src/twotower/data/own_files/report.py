@@ -1,4 +1,4 @@
-"""What people are told of their tables: what each column was taken as, and how far the tables fit together."""
+"""Tell people what each column was taken as, and how far their tables fit together."""
 
 import io
 
@@ -9,7 +9,7 @@ from twotower.data.own_files.columns import describe
 from twotower.data.own_files.errors import clip
 from twotower.data.own_files.features import Side, examples
 from twotower.data.own_files.files import Source
-from twotower.data.own_files.values import has_text
+from twotower.data.own_files.values import is_scalar
 from twotower.errors import UserError
 from twotower.wording import PlainConsole
 
@@ -30,58 +30,57 @@ def report(
         meaning: more of a role.
         sides: the other tables.
     """
+    title = "What was taken as what"
     table = RichTable(
-        "column",
-        "taken as",
-        "examples",
-        title="What was taken as what",
-        title_style="",
-        title_justify="left",
+        "column", "taken as", "examples", title=title, title_style="", title_justify="left"
     )
     head = source.head()
     names = {column: role for role, column in roles.items()}
     table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
     for column, dtype in source.schema.items():
         role = names.get(column)
-        taken = "category of the item" if role == "category" else role
         if role is None:
-            taken = "not used" if has_text(dtype) else f"not used: {describe(dtype)}"
-        elif meaning.get(role):
-            taken = f"{role}, {meaning[role]}"
+            taken = "not used" if is_scalar(dtype) else f"not used: {describe(dtype)}"
+        elif role == "category":
+            taken = "category of the item"
+        else:
+            taken = f"{role}, {meaning[role]}" if meaning[role] else role
         table.add_row(f"  {clip(column, 30)}", taken, examples(head[column]))
     for other, side in sides.items():
         table.add_section()
         table.add_row(f"{other.name}, {side.num_rows:,} rows", style="bold")
         for column, taken, some in side.report:
             table.add_row(f"  {clip(column, 30)}", taken, some)
-    console = PlainConsole(
-        file=io.StringIO(), width=min(110, PlainConsole(stderr=True).width), color_system=None
-    )
+    text = io.StringIO()
+    width = min(110, PlainConsole(stderr=True).width)
+    console = PlainConsole(file=text, width=width, color_system=None)
     console.print(table)
     console.print(
-        "Otherwise: data.reader.columns.time=…, item_columns.category=…, item_features={price:numeric}, ignore=[…]"
+        "Otherwise: data.reader.columns.time=…, item_columns.category=…, "
+        "item_features={price:numeric}, ignore=[…]"
     )
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    return text.getvalue().rstrip()
 
 
 def coverage(
     clicked: pl.Series, known: pl.Series, side: str, source: Source, other: Source
 ) -> list[str]:
-    """What share of the ids has a row in the other table.
+    """How many of the ids have no row in the other table.
 
     Raises:
-        UserError: if none has: then the tables do not speak of the same things.
+        UserError: if none has one.
     """
     distinct = clicked.unique()
-    found = distinct.is_in(known.implode()).sum()
-    if found == 0:
+    missing = len(distinct) - distinct.is_in(known.implode()).sum()
+    if missing == len(distinct):
         raise UserError(
-            f"no {side} of {source.path} ({distinct[0]!r}, say) is among the {side}s of {other.path} ({known[0]!r}, say): set "
-            f"data.reader.columns.{side} and data.reader.{side}_columns.{side} to columns that hold the same ids"
+            f"no {side} of {source.path} ({distinct[0]!r}, say) is among the {side}s of "
+            f"{other.path} ({known[0]!r}, say): set data.reader.columns.{side} and "
+            f"data.reader.{side}_columns.{side} to columns that hold the same ids"
         )
-    if found == len(distinct):
+    if not missing:
         return []
-    missing = len(distinct) - found
     return [
-        f"{missing:,} of {len(distinct):,} {side}s have no row in {other.name}: their features count as missing"
+        f"{missing:,} of {len(distinct):,} {side}s have no row in {other.name}: their features "
+        "count as missing"
     ]

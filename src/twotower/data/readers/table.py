@@ -7,22 +7,19 @@ from typing import Any
 import polars as pl
 
 from twotower.data.frames import Frames
-from twotower.data.own_files.clicks import Wishes, item_categories, makes_sense, read_clicks
+from twotower.data.own_files.clicks import Wishes, item_categories, read_clicks
 from twotower.data.own_files.columns import INTERACTIONS, ITEMS, USERS, choose
 from twotower.data.own_files.features import Side, read_side
-from twotower.data.own_files.files import HEAD_ROWS, Source, open_source
+from twotower.data.own_files.files import Source, open_source
 from twotower.data.own_files.paths import find, matches
-from twotower.data.own_files.plain import plain
 from twotower.data.own_files.report import coverage, report
 from twotower.data.own_files.text import TextFormat
-from twotower.data.own_files.values import Reading
+from twotower.data.own_files.values import Reading, numbers
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
 KINDS = ("categorical", "multi", "numeric")
-RULES = (
-    3  # raise it when the same table gives other frames: what was prepared before is then made anew
-)
+RULES = 4  # raise it when the same table gives other frames, so that it is prepared anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -142,12 +139,8 @@ class Table:
                     text_format = (
                         self.text_format if is_clicks else self.text_format._replace(header=None)
                     )
-                    # clicks are many, and their fields stand in the first of them; features may come late
-                    sample = HEAD_ROWS if is_clicks else None
-                    source = open_source(
-                        setting, find(setting, paths, data_dir), text_format, stack, sample
-                    )
-                    sources[name] = plain(source, self.missing)
+                    files = find(setting, paths, data_dir)
+                    sources[name] = open_source(setting, files, text_format, self.missing, stack)
             return self._frames(sources)
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
@@ -201,13 +194,13 @@ class Table:
         )
 
     def _click_roles(self, source: Source) -> dict[str, str]:
-        """The columns; a guessed one whose values make no sense in its role is none."""
+        """The columns; one that only its name makes a rating must hold numbers."""
         stated = self.columns["interactions"]
         roles = choose(source, stated, INTERACTIONS, ("user", "item"))
-        head = source.head()
-        for role in ("value", "part"):
-            if role in roles and stated[role] is None and not makes_sense(role, head[roles[role]]):
-                del roles[role]
+        if "value" in roles and stated["value"] is None:
+            known = source.known(roles["value"])
+            if known.to_frame().select(numbers(pl.col(known.name), known)).to_series().has_nulls():
+                del roles["value"]
         return roles
 
     def _side(self, source: Source, name: str) -> Side:
