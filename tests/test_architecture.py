@@ -13,7 +13,7 @@ from twotower.serve.retriever import load
 
 PACKAGE = ROOT / "src" / "twotower"
 FLOORS = (  # a part imports from its own floor and from those below it
-    {"errors", "files", "locks", "processes", "signals", "types", "wording"},
+    {"errors", "files", "locks", "plotting", "processes", "signals", "types", "wording"},
     {"distributed", "layers", "losses", "metrics", "models", "optimizers", "retrieval"},
     {"data"},
     {"training"},

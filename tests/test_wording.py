@@ -2,7 +2,7 @@
 
 import pytest
 
-from twotower.wording import masked, printable
+from twotower.wording import clip, duration, masked, printable
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,24 @@ def test_control_characters_are_dropped(text: str, shown: str) -> None:
 )
 def test_secrets_are_not_kept(text, shown):
     assert masked(text) == shown and masked(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.42, "0.4 s"),
+        (12, "12 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (600, "10 min"),
+        (5400, "1.5 h"),
+        (200_000, "2 days"),
+    ],
+)
+def test_durations_have_the_unit_that_fits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_clipped_text_is_one_line() -> None:
+    assert clip("x\ny \x1b[31m", 10) == "x y [31m"
+    assert clip("a" * 12, 10) == "a" * 9 + "…"

@@ -6,9 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.text import Text
-
-from twotower.wording import PlainConsole, printable
+from twotower.wording import clip, warn
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -53,7 +51,5 @@ def extra(what: str) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
             traceback.print_exc()
-        reason = printable(str(error)).strip()[:300]
-        line = f" {what} left out: {type(error).__name__}{f': {reason}' if reason else ''}"
-        console = PlainConsole(stderr=True, soft_wrap=True)
-        console.print(Text.assemble(("warning:", "bold yellow"), line))
+        reason = clip(str(error), 300)
+        warn(f"{what} left out: {type(error).__name__}{f': {reason}' if reason else ''}")

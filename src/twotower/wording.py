@@ -1,30 +1,18 @@
-"""Text from data, files and settings, made safe to print, to draw and to keep."""
+"""Text for people: printable, without secrets, shortened; durations, paths and warnings."""
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-UNSAFE = {
-    "Cc",
-    "Cf",
-    "Cs",
-    "Co",
-    "Cn",
-    "Zl",
-    "Zp",
-}  # control, format (bidirectional too), surrogates, line separators
+# control, format (also text direction), surrogates, private, unassigned, line separators
+UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 JOINERS = "\u200c\u200d"  # needed to write Persian, Indic scripts and some emoji
-PLAIN: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}
-MAX_NAME = 34  # characters beside a plot
 
 LOGIN = re.compile(r"://[^\s'\"]*@")
 QUERY = re.compile(r"(://[^\s'\",?]*\?)[^\s'\",]+")  # a signed address has its token there
@@ -54,6 +42,29 @@ def printable(text: str) -> str:
     return "".join(c for c in spaced if c in JOINERS or unicodedata.category(c) not in UNSAFE)
 
 
+def clip(text: str, length: int = 80) -> str:
+    """``text`` on one line of at most ``length`` characters, safe to print."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit that fits, such as ``0.4 s``, ``12 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def shown_path(path: Path) -> str:
+    """``path`` relative to the working folder if it is inside."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 class PlainConsole(Console):
     """Rich's console for text from data, files and the command line. Styles come from arguments and ``Text`` alone."""
 
@@ -72,42 +83,7 @@ class PlainConsole(Console):
                 yield Segment(text, segment.style)
 
 
-def save_figure(figure: "Figure", target: Path | IO[bytes], **options: Any) -> None:
-    """Write a figure as PNG.
-
-    Text between two dollar signs is text: a price band ``$5_to_$10`` is no formula. Characters that
-    the font lacks are drawn as boxes, without a warning for each.
-
-    Args:
-        figure: whose texts are all taken as they are.
-        target: a path, whose link or file is replaced, or an open file.
-        options: of matplotlib's ``savefig``.
-    """
-    from matplotlib import rc_context
-    from matplotlib.text import Text
-    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
-
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):  # the powers of a logarithmic axis are formulas too
-            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-                axis.set_major_formatter(LogFormatter())
-            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
-                axis.set_minor_formatter(LogFormatter())
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_parse_math(False)
-        text.set_usetex(False)
-    if isinstance(target, Path):
-        target.unlink(missing_ok=True)  # a link would be followed
-    with rc_context(PLAIN), warnings.catch_warnings():  # some texts are made while drawing
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        figure.savefig(target, format="png", **options)
-
-
-def short(name: str, length: int = MAX_NAME) -> str:
-    """A name from data that fits beside a plot."""
-    name = printable(name)
-    if name.startswith("_"):
-        name = f" {name}"  # matplotlib leaves a label that begins with _ out of the legend
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+def warn(line: str) -> None:
+    """Print a warning on standard error."""
+    console = PlainConsole(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("warning: ", "bold yellow"), line))

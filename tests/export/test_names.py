@@ -16,7 +16,7 @@ from twotower.data.card.sheet import draw
 from twotower.data.prepare import store
 from twotower.data.splits import LeaveLastOut
 from twotower.export.towers import input_name
-from twotower.wording import save_figure
+from twotower.plotting import save_figure
 
 PYTHON = ["self", "class", "values", "training"]
 GRAPH = ["vector", "vector_", "embedding", "cat", "sum_1", "val_0", "tower.model"]

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twotower.wording import save_figure, short
+from twotower.plotting import save_figure, short
 
 NAMES = [
     "$5_to_$10",
@@ -62,6 +62,6 @@ def test_a_link_in_the_place_of_a_plot_is_replaced(tmp_path):
     assert not (tmp_path / "plot.png").is_symlink()
 
 
-@pytest.mark.parametrize(("name", "shown"), [("a" * 9, "aaaa…"), ("_b", " _b"), ("c\0\n", "c ")])
+@pytest.mark.parametrize(("name", "shown"), [("a" * 9, "aaaa…"), ("_b", " _b"), ("c\0\n", "c")])
 def test_a_short_name_fits_and_is_never_left_out_of_a_legend(name, shown):
     assert short(name, 5) == shown

@@ -47,7 +47,7 @@ def test_an_unfinished_run_says_when_it_last_wrote(tmp_path):
     path = tmp_path / ".hydra" / "config.yaml"
     path.write_text("seed: 0")
     os.utime(path, (path.stat().st_mtime - 600,) * 2)
-    assert reason(tmp_path) == "not finished: running, or killed; last written 10 minutes ago"
+    assert reason(tmp_path) == "not finished: running, or killed; last written 10 min ago"
     (tmp_path / ".metrics.json.partial").write_text("{")
     assert reason(tmp_path).startswith("not finished (metrics.json was being written): ")
 

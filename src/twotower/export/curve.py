@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from twotower.wording import save_figure
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
+from twotower.plotting import BLUE, GREY, RED, frame, new_figure, save_figure
 
 
 def draw_curve(parity: dict[str, Any], index: dict[str, Any], path: Path) -> None:
     """Two panels over the milliseconds of a search: recall of the exact list, and hit rate beside the exact one."""
-    figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
+    figure = new_figure(9, 3.6)
     k, points, parameter = parity["k"], parity["curve"], index["parameter"]
     time = [point["milliseconds"] for point in points]
     panels = (
@@ -22,7 +18,7 @@ def draw_curve(parity: dict[str, Any], index: dict[str, Any], path: Path) -> Non
     for axis, (name, title, exact) in zip(figure.subplots(1, 2), panels, strict=True):
         axis.axhline(exact, color=GREY, linewidth=1, linestyle="--")
         axis.plot(
-            parity["flat"]["milliseconds"], exact, "s", color=ORANGE, label="exact search (flat)"
+            parity["flat"]["milliseconds"], exact, "s", color=RED, label="exact search (flat)"
         )
         axis.plot(
             time,
@@ -42,11 +38,9 @@ def draw_curve(parity: dict[str, Any], index: dict[str, Any], path: Path) -> Non
                 fontsize=8,
                 color=BLUE,
             )
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        frame(axis, title)
         axis.set_xlabel("milliseconds of a user's search, one thread")
         axis.set_xlim(left=0)
         axis.margins(y=0.15)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(color="#EEEEEE", linewidth=1)
     axis.legend(frameon=False, fontsize=9)
     save_figure(figure, path)

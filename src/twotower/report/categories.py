@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from twotower.plotting import BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
 from twotower.report.ranks import Ranks, per_user
 from twotower.report.section import Row, Section, Wanted
 from twotower.report.statistics import bootstrap
-from twotower.report.style import BLACK, BLUE, GREY, ORANGE, frame, new_figure
 from twotower.report.text import metric_name
-from twotower.wording import short
 
 MAX_CATEGORIES = 18  # the largest; the rest, and those with few test users, are taken together
 MIN_USERS = 20  # fewer have no interval to speak of

@@ -4,11 +4,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from twotower.plotting import BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
 from twotower.report.section import Row, Section, Wanted
 from twotower.report.statistics import Evidence
-from twotower.report.style import BLACK, BLUE, GREY, ORANGE, frame, new_figure
 from twotower.report.text import metric_name, relative, signed
-from twotower.wording import short
 
 SHIFT = 0.16  # of the two intervals of a row, up and down
 

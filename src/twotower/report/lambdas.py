@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from twotower.plotting import BLACK, COLOURS, GREY, frame, new_figure, short
 from twotower.report.compared import Shared, shared
 from twotower.report.section import Row, Section, Wanted, mean_over, metric_by_seed
-from twotower.report.style import BLACK, COLOURS, GREY, frame, new_figure
 from twotower.report.text import metric_name, number
-from twotower.wording import short
 
 Axis = tuple[str, ...]  # names of settings that hold one weight
 

@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotower.files import read_bytes
+from twotower.plotting import BLACK, COLOURS, frame, new_figure, short
 from twotower.report.compared import shared
 from twotower.report.section import Section, Wanted
-from twotower.report.style import BLACK, COLOURS, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant
 from twotower.run.records import is_number
 from twotower.run.run_folder import RunFolder
-from twotower.wording import short
 
 Curve = dict[int, float]
 MAX_BYTES = 256 << 20

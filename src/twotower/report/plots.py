@@ -9,12 +9,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twotower.errors import extra
+from twotower.plotting import save_figure
 from twotower.report.categories import by_category
 from twotower.report.forest import forest
 from twotower.report.lambdas import curves, heat_map
 from twotower.report.learning import learning
 from twotower.report.section import Section, Wanted
-from twotower.wording import save_figure
 
 PLAIN = re.compile(r"[A-Za-z0-9][\w+-]{0,79}", re.ASCII)
 

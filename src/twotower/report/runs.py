@@ -13,6 +13,7 @@ from twotower.report.schema import first_line, read_failure, read_record
 from twotower.run import settings
 from twotower.run.records import is_number
 from twotower.run.run_folder import SIGNS, RunFolder
+from twotower.wording import duration
 
 
 class Run(NamedTuple):
@@ -139,11 +140,6 @@ def _unfinished(folder: Path) -> str:
         newest = max(times, default=folder.stat().st_mtime)
     except OSError:  # another process removes what is listed
         return f"not finished{half}: running, or killed"
-    return f"not finished{half}: running, or killed; last written {_ago(time.time() - newest)} ago"
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return (
+        f"not finished{half}: running, or killed; last written {duration(time.time() - newest)} ago"
+    )

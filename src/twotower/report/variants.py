@@ -8,6 +8,7 @@ from twotower.errors import UserError
 from twotower.report.runs import LeftOut, Run
 from twotower.run.run_folder import RunFolder
 from twotower.run.settings import key_of, makes_experiment
+from twotower.wording import clip
 
 NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
 UNSET = "unset"
@@ -171,7 +172,7 @@ def _unique(labels: list[str]) -> list[str]:
     """Of bounded length and still all different, as figures are looked up by them."""
     found: list[str] = []
     for label in labels:
-        label = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+        label = clip(label, LONGEST_LABEL)
         names = chain([label], (f"{label} #{place}" for place in count(2)))
         found.append(next(name for name in names if name not in found))
     return found

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.sweep.plan import Run, estimate_seconds
-from twotower.wording import PlainConsole, printable
+from twotower.wording import PlainConsole, duration, printable, shown_path
 
 STYLES = {
     "done": "green",
@@ -21,7 +21,7 @@ STYLES = {
 def print_start(runs: list[Run]) -> None:
     """Where the runs go, and how many of them are done."""
     done = sum(run.status == "done" for run in runs)
-    print(f"{_counted(runs)} in {_shown(runs[0].folder.parent)}, {done} done", flush=True)
+    print(f"{_counted(runs)} in {shown_path(runs[0].folder.parent)}, {done} done", flush=True)
 
 
 def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
@@ -32,7 +32,7 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     table.add_column("status", no_wrap=True)
     table.add_column("about", justify="right", no_wrap=True)
     for number, (run, guess) in enumerate(zip(runs, seconds, strict=True), 1):
-        about = "" if run.status == "done" else "?" if guess is None else _duration(guess)
+        about = "" if run.status == "done" else "?" if guess is None else duration(guess)
         table.add_row(str(number), *_values(run, keys), _styled(run.status), about)
     todo = [guess for run, guess in zip(runs, seconds, strict=True) if run.status != "done"]
     console = PlainConsole(soft_wrap=True)
@@ -41,9 +41,9 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     known = [guess for guess in todo if guess is not None]
     if known:
         total = sum(known) / len(known) * len(todo)
-        together = f", {_duration(total / at_once)} with {at_once} at a time" if at_once > 1 else ""
+        together = f", {duration(total / at_once)} with {at_once} at a time" if at_once > 1 else ""
         console.print(
-            f"About {_duration(total)}{together}, from the finished runs among {num_known} in {output_dir}"
+            f"About {duration(total)}{together}, from the finished runs among {num_known} in {output_dir}"
         )
     elif todo:
         console.print(f"No estimate: no run like these has finished in {output_dir}")
@@ -73,7 +73,7 @@ def print_outcome(runs: list[Run], metric: str) -> None:
                 )
             )
     if any(run.status == "done" for run in runs):
-        console.print(f"python src/report.py runs={_shown(runs[0].folder.parent)}")
+        console.print(f"python src/report.py runs={shown_path(runs[0].folder.parent)}")
 
 
 def _counted(runs: list[Run]) -> str:
@@ -103,13 +103,3 @@ def _values(run: Run, keys: list[str]) -> list[str]:
 
 def _styled(state: str) -> Text:
     return Text(state, style=STYLES[state] or "")
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

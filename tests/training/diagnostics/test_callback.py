@@ -11,7 +11,6 @@ from tests.helpers.composition import compose_train
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import finish
 from twotower.errors import UserError
-from twotower.training.diagnostics.callback import _key
 
 WITH = tuple(setting for setting in SMALL if "diagnostics" not in setting)
 
@@ -115,12 +114,6 @@ def test_plots_come_after_the_figures_and_may_fail(script, monkeypatch):
     expected = "warning: the plots of the diagnostics are left out: ZeroDivisionError: no [plot] for $5_to_$10"
     assert run.stderr.split("\n")[-2:] == [expected, ""] and run.stderr.count("warning") == 1
     assert script.metrics("run")["diagnostics"]
-
-
-def test_any_category_can_be_logged():
-    names = ["a/dataloader_idx_0", "a/dataloader_idx_x", "b\n\0", "$5_to_$10"]
-    shown = ["a/dataloader idx 0", "a/dataloader idx x", "b ", "$5_to_$10"]
-    assert [_key(name) for name in names] == shown
 
 
 def test_diagnostics_that_cannot_measure_say_so_once_and_stop(monkeypatch, capsys):

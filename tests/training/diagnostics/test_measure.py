@@ -13,7 +13,7 @@ from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics.measure import measure
-from twotower.training.diagnostics.probe import constant, in_turn, replaced, shuffled
+from twotower.training.diagnostics.probe import replaced, shuffled
 
 
 def test_shuffle_gives_each_row_anothers_vector():
@@ -23,11 +23,11 @@ def test_shuffle_gives_each_row_anothers_vector():
         assert (found != vectors).all() and sorted(found.flatten().tolist()) == list(range(10))
 
 
-def test_in_turn_goes_through_the_rows():
-    replace = in_turn(torch.tensor([[1.0], [2.0], [3.0]]))
-    assert replace(torch.zeros(2, 1)).tolist() == [[1.0], [2.0]] and replace(
-        torch.zeros(1, 1)
-    ).tolist() == [[3.0]]
+def test_replaced_vectors_are_handed_out_in_turn():
+    table = torch.nn.Embedding(5, 1)
+    with replaced(table, torch.tensor([[1.0], [2.0], [3.0]])):
+        assert table(torch.tensor([4, 0])).tolist() == [[1.0], [2.0]]
+        assert table(torch.tensor([0])).tolist() == [[3.0]]
 
 
 def test_users_evaluated_one_by_one_are_shuffled_too(data):
@@ -47,10 +47,10 @@ def test_users_evaluated_one_by_one_are_shuffled_too(data):
 def test_a_swap_ends_even_when_something_fails():
     table = torch.nn.Linear(2, 2)
     x, before = torch.ones(3, 2), table(torch.ones(3, 2))
-    with replaced(table, constant(torch.tensor([5.0, 6.0]))):
+    with replaced(table, torch.tensor([[5.0, 6.0]] * 3)):
         assert table(x).tolist() == [[5.0, 6.0]] * 3
     assert torch.equal(table(x), before)
-    with pytest.raises(ZeroDivisionError), replaced(table, constant(torch.zeros(2))):
+    with pytest.raises(ZeroDivisionError), replaced(table, torch.zeros(3, 2)):
         1 / 0  # noqa: B018
     assert torch.equal(table(x), before)
 

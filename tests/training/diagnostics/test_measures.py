@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from twotower.training.diagnostics import measures
-from twotower.training.diagnostics.plots import wilson
 
 
 def test_mean_pairwise_cosine_by_hand():
@@ -72,10 +71,3 @@ def test_hits_by_category_by_hand():
     rank, category = torch.tensor([1, 10, 11, 3, 2]), torch.tensor([0, 2, 2, 2, -1])
     targets, hits = measures.hits_by_category(rank, category, 3, k=10)
     assert targets.tolist() == [1, 0, 3] and hits.tolist() == [1, 0, 2]
-
-
-def test_wilson_interval():
-    # Wilson, 8 of 10: (8 + 1.9207) / 13.8415 = .71674; half 1.95996 / 13.8415 * √(1.6 + .9604) = .22658
-    low, high = wilson(np.array([8.0, 0.0]), np.array([10.0, 5.0]))
-    assert (low[0], high[0]) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert low[1] == 0 and 0.4 < high[1] < 0.5

@@ -11,9 +11,8 @@ from rich.text import Text
 from twotower.data.card.findings import percent
 from twotower.data.card.spread import QUANTILES
 from twotower.data.prepare.prepare import GROUPS
-from twotower.wording import printable
+from twotower.wording import clip, duration
 
-MAX_NAME = 28
 GAP = 4
 UNTOLD = (
     "url",
@@ -79,12 +78,12 @@ def _about(figures: dict[str, Any]) -> RenderableType:
 
 
 def _effort(preparation: dict[str, Any]) -> str:
-    text = f"in {_seconds(preparation['seconds'])}"
+    text = f"in {duration(preparation['seconds'])}"
     if preparation["peak_memory_bytes"]:
         text += f" with {preparation['peak_memory_bytes'] / 2**30:.1f} GiB at most"
     if preparation["stages"]:
         slowest = sorted(preparation["stages"].items(), key=lambda stage: -stage[1])[:3]
-        text += f" ({', '.join(f'{name} {_seconds(seconds)}' for name, seconds in slowest)})"
+        text += f" ({', '.join(f'{name} {duration(seconds)}' for name, seconds in slowest)})"
     return text
 
 
@@ -171,7 +170,7 @@ def _categories(figures: dict[str, Any]) -> Table:
     category = figures["categories"]
     table = _table(f"{category['num']:,} categories", "largest", "items", "interactions")
     for row in category["top"][:5]:
-        table.add_row(Text(_short(row["name"])), f"{row['items']:,}", percent(row["share"]))
+        table.add_row(Text(clip(row["name"], 28)), f"{row['items']:,}", percent(row["share"]))
     table.caption = f"as even as {category['effective_num']:.1f} equal ones"
     return table
 
@@ -246,12 +245,3 @@ def _value(value: object) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return f"[{', '.join(map(str, value))}]"
     return "null" if value is None else str(value)
-
-
-def _short(name: str) -> str:
-    name = printable(name)  # a line end would make two rows
-    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -12,7 +12,8 @@ from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
-from twotower.wording import PlainConsole, save_figure
+from twotower.plotting import save_figure
+from twotower.wording import PlainConsole
 
 
 def describe(

@@ -13,10 +13,9 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from twotower.data.card.findings import percent
 from twotower.data.prepare.prepare import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
-from twotower.wording import printable, short
+from twotower.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, short
+from twotower.wording import printable
 
-# Okabe and Ito's palette: told apart by colour-blind eyes
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#E69F00", "#009E73", "#999999", "#333333"
 PART_COLOURS = {"train": BLUE, "val": GREEN, "test": ORANGE}
 GROUP_COLOURS = dict(zip(GROUPS, (BLUE, GREEN, ORANGE), strict=True))
 NAMED_CATEGORIES = 20

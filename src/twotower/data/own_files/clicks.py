@@ -6,7 +6,6 @@ from typing import NamedTuple
 import polars as pl
 
 from twotower.data.frames import TimeUnit
-from twotower.data.own_files.errors import clip
 from twotower.data.own_files.files import FILE, LINE, Source
 from twotower.data.own_files.times import Clock, clocks
 from twotower.data.own_files.values import (
@@ -19,6 +18,7 @@ from twotower.data.own_files.values import (
 )
 from twotower.data.readers.categories import most_frequent
 from twotower.errors import UserError
+from twotower.wording import clip
 
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}

@@ -5,10 +5,10 @@ import re
 
 import polars as pl
 
-from twotower.data.own_files.errors import clip
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.values import LABELS, is_scalar
 from twotower.errors import UserError
+from twotower.wording import clip
 
 # Names that public data sets and click logs use, the likeliest first, without case and punctuation
 USER = "user userid uid visitorid customerid reviewerid memberid accountid clientid sessionid"

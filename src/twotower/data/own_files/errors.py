@@ -11,6 +11,7 @@ from typing import IO, Any
 import polars as pl
 
 from twotower.errors import UserError
+from twotower.wording import clip
 
 FOREIGN = {
     b"PAR1": "a Parquet file: name it .parquet",
@@ -21,12 +22,6 @@ FOREIGN = {
 PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")  # gzip, Zstandard and xz
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 NOT_CLOSED = "has a quotation mark that is not closed: mend it, or set data.reader.quote=null"
-
-
-def clip(text: str, width: int = 80) -> str:
-    """At most ``width`` characters, on one line."""
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def refuse_wrong_content(path: Path) -> None:

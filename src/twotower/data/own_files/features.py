@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from twotower.data.own_files.columns import describe
-from twotower.data.own_files.errors import clip
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.times import MICROSECONDS_A_DAY, parse_dates
 from twotower.data.own_files.values import (
@@ -21,6 +20,7 @@ from twotower.data.own_files.values import (
 from twotower.data.readers.categories import primary
 from twotower.errors import UserError
 from twotower.types import FeatureKind
+from twotower.wording import clip
 
 # whole numbers with more distinct values are quantities, unless the name says that they are codes
 MAX_WHOLE_VALUES = 20

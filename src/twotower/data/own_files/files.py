@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import polars as pl
 
-from twotower.data.own_files.errors import broken, clip, refuse_wrong_content
+from twotower.data.own_files.errors import broken, refuse_wrong_content
 from twotower.data.own_files.text import TextFormat, scan_text
 from twotower.data.own_files.values import LABELS, as_text
 from twotower.data.readers.parse import open_csv
 from twotower.errors import UserError
+from twotower.wording import clip
 
 COMPRESSED = (".gz", ".zst", ".xz")
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t", ".dat": ","}

@@ -6,12 +6,11 @@ import polars as pl
 from rich.table import Table as RichTable
 
 from twotower.data.own_files.columns import describe
-from twotower.data.own_files.errors import clip
 from twotower.data.own_files.features import Side, examples
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.values import is_scalar
 from twotower.errors import UserError
-from twotower.wording import PlainConsole
+from twotower.wording import PlainConsole, clip
 
 
 def report(

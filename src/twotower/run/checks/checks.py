@@ -23,6 +23,7 @@ from twotower.run.checks import foreign
 from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.checks.roots import LEAVES, ROOTS
 from twotower.run.checks.signatures import Parameter, Signature, read_signature
+from twotower.wording import clip
 
 CONF = Path(__file__).parents[4] / "conf"
 LARGEST = 3.4e38  # in float32
@@ -205,9 +206,7 @@ def _line(path: str, value: Any, error: ValidationError) -> str:
         if other["input"] is first["input"]:
             text = other["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             reasons[text] = None
-    shown = repr(value)
-    shown = shown if len(shown) < 60 else f"{shown[:60]}…"
-    return f"{path} must be {' or '.join(reasons)}, got {shown}"
+    return f"{path} must be {' or '.join(reasons)}, got {clip(repr(value), 60)}"
 
 
 def _misfit(value: Any, hint: Any) -> ValidationError | None:

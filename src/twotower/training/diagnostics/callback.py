@@ -1,4 +1,4 @@
-"""The callback that looks into a model while it trains: logged as ``diagnostics/…``, drawn into the run's ``plots``."""
+"""The callback that measures a model while it trains, logs ``diagnostics/…`` and draws plots."""
 
 from collections import deque
 from pathlib import Path
@@ -7,31 +7,31 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.errors import UserError, check_number, extra
+from twotower.errors import check_number, extra
 from twotower.training.diagnostics.measure import Diagnosis, Limits, Sample, measure
 from twotower.types import Batch, EvalBatch, TrainIndex
 from twotower.wording import printable
 
 
 class Diagnostics(Callback):
-    """Measures any model at validation and test ends, on a sample, and never touches what training computes.
+    """Measures any model on a sample when a validation or test ends, without a change to training.
 
-    Its numbers are ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also stand in the task's results. Each process
-    measures its own share of the users, so that none waits for another; the first one's are logged and drawn. Nothing is drawn
-    where no test runs. A failure in here ends the diagnostics with a warning, and not the run.
+    The numbers are logged as ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also
+    stand in the task's results. Each process measures its own share of the users, so that none
+    waits for another; those of the first one are logged and drawn. Nothing is drawn where no test
+    runs. After an error, the diagnostics end with a warning and the run goes on.
 
     Args:
         dirpath: folder of the plots.
-        every_n_epochs: validations are measured in every so many epochs.
-        num_users: about how many users of a process are ranked for.
-        num_items: items whose vectors are looked at. Ranks are always among all items.
+        every_n_epochs: measure the validations of every so many epochs.
+        num_users: users of a process to rank for, about so many.
+        num_items: items of which vectors are compared. Ranks are always among all items.
         num_categories: categories in plots and log, the largest ones.
-        num_train_batches: training steps whose pairs the mimic error is taken from, the last ones.
+        num_train_batches: last training steps; their pairs give the mimic error.
         k: cut-off of hit rates.
-        plots: draw what the test has measured, see :meth:`draw_plots`.
+        plots: draw the values of the test, see :meth:`draw_plots`.
     """
 
     def __init__(
@@ -45,16 +45,13 @@ class Diagnostics(Callback):
         k: int,
         plots: bool,
     ) -> None:
-        settings = {
+        for name, value in {
             "every_n_epochs": every_n_epochs,
             "num_users": num_users,
             "num_items": num_items,
-            "k": k,
-        }
-        for name, value in {
-            **settings,
             "num_categories": num_categories,
             "num_train_batches": num_train_batches,
+            "k": k,
         }.items():
             check_number(f"callbacks.diagnostics.{name}", value, 1)
         self.dirpath = Path(dirpath)
@@ -69,7 +66,7 @@ class Diagnostics(Callback):
         self.has_failed = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Remember the last steps: their positions, from which their batches can be built again."""
+        """Keep the positions of the last steps; their batches are built again from them."""
         loader: Any = trainer.train_dataloader
         self.train.append(loader.last)
 
@@ -80,11 +77,12 @@ class Diagnostics(Callback):
         outputs: Any,
         batch: EvalBatch,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: int,
     ) -> None:
         """Collect the sample of users."""
-        if self._is_due(trainer):
-            self._collect(batch, batch_idx, int(trainer.num_val_batches[dataloader_idx]))
+        is_due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if is_due and not trainer.sanity_checking:
+            self._collect(batch, batch_idx, int(trainer.num_val_batches[0]))
 
     def on_test_batch_end(
         self,
@@ -93,54 +91,42 @@ class Diagnostics(Callback):
         outputs: Any,
         batch: EvalBatch,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: int,
     ) -> None:
         """Collect the sample of users."""
-        if pl_module.test_name == "test":  # no other model's
-            self._collect(batch, batch_idx, int(trainer.num_test_batches[dataloader_idx]))
+        if pl_module.test_name == "test":  # not a test of the oracle
+            self._collect(batch, batch_idx, int(trainer.num_test_batches[0]))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure and log."""
-        found = self._measured(trainer, pl_module, "val")
+        found = self._measure_users(trainer, pl_module, "val")
         if found is not None:
             self.history.append({"epoch": float(trainer.current_epoch), **found.values})
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure and log."""
-        found = self._measured(trainer, pl_module, "test")
+        found = self._measure_users(trainer, pl_module, "test")
         if found is not None:
             pl_module.results["diagnostics"] = found.values
             self.found = found
 
     def draw_plots(self) -> None:
-        """Draw what the last test has measured; ``run.train`` asks for it once the run's figures are written."""
+        """Draw the values of the last test; ``run.train`` asks for it after metrics.json."""
         if self.plots and self.found is not None:
-            from twotower.training.diagnostics.plots import draw  # matplotlib takes its time
+            # matplotlib takes time to import
+            from twotower.training.diagnostics.plots import draw
 
             draw(self.dirpath, self.history, self.found)
 
     def state_dict(self) -> dict[str, Any]:
-        """The course of the values and the last steps, which a resumed run goes on with."""
+        """The values so far and the last steps, for a resumed run."""
         train = [{"position": index.position, "seed": index.seed} for index in self.train]
         return {"history": [dict(row) for row in self.history], "train": train}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there.
-
-        Raises:
-            UserError: for a step that no loader gave.
-        """
+        """Take the values and steps of a checkpoint."""
         self.history = [dict(row) for row in state_dict["history"]]
-        for step in state_dict["train"]:
-            position, seed = step.get("position"), step.get("seed")
-            if not isinstance(position, Tensor) or type(seed) is not int or not 0 <= seed < 2**32:
-                raise UserError("the diagnostics' last steps are damaged")
-            self.train.append(TrainIndex(position, seed))
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        return (
-            not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        )
+        self.train.extend(TrainIndex(**step) for step in state_dict["train"])
 
     def _collect(self, batch: EvalBatch, batch_idx: int, num_batches: int) -> None:
         """Take batches evenly from the whole evaluation, as users may be sorted."""
@@ -150,24 +136,27 @@ class Diagnostics(Callback):
         if batch_idx % self.stride == 0:
             self.users.append(batch)
 
-    def _measured(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis | None:
+    def _measure_users(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis | None:
         """None without users, and after a failure."""
-        found = None
-        if self.users and not self.has_failed:
-            self.has_failed = True
-            with extra("the diagnostics are"):
-                found = self._measure(trainer, pl_module, part)
-                self.has_failed = False
-        self.users = []
-        return found
+        users, self.users = self.users, []
+        if not users or self.has_failed:
+            return None
+        self.has_failed = True
+        with extra("the diagnostics are"):
+            found = self._measure(users, trainer, pl_module, part)
+            self.has_failed = False
+            return found
+        return None
 
-    def _measure(self, trainer: pl.Trainer, pl_module: Any, part: str) -> Diagnosis:
+    def _measure(
+        self, users: list[EvalBatch], trainer: pl.Trainer, pl_module: Any, part: str
+    ) -> Diagnosis:
         data: RetrievalDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with isolate_rng():  # building a batch seeds its negatives
             train = [self._batch(index, trainer, pl_module) for index in self.train]
         sample = Sample(
             train=train,
-            users=self.users,
+            users=users,
             corpus=pl_module.evaluation.corpus,
             corpus_features=lambda: data.corpus(pl_module.device),
             item_features=data.item_features,
@@ -175,25 +164,14 @@ class Diagnostics(Callback):
             category_names=data.meta["categories"],
         )
         found = measure(pl_module.model, sample, self.limits)
-        named = {_key(f"diagnostics/{part}/{name}"): value for name, value in found.values.items()}
-        pl_module.log_dict(named, rank_zero_only=True)
+        for name, value in found.values.items():
+            key = printable(f"diagnostics/{part}/{name}")  # a category's name may have line ends
+            pl_module.log(key, value, rank_zero_only=True)
         return found
 
     def _batch(self, index: TrainIndex, trainer: pl.Trainer, pl_module: Any) -> Batch:
         """A training batch as it was, on this process's device."""
         data: RetrievalDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        known = len(data.tables["interactions/item"])
-        if (
-            len(index.position) == 0
-            or not 0 <= index.position.min() <= index.position.max() < known
-        ):
-            raise UserError("the diagnostics' last steps are of other data")
         position = index.position.to(pl_module.device)
-        return data.train_batch(
-            TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size)
-        )
-
-
-def _key(name: str) -> str:
-    """A name with a category's in it as loggers take it: Lightning refuses one word, and no table has line ends."""
-    return printable(name).replace("/dataloader_idx_", "/dataloader idx ")
+        own = TrainIndex(position, index.seed, trainer.global_rank, trainer.world_size)
+        return data.train_batch(own)

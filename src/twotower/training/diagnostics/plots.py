@@ -1,4 +1,4 @@
-"""The diagnostics as plots: one file each, only those that apply."""
+"""Draws the diagnostics: one PNG file each, only those that apply to the model and the data."""
 
 from pathlib import Path
 from typing import Any
@@ -7,28 +7,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.stats import binomtest
 
+from twotower.plotting import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    new_figure,
+    save_figure,
+    set_title,
+    short,
+)
 from twotower.training.diagnostics.measure import Diagnosis
 from twotower.training.diagnostics.measures import principal_axes
-from twotower.wording import save_figure, short
 
-# Okabe and Ito's palette: told apart by colour-blind eyes
-BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#999999",
-    "#333333",
-)
-# Paul Tol's muted palette, for categories; grey for the others
+Course = list[dict[str, float]]  # values of each measured validation, with its epoch
+
+# Paul Tol's muted palette, for categories; light grey for the others
 CATEGORY_COLOURS = (
     "#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333",
 )  # fmt: skip
 REST = "#DADADA"
 MAX_NAME = 24
-COLOURS = {"user": BLUE, "item": ORANGE, "a_u": GREEN, "a_v": PURPLE}
-LABELS = {"user": "pᵤ", "item": "pᵥ", "a_u": "aᵤ", "a_v": "aᵥ"}
+VECTORS = {
+    "user": ("pᵤ", BLUE),
+    "item": ("pᵥ", ORANGE),
+    "a_u": ("aᵤ", GREEN),
+    "a_v": ("aᵥ", PURPLE),
+}
 SWAPS = {
     "intact": "as trained",
     "a_u_shuffled": "aᵤ shuffled over users",
@@ -38,80 +47,92 @@ SWAPS = {
 }
 
 
-def draw(folder: Path, history: list[dict[str, float]], found: Diagnosis) -> None:
+def draw(folder: Path, course: Course, found: Diagnosis) -> None:
     """Write the plots into ``folder``.
 
     Args:
         folder: made if it is missing.
-        history: values of each measured validation, with its ``epoch``.
-        found: at the test.
+        course: values of each measured validation, with its ``epoch``.
+        found: measured at the test.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"vectors": _vectors(history, found.values)}
+    tables = found.tables
+    figures = {"vectors": _vectors(course, found.values)}
     if any(name.startswith("mimic") for name in found.values):
-        figures["augmented"] = _augmented(history, found.values)
-    if "covariance" in found.tables:
-        figures["category_covariance"] = _covariance(found.tables["covariance"])
-    if "plane" in found.tables:
-        figures["item_vectors"] = _plane(found.tables["plane"])
-    if "hit_rate" in found.tables:
-        figures["category_hit_rate"] = _hit_rate(found.tables["hit_rate"])
-    if found.tables.get("model"):
-        figures["model"] = _own(found.tables["model"])
+        figures["augmented"] = _augmented(course, found.values)
+    if "covariance" in tables:
+        figures["category_covariance"] = _covariance(tables["covariance"])
+        figures["item_vectors"] = _plane(tables["plane"])
+    if "hit_rate" in tables:
+        figures["category_hit_rate"] = _hit_rate(tables["hit_rate"])
+    if tables.get("model"):
+        figures["model"] = _own(tables["model"])
     for name, figure in figures.items():
-        for axis in figure.axes:
-            axis.spines[["top", "right"]].set_visible(False)
-        save_figure(figure, folder / f"{name}.png", dpi=120)
+        save_figure(figure, folder / f"{name}.png")
 
 
-def _vectors(history: list[dict[str, float]], values: dict[str, float]) -> Figure:
+def _vectors(course: Course, values: dict[str, float]) -> Figure:
     """How the tower outputs and the augmented vectors spread out."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = new_figure(13, 4.2)
     cosine, rank, zero = figure.subplots(1, 3)
-    _course(cosine, history, values, "cosine", "mean cosine of two vectors")
-    _course(rank, history, values, "effective_rank", "effective rank: directions in use")
-    names = [name for name in COLOURS if f"zero_share/{name}" in values]
+    for axis, measure, title in (
+        (cosine, "cosine", "mean cosine of two vectors"),
+        (rank, "effective_rank", "effective rank: directions in use"),
+    ):
+        for name, (label, colour) in VECTORS.items():
+            key = f"{measure}/{name}"
+            if not _line(axis, course, key, label, color=colour) and key in values:
+                axis.axhline(values[key], color=colour, label=label)  # the model is not trained
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+        _epochs(axis, title)
+    names = [name for name in VECTORS if f"zero_share/{name}" in values]
     shares = [values[f"zero_share/{name}"] for name in names]
-    bars = zero.bar(
-        [LABELS[name] for name in names], shares, color=[COLOURS[name] for name in names], width=0.6
-    )
+    labels, colours = zip(*(VECTORS[name] for name in names), strict=True)
+    bars = zero.bar(labels, shares, color=colours, width=0.6)
     zero.bar_label(bars, [f"{share:.1%}" for share in shares], padding=2)
     zero.set_ylim(0, max(0.05, 1.15 * max(shares)))
     zero.yaxis.set_major_formatter(PercentFormatter(1))
-    zero.set_title("zero vectors at the test", loc="left", fontweight="bold")
+    set_title(zero, "zero vectors at the test")
     return figure
 
 
-def _course(
-    axis: Axes, history: list[dict[str, float]], values: dict[str, float], measure: str, title: str
-) -> None:
-    """One line over the validations for each kind of vector."""
-    for name, colour in COLOURS.items():
-        points = [
-            (row["epoch"] + 1, row[f"{measure}/{name}"])
-            for row in history
-            if f"{measure}/{name}" in row
-        ]
-        if points:
-            axis.plot(
-                *zip(*points, strict=True),
-                marker="o",
-                markersize=4,
-                color=colour,
-                label=LABELS[name],
-            )
-        elif f"{measure}/{name}" in values:
-            axis.axhline(values[f"{measure}/{name}"], color=colour, label=LABELS[name])
-    low = min(
-        (row[key] for row in [*history, values] for key in row if key.startswith(measure)),
-        default=0,
-    )
-    axis.set_ylim(bottom=min(0, 1.1 * low))
-    _epochs(axis, title)
+def _augmented(course: Course, values: dict[str, float]) -> Figure:
+    """How well the augmented vectors mimic, and what ranking loses without them."""
+    figure = new_figure(13, 4.2)
+    fit, use = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    for name in ("a_u", "a_v"):
+        label, colour = VECTORS[name]
+        for part, words, style in (("train", "trained", "-"), ("held_out", "held-out", ":")):
+            key = f"mimic_r2/{part}/{name}"
+            _line(fit, course, key, f"{label}, {words} pairs", color=colour, linestyle=style)
+    fit.axhline(0, color=GREY, linewidth=1)
+    fit.set_ylim(bottom=max(fit.get_ylim()[0], -1.5), top=1.02)
+    one = {"color": GREY, "va": "bottom", "transform": fit.get_yaxis_transform()}
+    fit.text(0.01, 0, "one vector for everybody", **one)
+    _epochs(fit, "mimic error as R²: 1 is perfect")
+
+    metric = next(key.split("/")[0] for key in values if key.startswith("hit_rate@"))
+    swaps = [swap for swap in SWAPS if f"{metric}/{swap}" in values]
+    scores = [values[f"{metric}/{swap}"] for swap in swaps]
+    colours = [BLACK if swap == "intact" else GREY for swap in swaps]
+    bars = use.barh([SWAPS[swap] for swap in swaps], scores, color=colours, height=0.6)
+    use.bar_label(bars, _with_changes(scores), padding=3)
+    use.set_xlim(0, 1.25 * max(*scores, 1e-9))
+    use.invert_yaxis()
+    set_title(use, f"{metric} on a sample of test users: no loss means no use")
+    return figure
+
+
+def _line(axis: Axes, course: Course, key: str, label: str, **style: Any) -> bool:
+    """Draw a value over the epochs; False if no validation has it."""
+    points = [(row["epoch"] + 1, row[key]) for row in course if key in row]
+    if points:
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label, **style)
+    return bool(points)
 
 
 def _epochs(axis: Axes, title: str) -> None:
-    axis.set_title(title, loc="left", fontweight="bold")
+    set_title(axis, title)
     axis.set_xlabel("epochs trained")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
@@ -119,180 +140,109 @@ def _epochs(axis: Axes, title: str) -> None:
         axis.legend(frameon=False)
 
 
-def _augmented(history: list[dict[str, float]], values: dict[str, float]) -> Figure:
-    """Do the augmented vectors mimic, and does the model use them?"""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    fit, use = figure.subplots(1, 2, width_ratios=(1, 1.25))
-    for name in ("a_u", "a_v"):
-        for part, style in (("train", "-"), ("held_out", ":")):
-            points = [
-                (row["epoch"] + 1, row[key])
-                for row in history
-                if (key := f"mimic_r2/{part}/{name}") in row
-            ]
-            if points:
-                label = (
-                    f"{LABELS[name]}, {'trained pairs' if part == 'train' else 'held-out pairs'}"
-                )
-                fit.plot(
-                    *zip(*points, strict=True),
-                    style,
-                    marker="o",
-                    markersize=4,
-                    color=COLOURS[name],
-                    label=label,
-                )
-    fit.axhline(0, color=GREY, linewidth=1)
-    fit.set_ylim(bottom=max(fit.get_ylim()[0], -1.5), top=1.02)
-    fit.annotate(
-        "one vector for everybody",
-        (0, 0),
-        (5, 3),
-        ("axes fraction", "data"),
-        "offset points",
-        color=GREY,
-    )
-    _epochs(fit, "mimic error as R²: 1 is perfect")
-    name = next(key.split("/")[0] for key in values if key.startswith("hit_rate@"))
-    swaps = [swap for swap in SWAPS if f"{name}/{swap}" in values]
-    scores = [values[f"{name}/{swap}"] for swap in swaps]
-    bars = use.barh(
-        [SWAPS[swap] for swap in swaps],
-        scores,
-        color=[BLACK if swap == "intact" else GREY for swap in swaps],
-        height=0.6,
-    )
-    relative = [f"{score:.4f}" + ("" if swap == "intact" or not scores[0] else f"  ({score / scores[0] - 1:+.0%})")
-                for swap, score in zip(swaps, scores, strict=True)]  # fmt: skip
-    use.bar_label(bars, relative, padding=3)
-    use.set_xlim(0, 1.25 * max(*scores, 1e-9))
-    use.invert_yaxis()
-    use.set_title(
-        f"{name} on a sample of test users: no loss means no use", loc="left", fontweight="bold"
-    )
-    return figure
+def _with_changes(scores: list[float]) -> list[str]:
+    """Each score, and how much more or less it is than the first."""
+    shown = [f"{scores[0]:.4f}"]
+    for score in scores[1:]:
+        change = f"  ({score / scores[0] - 1:+.0%})" if scores[0] else ""
+        shown.append(f"{score:.4f}{change}")
+    return shown
 
 
 def _covariance(table: dict[str, Any]) -> Figure:
     """Heat map of the distances between the categories' covariances."""
-    distance = np.array(table["distance"])
-    num = len(distance)
-    figure = Figure(figsize=(3.6 + 0.5 * num, 2.6 + 0.45 * num), layout="constrained")
+    distance = np.array(table["distance"])  # (num, num)
+    largest, num = distance.max(), len(distance)
+    figure = new_figure(3.6 + 0.5 * num, 2.6 + 0.45 * num)
     axis = figure.subplots()
     image = axis.imshow(distance, cmap="viridis_r")
-    labels = [
-        f"{short(name, MAX_NAME)} ({size:,})"
-        for name, size in zip(table["names"], table["items"], strict=True)
-    ]
-    axis.set_xticks(
-        range(num), [short(name, MAX_NAME) for name in table["names"]], rotation=45, ha="right"
-    )
-    axis.set_yticks(range(num), labels)
-    digits = max(1, 1 - int(np.floor(np.log10(distance.max())))) if distance.max() > 0 else 1
+    names = [short(name, MAX_NAME) for name in table["names"]]
+    axis.set_xticks(range(num), names, rotation=45, ha="right")
+    axis.set_yticks(range(num), _counted(table["names"], table["items"]))
+    digits = max(1, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
         if row != column:
-            dark = value > 0.5 * distance.max()
-            axis.text(
-                column,
-                row,
-                f"{value:.{digits}f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if dark else BLACK,
-            )
+            colour = "white" if value > 0.5 * largest else BLACK
+            text = f"{value:.{digits}f}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, shrink=0.8)
-    axis.set_title(
-        "‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)", loc="left", fontweight="bold"
-    )
+    set_title(axis, "‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)")
     return figure
 
 
-def _plane(table: dict[str, Any]) -> Figure:
-    """Items on their vectors' two principal axes, coloured by category, with each category's mean."""
-    axes_place, share = principal_axes(table["vectors"])
-    place, name = axes_place.numpy(), np.array(table["name"])
-    name[name >= len(CATEGORY_COLOURS)] = -1
-    figure = Figure(figsize=(6.5, 7), layout="constrained")
-    axis = figure.subplots()
-    size = float(np.clip(20_000 / len(name), 3, 22))
-    order = np.argsort(
-        name != -1, kind="stable"
-    )  # grey lies below; the items are in no order of category
-    colour = np.array([*CATEGORY_COLOURS, REST])[name[order]]
-    x, y = place[order].T
-    axis.scatter(x, y, c=colour, s=size, alpha=0.75, linewidths=0)
-    shown = list(zip(CATEGORY_COLOURS, table["names"], strict=False))
-    for index, (own, label) in enumerate(shown):
-        if (name == index).any():
-            centre = place[name == index].mean(0)
-            label = f"{short(label, MAX_NAME)} ({(name == index).sum():,})"
-            axis.scatter(
-                centre[0],
-                centre[1],
-                c=own,
-                s=130,
-                marker="D",
-                edgecolors="white",
-                linewidths=1.6,
-                zorder=3,
-                label=label,
-            )
-    if (name == -1).any():
-        axis.scatter([], [], c=REST, label=f"others ({(name == -1).sum():,})")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    axis.set_title("item vectors by category (items; diamond: mean)", loc="left", fontweight="bold")
-    axes = [
-        f"principal axis {number}, {part:.0%} of the variance"
-        for number, part in enumerate(share, 1)
+def _counted(names: list[str], counts: list[int]) -> list[str]:
+    return [
+        f"{short(name, MAX_NAME)} ({count:,})" for name, count in zip(names, counts, strict=True)
     ]
-    axis.set(
-        xlabel=axes[0], ylabel=axes[1], xticks=[], yticks=[], aspect="equal", adjustable="datalim"
-    )
+
+
+def _plane(table: dict[str, Any]) -> Figure:
+    """Items on their vectors' two principal axes, coloured by category, with category means."""
+    place, share = principal_axes(table["vectors"])
+    x, y = place.numpy().T
+    category = np.array(table["category"])  # (num_items,) index of its name, -1 is another one
+    category[category >= len(CATEGORY_COLOURS)] = -1
+    figure = new_figure(6.5, 7)
+    axis = figure.subplots()
+    order = np.argsort(category != -1, kind="stable")  # grey points first, below the others
+    colours = np.array([*CATEGORY_COLOURS, REST])[category]
+    size = float(np.clip(20_000 / len(category), 3, 22))
+    axis.scatter(x[order], y[order], c=colours[order], s=size, alpha=0.75, linewidths=0)
+    mean: dict[str, Any] = {
+        "s": 130,
+        "marker": "D",
+        "edgecolors": "white",
+        "linewidths": 1.6,
+        "zorder": 3,
+    }
+    counts = [int((category == index).sum()) for index in range(len(table["names"]))]
+    labels = _counted(table["names"], counts)
+    for index, (colour, label) in enumerate(zip(CATEGORY_COLOURS, labels, strict=False)):
+        own = category == index
+        if own.any():
+            axis.scatter(x[own].mean(), y[own].mean(), c=colour, label=label, **mean)
+    if (category == -1).any():
+        axis.scatter([], [], c=REST, label=f"others ({(category == -1).sum():,})")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+    axis.set_xlabel(f"principal axis 1, {share[0]:.0%} of the variance")
+    axis.set_ylabel(f"principal axis 2, {share[1]:.0%} of the variance")
+    set_title(axis, "item vectors by category (items; diamond: mean)")
     return figure
 
 
 def _hit_rate(table: dict[str, Any]) -> Figure:
     """Hit rate of each category with its Wilson interval of 95 %."""
-    targets, hits = (np.array(table[key], dtype=float) for key in ("targets", "hits"))
-    rate, low, high = hits / targets, *wilson(hits, targets)
-    figure = Figure(figsize=(8.5, 1.8 + 0.36 * len(rate)), layout="constrained")
-    axis = figure.subplots()
-    labels = [
-        f"{short(name, MAX_NAME)} ({int(num):,})"
-        for name, num in zip(table["names"], targets, strict=True)
+    targets, hits = np.array(table["targets"]), np.array(table["hits"])
+    rate = hits / targets
+    bounds = [
+        binomtest(hit, num).proportion_ci(method="wilson")
+        for hit, num in zip(table["hits"], table["targets"], strict=True)
     ]
-    place = np.arange(len(rate))  # by name, two that are shortened to the same would be one bar
-    error = {"ecolor": BLACK, "elinewidth": 1}
-    axis.barh(place, rate, color=BLUE, height=0.6, xerr=[rate - low, high - rate], error_kw=error)
-    axis.set_yticks(place, labels)
+    low, high = np.array(bounds).T
+    error = np.maximum([rate - low, high - rate], 0)  # not below 0 by a rounding error
+    figure = new_figure(8.5, 1.8 + 0.36 * len(rate))
+    axis = figure.subplots()
+    place = np.arange(len(rate))  # bars placed by name would merge names that are cut alike
+    lines = {"ecolor": BLACK, "elinewidth": 1}
+    axis.barh(place, rate, color=BLUE, height=0.6, xerr=error, error_kw=lines)
+    axis.set_yticks(place, _counted(table["names"], table["targets"]))
     overall = hits.sum() / targets.sum()
     axis.axvline(overall, color=ORANGE, linewidth=1.5, label=f"these together: {overall:.3f}")
     axis.set_xlim(0, max(1.05 * high.max(), 1e-3))
     axis.invert_yaxis()
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    axis.set_title(f"hit rate@{table['k']} by category (targets)", loc="left", fontweight="bold")
+    set_title(axis, f"hit rate@{table['k']} by category (targets)")
     axis.set_xlabel("with 95 % intervals")
     return figure
 
 
-def wilson(hits: np.ndarray, num: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the 95 % interval of a share (Wilson, 1927): sound for few trials and for shares of 0 and 1."""
-    z = 1.959964
-    centre = (hits + z**2 / 2) / (num + z**2)
-    half = z / (num + z**2) * np.sqrt(hits * (num - hits) / num + z**2 / 4)
-    return np.clip(centre - half, 0, hits / num), np.clip(
-        centre + half, hits / num, 1
-    )  # not beyond by a rounding error
-
-
 def _own(tables: dict[str, list[float]]) -> Figure:
-    """What the model says of itself, one bar per entry."""
-    figure = Figure(figsize=(4.5 * len(tables), 3.8), layout="constrained")
-    for axis, (name, entries) in zip(
-        np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True
-    ):
+    """The vectors of the model's ``diagnose``, one bar per entry."""
+    figure = new_figure(4.5 * len(tables), 3.8)
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axis, (name, entries) in zip(panels, tables.items(), strict=True):
         axis.bar(range(len(entries)), entries, color=BLUE, width=0.6)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_title(name.replace("_", " "), loc="left", fontweight="bold")
+        set_title(axis, name.replace("_", " "))
     return figure

@@ -1,27 +1,33 @@
-"""Other augmented vectors for a moment: what changes when ``a_u`` says nothing of its user any more."""
+"""Replaces a model's augmented vectors for a moment, to see what the model loses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-SIDES = ("user", "item")
-Replace = Callable[[Tensor], Tensor]
-
 
 def augmented_table(model: object, side: str) -> nn.Module | None:
-    """The table of augmented vectors of one side, called with ids; None for a model without.
-
-    A model that has them calls them ``user_augmented`` and ``item_augmented``.
-    """
+    """The table of augmented vectors of ``user`` or ``item``, called with ids; None without one."""
     return getattr(model, f"{side}_augmented", None)
 
 
 @contextmanager
-def replaced(table: nn.Module, replace: Replace) -> Iterator[None]:
-    """Inside, looking ids up in ``table`` gives ``replace(vectors)``. No parameter is touched, and it ends with the block."""
-    handle = table.register_forward_hook(lambda module, args, vectors: replace(vectors))
+def replaced(table: nn.Module, vectors: Tensor) -> Iterator[None]:
+    """Inside, rows looked up in ``table`` are the rows of ``vectors`` in turn, call after call.
+
+    Args:
+        table: no parameter of it is touched.
+        vectors: ``(num, dim)`` for all rows that are looked up inside.
+    """
+    start = 0
+
+    def give(module: nn.Module, args: tuple[Tensor], own: Tensor) -> Tensor:
+        nonlocal start
+        start += len(own)
+        return vectors[start - len(own) : start].to(own.dtype)
+
+    handle = table.register_forward_hook(give)
     try:
         yield
     finally:
@@ -29,23 +35,6 @@ def replaced(table: nn.Module, replace: Replace) -> Iterator[None]:
 
 
 def shuffled(vectors: Tensor, generator: torch.Generator) -> Tensor:
-    """``(num, dim)`` where every row stands in another row's place; a single one has no other."""
+    """``(num, dim)`` with each row in the place of another one; a single row stays."""
     order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
     return torch.empty_like(vectors).index_copy_(0, order, vectors[order.roll(1)])
-
-
-def in_turn(vectors: Tensor) -> Replace:
-    """Every row looked up gets the next row of ``vectors`` ``(num, dim)``, from call to call."""
-    place = 0
-
-    def replace(own: Tensor) -> Tensor:
-        nonlocal place
-        place += len(own)
-        return vectors[place - len(own) : place]
-
-    return replace
-
-
-def constant(vector: Tensor) -> Replace:
-    """Every row gets ``vector`` ``(dim,)``."""
-    return lambda vectors: vector.to(vectors.dtype).expand_as(vectors)
