@@ -17,7 +17,7 @@ from tests.helpers.runs import SMALL, logged
 from tests.helpers.waiting import finish, wait_until
 from twotower import processes, signals
 from twotower.run import train as run
-from twotower.training.stopping import Stopping, _how_to_go_on
+from twotower.training.stopping import Stopping, _how_to_resume
 from twotower.training.task import RetrievalTask
 
 TRAIN = (
@@ -194,14 +194,14 @@ def test_a_signal_ends_the_whole_sweep_and_the_repeat_goes_on(script, monkeypatc
 
 def test_the_way_to_go_on_can_be_pasted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert _how_to_go_on(tmp_path / "last.ckpt") == "nothing was saved yet"
+    assert _how_to_resume(tmp_path / "last.ckpt") == "nothing was saved yet"
     folders = ["a", "a b", "a=b,(c)", "it's", 'say "$HOME"']
     given = []
     for folder in folders:
         last = tmp_path / folder / "last.ckpt"
         last.parent.mkdir()
         last.touch()
-        given.append(_how_to_go_on(last).removeprefix("go on with: python src/train.py "))
+        given.append(_how_to_resume(last).removeprefix("go on with: python src/train.py "))
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
     words = subprocess.run(
         ["bash", "-c", f"{sys.executable} -c '{code}' {' '.join(given)}"],

@@ -1,6 +1,7 @@
 """Text for people: printable, without secrets, shortened; durations, paths and warnings."""
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +59,14 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def override(key: str, value: str) -> str:
+    """``key=value`` as an override that can be pasted into a shell."""
+    if re.fullmatch(r"[\w./+-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')  # the inner quotes are for Hydra
 
 
 def shown_path(path: Path) -> str:

@@ -59,7 +59,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))  # Python ignores the signal
         with pytest.raises(
-            UserError, match="cannot write the checkpoint .* File too large; the one"
+            UserError, match="cannot write the checkpoint .*; the one before"
         ) as told:
             WholeCheckpointIO().save_checkpoint(NEW, path)
     finally:

@@ -1,7 +1,5 @@
 """The table of a run's metrics: a resumed run's is an undisturbed run's."""
 
-import os
-
 import pytest
 import torch
 
@@ -85,17 +83,6 @@ def test_a_damaged_table_ends_in_one_line(tmp_path, content):
     (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
         RunCSVLogger(str(tmp_path)).resume(1)
-
-
-def test_a_pipe_in_the_place_of_the_table_keeps_nobody(tmp_path):
-    os.mkfifo(tmp_path / "metrics.csv")
-    with pytest.raises(UserError, match="no ordinary file"):
-        RunCSVLogger(str(tmp_path)).resume(1)
-
-
-def test_rows_of_other_lengths_do_not_end_a_resumed_run(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,loss\n1,2,3\n2\n")
-    assert log(tmp_path, [({"loss": 4}, 3)], resume=2) == b"loss,step\r\n2,1\r\n,2\r\n4,3\r\n"
 
 
 def test_a_logger_that_is_not_installed_names_the_extra(monkeypatch):

@@ -289,11 +289,11 @@ def test_a_server_that_fails_its_queries_is_given_the_time_out(online, tmp_path,
     assert f"W&B is offline: {online.url} did not take the run: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["abc", KEY[:-1], f"{KEY}!", f"{KEY} "])
-def test_what_is_no_key_is_said_at_once(home, tmp_path, key):
+@pytest.mark.parametrize("key", ["abc", f"{KEY}!", f"{KEY} "])
+def test_a_key_of_wrong_form_is_refused(online, home, tmp_path, key):
     home.setenv("WANDB_API_KEY", key)
     with pytest.raises(
-        UserError, match="^WANDB_API_KEY is no W&B key|API key cannot start or end with whitespace"
+        UserError, match=r"^W&B cannot use the key|WANDB_ .* wrong: API key"
     ) as error:
         begin(tmp_path)
     assert key not in str(error.value)

@@ -5,7 +5,6 @@ import importlib
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import warnings
@@ -27,7 +26,7 @@ from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import CONF, check_config, suggest
 from twotower.run.environment import read_env_file
 from twotower.run.run_folder import RunFolder
-from twotower.wording import PlainConsole
+from twotower.wording import PlainConsole, override
 
 DEBUG = "HYDRA_FULL_ERROR"
 
@@ -146,9 +145,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _quoted(key: str, value: str) -> str:
-    """A setting in the quotes that the shell and Hydra need for a text."""
-    escaped = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{escaped}"')
+    return override(key, value.strip("\"'"))
 
 
 def explain(error: BaseException) -> str | None:

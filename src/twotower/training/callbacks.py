@@ -1,4 +1,4 @@
-"""Callbacks of every run."""
+"""Callbacks of every run: checkpoints, early stopping, compilation, throughput."""
 
 import os
 import shutil
@@ -17,100 +17,98 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from twotower.distributed.sharding import shard_of
 from twotower.errors import UserError, check_choice, check_number
 from twotower.training.checkpoint_io import remove_partial_checkpoints
+from twotower.types import Batch
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` fresh: every ``every_n_steps`` steps and after each epoch.
+    """Writes ``last.ckpt`` every ``every_n_steps`` steps and after each epoch.
 
-    A killed run goes on from it as if nothing had happened, because it is written between two
-    batches alone: no gradients are under way, and what the last step led to (its row in the log, a
-    validation) is done.
+    A killed run resumes from it exactly, because it is written only between two batches: no
+    gradients are pending, and the row in the log and the validation of the last step are done.
 
     Args:
         dirpath: folder of the file.
-        every_n_steps: how much work a crash may cost, in optimizer steps.
+        every_n_steps: optimizer steps that a crash may cost.
     """
 
     def __init__(self, dirpath: str, every_n_steps: int) -> None:
         check_number("callbacks.last.every_n_steps", every_n_steps, 1)
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_steps = every_n_steps
-        self.step = 0  # the last one seen
+        self.step = 0  # the last finished one
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a killed run left."""
+        """Remove partial files of a killed run."""
         if trainer.is_global_zero:
             remove_partial_checkpoints(self.path.parent)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know the step that a resumed run begins with."""
+        """Start from the step of a resumed run."""
         self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Save every so many steps, when the next batch is asked for.
+        """Save every ``every_n_steps`` steps, when the next batch is requested.
 
-        With ``trainer.accumulate_grad_batches`` most batches make no step: their gradients would be
-        missing in the checkpoint. An epoch's last step is left to the save after its validation.
+        With ``trainer.accumulate_grad_batches`` most batches make no step; a checkpoint after one
+        of them would lack its gradients. An epoch's last step is saved after its validation.
         """
         stepped = trainer.global_step > self.step
         self.step = trainer.global_step
         if stepped and self.step % self.every_n_steps == 0 and not is_last_batch(trainer):
-            self.save_before_next_batch(trainer)
-
-    def save_before_next_batch(self, trainer: pl.Trainer) -> None:
-        """Save when all that belongs to the current batch is done."""
-        loader: Any = trainer.train_dataloader
-        loader.before_next = partial(self.save, trainer)
+            loader: Any = trainer.train_dataloader
+            loader.before_next = partial(self.save, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save with the epoch's validation done."""
+        """Save after the epoch's validation."""
         self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now; the rows that were logged before are on the disk by then."""
+        """Save now, after all rows of the log are written to the disk."""
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.path)
 
 
 def is_last_batch(trainer: pl.Trainer) -> bool:
-    """Is the current batch its epoch's last one?"""
+    """Is the current batch the last one of its epoch?"""
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, but it remembers that it has stopped.
+    """Lightning's early stopping, which a resumed run does not forget.
 
-    A run that is killed between its last epoch and its test trains no other one. ``patience`` is
-    that of the command in hand, not the checkpoint's.
+    A run that is killed between its last epoch and its test trains no further epoch. ``patience``
+    is that of the current command, not of the checkpoint.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting; a patience that was raised since ends the stop."""
+        """Go on counting; a raised patience cancels the stop."""
         super().load_state_dict({**state_dict, "patience": self.patience})
         exhausted = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED
         if exhausted and self.wait_count < self.patience:
             self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The state is the checkpoint's by now."""
+        """Stop a resumed run that had stopped before."""
         stopped = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
         trainer.should_stop = trainer.should_stop or stopped
 
 
 class Speed(Callback):
-    """What the same mathematics may run on.
+    """Compilation and matrix precision of the training step.
 
     Args:
-        compile: fuse model and loss into kernels of their own (``torch.compile``); random draws stay those of the uncompiled
-            step, but for a transformer's dropout on a CPU. It takes half a minute or more, and on a CPU a C++ compiler.
-        cuda_graphs: record the compiled step's kernels once and replay them, so that a GPU waits for no Python. All batches
-            then have one shape, with item rows that are padding, and no step waits for the GPU to count items.
-        float32_matmul: ``highest``, or ``high`` or ``medium``: a GPU may then multiply in TF32 or bfloat16
-            (``torch.set_float32_matmul_precision``).
+        compile: fuse model and loss into kernels of their own (``torch.compile``). Random draws
+            stay those of the uncompiled step, except for a transformer's dropout on a CPU. It
+            takes half a minute or more, and on a CPU a C++ compiler.
+        cuda_graphs: record the kernels of the compiled step once and replay them, so that a GPU
+            does not wait for Python. All batches then have one shape, padded with item rows, and
+            no step waits for the GPU to count items.
+        float32_matmul: ``highest``, or ``high`` or ``medium``: a GPU may then multiply in TF32 or
+            bfloat16 (``torch.set_float32_matmul_precision``).
 
     Raises:
-        UserError: for an unknown precision, without a compiler, and for CUDA graphs that are not compiled.
+        UserError: for an unknown precision and for CUDA graphs without compilation.
     """
 
     def __init__(self, compile: bool, cuda_graphs: bool, float32_matmul: str) -> None:
@@ -119,17 +117,18 @@ class Speed(Callback):
         )
         if cuda_graphs and not compile:
             raise UserError(
-                "callbacks.speed.cuda_graphs=true records the compiled step: set callbacks.speed.compile=true too"
+                "callbacks.speed.cuda_graphs=true needs a compiled step: "
+                "set callbacks.speed.compile=true too"
             )
         self.compile = compile
         self.cuda_graphs = cuda_graphs
         self.float32_matmul = float32_matmul
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the first step.
+        """Replace the task's step by a compiled one.
 
         Raises:
-            UserError: for what can be neither compiled nor recorded.
+            UserError: for tables, devices or machines that compilation does not support.
         """
         torch.set_float32_matmul_precision(self.float32_matmul)
         if not self.compile:
@@ -137,14 +136,14 @@ class Speed(Callback):
         for parameter in pl_module.parameters():
             if getattr(parameter, "row_sparse", False) or shard_of(parameter) is not None:
                 raise UserError(
-                    "callbacks.speed.compile=true knows no row-sparse and no sharded tables: set optimizer=adamw and "
-                    "model.sharding=none, or it to false"
+                    "callbacks.speed.compile=true does not work with row-sparse or sharded tables: "
+                    "set optimizer=adamw and model.sharding=none, or set it to false"
                 )
         if self.cuda_graphs:
             if pl_module.device.type != "cuda" or trainer.world_size > 1:
                 raise UserError(
-                    f"callbacks.speed.cuda_graphs=true is for one process with an NVIDIA GPU, here are {trainer.world_size} on "
-                    f"{pl_module.device.type}: set it to false"
+                    "callbacks.speed.cuda_graphs=true needs one process with an NVIDIA GPU, got "
+                    f"{trainer.world_size} on {pl_module.device.type}: set it to false"
                 )
             trainer.datamodule.fixed_shapes = True  # type: ignore[attr-defined]
         pl_module.step = compiled(pl_module.step, self.cuda_graphs)  # type: ignore[assignment,arg-type]
@@ -155,15 +154,16 @@ def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..
 
     Args:
         step: model and loss.
-        cuda_graphs: record it for each shape, of which there should be few.
+        cuda_graphs: record it once for each shape; there should be few.
 
     Raises:
-        UserError: where there is no C++ compiler.
+        UserError: without a C++ compiler.
     """
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if not torch.cuda.is_available() and not any(map(shutil.which, compilers)):
         raise UserError(
-            f"callbacks.speed.compile=true needs a C++ compiler ({' or '.join(compilers)}): install one, or set it to false"
+            f"callbacks.speed.compile=true needs a C++ compiler ({' or '.join(compilers)}): "
+            "install one, or set it to false"
         )
     options: dict[str, str | int | bool | Callable[..., Any]] = {
         "fallback_random": True,
@@ -173,26 +173,24 @@ def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..
 
 
 class Throughput(Callback):
-    """Counts positives per second of training, over whole steps with feeding; validation and saving do not count."""
+    """Measures positives per second of training.
+
+    Whole steps with their loading count; validation and saving do not.
+    """
 
     def __init__(self) -> None:
         self.positives = 0
         self.seconds = 0.0
-        self.last: float | None = None
+        self.last: float | None = None  # end of the last step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start a stretch; the first step after it is not counted (warm-up)."""
+        """Start the clock at the end of the epoch's first step (warm-up)."""
         self.last = None
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *args: int
     ) -> None:
-        """Count one step, queued work included."""
+        """Count one step with its loading."""
         now = time.perf_counter()
         if self.last is not None:
             self.positives += len(batch.positive) * trainer.world_size
@@ -200,13 +198,13 @@ class Throughput(Callback):
         self.last = now
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the stretch."""
+        """Stop the clock until the end of the next step."""
         self.last = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
-        """Stop the stretch."""
+        """Stop the clock until the end of the next step."""
         self.last = None
 
     def examples_per_second(self) -> float | None:
-        """Positives per second, None if nothing was trained."""
+        """Positives per second; None if nothing was trained."""
         return self.positives / self.seconds if self.seconds else None

@@ -1,6 +1,5 @@
-"""How a training ends when a signal asks for it: between two steps, with its state saved."""
+"""Ends a training after SIGTERM or Ctrl-C: between two steps, with its state saved."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -10,17 +9,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from twotower import processes, signals
 from twotower.training.callbacks import LastCheckpoint, is_last_batch
+from twotower.wording import override, shown_path
 
 
 class Stopping(Checkpoint):
-    """Ends the training after a signal: saves ``last.ckpt`` at the next step, or lets the epoch end and be saved.
+    """Ends the training after a signal: saves ``last.ckpt`` at the next step or the epoch's end.
 
-    Several processes agree before a step, so that all of them stop after the same one. As a checkpoint, this comes after all
-    other callbacks, so the state that it saves holds theirs.
+    Several processes agree before each step, so that all of them stop after the same one. Lightning
+    calls checkpoint callbacks last, so the saved state holds that of all other callbacks.
 
     Args:
         last: saves the state.
@@ -28,36 +28,36 @@ class Stopping(Checkpoint):
 
     def __init__(self, last: LastCheckpoint) -> None:
         self.last = last
-        self.agreed: int | None = None  # the signal, once all processes know of it
+        self.agreed: int | None = None  # the signal, once all processes have it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal waits for the next step."""
+        """Let signals wait for the next step from here on."""
         signals.defer(lambda signum: None)
-        # Lightning's own agreement, of each step too, ends with exit code 0 and saves nothing
+        # Lightning's own agreement at each step ends with exit code 0 and saves nothing
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Agree on stopping after this step."""
+        """Agree whether to stop after this step."""
         self._agree(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Save and end when the next batch is asked for, with all that belongs to this step done."""
+        """Save and end when the next batch is requested, after the log of this step."""
         has_stepped = not trainer.fit_loop.epoch_loop._should_accumulate()
         if self.agreed and has_stepped and not is_last_batch(trainer):
             loader: Any = trainer.train_dataloader
             loader.before_next = partial(self._save_and_end, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End with the epoch, which has just been saved."""
+        """End after the epoch, which has just been saved."""
         self._agree(trainer)
         if self.agreed:
             raise signals.Stopped(self.agreed)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All is saved: from here on a signal ends at once.
+        """Let signals end the process at once again: all is saved.
 
         Raises:
-            Stopped: for one that came after the last epoch.
+            Stopped: for a signal that came after the last epoch.
         """
         signals.defer(None)
         signals.raise_if_asked()
@@ -65,7 +65,7 @@ class Stopping(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """A run that fails waits for no step any more."""
+        """Let signals end a failing run at once."""
         signals.defer(None)
 
     def _save_and_end(self, trainer: pl.Trainer) -> None:
@@ -83,37 +83,29 @@ class Stopping(Checkpoint):
 def prepare_to_stop(
     trainer: pl.Trainer, last_checkpoint: Path | None = None, again: Sequence[str] = ()
 ) -> None:
-    """Make signals end what ``trainer`` does, with the processes that it starts.
+    """Make signals end the work of ``trainer`` and the processes that it starts.
 
     Args:
         trainer: before its first use.
-        last_checkpoint: of a training, None for what cannot be gone on with.
-        again: overrides that a command has to repeat to go on.
+        last_checkpoint: of a training; None for work that cannot be resumed.
+        again: overrides that the resuming command has to repeat.
     """
-    # Lightning's handler would talk to the other processes at any moment; the one for SLURM's requeueing stays
+    # Lightning's handler communicates with other processes at any moment; SLURM's requeueing stays
     trainer._signal_connector._sigterm_notifier_fn = lambda *args: None  # type: ignore[method-assign]
-    last = [callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)]  # type: ignore[attr-defined]
-    if last:
-        trainer.callbacks.append(Stopping(last[0]))  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    last = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)]
+    callbacks.extend(map(Stopping, last))
     launcher = trainer.strategy.launcher
     if launcher is not None:
         signals.on_stop(
             action=lambda: processes.end(process.pid for process in getattr(launcher, "procs", []))
         )
     if last_checkpoint is not None:
-        signals.on_stop(hint=lambda: _how_to_go_on(last_checkpoint, again))
+        signals.on_stop(hint=lambda: _how_to_resume(last_checkpoint, again))
 
 
-def _how_to_go_on(last: Path, again: Sequence[str] = ()) -> str:
+def _how_to_resume(last: Path, again: Sequence[str] = ()) -> str:
     if not last.exists():
         return "nothing was saved yet"
-    shown = str(last.relative_to(Path.cwd()) if last.is_relative_to(Path.cwd()) else last)
-    return " ".join(["go on with: python src/train.py", _argument(shown), *map(shlex.quote, again)])
-
-
-def _argument(path: str) -> str:
-    if re.fullmatch(r"[\w./+-]+", path, re.ASCII):
-        return f"ckpt_path={path}"
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    argument = f"ckpt_path='{escaped}'"  # quoted for Hydra, which would read signs of its own
-    return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
+    resume = override("ckpt_path", shown_path(last))
+    return " ".join(["go on with: python src/train.py", resume, *map(shlex.quote, again)])

@@ -1,4 +1,6 @@
-"""What can be said of vectors: pure functions of tensors, each one number or one small matrix."""
+"""Measures of vectors: pure functions of tensors that give a number or a small matrix."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -6,21 +8,22 @@ from torch import Tensor
 
 
 def mean_pairwise_cosine(vectors: Tensor) -> float:
-    """Mean cosine of two different rows of ``(num, dim)``: 1 if all point one way, about 0 if they spread out.
+    """Mean cosine of two different rows of ``(num, dim)``: 1 if all have the same direction.
 
     Zero rows are left out; NaN for fewer than two others.
     """
     unit = F.normalize(vectors[vectors.abs().sum(1) > 0].double(), dim=1)
     num = len(unit)
-    return (
-        ((unit.sum(0).square().sum() - num) / (num * (num - 1))).item() if num > 1 else float("nan")
-    )
+    if num < 2:
+        return math.nan
+    return ((unit.sum(0).square().sum() - num) / (num * (num - 1))).item()
 
 
 def effective_rank(vectors: Tensor) -> float:
-    """How many directions the rows of ``(num, dim)`` use: the exponential of the entropy of the singular values' shares.
+    """Number of directions that the rows of ``(num, dim)`` use (Roy and Vetterli, EUSIPCO 2007).
 
-    It is 1 for rows on one line and ``dim`` for singular values that are all equal (Roy and Vetterli, EUSIPCO 2007); 0 for zeros.
+    The exponential of the entropy of the singular values' shares: 1 for rows on one line, ``dim``
+    for equal singular values. 0 for zeros.
     """
     gram = vectors.double().T @ vectors.double()  # (dim, dim)
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
@@ -29,7 +32,10 @@ def effective_rank(vectors: Tensor) -> float:
 
 
 def principal_axes(vectors: Tensor) -> tuple[Tensor, list[float]]:
-    """``(num, dim)`` to ``(num, 2)`` along the two directions of most variance, and their shares of it."""
+    """``(num, 2)`` coordinates of ``(num, dim)`` on its two principal axes.
+
+    The second result is the share of the variance along each axis.
+    """
     centred = vectors.double() - vectors.double().mean(0)
     _, size, axes = torch.linalg.svd(centred, full_matrices=False)
     share = (size**2 / (size**2).sum().clamp_min(1e-12))[:2].tolist()
@@ -38,25 +44,25 @@ def principal_axes(vectors: Tensor) -> tuple[Tensor, list[float]]:
 
 
 def zero_share(vectors: Tensor) -> float:
-    """Share of the rows of ``(num, dim)`` that are zero: what a last ReLU can make, and what no user ever finds."""
+    """Share of the rows of ``(num, dim)`` that are zero, as a last ReLU can make them."""
     return (vectors == 0).all(1).double().mean().item()
 
 
 def mimic_fit(augmented: Tensor, target: Tensor) -> tuple[float, float]:
-    """How well augmented vectors stand for the outputs that they mimic.
+    """How well augmented vectors predict the outputs that they mimic.
 
     Args:
         augmented: ``(num_pairs, dim)``.
         target: ``(num_pairs, dim)``.
 
     Returns:
-        Mean squared error per pair, summed over ``dim``, and its R²: 0 is what the one best vector for everybody would reach, 1
-        is perfect, below 0 is worse than a constant. NaN where all targets are equal.
+        Mean squared error per pair, summed over ``dim``, and its R²: 1 is perfect, 0 is as good as
+        the best constant vector, below 0 is worse. NaN if all targets are equal.
     """
     augmented, target = augmented.double(), target.double()
     error = (augmented - target).square().sum(1).mean()
     constant = (target - target.mean(0)).square().sum(1).mean()
-    return error.item(), (1 - error / constant).item() if constant > 0 else float("nan")
+    return error.item(), (1 - error / constant).item() if constant > 0 else math.nan
 
 
 def covariance_distances(
@@ -67,17 +73,14 @@ def covariance_distances(
     Args:
         vectors: ``(num, dim)``.
         category: ``(num,)``.
-        chosen: categories with two rows each, at least.
+        chosen: categories with at least two rows each.
 
     Returns:
         ``(num_chosen, num_chosen)`` distances and ``(num_chosen,)`` norms of the matrices.
     """
-    covariance = torch.stack(
-        [torch.cov(vectors[category == index].double().T).flatten() for index in chosen]
-    )
-    return (covariance[:, None] - covariance).square().sum(2).sqrt(), covariance.square().sum(
-        1
-    ).sqrt()
+    covariances = [torch.cov(vectors[category == index].double().T).flatten() for index in chosen]
+    covariance = torch.stack(covariances)  # (num_chosen, dim * dim)
+    return (covariance[:, None] - covariance).norm(dim=2), covariance.norm(dim=1)
 
 
 def hits_by_category(

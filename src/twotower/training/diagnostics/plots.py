@@ -28,7 +28,8 @@ Course = list[dict[str, float]]  # values of each measured validation, with its 
 
 # Paul Tol's muted palette, for categories; light grey for the others
 CATEGORY_COLOURS = (
-    "#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE", "#AA4499", "#117733", "#882255", "#999933", "#333333",
+    "#332288", "#CC6677", "#44AA99", "#DDCC77", "#88CCEE",
+    "#AA4499", "#117733", "#882255", "#999933", "#333333",
 )  # fmt: skip
 REST = "#DADADA"
 MAX_NAME = 24

@@ -1,7 +1,6 @@
-"""Loggers that Lightning lacks."""
+"""The logger that writes a run's ``metrics.csv``."""
 
 import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +11,16 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from twotower.errors import UserError
-from twotower.files import read_bytes, write_text
+from twotower.files import whole_file
 
 Row = dict[str, Any]
-MAX_BYTES = 1 << 30  # of a table of metrics
 
 
 class RunCSVLogger(Logger):
     """Writes ``<run folder>/metrics.csv``: a row for each call, a column for each name.
 
-    A new run starts the file anew. A resumed one goes on after the rows that there were when its
-    checkpoint was written (:meth:`resume`), so that the file ends as an undisturbed run's.
+    A new run replaces the file. A resumed run goes on after the rows that its checkpoint counted
+    (:meth:`resume`), so that the file ends like that of an uninterrupted run.
 
     Args:
         save_dir: the run folder.
@@ -35,17 +33,17 @@ class RunCSVLogger(Logger):
         super().__init__()
         self._path = Path(save_dir) / "metrics.csv"
         self.num_rows = 0
-        self._kept: list[Row] = []  # rows of the run so far, until the file is begun
-        self._columns: list[str] | None = None  # of the file; None: it is not begun
+        self._kept: list[Row] = []  # rows of a resumed run, until the file is written
+        self._columns: list[str] = []  # of the file; none before it is written
 
     @property
     def name(self) -> str:
-        """None: a run folder has one."""
+        """Empty: a run folder has one such file."""
         return ""
 
     @property
     def version(self) -> str:
-        """None: a run folder has one."""
+        """Empty: a run folder has one such file."""
         return ""
 
     @property
@@ -55,7 +53,11 @@ class RunCSVLogger(Logger):
 
     @rank_zero_only
     def resume(self, num_rows: int | None) -> None:
-        """Go on after the first ``num_rows`` rows of the file; None: after all."""
+        """Go on after the first ``num_rows`` rows of the file; None: after all.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
         self._kept = _read(self._path)[:num_rows]
         self.num_rows = len(self._kept)
 
@@ -65,23 +67,26 @@ class RunCSVLogger(Logger):
         row = {name: _number(value) for name, value in metrics.items()}
         row["step"] = self.num_rows if step is None else step
         self.num_rows += 1
-        if self._columns is not None and row.keys() <= set(self._columns):
+        if row.keys() <= set(self._columns):
             with self._path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_text([row], self._columns, header=False))
+                csv.DictWriter(file, self._columns).writerow(row)
             return
-        rows = [*(self._kept if self._columns is None else _read(self._path)), row]
-        self._columns = sorted(set().union(*rows))  # the same whenever a column came first
-        write_text(self._path, _text(rows, self._columns, header=True))
+        rows = [*(_read(self._path) if self._columns else self._kept), row]
+        self._columns = sorted(set().union(*rows))  # the order does not depend on the first row
+        with whole_file(self._path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
         self._kept = []
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder has its config."""
+        """Do nothing: the run folder has its config."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Ask the system to write the rows to the disk now."""
-        if self._columns is not None:
+        """Write the rows to the disk now."""
+        if self._columns:
             with self._path.open("a") as file:
                 os.fsync(file.fileno())
 
@@ -91,27 +96,16 @@ def _number(value: Any) -> Any:
 
 
 def _read(path: Path) -> list[Row]:
-    """The rows of a file, without empty cells. A last line that was being written is left out.
+    """The rows of a file without empty cells, and without a last line that was cut off.
 
     Raises:
-        UserError: for what is no table, and no ordinary file.
+        UserError: if it is damaged.
     """
     if not path.exists():
         return []
     try:
-        text = read_bytes(path, MAX_BYTES).decode("utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.DictReader(io.StringIO(whole, newline="")))
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): move it away") from error
-    # a row that is too long has its rest under None, one that is too short has None in its end
-    return [{name: cell for name, cell in row.items() if name is not None and cell} for row in rows]
-
-
-def _text(rows: list[Row], columns: list[str], header: bool) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return [{name: cell for name, cell in row.items() if cell} for row in rows]
