@@ -1,4 +1,4 @@
-"""Experiments with two-tower retrieval; ``from twotower import load`` gives notebooks a trained model."""
+"""Experiments with two-tower retrieval; ``from twotower import load`` loads a trained model."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and the rest only when ``load``, or a module by its old name, is asked for."""
+    """Import ``load``, or a module by an old name, at its first use: torch takes seconds."""
     if name == "load":
         from twotower.serve.retriever import load
 

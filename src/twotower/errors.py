@@ -1,4 +1,4 @@
-"""Errors that users can mend, checks of single settings, and steps whose failure is only a warning."""
+"""Errors that users can mend, checks of settings, and steps that may fail with a warning."""
 
 import math
 import os
@@ -12,11 +12,11 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 class UserError(ValueError):
-    """Something the user can mend: a setting, a file, a folder. Its message is one line: what, where and the cure."""
+    """A wrong setting, file or folder. The message is one line: what, where, how to mend it."""
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
-    """Refuse what is not a finite number in ``[low, high]``.
+    """Refuse values other than finite numbers in ``[low, high]``.
 
     Raises:
         UserError: naming the setting.
@@ -30,7 +30,7 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of ``choices``.
+    """Refuse values other than ``choices``.
 
     Raises:
         UserError: naming the setting and the choices.
@@ -41,10 +41,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 @contextmanager
 def extra(what: str) -> Iterator[None]:
-    """Turn any error inside into a warning on standard error; ``HYDRA_FULL_ERROR=1`` shows its traceback too.
+    """Turn any error inside into a warning; ``HYDRA_FULL_ERROR=1`` also prints its traceback.
 
     Args:
-        what: is missing after an error, such as ``the plots of the diagnostics``.
+        what: is missing after an error, such as ``the plots are``.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read only if they are ordinary ones of bounded size."""
+"""Writes files completely or not at all, and reads only ordinary files of bounded size."""
 
 import json
 import os
@@ -11,16 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-PARTIAL, OLD = (
-    ".partial",
-    ".old",
-)  # ends of the temporary names, which begin with a dot and the target's name
-MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
+# ends of temporary names, which begin with a dot and the target's name
+PARTIAL, OLD = ".partial", ".old"
+MAX_RECORD = 16 << 20  # bytes of a record; that of a run has about 10,000
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to, and rename it to ``target`` at the end.
+    """Yield a path beside ``target`` to write to, and rename it to ``target`` at the end.
 
     A process that is killed inside leaves ``target`` as it was, and at most one hidden file beside
     it, which the next call replaces. Only one process may write ``target`` at a time.
@@ -53,11 +51,11 @@ def write_json(target: Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder beside ``target`` to fill, and put it in the place of ``target`` at the end.
+    """Yield a new folder beside ``target`` to fill, and rename it to ``target`` at the end.
 
-    The caller holds the lock of ``target``. What a killed process left is put right first, see
+    The caller holds the lock of ``target``. Leftovers of a killed process are handled first, see
     :func:`recover_folder`. An old ``target`` is renamed away before the new one gets its name, and
-    removed after.
+    removed after that.
 
     Raises:
         OSError: if the parent folder cannot be written or the disk is full.
@@ -84,7 +82,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def recover_folder(target: Path) -> None:
-    """Put right what a process left that was killed while it replaced ``target``.
+    """Repair ``target`` after a process was killed while it replaced it.
 
     If it was killed between its two renames, the old folder gets its name back. Temporary folders
     are removed. The caller holds the lock of ``target``.
@@ -97,16 +95,16 @@ def recover_folder(target: Path) -> None:
 
 
 def leftovers(target: Path, suffix: str = "") -> list[Path]:
-    """Temporary folders of ``target``, of a process that is at work or was killed.
+    """Temporary folders of ``target``, of a running process or a killed one.
 
     Args:
         target: as in :func:`whole_folder`.
-        suffix: of one kind alone.
+        suffix: only those with this end.
     """
     if not target.parent.is_dir():
         return []
     ends = re.escape(suffix) if suffix else f"{re.escape(PARTIAL)}|{re.escape(OLD)}"
-    # mkdtemp's random part tells them from other folders, such as those of a target called "<name>.v2"
+    # the random part of mkdtemp excludes other folders, such as those of a target "<name>.v2"
     name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}({ends})")
     return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
@@ -119,7 +117,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to write ``path`` to the disk now, so that a power cut after a rename loses nothing."""
+    """Write ``path`` to the disk now, so that a power cut after a rename loses nothing."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -129,16 +127,16 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def open_ordinary(path: Path) -> Iterator[IO[bytes]]:
-    """Open an ordinary file, or one that a link leads to, for reading.
+    """Open an ordinary file, or a link to one, for reading.
 
     A pipe, a device or a socket is refused at once: reading it could wait or go on for ever.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: for what is no ordinary file.
+        ValueError: if it is not an ordinary file.
     """
     _check_ordinary(path.stat())  # before it is opened: that alone can wake a device
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there since then keeps nobody
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would block
     with os.fdopen(file, "rb") as opened:
         _check_ordinary(os.fstat(file))
         yield opened
@@ -153,7 +151,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: for what is no ordinary file, and for a larger one.
+        ValueError: if it is larger, or not an ordinary file.
     """
     with open_ordinary(path) as opened:
         content = opened.read(most + 1)
@@ -163,11 +161,11 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int = MAX_RECORD) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: see :func:`read_bytes`, and for what is no JSON, or nested too deeply.
+        ValueError: as in :func:`read_bytes`, for invalid JSON and for too deep nesting.
     """
     try:
         return json.loads(read_bytes(path, most))

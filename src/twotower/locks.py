@@ -1,4 +1,4 @@
-"""Locks between processes, which say who holds what one waits for."""
+"""Locks between processes, with messages that name the process that holds one."""
 
 import errno
 import fcntl
@@ -21,19 +21,18 @@ LONGEST_COMMAND = 120
 
 @contextmanager
 def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
-    """Hold the lock file ``path``, and wait for a process that holds it.
+    """Hold the lock file ``path``; wait while another process holds it.
 
-    The system frees the lock when its holder ends, however it ends; the file stays. While it is
-    held it says by which process, so that the others can tell whom they wait for. On NFS it works
-    across machines.
+    The system frees the lock when its holder ends, even if it is killed; the file stays. While the
+    lock is held, the file names the process that holds it. On NFS it works across machines.
 
     Args:
         path: of the lock file; its folder is made.
-        waits: what is waited for, such as ``another process is preparing globo: waiting for it``.
-        say: is given ``waits`` with the holder, at once and every minute.
+        waits: reason to wait, such as ``another process is preparing globo: waiting for it``.
+        say: called with ``waits`` and the holder, at once and every minute.
 
     Yields:
-        The open file, which a child process may inherit: then the lock is held until both have ended.
+        The open file. A child process that inherits it holds the lock until both have ended.
 
     Raises:
         OSError: if the file cannot be written.
@@ -45,14 +44,12 @@ def alone(path: Path, waits: str, say: Callable[[str], None]) -> Iterator[int]:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, and make it where there is none.
-
-    Runs of strangers can bring links in its place: what one leads to would be truncated.
+    """Open a lock file and make it if it is missing.
 
     Raises:
-        OSError: if it is a link, or cannot be written.
+        OSError: if it cannot be written, or is a link: the target of the link would be truncated.
     """
-    try:  # O_NONBLOCK: a pipe keeps nobody
+    try:  # O_NONBLOCK: opening a pipe would block
         return os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         if error.errno != errno.ELOOP:
@@ -63,7 +60,7 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` unless another process does, and say whether we do.
+    """Hold the lock file ``path`` unless another process does; yields whether it is held here.
 
     Raises:
         OSError: if the file cannot be written.
@@ -77,7 +74,7 @@ def if_free(path: Path) -> Iterator[bool]:
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock file ``path``, and what can be done about it: a clause for a message."""
+    """The process that holds the lock file ``path`` and how to end it: a clause for a message."""
     try:
         record = json.loads(path.read_text())
         pid, host, since = int(record["pid"]), str(record["host"]), str(record["since"])
@@ -88,13 +85,9 @@ def holder(path: Path) -> str:
     if host != socket.gethostname():
         return who
     state = processes.state(pid)
-    if state == "gone":  # a process that it has started goes on
-        others = _holding(path)
-        if not others:
-            return who
-        pid = others[0]
-        state = processes.state(pid)
-        who = f"process {pid} on {host} (started by {command}) holds {path}"
+    if state == "gone":
+        ended = f"process {pid} has ended, but a process that it started holds {path}"
+        return f"{ended}; `fuser {path}` shows it"
     if state == "stopped":
         return f"{who}; it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
     return f"{who}; kill {pid} ends it"
@@ -131,7 +124,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _signed(lock: int) -> Iterator[None]:
-    """Inside, the file says by which process it is held."""
+    """Inside, the file names this process as the holder."""
     record = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -146,19 +139,6 @@ def _signed(lock: int) -> Iterator[None]:
 
 
 def _write(lock: int, text: str) -> None:
-    with suppress(OSError):  # on a full disk the lock holds without a name
+    with suppress(OSError):  # on a full disk the lock works without a name
         os.ftruncate(lock, 0)
         os.pwrite(lock, text.encode(), 0)
-
-
-def _holding(path: Path) -> list[int]:
-    """Processes of this machine that have ``path`` open and locked, as far as the system tells."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            same = file.readlink() == path.absolute()
-            if same and "FLOCK" in (file.parents[1] / "fdinfo" / file.name).read_text():
-                found.append(int(file.parts[2]))
-        except OSError:  # another user's, or it has ended
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""Other processes: which ones there are, how they do, and how they end."""
+"""Other processes: find them, read their state, end them."""
 
 import ctypes
 import os
@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-GRACE_S = 10.0  # to end by itself, before it is killed
+GRACE_S = 10.0  # before a process is killed
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that ``pid`` has started, and theirs; empty where the system does not tell.
+    """Processes that ``pid`` has started, and their own; empty without ``/proc``.
 
-    Python's resource trackers are left out: they clean up after the others, and end by themselves.
+    Python's resource trackers are left out: they clean up after the others and end by themselves.
     """
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -24,32 +24,36 @@ def descendants(pid: int) -> list[int]:
         except OSError:  # it has just ended
             continue
         for child in children:
-            if "resource_tracker" not in command(child):
+            if b"resource_tracker" not in _command(child):
                 found += [child, *descendants(child)]
     return found
 
 
-def command(pid: int) -> str:
-    """Command line of a process; empty where the system does not tell."""
+def _command(pid: int) -> bytes:
     try:
-        text = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return ""
-    return text.decode(errors="replace").replace("\0", " ").strip()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return b""
 
 
 def state(pid: int) -> str:
-    """``running``, ``stopped`` (by SIGSTOP, Ctrl-Z or a debugger), or ``gone``."""
+    """``running``, ``stopped`` (by SIGSTOP, Ctrl-Z or a debugger) or ``gone``.
+
+    Without ``/proc``, a stopped process counts as running.
+    """
     try:
+        os.kill(pid, 0)
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "running" if not Path("/proc/self").exists() and _exists(pid) else "gone"
-    letter = text.rpartition(")")[2].split()[0]  # the name before it may hold anything
+    except ProcessLookupError:
+        return "gone"
+    except OSError:  # another user's process, or a system without /proc
+        return "running"
+    letter = text.rpartition(")")[2].split()[0]  # the name before it may contain spaces
     return {"T": "stopped", "t": "stopped", "Z": "gone", "X": "gone"}.get(letter, "running")
 
 
 def send(pids: Iterable[int], signum: int) -> None:
-    """Send a signal to processes, some of which may have ended."""
+    """Send a signal to processes; ended ones are skipped."""
     for pid in pids:
         try:
             os.kill(pid, signum)
@@ -58,7 +62,7 @@ def send(pids: Iterable[int], signum: int) -> None:
 
 
 def end(pids: Iterable[int]) -> None:
-    """Ask processes to end, wait a little, and kill those that stay."""
+    """Ask processes to end, wait up to ``GRACE_S`` seconds, then kill the rest."""
     left = list(pids)
     send(left, signal.SIGTERM)
     until = time.monotonic() + GRACE_S
@@ -69,7 +73,7 @@ def end(pids: Iterable[int]) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends, however that ends (Linux only).
+    """Have the system kill this process when its parent ends (Linux only).
 
     Args:
         parent: process id of the parent. If it has ended already, this process ends now.
@@ -78,13 +82,3 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

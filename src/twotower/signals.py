@@ -15,7 +15,7 @@ SAME_S = 1.0  # `timeout`, a terminal and a parent process may each send the sam
 
 
 class Stopped(SystemExit):
-    """A signal asks this process to end. ``except Exception`` lets it pass, and Lightning does too.
+    """Raised by a signal; neither ``except Exception`` nor Lightning catches it.
 
     Args:
         signum: number of the signal.
@@ -26,22 +26,20 @@ class Stopped(SystemExit):
         self.signum = signum
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A launcher's process hands it to the one that waits for it."""
+        """Pickle it: a launcher's process sends it to the process that waits for it."""
         return Stopped, (self.signum,)
 
 
 class _State:
-    """What this process knows of signals; there is one."""
+    """The state of signal handling in this process."""
 
     def __init__(self) -> None:
-        self.before: dict[int, Any] = {}  # handlers to give back
+        self.before: dict[int, Any] = {}  # handlers to restore
         self.hook_before: Any = None  # sys.unraisablehook
-        self.asked: int | None = None  # the signal that has come
+        self.asked: int | None = None  # the signal that was received
         self.when = 0.0
         self.depth = 0  # of running(): above 0, there is something to unwind
-        self.deferred: Callable[[int], None] | None = (
-            None  # told of the signal, ends the process later
-        )
+        self.deferred: Callable[[int], None] | None = None  # gets the signal instead of a raise
         self.hint: Callable[[], str] | None = None  # what to do next
         self.at_stop: list[Callable[[], None]] = []
 
@@ -50,9 +48,9 @@ _state = _State()
 
 
 def listen() -> None:
-    """Take SIGTERM and Ctrl-C over. Until :func:`running` is entered, they end the process at once.
+    """Handle SIGTERM and Ctrl-C; before :func:`running` is entered, they end the process at once.
 
-    An ignored signal stays ignored, as shells want it for what runs in the background.
+    An ignored signal stays ignored: shells ignore Ctrl-C for background jobs.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -75,9 +73,9 @@ def give_back() -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Inside, a signal raises :class:`Stopped`, so that what is half done is undone on the way out."""
+    """Inside, a signal raises :class:`Stopped`, so that unfinished work is cleaned up."""
     outermost = not _state.before
-    if outermost:  # a launcher's process, which has run no script of ours
+    if outermost:  # in a launcher's process, which runs none of our scripts
         listen()
     _state.depth += 1
     try:
@@ -89,17 +87,17 @@ def running() -> Iterator[None]:
 
 
 def defer(tell: Callable[[int], None] | None) -> None:
-    """From now on the first signal is only told to ``tell``, and a second one raises; None: no longer."""
+    """Pass the first signal to ``tell`` from now on; a second one raises. None: raise again."""
     _state.deferred = tell
 
 
 def asked() -> int | None:
-    """The signal that has come, None if none has."""
+    """The signal that was received, or None."""
     return _state.asked
 
 
 def raise_if_asked() -> None:
-    """End here if a signal has come.
+    """Raise if a signal was received.
 
     Raises:
         Stopped: for that signal.
@@ -111,11 +109,11 @@ def raise_if_asked() -> None:
 def on_stop(
     hint: Callable[[], str] | None = None, action: Callable[[], None] | None = None
 ) -> None:
-    """What a signal shall do once everything is unwound.
+    """Register what happens after a signal, once the stack is unwound.
 
     Args:
-        hint: tells how to go on; the first one that is given counts: a sweep's, not its run's.
-        action: called before, such as the end of child processes.
+        hint: says how to go on; the first one counts, so that of a sweep, not of its run.
+        action: called before the hint is printed, for example to end child processes.
     """
     _state.hint = _state.hint or hint
     if action:
@@ -123,7 +121,7 @@ def on_stop(
 
 
 def finish(signum: int) -> int:
-    """Print the line and give the exit code, after :class:`Stopped` has reached the top."""
+    """Print the line and return the exit code, after :class:`Stopped` has reached the top."""
     for action in _state.at_stop:
         action()
     if is_first():
@@ -148,7 +146,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(lost: Any) -> None:
-    """Python drops an exception of a destructor or a weak reference's callback: raise it once more, outside of them."""
+    """Send the signal again if Python dropped its exception in a destructor or weakref callback."""
     if not isinstance(lost.exc_value, Stopped):
         (_state.hook_before or sys.__unraisablehook__)(lost)
         return
@@ -161,7 +159,7 @@ def _line(signum: int, hint: str) -> str:
 
 
 def is_first() -> bool:
-    """Is this the only process of its run, or the one that speaks for all?"""
+    """Is this the only or the first process of its run?"""
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and os.environ.get("SLURM_PROCID", "0") != "0":
         return False
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

@@ -35,7 +35,7 @@ def masked(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Drop what a terminal or a page would obey instead of show: escape sequences, line ends, text direction.
+    """Remove characters that control a terminal or page: escapes, line ends, text direction.
 
     A tab or line end becomes a blank, so that words stay apart.
     """
@@ -75,7 +75,10 @@ def shown_path(path: Path) -> str:
 
 
 class PlainConsole(Console):
-    """Rich's console for text from data, files and the command line. Styles come from arguments and ``Text`` alone."""
+    """Rich's console without markup, emoji and control characters, for text from data and files.
+
+    Styles come from arguments and ``Text`` only.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
@@ -83,7 +86,7 @@ class PlainConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Segments without the characters that a terminal would obey."""
+        """Segments without control characters."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text == "\n":
                 yield segment

@@ -1,4 +1,4 @@
-"""Full-ranking evaluation: encodes the corpus once, ranks each user's targets, sums metrics over all processes."""
+"""Full-ranking evaluation: ranks each user's targets among all items, in all processes."""
 
 import math
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ class Evaluation:
     """One evaluation at a time: ``start``, then ``rank`` for each batch of users, then ``finish``.
 
     Args:
-        model: whose vectors are ranked by.
+        model: gives the vectors.
         metrics: updated with each target's rank.
-        group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
+        group_names: of the columns of ``EvalBatch.group``; the unnamed one is all targets.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Evaluation:
         self._in_full = ExitStack()  # weights in full precision, from start to finish
 
     def names(self) -> list[str]:
-        """What :meth:`finish` may return; groups without users are left out of it."""
+        """Names that :meth:`finish` may return."""
         labels = [label for metric in self.metrics for label in metric.labels()]
         return [
             *(_in_group(group, label) for group in self.group_names for label in labels),
@@ -57,7 +57,7 @@ class Evaluation:
             precision: of the trainer, for messages.
 
         Raises:
-            UserError: for vectors that are no longer finite.
+            UserError: for vectors that are not finite.
         """
         self.precision = precision
         self._num_targets = torch.zeros(2, dtype=torch.long, device=device)
@@ -76,7 +76,7 @@ class Evaluation:
             ``(batch, num_targets)``; 0 where a target is padding.
 
         Raises:
-            UserError: for vectors that are no longer finite.
+            UserError: for vectors that are not finite.
         """
         user = encode_users(self.model, batch.user)  # (batch, dim)
         check_finite(user, "user", self.precision)
@@ -105,15 +105,15 @@ class Evaluation:
 
 
 def over_processes(own: Tensor) -> Tensor:
-    """``(num, ...)`` rows of this process to those of all; their numbers may differ."""
+    """``(num, ...)`` rows of all processes; each may have another number of them."""
     return torch.cat(gather_all_tensors(own)) if world_size() > 1 else own
 
 
 def check_finite(vectors: Tensor, side: str, precision: str) -> None:
-    """Refuse to rank with vectors that are no numbers: their ranks are, and would look like a result.
+    """Refuse vectors that are not finite: their ranks would look like a result.
 
     Raises:
-        UserError: naming the cure.
+        UserError: naming how to mend it.
     """
     if not torch.isfinite(vectors).all():
         raise UserError(
@@ -122,11 +122,14 @@ def check_finite(vectors: Tensor, side: str, precision: str) -> None:
 
 
 def cure_of_overflow(precision: str) -> str:
-    """What to do about numbers that are no longer finite."""
+    """How to mend numbers that are no longer finite."""
     usual = "lower optimizer.lr or the loss weights"
     if not precision.startswith("16"):
         return usual
-    return f"16-bit floats (trainer.precision={precision}) end at 65,504: take bf16-mixed or 32-true, or {usual}"
+    return (
+        f"16-bit floats (trainer.precision={precision}) end at 65,504: "
+        f"take bf16-mixed or 32-true, or {usual}"
+    )
 
 
 def _in_group(group: str, label: str) -> str:

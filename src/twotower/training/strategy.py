@@ -1,4 +1,4 @@
-"""Several processes: what DDP leaves alone, and checkpoints that are the same for any number of processes."""
+"""Parameters that DDP ignores, and checkpoints that do not depend on the number of processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,13 +20,13 @@ from twotower.errors import UserError
 
 
 def leave_out_of_ddp(task: pl.LightningModule) -> Placeholder | None:
-    """Tell DDP, before it wraps the model, which parameters are not its own to broadcast and average.
+    """Tell DDP, before it wraps the model, which parameters to ignore.
 
-    Different processes hold different rows of a sharded table, and tables that are trained by rows
-    are the optimizer's to average.
+    Each process holds other rows of a sharded table, and the optimizer averages the gradients of
+    tables that are trained by rows.
 
     Returns:
-        What the loss needs if DDP would have no parameter left, else None.
+        A dummy parameter for the loss if DDP would ignore every parameter, else None.
     """
     apart = []
     for name, parameter in task.named_parameters():
@@ -38,7 +38,7 @@ def leave_out_of_ddp(task: pl.LightningModule) -> Placeholder | None:
 
 
 def make_whole(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Put sharded tables together in a checkpoint that is being written. All processes must ask."""
+    """Gather sharded tables in a checkpoint that is being written. All processes must call it."""
     checkpoint["state_dict"] = whole_tables(task, checkpoint["state_dict"])
     if "optimizer_states" in checkpoint:
         pairs = zip(task.trainer.optimizers, checkpoint["optimizer_states"], strict=True)
@@ -46,19 +46,19 @@ def make_whole(task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
 
 
 def take_own(optimizer: Optimizer | None, checkpoint: dict[str, Any]) -> None:
-    """Leave this process's share of the optimizer's state in a checkpoint that was read."""
+    """Keep only this process's part of the optimizer's state in a checkpoint that was read."""
     if optimizer is not None and "optimizer_states" in checkpoint:
         states = checkpoint["optimizer_states"]
         checkpoint["optimizer_states"] = [own_optimizer(optimizer, state) for state in states]
 
 
 def own_weights(task: pl.LightningModule, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as a checkpoint has them, to be loaded here: of a sharded table, this process's rows.
+    """The weights of a checkpoint that this process loads: of a sharded table, its rows.
 
     Parameters become float64 where the checkpoint's are.
 
     Raises:
-        UserError: for weights that are missing, unknown, of another shape, or no finite numbers.
+        UserError: for weights that are missing, unknown, not finite or of another shape.
     """
     found = own_tables(task, state)
     for name, module in task.named_modules():
@@ -73,11 +73,11 @@ def own_weights(task: pl.LightningModule, state: Mapping[str, Tensor]) -> dict[s
 
 
 def check_weights(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not those of a model.
+    """Refuse weights that do not fit a model.
 
     Args:
         found: to be loaded.
-        own: what the model has in their place.
+        own: of the model.
 
     Raises:
         UserError: naming the first weight that does not fit.

@@ -23,14 +23,14 @@ class RetrievalTask(pl.LightningModule):
     """Trains a model with a loss and ranks the whole corpus for every held-out interaction.
 
     Args:
-        model: whose vectors are trained and ranked by.
-        loss: None for evaluation alone.
-        optimizer: makes an optimizer from parameters; None for evaluation alone.
+        model: gives the vectors.
+        loss: None for evaluation only.
+        optimizer: makes an optimizer from parameters; None for evaluation only.
         metrics: updated with each target's rank.
-        group_names: names of the columns of ``EvalBatch.group``; the unnamed one is everybody.
-        info: what a checkpoint tells of the run, under ``twotower``; None: checkpoints are not for us.
+        group_names: of the columns of ``EvalBatch.group``; the unnamed one is all targets.
+        info: the run's part of a checkpoint, ``twotower``; None: no checkpoint is written.
         test_name: prefix of logged test metrics.
-        scheduler: called with ``optimizer`` and ``num_steps`` of the training, None if that has no end.
+        scheduler: called with ``optimizer`` and ``num_steps``, None if the training has no end.
     """
 
     def __init__(
@@ -53,17 +53,15 @@ class RetrievalTask(pl.LightningModule):
         self.scheduler = scheduler
         self.info = info
         self.test_name = test_name
-        self.step: Callable[[Batch], LossOutput] = self._step  # what a callback may compile
-        self.results: dict[
-            str, dict[str, float]
-        ] = {}  # the last evaluation of each part, unrounded
+        self.step: Callable[[Batch], LossOutput] = self._step  # a callback may compile it
+        self.results: dict[str, dict[str, float]] = {}  # last evaluation of each part, unrounded
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self._placeholder: Placeholder | None = None
 
     def setup(self, stage: str) -> None:
-        """Make the optimizer before DDP wraps the model: it decides which tables are its own to average.
+        """Make the optimizer before DDP wraps the model: it may take tables over from DDP.
 
         Raises:
             UserError: for settings that the optimizer refuses.
@@ -90,7 +88,7 @@ class RetrievalTask(pl.LightningModule):
             return self._optimizer
         steps = self.trainer.estimated_stepping_batches
         num_steps = int(steps) if math.isfinite(steps) else None
-        self.trainer.fit_loop._combined_loader = None  # or a resumed run would not place it anew
+        self.trainer.fit_loop._combined_loader = None  # or a resumed run would not set its position
         made = self.scheduler(optimizer=self._optimizer, num_steps=num_steps)
         return [self._optimizer], [{"scheduler": made, "interval": "step"}]
 
@@ -100,7 +98,7 @@ class RetrievalTask(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and tables that are trained by rows with the rest."""
+        """Clip as Lightning does, but including tables that are trained by rows."""
         if gradient_clip_val is not None and gradient_clip_val > 0:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")
@@ -147,15 +145,14 @@ class RetrievalTask(pl.LightningModule):
         self._ranks = []
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """Rank the corpus for some users, and remember the ranks."""
+        """Rank the corpus for some users and keep the ranks."""
         rank = self.evaluation.rank(batch)
         user = batch.user_index[:, None].expand_as(rank)
-        self._ranks.append(
-            torch.stack([user, batch.target, rank], 2)[rank > 0].int()
-        )  # (num_targets, 3)
+        rows = torch.stack([user, batch.target, rank], 2)  # (batch, num_targets, 3)
+        self._ranks.append(rows[rank > 0].int())
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics and put together the ranks of all processes."""
+        """Log the metrics and gather the ranks of all processes."""
         self._finish(self.test_name)
         self.ranks = over_processes(torch.cat(self._ranks))
         self._ranks = []
@@ -169,18 +166,18 @@ class RetrievalTask(pl.LightningModule):
         self.log_dict({f"{part}/{name}": value for name, value in self.results[part].items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the run; a checkpoint is the same for any number of processes."""
+        """Add the run's config and data, and gather sharded tables."""
         assert self.info is not None, "a task without info writes no checkpoint"
         checkpoint["twotower"] = self.info._replace(val=self.results.get("val", {}))._asdict()
         strategy.make_whole(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the last validation's metrics, and this process's share of the optimizer's state."""
+        """Take the last validation's metrics and this process's part of the optimizer's state."""
         self.results["val"] = dict(checkpoint["twotower"].val)
         strategy.take_own(self._optimizer, checkpoint)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load weights as a checkpoint has them, see :func:`twotower.training.strategy.own_weights`."""
+        """Load the weights of a checkpoint, see :func:`twotower.training.strategy.own_weights`."""
         return super().load_state_dict(strategy.own_weights(self, state_dict), strict, assign)
