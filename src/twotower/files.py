@@ -1,20 +1,20 @@
-"""Files: written whole or not at all, and read only if they are ordinary ones of bounded size."""
+"""Atomic writes, bounded reads and checksums of files."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-PARTIAL, OLD = (
-    ".partial",
-    ".old",
-)  # ends of the temporary names, which begin with a dot and the target's name
+PARTIAL, OLD = ".partial", ".old"  # suffixes of temporary names ".<name of the target>…"
+BLOCK = 1 << 24
 MAX_RECORD = 16 << 20  # bytes of a record; a run's has some ten thousand
 
 
@@ -106,7 +106,7 @@ def leftovers(target: Path, suffix: str = "") -> list[Path]:
     if not target.parent.is_dir():
         return []
     ends = re.escape(suffix) if suffix else f"{re.escape(PARTIAL)}|{re.escape(OLD)}"
-    # mkdtemp's random part tells them from other folders, such as those of a target called "<name>.v2"
+    # with mkdtemp's random part, so that folders of a target "<name>.v2" do not match
     name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}({ends})")
     return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
@@ -119,7 +119,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to write ``path`` to the disk now, so that a power cut after a rename loses nothing."""
+    """Write ``path`` to the disk now, so that a power cut after a rename loses nothing."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -173,6 +173,33 @@ def read_json(path: Path, most: int = MAX_RECORD) -> Any:
         return json.loads(read_bytes(path, most))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def crc32(path: Path) -> int:
+    """CRC-32 of an ordinary file, which finds damage."""
+    checksum = 0
+    for block in _blocks(path):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of an ordinary file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def short_hash(text: str, digits: int = 8) -> str:
+    """The first hexadecimal digits of the SHA-256 of a text, for names and fingerprints."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with open_ordinary(path) as file:
+        while block := file.read(BLOCK):
+            yield block
 
 
 def _check_ordinary(status: os.stat_result) -> None:

@@ -37,9 +37,7 @@ def describe(
     if output and Path(output).is_file():
         raise UserError(f"output={output} is a file: name a folder for card.json and card.png")
     before = _written_at(data.folder)
-    if force:
-        data.preparation.run(force)
-    prepared = data.preparation.load()
+    prepared = data.preparation.load(force)
     was_there = _written_at(data.folder) == before
     card = measure(prepared, data.options)
     figures = {**_about(data, name, prepared.meta), **card.figures}
