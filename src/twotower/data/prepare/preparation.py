@@ -1,4 +1,4 @@
-"""Prepares a data set once for all processes, and again when raw files change or the cache is damaged."""
+"""Prepares a data set once for all processes, and again when its raw files change."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The cache of prepared data: a folder per set of options, whole or absent, memory-mapped when read."""
+"""The cache of prepared data: one folder per set of options, memory-mapped when read."""
 
 import json
 import tokenize
