@@ -67,7 +67,7 @@ def category_sizes(category: np.ndarray, count: np.ndarray, num_categories: int)
 
 
 def groups(category: np.ndarray, size: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
-    """0 head, 1 middle, 2 tail of each item's category by its share of ``size``; -1 without a category."""
+    """0 head, 1 middle, 2 tail of each item's category by ``size``; -1 without a category."""
     order = np.argsort(-size, kind="stable")
     before = np.zeros(len(size))  # share of the larger categories
     before[order] = (size[order].cumsum() - size[order]) / max(1, size.sum())
