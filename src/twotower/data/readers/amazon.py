@@ -1,5 +1,6 @@
 """Amazon reviews: 2014 (He & McAuley), 2018 (Ni et al., 2019) and 2023 (Hou et al., 2024)."""
 
+# ruff: noqa: SIM905  (as a list, the names of the categories fill a screen)
 import difflib
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,7 @@ GENERATIONS = {
 class Amazon:
     """Reads the reviews of one category and its items. No user features.
 
-    Item features: category labels (multi-valued), brand (the store in 2023), price. Reviews of 2014
+    Item features: category labels (multi-valued), brand (store in 2023), price. Reviews of 2014
     and 2018 are the official 5-core files; those of 2023 are complete. Without the metadata file,
     which is several times larger, every category is missing; a remark and a note say so.
 
@@ -95,7 +96,8 @@ class Amazon:
         check_number("data.reader.max_labels", max_labels, 1)
         if category_level == 0:
             raise UserError(
-                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the deepest"
+                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the "
+                "deepest"
             )
         self.generation = GENERATIONS[generation]
         if category is None or category not in self.generation.categories:
