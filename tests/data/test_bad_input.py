@@ -178,7 +178,7 @@ CASES = {
     "in the future": (
         {"clicks.csv": rows(f"u0,001,{NOW + 10**7}")},
         CLICKS,
-        [f"clicks.csv line 3 has the time {NOW + 10**7}", "in the future", "mend or remove"],
+        [f"clicks.csv line 3 has the time {NOW + 10**7}", "in the future", "correct or remove"],
     ),
     "all in the future": (
         {"clicks.csv": "\n".join([HEADER, *[f"u{i},i{i},{NOW + 10**8}" for i in range(9)]])},

@@ -174,7 +174,7 @@ class Given:
                 "data/split=given: these data come without a split; take leave_last_out, temporal "
                 "or random_ratio"
             )
-        part = rows.part.astype(np.int8).copy()
+        part: np.ndarray = rows.part.astype(np.int8)
         if not (part == VAL).any() and self.val > 0:
             train = np.flatnonzero(part == TRAIN)
             drawn = RandomRatio(self.val, 0.0, self.seed, 1)(
@@ -187,7 +187,7 @@ class Given:
 def _within_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(num_interactions,)`` number of rows of the row's user, and of those after the row."""
     count = np.bincount(user, minlength=1)
-    end = count.cumsum()
+    end: np.ndarray = count.cumsum()
     return count[user], end[user] - 1 - np.arange(len(user))
 
 
@@ -215,5 +215,6 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
     check_number(f"data.split.{name}", value, 0)
     if 0 < value < 1:
         place = math.ceil((len(rows.time) - 1) * value)
-        return np.partition(rows.time, place)[place].item()
+        quantile: float = np.partition(rows.time, place)[place].item()
+        return quantile
     return value if rows.time.dtype.kind == "f" else math.ceil(value)

@@ -15,14 +15,8 @@ from twotower.data.readers.parse import read_delimited, read_quoted
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
-AGE_BOUNDS = [
-    18,
-    25,
-    35,
-    45,
-    50,
-    56,
-]  # the 1M release publishes ages in these groups; 100K gives years
+# groups of ages in the 1M release; 100K gives years
+AGE_BOUNDS = (18, 25, 35, 45, 50, 56)
 EXACT_TIMES = "ratings.timestamp_is_exact.packbits.npy"
 NO_GENRES = "(no genres listed)"
 Types = dict[str, type[pl.DataType]]
@@ -179,7 +173,9 @@ def _read_100k(folder: Path) -> Tables:
         "zip": pl.String,
     }
     users = read_delimited(folder / "u.user", "|", types)
-    users = users.with_columns(age=pl.col("age").cut(AGE_BOUNDS, left_closed=True).cast(pl.String))
+    users = users.with_columns(
+        age=pl.col("age").cut(list(AGE_BOUNDS), left_closed=True).cast(pl.String)
+    )
     genres = read_delimited(folder / "u.genre", "|", {"genre": pl.String, "index": pl.Int64})[
         "genre"
     ].to_list()

@@ -189,7 +189,8 @@ class Synthetic(WithoutFiles):
 
 def _zipf(num: int, exponent: float) -> np.ndarray:
     weight = 1 / np.arange(1, num + 1) ** exponent
-    return weight / weight.sum()
+    share: np.ndarray = weight / weight.sum()
+    return share
 
 
 def _spread(num: int, share: np.ndarray) -> np.ndarray:
