@@ -1,11 +1,13 @@
-"""Writes files completely or not at all, and reads only ordinary files of bounded size."""
+"""Atomic writes, bounded reads and checksums of files."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import IO, Any
 
 # ends of temporary names, which begin with a dot and the target's name
 PARTIAL, OLD = ".partial", ".old"
+BLOCK = 1 << 24
 MAX_RECORD = 16 << 20  # bytes of a record; that of a run has about 10,000
 
 
@@ -171,6 +174,33 @@ def read_json(path: Path, most: int = MAX_RECORD) -> Any:
         return json.loads(read_bytes(path, most))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def crc32(path: Path) -> int:
+    """CRC-32 of an ordinary file, which finds damage."""
+    checksum = 0
+    for block in _blocks(path):
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of an ordinary file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def short_hash(text: str, digits: int = 8) -> str:
+    """The first hexadecimal digits of the SHA-256 of a text, for names and fingerprints."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with open_ordinary(path) as file:
+        while block := file.read(BLOCK):
+            yield block
 
 
 def _check_ordinary(status: os.stat_result) -> None:

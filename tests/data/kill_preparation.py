@@ -40,7 +40,7 @@ def prepare(folder, last):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die)
-    make_data(folder).preparation.run(force=True)
+    make_data(folder).preparation.load(force=True)
 
 
 def check(folder):

@@ -14,7 +14,6 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT, make_data
-from twotower.data.readers.movielens import MovieLens
 from twotower.data.readers.table import Table
 from twotower.data.splits import Given, Temporal
 from twotower.errors import UserError
@@ -179,7 +178,7 @@ CASES = {
     "in the future": (
         {"clicks.csv": rows(f"u0,001,{NOW + 10**7}")},
         CLICKS,
-        [f"clicks.csv line 3 has the time {NOW + 10**7}", "in the future", "mend or remove"],
+        [f"clicks.csv line 3 has the time {NOW + 10**7}", "in the future", "correct or remove"],
     ),
     "all in the future": (
         {"clicks.csv": "\n".join([HEADER, *[f"u{i},i{i},{NOW + 10**8}" for i in range(9)]])},
@@ -463,30 +462,3 @@ def test_a_file_that_may_not_be_read(tmp_path):
     run = subprocess.run(command, cwd=tmp_path / "open", env=env, capture_output=True, text=True)
     line = "clicks.csv may not be read: give yourself the right, chmod u+r clicks.csv"
     assert run.stderr.splitlines()[-1].endswith(f"UserError: {line}"), run.stderr
-
-
-@pytest.mark.parametrize(
-    ("place", "kind"),
-    [
-        ("ml-100k/u.data", "pipe"),
-        ("ml-100k/u.data", "folder"),
-        ("ml-100k/u.item", "endless"),
-        ("ml-100k/u.genre", "pipe"),
-    ],
-)
-def test_no_reader_waits_for_a_pipe_or_a_device(tmp_path, place, kind):
-    folder = tmp_path / "ml-100k"
-    folder.mkdir()
-    for name in ("u.data", "u.user", "u.item", "u.genre"):
-        (folder / name).write_text("1\t1\t1\t1\n")
-    path = tmp_path / place
-    path.unlink()
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "endless":
-        path.symlink_to("/dev/zero")
-    else:
-        path.mkdir()
-    reader = MovieLens("100k", "http://127.0.0.1:9/none", None, None, "rarest", None)
-    with pytest.raises(UserError, match=f"{path.name} is"):
-        make_data(tmp_path, reader=reader, data_dir=str(tmp_path)).setup()

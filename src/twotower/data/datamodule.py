@@ -1,4 +1,4 @@
-"""The LightningDataModule of every data set: prepares once, yields indices, builds batches on the device."""
+"""The LightningDataModule of every data set: index loaders, and batches built on the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from twotower.data import sampling
+from twotower.data import features, sampling
 from twotower.data.batches import rows
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.batches.loader import EvalLoader, TrainLoader
@@ -37,18 +37,19 @@ class RetrievalDataModule(pl.LightningDataModule):
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
         batch_size: positives per process and training step.
-        positives: of an epoch: each of the ``interactions`` once, or as many draws of ``users``.
+        positives: an epoch takes each of the ``interactions`` once, or as many draws of ``users``.
         eval_batch_size: users per evaluation step.
         min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
         duplicates: which of repeated pairs to keep.
         k_core: minimum interactions of users and items.
         history_length: see :class:`~twotower.data.prepare.prepare.Options`, like the next.
-        group_shares: shares that part head, middle and tail categories.
-        mask_seen: what lists hide of a user's earlier parts, see :func:`twotower.data.batches.rows.hidden`.
+        group_shares: shares that separate head, middle and tail categories.
+        mask_seen: which items of a user's earlier parts are hidden, see
+            :func:`twotower.data.batches.rows.hidden`.
         seed: of order, negatives and dropout.
-        shuffle_window: interactions shuffled together. None: all, which takes memory for each; a number: see
-            :class:`~twotower.data.batches.windows.WindowOrder`, and tables that grow with users and
-            interactions stay mapped on the host.
+        shuffle_window: interactions shuffled together. None: all, in memory. A number: see
+            :class:`~twotower.data.batches.windows.WindowOrder`; tables that grow with users and
+            interactions then stay mapped on the host.
         negatives: draws a training step's negatives; None for evaluation alone.
     """
 
@@ -92,55 +93,40 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.seed = seed
         self.shuffle_window = shuffle_window
         self.negatives = negatives
-        self.fixed_shapes = (
-            False  # True: as many item rows in every batch as it can need, some of them padding
-        )
+        self.fixed_shapes = False  # True: batches are padded to as many item rows as they can need
         self._new_user_clicks: int | None = None
         self._shown_clicks: int | None = None
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
-    # Preparation
-
     def setup(self, stage: str | None = None) -> None:
-        """Load the prepared data, preparing them first where they are missing or the raw files have changed.
+        """Load the prepared data, and prepare them first where they are missing or out of date.
 
         Raises:
-            UserError: for missing or malformed raw files, and a damaged cache whose raw files are not there.
+            UserError: for missing or malformed raw files, and a damaged cache without raw files.
         """
         if self.tables:
             return
         prepared = self.preparation.load()
         self.meta = prepared.meta
         self.ids, self.encodings = prepared.tables, prepared.encodings
-        self.schema = Schema.from_plain(prepared.meta["schema"])._replace(
-            num_behaviours=len(prepared.meta["behaviours"])
-        )
+        schema = Schema.from_plain(prepared.meta["schema"])
+        self.schema = schema._replace(num_behaviours=len(prepared.meta["behaviours"]))
         self.fingerprint = prepared.meta["fingerprint"]
         self.note = prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
 
     @property
     def folder(self) -> Path:
-        """Where the prepared data of these options are, or will be."""
+        """Folder of the prepared data of these options, whether it exists or not."""
         return self.preparation.folder
-
-    # Loaders
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""
         position, user = self.tables["position/train"], self.tables["interactions/user"]
-        read_ahead = partial(rows.touch, self.tables)
-        return TrainLoader(
-            position,
-            user,
-            self.positives,
-            self.batch_size,
-            self.seed,
-            *self._rank(),
-            self.shuffle_window,
-            read_ahead,
-        )
+        order = (self.positives, self.batch_size, self.seed)
+        share = (*self._rank(), self.shuffle_window)
+        return TrainLoader(position, user, *order, *share, partial(rows.touch, self.tables))
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""
@@ -151,31 +137,28 @@ class RetrievalDataModule(pl.LightningDataModule):
         return self._eval_loader("test")
 
     def _eval_loader(self, part: str) -> EvalLoader:
-        position, num_targets = (
-            self.tables[f"position/{part}"].long(),
-            self.tables[f"targets/{part}"].long(),
-        )
+        position = self.tables[f"position/{part}"].long()  # (num_users,)
+        num_targets = self.tables[f"targets/{part}"].long()
         if self._new_user_clicks is not None:
-            num_train_users = self.meta["num_train_users"]
+            clicks, num_train_users = self._new_user_clicks, self.meta["num_train_users"]
             position, num_targets = new_users(
-                self.tables, position, num_targets, num_train_users, self._new_user_clicks
+                self.tables, position, num_targets, num_train_users, clicks
             )
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
-        return (
-            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        )
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
     def evaluate_after(self, clicks: int | None, shown: int | None) -> None:
-        """Evaluate new users, or with short histories, from now on; None: as the split says.
+        """Evaluate only new users, or with short histories, from now on; None: as usual.
 
         Args:
-            clicks: new users alone, from that many clicks.
-            shown: histories end with that many clicks, and lack those before.
+            clicks: only users outside of training, each after that many clicks.
+            shown: histories hold only the last so many clicks.
 
         Raises:
-            UserError: for what is no number of clicks.
+            UserError: for a negative number.
         """
         for name, value in (("clicks", clicks), ("shown", shown)):
             if value is not None:
@@ -184,7 +167,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     @contextmanager
     def hiding_all_seen(self) -> Iterator[None]:
-        """Inside, evaluation hides all that a user has seen, whatever ``mask_seen`` is."""
+        """Inside, evaluation hides all seen items of a user, whatever ``mask_seen`` is."""
         before, self.mask_seen = self.mask_seen, True
         try:
             yield
@@ -193,10 +176,8 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     @property
     def has_oracle(self) -> bool:
-        """Do these data know the best possible ranking?"""
+        """Whether the best possible ranking is known, as for synthetic data."""
         return "latent/user" in self.tables
-
-    # Batches
 
     def on_after_batch_transfer(
         self, batch: TrainIndex | EvalIndex, dataloader_idx: int = 0
@@ -224,32 +205,27 @@ class RetrievalDataModule(pl.LightningDataModule):
         item = torch.cat([positive, drawn.item.flatten()])
         room = min(len(item), self.schema.num_train_items) if self.fixed_shapes else None
         distinct, row = distinct_items(item, room, padding=self.schema.num_items)
-        known = distinct.clamp_max(
-            self.schema.num_train_items - 1
-        )  # padding has some item's features, and nobody asks for it
-        negative_row, own = row[len(positive) :], drawn.item.dim() == 2
+        # padding gets the features of some item, which no loss reads
+        known = distinct.clamp_max(self.schema.num_train_items - 1)
+        negative, num_draws = sampling.negative_rows(drawn, row[len(positive) :], distinct)
+        excluded = behaviour = None
+        if negative is None and drawn.exclude_positives:
+            excluded = positives.pairs.mask(user, distinct)
+        if self.meta["behaviours"]:
+            behaviour = rows.take(tables["interactions/behaviour"], position).long()
+        is_constant = drawn.log_q.dim() == 0
         return Batch(
             user=self.user_features(position, user),
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
             positive=row[: len(positive)],
-            negative=negative_row.view_as(drawn.item) if own else None,
-            num_draws=None
-            if own
-            else torch.zeros_like(distinct).index_add_(
-                0, negative_row, torch.ones_like(negative_row)
-            ),
-            log_q=drawn.log_q.expand(len(distinct))
-            if drawn.log_q.dim() == 0
-            else drawn.log_q[known],
+            negative=negative,
+            num_draws=num_draws,
+            log_q=drawn.log_q.expand(len(distinct)) if is_constant else drawn.log_q[known],
             num_pairs=len(positive) * (1 + drawn.num),
-            behaviour=rows.take(tables["interactions/behaviour"], position).long()
-            if self.meta["behaviours"]
-            else None,
-            excluded=positives.pairs.mask(user, distinct)
-            if drawn.exclude_positives and not own
-            else None,
+            behaviour=behaviour,
+            excluded=excluded,
             in_batch=drawn.in_batch,
             share=len(positive) * index.world_size / len(index.position),
         )
@@ -260,11 +236,10 @@ class RetrievalDataModule(pl.LightningDataModule):
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
             known = (self._train_rows, self.schema.num_train_items)
-            self._train_pairs = (
-                TrainPairs(*known)
-                if self.shuffle_window is None
-                else MappedPairs(*known, tables, item.device)
-            )
+            if self.shuffle_window is None:
+                self._train_pairs = TrainPairs(*known)
+            else:
+                self._train_pairs = MappedPairs(*known, tables, item.device)
         return Positives(item, user, self._train_pairs, index.rank, index.world_size)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
@@ -274,11 +249,12 @@ class RetrievalDataModule(pl.LightningDataModule):
         target = rows.targets(tables, index)  # (batch, num_targets)
         seen = rows.seen(tables, index.position)
         seen_row, seen_item = rows.hidden(*seen, target, self.mask_seen)
-        features = self.user_features(index.position, user)
-        if self._shown_clicks is not None and "history" in features:
-            features["history"][:, : max(0, self.options.history_length - self._shown_clicks)] = 0
+        own = self.user_features(index.position, user)
+        if self._shown_clicks is not None and "history" in own:
+            num_hidden = max(0, self.options.history_length - self._shown_clicks)
+            own["history"][:, :num_hidden] = 0
         return EvalBatch(
-            user=self._with_truth(features, "user", user),
+            user=features.with_truth(tables, own, "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
@@ -288,13 +264,12 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
-        tables = self._tables_on(item.device)
-        return {feature.name: tables[f"item/{feature.name}"][item] for feature in self.schema.item}
+        return features.item_features(self._tables_on(item.device), self.schema, item)
 
     def corpus(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """Features of all items in order, in chunks."""
         for item in torch.arange(self.schema.num_items, device=device).split(CORPUS_CHUNK):
-            yield self._with_truth(self.item_features(item), "item", item)
+            yield features.with_truth(self.tables, self.item_features(item), "item", item)
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
@@ -302,29 +277,16 @@ class RetrievalDataModule(pl.LightningDataModule):
         return Interactions(user.long() + 1, item.long() + 1)
 
     def _train_rows(self) -> tuple[Tensor, Tensor]:
-        """``(num_interactions,)`` users and items of the training part, where the tables are."""
+        """``(num_interactions,)`` users and items of the training part, on the tables' device."""
         position = self.tables["position/train"].long()
-        return self.tables["interactions/user"][position], self.tables["interactions/item"][
-            position
-        ]
+        user, item = self.tables["interactions/user"], self.tables["interactions/item"]
+        return user[position], item[position]
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
-        """Features of users ``(batch,)`` as they were just before the interactions at ``position``, each ``(batch, ...)``."""
-        tables, schema = self._tables_on(position.device), self.schema
+        """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
+        tables = self._tables_on(position.device)
         length = self.options.history_length
-        return {
-            feature.name: rows.history(tables, position, user, length, schema.num_train_items)
-            if feature.kind == "history"
-            else rows.take(tables[f"user/{feature.name}"], user)
-            for feature in schema.user
-        }
-
-    def _with_truth(
-        self, features: dict[str, Tensor], side: str, index: Tensor
-    ) -> dict[str, Tensor]:
-        """Add the planted truth of synthetic data, for the oracle."""
-        truth = self._tables_on(index.device).get(f"latent/{side}")
-        return features if truth is None else {**features, "latent": rows.take(truth, index)}
+        return features.user_features(tables, self.schema, length, position, user)
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:

@@ -1,4 +1,4 @@
-"""What a reader hands over: official files as three tables, no learning decisions taken."""
+"""The tables that readers give, before any decision of preparation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +20,20 @@ class Frames(NamedTuple):
             them also ``value`` (a rating), ``behaviour`` (index into ``behaviours``) and ``part``
             (of a given split: 0 training, 1 validation, 2 test).
         users: ``user`` and one column per user feature.
-        items: ``item``, ``category`` (one primary category or null), and one column per item feature.
+        items: ``item``, ``category`` (one primary category or null), and one column per item
+            feature.
         user_features: kind of each feature column of ``users``; ``multi`` columns hold lists.
         item_features: the same for ``items``.
-        time_unit: of ``time`` since 1970; ``step`` counts on one clock for all users, ``order`` for each user alone.
+        time_unit: of ``time`` since 1970; ``step`` counts on one clock for all users, ``order`` for
+            each user alone.
         behaviours: names of what users do, where several are kept.
         dropped: rows of the files that are not among ``interactions``, by reason.
-        remarks: what the user should read once: inferred kinds, missing files.
-        note: what a reader of results must know of these files, or "".
-        where: says where a row of ``interactions`` stands, for messages.
-        latents: the planted truth of synthetic data: ``(user ids, (users, d))`` and ``(item ids, (items, d))``, whose inner
-            product orders items as the best possible model would; None for real data.
+        remarks: messages printed once: inferred kinds, missing files.
+        note: a fact about these files that every result repeats, or "".
+        where: names the place of a row of ``interactions``, for messages.
+        latents: the planted truth of synthetic data: ``(user ids, (users, d))`` and
+            ``(item ids, (items, d))``, whose inner product orders items as the best possible model
+            does; None for real data.
     """
 
     interactions: pl.DataFrame
@@ -70,7 +73,7 @@ class Reader(Protocol):
 
 
 class WithoutFiles:
-    """The part of a reader that makes its data up: there are no files, and its settings are all its attributes."""
+    """Base of readers that generate their data: no files, and all attributes are settings."""
 
     def options(self) -> dict[str, object]:
         """All settings."""

@@ -1,4 +1,4 @@
-"""What people see of long preparations: the stage, and who is being waited for."""
+"""Progress of long preparations on the screen: stages, and waiting for another process."""
 
 import time
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ from twotower.wording import PlainConsole
 
 
 class Stages:
-    """A progress bar over named stages, on standard error; called with each stage's name as it starts."""
+    """A progress bar over named stages, on standard error; call it when a stage starts."""
 
     def __init__(self, what: str, stages: tuple[str, ...]) -> None:
         self.what = what
@@ -43,7 +43,7 @@ class Stages:
         return self
 
     def __call__(self, stage: str) -> None:
-        """``stage`` starts, the one before is done."""
+        """Start ``stage``, which ends the one before."""
         self._finish()
         self._current = stage
         self._progress.update(
@@ -70,5 +70,5 @@ class Stages:
 
 
 def waiting_lock(path: Path, message: str) -> AbstractContextManager[int]:
-    """One process at a time; where it has to wait it says ``message``, and for whom, see :func:`twotower.locks.alone`."""
+    """Hold a lock; print ``message`` while waiting, see :func:`twotower.locks.alone`."""
     return locks.alone(path, message, PlainConsole(stderr=True, soft_wrap=True).print)

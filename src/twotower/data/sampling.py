@@ -1,4 +1,4 @@
-"""Negatives: which items a positive is compared with. One class per way of drawing, one YAML in ``conf/negatives``."""
+"""Samplers of negatives: one class per way of drawing, one YAML in ``conf/negatives``."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from twotower.data.batches.train_pairs import TrainPairs
 from twotower.errors import UserError, check_number
 from twotower.types import Negatives
 
-REDRAWS = 4  # with a tenth of the corpus known to a user, one draw in 100,000 is still a positive after them
+# of a user who knows a tenth of the corpus, one draw in 100,000 is still a positive after four
+REDRAWS = 4
 
 
 def seed(number: int, device: torch.device) -> None:
     """Seed the generators of the host and of ``device``.
 
-    ``torch.manual_seed`` also remembers the call for devices that are not in use, with a stack trace each: a millisecond a step.
+    ``torch.manual_seed`` takes a millisecond: it keeps the call, with a stack trace, for each
+    device that is not in use.
     """
     torch.default_generator.manual_seed(number)
     if device.type != "cpu":
@@ -25,7 +27,9 @@ def seed(number: int, device: torch.device) -> None:
 
 
 class Positives(NamedTuple):
-    """What a sampler is told. All processes draw for the whole batch, from one seed, and keep what is theirs.
+    """The positives to draw negatives for.
+
+    All processes draw for the whole batch, from one seed, and each keeps its own rows.
 
     Attributes:
         item: ``(global_batch,)`` the positives of all processes.
@@ -43,11 +47,11 @@ class Positives(NamedTuple):
 
     @property
     def num_items(self) -> int:
-        """Items of the training part, which negatives are drawn from."""
+        """Number of items of the training part, from which negatives are drawn."""
         return self.pairs.num_items
 
     def own(self, rows: Tensor) -> Tensor:
-        """This process's of some rows."""
+        """The rows of this process."""
         return rows[self.rank :: self.world_size]
 
 
@@ -60,11 +64,12 @@ class Sampler(Protocol):
 
 
 class Uniform:
-    """Each positive draws its own negatives uniformly from the other training items (DAT, section 2.2).
+    """Each positive draws its own negatives uniformly from the other items (DAT, section 2.2).
 
     Args:
         num: negatives per positive (the paper's ``S``).
-        exclude_positives: draw again what the user has interacted with in training. ``log_q`` stays that of the plain draw.
+        exclude_positives: draw again what the user has interacted with in training. ``log_q``
+            stays that of the plain draw.
     """
 
     def __init__(self, num: int, exclude_positives: bool) -> None:
@@ -88,13 +93,14 @@ class Uniform:
 
 
 class Popularity:
-    """Items drawn in proportion to ``training count ** power`` (Mikolov et al. 2013 took 0.75 for words).
+    """Items drawn in proportion to ``training count ** power`` (0.75 in Mikolov et al. 2013).
 
     Args:
         num: negatives, per positive or per batch.
         power: 1 draws as the data do, 0 uniformly.
         shared: one draw for the whole batch, not one per positive.
-        exclude_positives: leave out what the user has interacted with in training, by drawing again or, if shared, by a mask.
+        exclude_positives: leave out what the user has interacted with in training, by drawing
+            again or, if shared, by a mask.
     """
 
     def __init__(self, num: int, power: float, shared: bool, exclude_positives: bool) -> None:
@@ -147,7 +153,9 @@ class SharedUniform:
 
 
 class InBatch:
-    """The positives of the batch's other rows, which come as often as training has them (Yi et al., RecSys 2019).
+    """The positives of the batch's other rows (Yi et al., RecSys 2019).
+
+    An item is drawn in proportion to its training count.
 
     Args:
         exclude_positives: mask each user's training positives.
@@ -157,7 +165,7 @@ class InBatch:
         self.exclude_positives = exclude_positives
 
     def __call__(self, positives: Positives) -> Negatives:
-        """``(batch,)`` shared negatives; the losses count a row's own positive once, as its positive."""
+        """``(batch,)`` shared negatives; losses count a row's own positive only as its positive."""
         log_q = positives.pairs.distribution(1.0).log_q
         return Negatives(
             positives.own(positives.item),
@@ -169,7 +177,7 @@ class InBatch:
 
 
 class Corpus:
-    """Every training item is a negative, once: the full softmax. For corpora of up to some ten thousand items.
+    """Every training item is a negative, once: the full softmax, for small corpora.
 
     Args:
         exclude_positives: mask each user's training positives.
@@ -185,9 +193,10 @@ class Corpus:
 
 
 class Mixed:
-    """Two samplers together, such as in-batch and uniform (Yang et al., WWW 2020: Mixed Negative Sampling).
+    """Two samplers together, such as in-batch and uniform (Yang et al., WWW 2020).
 
-    An item's probability is that of the mixture, ``(n_1 q_1 + n_2 q_2) / (n_1 + n_2)`` for ``n`` draws from each.
+    An item's probability is that of the mixture, ``(n_1 q_1 + n_2 q_2) / (n_1 + n_2)`` for ``n``
+    draws from each.
 
     Args:
         first: a sampler.
@@ -227,10 +236,25 @@ class Mixed:
         )
 
 
-def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:
-    """``(batch, num)`` draws, those that are the user's training positives replaced ``REDRAWS`` times.
+def negative_rows(
+    drawn: Negatives, row: Tensor, distinct: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """How a batch refers to its negatives, whose rows among the ``distinct`` items are ``row``.
 
-    What is a positive even then becomes the row's own positive, which every loss masks. Nothing waits for the device.
+    Returns:
+        ``(batch, num)`` rows of each positive's own negatives, or None; else ``(num_distinct,)``
+        number of draws of each item that the batch shares.
+    """
+    if drawn.item.dim() == 2:
+        return row.view_as(drawn.item), None
+    return None, torch.zeros_like(distinct).index_add_(0, row, torch.ones_like(row))
+
+
+def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:
+    """``(batch, num)`` draws; the user's training positives are drawn again ``REDRAWS`` times.
+
+    A remaining positive is replaced by the row's own positive, which every loss masks. No step
+    waits for the device.
     """
     item, user = draw(), positives.own(positives.user)[:, None]
     known = positives.pairs.of(user)

@@ -1,4 +1,4 @@
-"""Splits: which interactions are for training, validation and test. One class per way, one YAML in ``conf/data/split``."""
+"""Splits into training, validation and test: one class each, one YAML in ``conf/data/split``."""
 
 import math
 from datetime import datetime, timedelta, timezone
@@ -35,7 +35,7 @@ class Split(Protocol):
     """Gives each interaction its part."""
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """``(num_interactions,)`` of ``TRAIN``, ``VAL``, ``TEST``, and ``NOWHERE`` for what no part may use."""
+        """``(num_interactions,)`` of ``TRAIN``, ``VAL``, ``TEST``, ``NOWHERE`` (unused)."""
         ...
 
 
@@ -45,7 +45,8 @@ class LeaveLastOut:
     It looks into other users' future: good for comparing models, not for predicting a launch.
 
     Args:
-        min_history: training interactions that a user needs to be evaluated; users with fewer only train.
+        min_history: training interactions that a user needs to be evaluated; users with fewer are
+            only in training.
     """
 
     def __init__(self, min_history: int) -> None:
@@ -62,15 +63,17 @@ class LeaveLastOut:
 
 
 class Temporal:
-    """One clock for everybody: training before ``val_from``, validation before ``test_from``, test after.
+    """One clock for all: training before ``val_from``, validation before ``test_from``, then test.
 
-    Users and items that training never saw are evaluated by the model's policy for cold ids and reported apart.
+    Users and items that are not in training are evaluated by the model's policy for cold ids, and
+    reported apart.
 
     Args:
-        val_from: a quantile of all interactions' times in (0, 1), a time in the data's unit, or a date such as
-            ``2017-10-14`` or ``2017-10-14T12:00`` (UTC).
+        val_from: a quantile of all interactions' times in (0, 1), a time in the data's unit, or a
+            date such as ``2017-10-14`` or ``2017-10-14T12:00`` (UTC).
         test_from: the same, later.
-        min_history: training interactions that a user needs to be evaluated; the held-out rows of others go nowhere.
+        min_history: training interactions that a user needs to be evaluated; the held-out rows of
+            others are dropped.
     """
 
     def __init__(self, val_from: float | str, test_from: float | str, min_history: int) -> None:
@@ -83,18 +86,20 @@ class Temporal:
         """Split by time.
 
         Raises:
-            UserError: for data without a common clock, and borders that are no times or in the wrong order.
+            UserError: for data without a common clock, and borders that are no times or in the
+                wrong order.
         """
         if rows.time_unit == "order":
             raise UserError(
-                "data/split=temporal needs times, and these data know only each user's order: take leave_last_out"
+                "data/split=temporal needs times, and these data have only each user's order: "
+                "take leave_last_out"
             )
         val_from = _moment("val_from", self.val_from, rows)
         test_from = _moment("test_from", self.test_from, rows)
         if val_from >= test_from:
             raise UserError(
-                f"data.split.val_from={self.val_from} must come before data.split.test_from={self.test_from} "
-                f"(here the times {val_from} and {test_from})"
+                f"data.split.val_from={self.val_from} must come before "
+                f"data.split.test_from={self.test_from} (here the times {val_from} and {test_from})"
             )
         part = (rows.time >= val_from).astype(np.int8) + (rows.time >= test_from)
         history = np.bincount(rows.user[part == TRAIN], minlength=rows.user.max(initial=-1) + 1)
@@ -103,15 +108,16 @@ class Temporal:
 
 
 class RandomRatio:
-    """Shares of each user's interactions, drawn at random; a user keeps at least ``min_history`` for training.
+    """Shares of each user's interactions, drawn at random.
 
-    Histories are then no longer the past: the customary protocol of collaborative filtering, not of retrieval.
+    Histories then also hold later interactions: a protocol of collaborative filtering.
 
     Args:
         val: share for validation.
         test: share for test.
         seed: of the draw.
-        min_history: training interactions that a user needs to be evaluated; users with fewer only train.
+        min_history: training interactions that a user needs to be evaluated; users with fewer are
+            only in training.
     """
 
     def __init__(self, val: float, test: float, seed: int, min_history: int) -> None:
@@ -126,10 +132,9 @@ class RandomRatio:
         self.min_history = min_history
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Split by chance."""
-        order = np.lexsort(
-            (np.random.default_rng(self.seed).random(len(rows.user)), rows.user)
-        )  # users in order, rows not
+        """Split at random."""
+        draw = np.random.default_rng(self.seed).random(len(rows.user))
+        order = np.lexsort((draw, rows.user))  # users in order, each one's rows at random
         num, place = _within_user(rows.user)
         num_val, num_test = np.floor(num * self.val + 0.5), np.floor(num * self.test + 0.5)
         evaluated = num - num_val - num_test >= self.min_history
@@ -147,7 +152,8 @@ class Given:
     """The split that the data come with.
 
     Args:
-        val: where the data have no validation part, the share of each user's training interactions that is drawn for it.
+        val: share of each user's training interactions that is drawn for validation, where the data
+            have no validation part.
         seed: of the draw.
     """
 
@@ -165,9 +171,10 @@ class Given:
         """
         if rows.part is None:
             raise UserError(
-                "data/split=given: these data come without a split; take leave_last_out, temporal or random_ratio"
+                "data/split=given: these data come without a split; take leave_last_out, temporal "
+                "or random_ratio"
             )
-        part = rows.part.astype(np.int8).copy()
+        part: np.ndarray = rows.part.astype(np.int8)
         if not (part == VAL).any() and self.val > 0:
             train = np.flatnonzero(part == TRAIN)
             drawn = RandomRatio(self.val, 0.0, self.seed, 1)(
@@ -178,9 +185,9 @@ class Given:
 
 
 def _within_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``(num_interactions,)`` size of the row's user, and how many rows of the user come after it."""
+    """``(num_interactions,)`` number of rows of the row's user, and of those after the row."""
     count = np.bincount(user, minlength=1)
-    end = count.cumsum()
+    end: np.ndarray = count.cumsum()
     return count[user], end[user] - 1 - np.arange(len(user))
 
 
@@ -199,7 +206,8 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
             ) from None
         if rows.time_unit not in UNITS_PER_SECOND:
             raise UserError(
-                f"data.split.{name}={value}: these data count steps, not seconds; give a quantile such as 0.9"
+                f"data.split.{name}={value}: these data count steps, not seconds; give a quantile "
+                "such as 0.9"
             )
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         microseconds = (moment - EPOCH) // timedelta(microseconds=1)
@@ -207,5 +215,6 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
     check_number(f"data.split.{name}", value, 0)
     if 0 < value < 1:
         place = math.ceil((len(rows.time) - 1) * value)
-        return np.partition(rows.time, place)[place].item()
+        quantile: float = np.partition(rows.time, place)[place].item()
+        return quantile
     return value if rows.time.dtype.kind == "f" else math.ceil(value)

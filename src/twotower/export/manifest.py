@@ -1,6 +1,5 @@
 """``manifest.json``: what an export is, and the checksum of each of its files."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,13 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twotower.errors import UserError
-from twotower.files import read_json
+from twotower.files import read_json, sha256
 from twotower.wording import printable
 
 FILE = "manifest.json"
 KIND = "twotower export"
 FORMAT_VERSION = 1  # raise it when a reader of the present version would go wrong
-BLOCK = 1 << 20
 MAX_BYTES = 64 << 20  # of a manifest
 VOCABULARIES = "vocabularies"
 NAMES = re.compile(  # of all files that an export can hold, below its folder
@@ -47,7 +45,7 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     """Write the manifest over all other files, as the last act."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in paths
     }
     whole = {"kind": KIND, "format_version": FORMAT_VERSION, **record, "files": files}
@@ -76,7 +74,7 @@ def check(folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} is truncated, {size:,} of {expected['bytes']:,} bytes: {again}"
             )
-        if size > expected["bytes"] or _sha256(path) != expected["sha256"]:
+        if size > expected["bytes"] or sha256(path) != expected["sha256"]:
             raise UserError(
                 f"{path} is not the file that was exported, its SHA-256 differs: {again}"
             )
@@ -148,11 +146,3 @@ def _reason(error: OSError | ValueError) -> str:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
     return str(error.strerror if isinstance(error, OSError) else error).splitlines()[0]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """All plots of a report: one file each, only those that the runs carry."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from itertools import chain, count
@@ -9,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twotower.errors import extra
+from twotower.files import short_hash
 from twotower.plotting import save_figure
 from twotower.report.categories import by_category
 from twotower.report.forest import forest
@@ -33,17 +33,13 @@ def stems(sections: list[Section]) -> list[str]:
     for section in sections:
         name, fingerprint = section.name, section.fingerprint[:6]
         if not PLAIN.fullmatch(name):
-            name = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}@{_hash(name)}"
+            name = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}@{short_hash(name)}"
         if not PLAIN.fullmatch(fingerprint):
-            fingerprint = _hash(section.fingerprint)
+            fingerprint = short_hash(section.fingerprint)
         stem = f"{name}-{fingerprint}"
         names = chain([stem], (f"{stem}-{place}" for place in count(2)))
         found.append(next(name for name in names if name not in found))
     return found
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def draw(section: Section, wanted: Wanted, folder: Path, stem: str) -> dict[str, Path]:

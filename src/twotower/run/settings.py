@@ -1,6 +1,5 @@
 """The table that decides what each setting does to a run, for sweeps, reports and W&B."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +7,8 @@ from enum import Enum
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from twotower.files import short_hash
 
 # roots that a checkpoint decides
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "metric", "seed")
@@ -156,7 +157,7 @@ def fingerprint(config: DictConfig) -> str:
     if num_processes is not None:
         found = {key: value for key, value in found.items() if kind_of(key) is not Kind.PROCESSES}
         found["trainer.num_processes"] = num_processes
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(found, sort_keys=True), 16)
 
 
 def key_of(override: str) -> str:

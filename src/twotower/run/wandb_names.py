@@ -1,10 +1,10 @@
 """Names of runs and settings in W&B."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
+from twotower.files import short_hash
 from twotower.run.settings import ADDRESS, key_of, names_variant
 
 UNNAMED = ("model", "data")  # options that begin the name
@@ -24,7 +24,7 @@ def variant(choices: dict[str, Any], overrides: list[str]) -> str:
     """
     named = [override for override in overrides if _is_named(override)]
     name = " ".join([choices["model"], choices["data"], *map(_short, named)])
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}@{_hash(name)}"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}@{short_hash(name)}"
 
 
 def flatten(choices: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -60,9 +60,5 @@ def _short(override: str) -> str:
     if not given:
         return f"~{key.split('.')[-1]}"
     name = Path(value).name
-    cut = "" if name == value else f"@{_hash(value)[:4]}"
+    cut = "" if name == value else f"@{short_hash(value)[:4]}"
     return f"{key.split('.')[-1]}={name}{cut}"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,12 +1,12 @@
 """What a sweep consists of: the name, folder and state of each run, told without training anything."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twotower.errors import UserError
+from twotower.files import short_hash
 from twotower.run.run_folder import RunFolder, Status, records
 from twotower.run.settings import changes_result, key_of, names_variant
 
@@ -167,4 +167,4 @@ def _file_name(text: str, exact: str, plain: bool) -> str:
     name = re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) or "default"
     if plain and name == (text or "default") and len(name) <= LONGEST_NAME:
         return name
-    return f"{name[:LONGEST_NAME]}@{hashlib.sha256(exact.encode()).hexdigest()[:10]}"
+    return f"{name[:LONGEST_NAME]}@{short_hash(exact, 10)}"

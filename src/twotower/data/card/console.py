@@ -1,10 +1,11 @@
 """The data card on the screen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.columns import Columns
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,199 +14,156 @@ from twotower.data.card.spread import QUANTILES
 from twotower.data.prepare.prepare import GROUPS
 from twotower.wording import clip, duration
 
-GAP = 4
-UNTOLD = (
-    "url",
-    "sha256",
-    "md5",
-    "checksum",
-    "wishes",
-    "text_format",
-    "rules",
-)  # of readers: in card.json alone
+MAX_NAME = 28
+SHARES = {
+    "cold_item_targets": "cold targets",
+    "cold_users": "cold users",
+    "seen_targets": "targets seen before",
+}
 
 
 def show(figures: dict[str, Any], console: Console) -> None:
     """Print a card's figures."""
     console.print()
     console.print(_about(figures))
+    console.print()
     tables = [_kept(figures), _parts(figures), _spread(figures), _facts(figures)]
     if figures["categories"]["num"]:
         tables += [_categories(figures), _groups(figures)]
-    _flow(console, [*tables, _features(figures)])
+    console.print(Columns([*tables, _features(figures)], padding=(1, 4, 0, 0)))
     console.print()
     for finding in figures["findings"]:
-        console.print(_bullet(finding))
-
-
-def _flow(console: Console, tables: list[Table]) -> None:
-    """Side by side while the screen is wide enough."""
-    rows: list[list[Table]] = [[]]
-    left = console.width
-    for table in tables:
-        width = console.measure(table).maximum + GAP
-        if rows[-1] and width > left:
-            rows.append([])
-            left = console.width
-        rows[-1].append(table)
-        left -= width
-    for row in rows:
-        line = Table.grid(padding=(0, GAP, 0, 0))
-        line.add_row(*row)
-        console.print()
+        line = Table.grid(padding=(0, 1))
+        line.add_row(Text("!", style="bold yellow"), Text(finding))
         console.print(line)
 
 
-def _about(figures: dict[str, Any]) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    options, preparation = figures["options"], figures["preparation"]
-    table.add_row("data", Text(figures["data"], style="bold"))
+def _about(figures: dict[str, Any]) -> Table:
+    options = figures["options"]
+    rows = [("data", figures["data"])]
     if figures["note"]:
-        table.add_row("note", Text(figures["note"], style="yellow"))
-    for remark in figures["remarks"]:
-        if (
-            "\n" not in remark
-        ):  # a reader's own table has been on the screen already, and is in card.json
-            table.add_row("remark", Text(remark))
-    split = options["split"]
-    table.add_row("split", Text(f"{split['name']} {_settings(split, 'name')}"))
-    table.add_row("filters", Text(_settings(options["filters"])))
-    table.add_row("mask_seen", Text(str(options["mask_seen"]).lower()))
-    table.add_row("reader", Text(_settings(options["reader"], *UNTOLD)))
-    table.add_row("prepared", Text(_effort(preparation)))
-    table.add_row("fingerprint", Text(figures["fingerprint"]))
+        rows.append(("note", figures["note"]))
+    # a remark of several lines is a table, which preparation has printed
+    rows += [("remark", remark) for remark in figures["remarks"] if "\n" not in remark]
+    rows += [
+        ("split", _settings(options["split"])),
+        ("filters", _settings(options["filters"])),
+        ("mask_seen", str(options["mask_seen"]).lower()),
+        ("prepared", _effort(figures["preparation"])),
+        ("fingerprint", figures["fingerprint"]),
+    ]
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        table.add_row(name, Text(text))
     return table
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    values = {name: "null" if value is None else value for name, value in settings.items()}
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _effort(preparation: dict[str, Any]) -> str:
-    text = f"in {duration(preparation['seconds'])}"
-    if preparation["peak_memory_bytes"]:
-        text += f" with {preparation['peak_memory_bytes'] / 2**30:.1f} GiB at most"
-    if preparation["stages"]:
-        slowest = sorted(preparation["stages"].items(), key=lambda stage: -stage[1])[:3]
-        text += f" ({', '.join(f'{name} {duration(seconds)}' for name, seconds in slowest)})"
-    return text
+    stages = sorted(preparation["stages"].items(), key=lambda stage: -stage[1])
+    slowest = ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages[:3])
+    return f"in {duration(preparation['seconds'])} ({slowest})"
 
 
 def _kept(figures: dict[str, Any]) -> Table:
-    table = _table("what is kept", "", "interactions", "", "users", "items")
     raw, kept, without = figures["raw"], figures["kept"], figures["without_interactions"]
+    total = max(1, raw["interactions"])
+    rows: list[list[Any]] = []
     if any(without.values()):
-        table.add_row(
-            "in tables, no interaction",
-            "",
-            "",
-            *(f"{without[side]:,}" for side in ("users", "items")),
-        )
-    table.add_row("raw", f"{raw['interactions']:,}", "", f"{raw['users']:,}", f"{raw['items']:,}")
+        rows.append(["in tables, no interaction", "", "", without["users"], without["items"]])
+    rows.append(["raw", raw["interactions"], "", raw["users"], raw["items"]])
     for reason, num in figures["dropped"].items():
-        table.add_row(
-            Text(f"- {reason}"), f"{num:,}", percent(num / max(1, raw["interactions"])), "", ""
-        )
-    share = percent(kept["interactions"] / max(1, raw["interactions"]))
-    table.add_row(
-        "kept",
-        f"{kept['interactions']:,}",
-        share,
-        f"{kept['users']:,}",
-        f"{kept['items']:,}",
-        style="bold",
-    )
-    return table
+        rows.append([f"- {reason}", num, percent(num / total), "", ""])
+    share = percent(kept["interactions"] / total)
+    rows.append(["kept", kept["interactions"], share, kept["users"], kept["items"]])
+    return _table("what is kept", ["", "interactions", "", "users", "items"], rows)
 
 
 def _parts(figures: dict[str, Any]) -> Table:
-    parts = figures["parts"]
-    table = _table("parts", "", *parts)
-    for key in ("interactions", "users", "items"):
-        table.add_row(key, *(f"{part[key]:,}" for part in parts.values()))
-    for key in ("first", "last"):
-        if key in parts["train"]:
-            table.add_row(key, *(part.get(key, "") for part in parts.values()))
-    shares = {
-        "cold_item_targets": "cold targets",
-        "cold_users": "cold users",
-        "seen_targets": "targets seen before",
-    }
-    for key, label in shares.items():
-        table.add_row(
-            label, *(percent(part[key]) if key in part else "" for part in parts.values())
-        )
-    if figures["history"]["length"]:
-        short = figures["history"]["short"]
-        table.add_row(
-            f"histories below {figures['history']['length']}",
-            *(percent(short[name]) for name in parts),
-        )
-    clock = "" if "first" in parts["train"] else ", order only, no clock"
-    table.caption = f"density {percent(figures['kept']['density'])}{clock}"
-    return table
+    parts, history = figures["parts"], figures["history"]
+    rows = [
+        [key, *(part[key] for part in parts.values())] for key in ("interactions", "users", "items")
+    ]
+    has_clock = "first" in parts["train"]
+    if has_clock:
+        rows += [
+            [key, *(part.get(key, "") for part in parts.values())] for key in ("first", "last")
+        ]
+    for key, label in SHARES.items():
+        rows.append([label, "", percent(parts["val"][key]), percent(parts["test"][key])])
+    if history["length"]:
+        shares = (percent(history["short"][name]) for name in parts)
+        rows.append([f"histories below {history['length']}", *shares])
+    clock = "" if has_clock else ", order only, no clock"
+    caption = f"density {percent(figures['kept']['density'])}{clock}"
+    return _table("parts", ["", *parts], rows, caption)
 
 
 def _spread(figures: dict[str, Any]) -> Table:
-    table = _table("training interactions", "", "per user", "per item")
-    for name in (*QUANTILES, "mean"):
-        digits = 1 if name == "mean" else 0
-        table.add_row(
-            name, *(f"{figures[side][name]:,.{digits}f}" for side in ("per_user", "per_item"))
-        )
-    return table
+    user, item = figures["per_user"], figures["per_item"]
+    rows = [[name, f"{user[name]:,.0f}", f"{item[name]:,.0f}"] for name in QUANTILES]
+    rows.append(["mean", f"{user['mean']:,.1f}", f"{item['mean']:,.1f}"])
+    return _table("training interactions", ["", "per user", "per item"], rows)
 
 
 def _facts(figures: dict[str, Any]) -> Table:
     item, repeats, drift = (figures[name] for name in ("per_item", "repeats", "drift"))
-    table = _table("good to know", "", "")
-    table.add_row("items' Gini coefficient", f"{item['gini']:.2f}")
-    table.add_row("the top 1% of items hold", percent(item["top_1%"]))
-    table.add_row("the top 10% of items hold", percent(item["top_10%"]))
+    rows = [
+        ["items' Gini coefficient", f"{item['gini']:.2f}"],
+        ["the top 1% of items hold", percent(item["top_1%"])],
+        ["the top 10% of items hold", percent(item["top_10%"])],
+    ]
     if drift["top"]:
-        table.add_row(f"top {drift['top']} items that stay so in test", percent(drift["overlap"]))
-    table.add_row(f"repeated consumption ({repeats['of']})", percent(repeats["share"]))
-    for name, num in figures["behaviours"].items():
-        table.add_row(Text(f"interactions: {name}"), f"{num:,}")
-    return table
+        rows.append([f"top {drift['top']} items that stay so in test", percent(drift["overlap"])])
+    rows.append([f"repeated consumption ({repeats['of']})", percent(repeats["share"])])
+    rows += [[f"interactions: {name}", num] for name, num in figures["behaviours"].items()]
+    return _table("good to know", ["", ""], rows)
 
 
 def _categories(figures: dict[str, Any]) -> Table:
     category = figures["categories"]
-    table = _table(f"{category['num']:,} categories", "largest", "items", "interactions")
-    for row in category["top"][:5]:
-        table.add_row(Text(clip(row["name"], 28)), f"{row['items']:,}", percent(row["share"]))
-    table.caption = f"as even as {category['effective_num']:.1f} equal ones"
-    return table
+    rows = [
+        [clip(row["name"], MAX_NAME), row["items"], percent(row["share"])]
+        for row in category["top"][:5]
+    ]
+    caption = f"as even as {category['effective_num']:.1f} equal ones"
+    columns = ["largest", "items", "interactions"]
+    return _table(f"{category['num']:,} categories", columns, rows, caption)
 
 
 def _groups(figures: dict[str, Any]) -> Table:
-    category, targets = figures["categories"], figures["parts"]["test"]["groups"]
-    table = _table("groups", "", "categories", "items", "training", "test")
+    groups, targets = figures["categories"]["groups"], figures["parts"]["test"]["groups"]
+    rows = []
     for name in GROUPS:
-        row = category["groups"][name]
-        table.add_row(
-            name,
-            f"{row['categories']:,}",
-            f"{row['items']:,}",
-            percent(row["share"]),
-            percent(targets[name]),
-        )
-    table.caption = f"{percent(category['items_without'])} of items have no category"
-    return table
+        num, items, share = (groups[name][key] for key in ("categories", "items", "share"))
+        rows.append([name, num, items, percent(share), percent(targets[name])])
+    caption = f"{percent(figures['categories']['items_without'])} of items have no category"
+    return _table("groups", ["", "categories", "items", "training", "test"], rows, caption)
 
 
 def _features(figures: dict[str, Any]) -> Table:
-    table = _table("features", "", "kind", "values", "missing")
+    rows = []
     for side, features in figures["features"].items():
         for feature in features:
             values = f"{feature['values']:,}" if feature["values"] else ""
             if "width" in feature:
                 values += f" (up to {feature['width']} each)"
             missing = "" if "missing" not in feature else percent(feature["missing"])
-            table.add_row(Text(f"{side}: {feature['name']}"), feature["kind"], values, missing)
-    return table
+            rows.append([f"{side}: {feature['name']}", feature["kind"], values, missing])
+    return _table("features", ["", "kind", "values", "missing"], rows)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(
+    title: str, columns: list[str], rows: Iterable[Iterable[str | int]], caption: str | None = None
+) -> Table:
+    """A table whose first column is text and whose other columns are aligned to the right."""
     table = Table(
         title=title,
+        caption=caption,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -216,32 +174,6 @@ def _table(title: str, *columns: str) -> Table:
     )
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left", no_wrap=place > 0)
+    for row in rows:
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     return table
-
-
-def _bullet(text: str) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_row(Text("!", style="bold yellow"), Text(text))
-    return table
-
-
-def _settings(node: Mapping[str, Any], *hidden: str) -> str:
-    return ", ".join(
-        f"{name}={_value(value)}" for name, value in node.items() if name not in hidden
-    )
-
-
-def _set(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A table's settings that are set: most of the many have no value, and nodes of such are empty."""
-    values = {
-        name: _set(value) if isinstance(value, Mapping) else value for name, value in node.items()
-    }
-    return {name: value for name, value in values.items() if value is not None and value != {}}
-
-
-def _value(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{_settings(_set(value))}}}"
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value)

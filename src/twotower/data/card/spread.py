@@ -1,19 +1,11 @@
-"""How evenly counts are spread: quantiles, concentration, effective number."""
+"""Measures of how evenly counts are spread: quantiles, concentration, effective number."""
 
 import math
 
 import numpy as np
 
-QUANTILES = {
-    "min": 0.0,
-    "5%": 0.05,
-    "25%": 0.25,
-    "50%": 0.5,
-    "75%": 0.75,
-    "95%": 0.95,
-    "99%": 0.99,
-    "max": 1.0,
-}
+SHARES = {"5%": 0.05, "25%": 0.25, "50%": 0.5, "75%": 0.75, "95%": 0.95, "99%": 0.99}
+QUANTILES = {"min": 0.0, **SHARES, "max": 1.0}
 
 
 def spread(count: np.ndarray) -> dict[str, float]:
@@ -23,7 +15,7 @@ def spread(count: np.ndarray) -> dict[str, float]:
 
 
 def concentration(count: np.ndarray) -> dict[str, float]:
-    """Gini coefficient (0: all alike, towards 1: all with one), and what the largest 1 % and 10 % hold."""
+    """Gini coefficient (0: all equal, near 1: one has all), share of the largest 1 % and 10 %."""
     ascending, num = np.sort(count), len(count)
     total = int(ascending.sum())
     gini = 2 * float((np.arange(1, num + 1) * ascending).sum()) / (num * total) - (num + 1) / num
@@ -35,6 +27,6 @@ def concentration(count: np.ndarray) -> dict[str, float]:
 
 
 def evenness(size: np.ndarray) -> float:
-    """How many equal parts would be as diverse: ``exp(entropy)`` of the shares (Hill, Ecology 1973); 0 for none."""
+    """Effective number of parts: ``exp(entropy)`` of their shares (Hill, Ecology 1973)."""
     share = size[size > 0] / max(1, size.sum())
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0

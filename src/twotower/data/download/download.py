@@ -1,9 +1,7 @@
-"""Official files: downloaded once, by one process, verified, unpacked inside their folder."""
+"""Downloads official files once, in one process, and verifies them."""
 
 import errno
-import gzip
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,29 +13,19 @@ import requests
 from pooch.hashes import hash_matches
 from tqdm import tqdm
 
-from twotower.data.download.bombs import too_large
 from twotower.data.download.unpack import UnpackError, unpack
 from twotower.data.progress import waiting_lock
 from twotower.errors import UserError
 from twotower.files import whole_file
 
 BLOCK = 1 << 20
-TIMEOUT_S = (10.0, 30.0)  # to connect, and without a byte after that
+TIMEOUT_S = (10.0, 30.0)  # to connect, and between two bytes
 RETRIES = 2
-FINAL = {400, 401, 403, 404, 410}  # another attempt would end alike
-REASONS = (  # no text of requests: it repeats the address, which may hold a password or a token
-    (requests.exceptions.SSLError, "no secure connection"),
-    (requests.exceptions.ProxyError, "no connection to the proxy"),
-    (requests.Timeout, "no answer in time"),
-    (requests.ConnectionError, "no connection, or it broke"),
-    (requests.exceptions.ChunkedEncodingError, "the connection broke"),
-    (requests.RequestException, "not an address that leads to a file"),
-    (ValueError, "its checksum differs from the official one"),
-)
+FINAL = {400, 401, 403, 404, 410}  # no other attempt would succeed
 
 
 class RefusedError(Exception):
-    """An answer that is not the file, and would not be at another attempt; the message is a short reason."""
+    """An answer that is not the file; another attempt would not help. The message is a reason."""
 
 
 class Archive(NamedTuple):
@@ -56,34 +44,40 @@ class Archive(NamedTuple):
     files: list[str]
 
     def paths(self, data_dir: Path) -> list[Path]:
-        """Where the needed files lie."""
+        """Paths of the needed files."""
         return [data_dir / self.top / name for name in self.files]
 
     def fetch(self, data_dir: Path) -> None:
-        """Download, verify and unpack, unless the files are there. One process at a time; the others wait.
+        """Download, verify and unpack, unless the files are there.
 
-        An archive that lies in ``data_dir`` under its official name, put there by hand, is used
-        instead of the network. Files that the user has put into the top folder stay.
+        One process downloads, the others wait. An archive in ``data_dir`` with the official name,
+        put there by hand, is used instead of the network. Files that are already in the top folder
+        stay.
 
         Raises:
-            UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
+            UserError: if it cannot be downloaded or is not the official file, naming the file to
+                fetch by hand.
         """
         paths = self.paths(data_dir)
-        brought = data_dir / _name(self.url)
-        cure = f"fetch it by hand to {brought}, or unpack it so that {paths[0]} exists, or set paths.data_dir"
-        if _complete(paths):
+        by_hand = data_dir / _name(self.url)
+        cure = (
+            f"fetch it by hand to {by_hand}, or unpack it so that {paths[0]} exists, "
+            "or set paths.data_dir"
+        )
+        if all(path.exists() for path in paths):
             return
-        with _alone(data_dir / self.top, brought.name, cure) as folder:
-            if _complete(paths):  # by the process that we waited for
+        with _locked(data_dir / self.top, by_hand.name, cure) as folder:
+            if all(path.exists() for path in paths):  # another process has fetched them meanwhile
                 return
-            source, archive = str(brought), brought
-            if brought.is_file():
-                cure = f"delete it, or fetch {_shown(self.url)} again"
-                if not hash_matches(brought, self.checksum):
-                    message = f"{brought} is not the official file (its checksum differs): {cure}"
-                    raise UserError(message)
+            source, archive = str(by_hand), by_hand
+            if by_hand.is_file():
+                cure = f"delete it, or fetch {_without_secrets(self.url)} again"
+                if not hash_matches(by_hand, self.checksum):
+                    raise UserError(
+                        f"{by_hand} is not the official file (its checksum differs): {cure}"
+                    )
             else:
-                source = _shown(self.url)
+                source = _without_secrets(self.url)
                 archive = _download(self.url, self.checksum, folder, cure)
             try:
                 unpack(archive, folder / "unpacked", self.top, self.files)
@@ -96,12 +90,12 @@ class Archive(NamedTuple):
 
 
 class SingleFile(NamedTuple):
-    """One file that is kept as it comes, compressed or not.
+    """One file that is kept as it is downloaded, compressed or not.
 
     Attributes:
         url: official address.
         checksum: ``sha256:…`` or ``md5:…``; None where none is published.
-        path: where it goes, relative to ``data_dir``.
+        path: its place, relative to ``data_dir``.
     """
 
     url: str
@@ -109,38 +103,31 @@ class SingleFile(NamedTuple):
     path: str
 
     def paths(self, data_dir: Path) -> list[Path]:
-        """Where it lies."""
+        """Its path, as a list."""
         return [data_dir / self.path]
 
     def fetch(self, data_dir: Path) -> None:
-        """Download and verify, unless it is there. One process at a time; the others wait.
+        """Download and verify, unless it is there. One process downloads, the others wait.
 
         Raises:
-            UserError: if it cannot be downloaded or is not the official file; the line says what to fetch by hand.
+            UserError: if it cannot be downloaded or is not the official file, naming the file to
+                fetch by hand.
         """
         target = data_dir / self.path
         cure = f"fetch it by hand to {target}, or set paths.data_dir"
         if target.exists():
             return
-        with _alone(target, target.name, cure) as folder:
-            if target.exists():  # from the process that we waited for
-                return
-            file = _download(self.url, self.checksum, folder, cure)
-            if self.checksum is None and target.suffix == ".gz" and (fault := _gzip_fault(file)):
-                raise UserError(f"{_shown(self.url)} {fault}; deleted: {cure}")
-            _install(file, target)
-
-
-def _complete(paths: list[Path]) -> bool:
-    return all(path.exists() for path in paths)
+        with _locked(target, target.name, cure) as folder:
+            if not target.exists():  # another process may have fetched it meanwhile
+                _install(_download(self.url, self.checksum, folder, cure), target)
 
 
 def _name(url: str) -> str:
     return urlsplit(url).path.rpartition("/")[2]
 
 
-def _shown(url: str) -> str:
-    """The address without user, password and query, which can be secrets."""
+def _without_secrets(url: str) -> str:
+    """The address without user, password and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -153,7 +140,7 @@ def _download(url: str, checksum: str | None, folder: Path, cure: str) -> Path:
     Raises:
         UserError: if it fails.
     """
-    pooch.get_logger().setLevel("WARNING")  # what it tells holds the whole address
+    pooch.get_logger().setLevel("WARNING")  # its messages hold the whole address
     files = pooch.create(
         folder, "", registry={"file": checksum}, urls={"file": url}, retry_if_failed=RETRIES
     )
@@ -162,8 +149,9 @@ def _download(url: str, checksum: str | None, folder: Path, cure: str) -> Path:
         if file.stat().st_size == 0:
             raise RefusedError("it is empty")
     except (RefusedError, requests.RequestException, ValueError) as error:
-        raise UserError(f"cannot download {_shown(url)} ({_reason(error)}): {cure}") from None
-    file.chmod(0o644)  # temporary files are readable by their owner alone
+        message = f"cannot download {_without_secrets(url)} ({_reason(error)}): {cure}"
+        raise UserError(message) from None
+    file.chmod(0o644)  # only the owner may read temporary files
     return file
 
 
@@ -181,64 +169,53 @@ def _attempt(url: str, target: str, files: pooch.Pooch) -> None:
 
 
 def _check_answer(response: requests.Response, **_: Any) -> None:
-    """Called by requests as an answer starts.
+    """Refuse answers that are not the file; requests calls it when an answer begins.
 
     Raises:
-        RefusedError: for a missing file, and for a web page in the place of the file.
+        RefusedError: for a missing file, and for a web page instead of the file.
     """
     if response.status_code in FINAL:
         raise RefusedError(f"{response.status_code} {response.reason}")
     is_page = response.headers.get("Content-Type", "").startswith("text/html")
     if response.status_code == 200 and is_page:
-        message = "a web page came instead of the file: a login, or a message of the proxy"
-        raise RefusedError(message)
+        raise RefusedError("a web page came instead of the file: a login, or the proxy's message")
     if _name(response.url).endswith(".gz"):
         # Some servers call a .gz a text with Content-Encoding gzip: it must stay a .gz.
         response.raw.headers.pop("Content-Encoding", None)
 
 
 def _reason(error: Exception) -> str:
+    """A short reason. The text of requests is left out: it repeats the address and its secrets."""
     if isinstance(error, RefusedError):
         return str(error)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
-    return next(reason for kind, reason in REASONS if isinstance(error, kind))
-
-
-def _gzip_fault(path: Path) -> str | None:
-    """What is wrong with a gzip file for which no checksum is published; None for a sound one."""
-    if fault := too_large(path):
-        return fault
-    try:
-        with gzip.open(path) as file:
-            while file.read(BLOCK):
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        return f"is damaged ({error})"
-    return None
+    if isinstance(error, requests.RequestException):
+        return type(error).__name__
+    return "its checksum differs from the official one"
 
 
 def _install(file: Path, target: Path) -> None:
-    """Move a finished file to its place; a process killed here never leaves half of it."""
+    """Move a finished file to its place, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as partial:
         file.rename(partial)
 
 
 @contextmanager
-def _alone(target: Path, name: str, cure: str) -> Iterator[Path]:
-    """Hold the lock of ``target``; gives an empty folder beside it, which is removed at the end.
+def _locked(target: Path, name: str, cure: str) -> Iterator[Path]:
+    """Hold the lock of ``target`` and give an empty folder beside it, removed at the end.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written.
     """
     folder = target.parent
     partial = folder / f".{target.name}.fetching"
-    waits = f"another process is downloading {name}: waiting for it"
+    message = f"another process is downloading {name}: waiting for it"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(folder / f".{target.name}.lock", waits):
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        with waiting_lock(folder / f".{target.name}.lock", message):
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
             partial.mkdir()
             try:
                 yield partial

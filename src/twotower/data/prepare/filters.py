@@ -1,4 +1,4 @@
-"""What is kept of the raw interactions: checks, threshold, repeated pairs, k-core; each drop is counted."""
+"""Checks and filters of raw interactions: threshold, repeated pairs, k-core."""
 
 import time
 from collections.abc import Callable
@@ -23,9 +23,11 @@ class Filters(NamedTuple):
 
     Attributes:
         min_value: interactions with a lower rating are dropped; None keeps all.
-        duplicates: of a user's interactions with the same item (and the same behaviour) keep the ``first``, the ``last`` or
-            ``all``. With ``last``, a history misses what its user comes back to later, so it tells of the future.
-        k_core: drop users and items with fewer interactions, again and again until none is left to drop; 0 keeps all.
+        duplicates: of a user's interactions with the same item (and the same behaviour) keep the
+            ``first``, the ``last`` or ``all``. With ``last``, an item is missing in the history
+            where the user comes back to it later, so histories depend on the future.
+        k_core: drop users and items with fewer interactions, until none is left to drop; 0 keeps
+            all.
     """
 
     min_value: float | None
@@ -41,7 +43,7 @@ class Filters(NamedTuple):
 
 
 def check_interactions(frames: Frames) -> None:
-    """Refuse what no later step could mend.
+    """Check ids and times.
 
     Args:
         frames: a reader's.
@@ -56,43 +58,44 @@ def check_interactions(frames: Frames) -> None:
         missing = interactions[column].is_null()
         if interactions[column].dtype == pl.String:
             missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
-        if num_nulls := missing.sum():
+        if num_missing := missing.sum():
             place = frames.where(missing.arg_max() or 0)
             raise UserError(
-                f"{num_nulls:,} interactions have no {column}, the first is {place}: fill or remove them"
+                f"{num_missing:,} interactions have no {column}, the first is {place}: "
+                "fill or remove them"
             )
     for column in ("user", "item"):
-        ids = interactions[column]
-        if ids.dtype != pl.String:
-            continue
-        lengths = ids.str.len_chars()
-        row = lengths.arg_max() or 0
-        longest = lengths[row]
-        if longest > MAX_ID_LENGTH:
-            raise UserError(
-                f"{frames.where(row)} has a {column} of {longest:,} characters, which is no id (at most {MAX_ID_LENGTH:,}): "
-                "a quote or a line break is missing in the file"
-            )
+        if interactions[column].dtype == pl.String:
+            length = interactions[column].str.len_chars()
+            row = length.arg_max() or 0
+            if length[row] > MAX_ID_LENGTH:
+                raise UserError(
+                    f"{frames.where(row)} has a {column} of {length[row]:,} characters, at most "
+                    f"{MAX_ID_LENGTH:,} are allowed: a quote or a line break is missing in the file"
+                )
     if frames.time_unit in UNITS_PER_SECOND:
         _check_times(interactions["time"], frames.time_unit, frames.where)
 
 
 def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> None:
-    """Nobody clicked before the web or clicks tomorrow: such times are of another unit, or were never known."""
+    """Refuse times before 1990 or in the future: they are of another unit, or placeholders."""
     for row in (times.arg_min(), times.arg_max()):
         assert row is not None
         value = times[row]
         if _is_plausible(value, unit):
             continue
-        other = next((name for name in UNITS_PER_SECOND if _is_plausible(value, name)), None)
-        guess = (
-            f"; in {UNIT_NAMES[other]} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong"
-            if other
-            else ""
-        )
+        guess = ""
+        for other, name in UNIT_NAMES.items():
+            if _is_plausible(value, other):
+                guess = (
+                    f"; in {name} it is {moment(value, other)}, so units are mixed or '{unit}' is "
+                    "wrong"
+                )
+                break
         raise UserError(
-            f"{where(row)} has the time {value}, which is {moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the "
-            f"future{guess}: mend or remove such rows, or state the right unit"
+            f"{where(row)} has the time {value}, which is {moment(value, unit)} in "
+            f"{UNIT_NAMES[unit]}, before 1990 or in the future{guess}: correct or remove such "
+            "rows, or set the right unit"
         )
 
 
@@ -115,22 +118,24 @@ def filter_interactions(
     """Threshold, order, repeated pairs, k-core.
 
     Args:
-        coded: ``user`` and ``item`` as numbers from 0, ``time``, and what else the reader gave, in file order.
+        coded: ``user`` and ``item`` as numbers from 0, ``time`` and the reader's other columns, in
+            file order.
         filters: what to keep.
 
     Returns:
         The rest sorted by user, time and file order; rows dropped, by reason.
 
     Raises:
-        UserError: if nothing is left, or a threshold is asked of data without ratings.
+        UserError: if nothing is left, or a threshold is set for data without ratings.
     """
     dropped: dict[str, int] = {}
     kept = coded
     if filters.min_value is not None:
         if "value" not in coded.columns:
             raise UserError(
-                f"data.min_value={filters.min_value} needs ratings, and no column was recognised as one: of a table of your own, "
-                "name it, data.reader.columns.value=<column>; else set data.min_value=null"
+                f"data.min_value={filters.min_value} needs ratings, and these data have none: name "
+                "the column of your own table, data.reader.columns.value=<column>; else set "
+                "data.min_value=null"
             )
         kept = kept.filter(pl.col("value").is_not_null() & pl.col("value").is_not_nan())
         dropped["without a rating"] = len(coded) - len(kept)
@@ -146,9 +151,8 @@ def filter_interactions(
     if filters.k_core > 1:
         before = len(kept)
         kept = _k_core(kept, filters.k_core)
-        dropped[f"users or items with fewer than {filters.k_core} interactions"] = before - len(
-            kept
-        )
+        reason = f"users or items with fewer than {filters.k_core} interactions"
+        dropped[reason] = before - len(kept)
     if kept.is_empty():
         settings = ", ".join(f"data.{name}={value}" for name, value in filters._asdict().items())
         raise UserError(f"no interaction is left of {len(coded):,} after {settings}: lower them")
@@ -163,7 +167,8 @@ def _is_sorted(coded: pl.DataFrame) -> bool:
 
 def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
     """Mask of the first or last row of each (user, item, behaviour)."""
-    key = pl.col("user").cast(pl.Int64) * (int(coded["item"].max() or 0) + 1) + pl.col("item")  # type: ignore[arg-type]
+    num_items = coded["item"].to_numpy().max(initial=0) + 1
+    key = pl.col("user").cast(pl.Int64) * int(num_items) + pl.col("item")
     if "behaviour" in coded.columns:
         key = key * 256 + pl.col("behaviour")
     mask = key.is_first_distinct() if keep == "first" else key.is_last_distinct()
@@ -173,11 +178,7 @@ def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
 def _k_core(coded: pl.DataFrame, k: int) -> pl.DataFrame:
     while True:
         user, item = coded["user"].to_numpy(), coded["item"].to_numpy()
-        enough = (
-            (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
-            if len(coded)
-            else np.zeros(0, bool)
-        )
+        enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
         if enough.all():
             return coded
         coded = coded.filter(pl.Series(enough))

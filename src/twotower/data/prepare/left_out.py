@@ -1,11 +1,11 @@
-"""Ids that the tables or the raw interactions hold and the prepared data do not: why they cannot be asked for."""
+"""Ids of the tables or the raw interactions that the prepared data lack, and why they lack them."""
 
 import polars as pl
 
-PREFIX = "left_out_"  # begins the names of these tables among the prepared ones
+PREFIX = "left_out_"  # of the names of these tables
 REASONS = {
-    True: "the filters and the split of these data keep none of its interactions, so the model does not know it; "
-    "lower data.k_core or data.min_value to keep it",
+    True: "the filters and the split of these data keep none of its interactions, so the model "
+    "does not know it; lower data.k_core or data.min_value to keep it",
     False: "the table of {side}s has it, but no interaction does, so the model does not know it",
 }
 
@@ -20,7 +20,7 @@ def left_out(side: str, table: pl.Series, raw: pl.Series, kept: pl.Series) -> pl
         kept: distinct ids of the prepared data.
 
     Returns:
-        The id, and ``clicked``: is it among the raw interactions?
+        The id, and ``clicked``: whether it is among the raw interactions.
     """
     known = pl.concat([raw, table.cast(raw.dtype, strict=False).drop_nulls()]).unique(
         maintain_order=True
@@ -32,16 +32,17 @@ def left_out(side: str, table: pl.Series, raw: pl.Series, kept: pl.Series) -> pl
 
 
 def remark(side: str, table: pl.Series, rest: pl.DataFrame) -> list[str]:
-    """What is said of those without an interaction."""
+    """A remark on those without an interaction, if there are any."""
     num, total = int((~rest["clicked"]).sum()), table.n_unique() - table.has_nulls()
     if num == 0:
         return []
+    consequence = " and never recommends them" if side == "item" else ""
     return [
-        f"{num:,} of {total:,} {side}s of the table of {side}s have no interaction: they are left out, so the model does not "
-        f"know them{' and never recommends them' if side == 'item' else ''}"
+        f"{num:,} of {total:,} {side}s of the table of {side}s have no interaction: they are left "
+        f"out, so the model does not know them{consequence}"
     ]
 
 
 def reason(side: str, clicked: bool) -> str:
-    """Why an id was left out."""
+    """The reason why an id is left out."""
     return REASONS[clicked].format(side=side)

@@ -1,4 +1,4 @@
-"""Users and items that training never saw: whom evaluation takes, and features from values that people write."""
+"""Users and items that are not in training: their evaluation, and features from raw values."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -19,14 +19,14 @@ def new_users(
     num_train_users: int,
     clicks: int,
 ) -> tuple[Tensor, Tensor]:
-    """Of the evaluated users those whom training never saw, moved on to where each has ``clicks`` interactions behind.
+    """Choose the evaluated users outside of training, each after ``clicks`` interactions.
 
     Args:
         tables: of the data module.
         position: ``(num_users,)`` first target of each.
-        num_targets: ``(num_users,)`` how many lie one after another from there.
+        num_targets: ``(num_users,)`` number of targets from there on.
         num_train_users: users from this number on are new.
-        clicks: interactions that are known of each; the rest of the part are the targets.
+        clicks: known interactions of each; the rest of the part are the targets.
 
     Returns:
         Position and number of the targets that are left, of the users that have any.
@@ -39,8 +39,8 @@ def new_users(
     taken = (user >= num_train_users) & (start >= position) & (start < end)
     if not taken.any():
         raise UserError(
-            f"clicks={clicks}: this part has no user whom training never saw and who has more clicks than that; "
-            "such users are there with data/split=temporal data.split.min_history=0"
+            f"clicks={clicks}: this part has no user outside of training with more clicks than "
+            "that; data/split=temporal data.split.min_history=0 gives such users"
         )
     return start[taken], (end - start)[taken]
 
@@ -51,32 +51,30 @@ def from_values(
     values: Mapping[str, Any],
     encodings: Mapping[str, pl.DataFrame],
 ) -> dict[str, Tensor]:
-    """Features of one user or item that the data do not have, each ``(1, ...)``; its id is unknown, a history is not set.
+    """Features of one user or item that the data do not have, each ``(1, ...)``.
 
-    What is not given, and a value that training never saw, is unknown: index 0, and for numbers the mean.
+    Its id is unknown and a history is not set. Values that are not given or not in training are
+    unknown: index 0, and for numbers the mean.
 
     Args:
         side: ``user`` or ``item``.
         features: of the side.
         values: by name, as the raw data have them; lists for features of several values.
-        encodings: how raw values became numbers, see :func:`~twotower.data.prepare.features.encode`.
+        encodings: see :func:`~twotower.data.prepare.features.encode`.
 
     Raises:
-        UserError: for a feature that there is not, and a number that is none.
+        UserError: for an unknown feature, and text in the place of a number.
     """
-    own = {
-        feature.name: feature
-        for feature in features
-        if feature.name not in (f"{side}_id", "history")
-    }
-    if unknown := [name for name in values if name not in own]:
-        raise UserError(
-            f"features: {unknown[0]} is none of this data set's; there are {', '.join(own) or 'none'}"
-        )
-    given = {
-        name: _encoded(feature, values.get(name), encodings[f"{side}/{name}"])
-        for name, feature in own.items()
-    }
+    own = {feature.name: feature for feature in features}
+    del own[f"{side}_id"]
+    own.pop("history", None)
+    for name in values:
+        if name not in own:
+            known = ", ".join(own) or "none"
+            raise UserError(f"features: {name} is none of this data set's; there are {known}")
+    given = {}
+    for name, feature in own.items():
+        given[name] = _encoded(feature, values.get(name), encodings[f"{side}/{name}"])
     return {f"{side}_id": torch.zeros(1, dtype=torch.int32), **given}
 
 
@@ -84,16 +82,14 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
     """``(1,)``, or ``(1, width)`` for a feature of several values."""
     if feature.kind == "numeric":
         return torch.tensor([_scaled(feature.name, value, encoding)], dtype=torch.float32)
-    several = feature.kind == "multi"
-    given = (
-        [] if value is None else list(value) if several and not isinstance(value, str) else [value]
-    )
-    index = [_index(one, encoding["value"]) for one in given] or [0]
-    return torch.tensor([index] if several else index, dtype=torch.int32)
+    is_list = feature.kind == "multi" and not isinstance(value, str)
+    given = list(value or []) if is_list else [value]
+    index = [_index(one, encoding["value"]) for one in given if one is not None] or [0]
+    return torch.tensor([index] if feature.kind == "multi" else index, dtype=torch.int32)
 
 
 def _index(value: Any, vocabulary: pl.Series) -> int:
-    """1-based place of a value, 0 for one that training never saw; compared as text: ``1995`` is ``"1995"``."""
+    """1-based place of a value, 0 for an unknown one; compared as text: ``1995`` is ``"1995"``."""
     text = pl.Series([value]).cast(pl.String)[0]
     place = (vocabulary.cast(pl.String) == text).arg_true()
     return int(place[0]) + 1 if len(place) else 0
@@ -104,4 +100,4 @@ def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise UserError(f"features.{name} must be a number, got {value!r}")
-    return (float(value) - encoding["mean"][0]) / encoding["std"][0]
+    return float((float(value) - encoding["mean"][0]) / encoding["std"][0])

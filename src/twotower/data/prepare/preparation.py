@@ -1,4 +1,4 @@
-"""Prepares a data set once, whatever the number of processes, and again when raw files have changed or the cache is damaged."""
+"""Prepares a data set once for all processes, and again when its raw files change."""
 
 import os
 import time
@@ -11,7 +11,6 @@ from twotower.data.frames import Reader, WithoutFiles
 from twotower.data.prepare import store
 from twotower.data.prepare.prepare import Options, Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
-from twotower.errors import UserError
 from twotower.files import leftovers, recover_folder
 from twotower.wording import PlainConsole, printable
 
@@ -19,7 +18,7 @@ STAGES = ("reading", "checking", "ids", "filters", "split", "features", "writing
 
 
 class Preparation:
-    """A reader's data with the decisions of preparation, and the folder in the cache that holds them.
+    """A reader's data with the decisions of preparation, and the folder in the cache for them.
 
     Args:
         reader: parses the official files.
@@ -36,52 +35,40 @@ class Preparation:
 
     @property
     def folder(self) -> Path:
-        """Where the prepared data of these options are, or will be."""
+        """The folder of the prepared data with these options, whether it exists or not."""
         options = {**self.options.plain(), **self.reader.options()}
         return store.cache_folder(self.cache_dir, self.reader.name, options)
 
-    def load(self) -> Prepared:
-        """The prepared data; prepared first where they are missing, the raw files have changed or the cache is damaged.
+    def load(self, force: bool = False) -> Prepared:
+        """Load the prepared data.
 
-        Raises:
-            UserError: for missing or malformed raw files, and a damaged cache whose raw files are not there.
-        """
-        folder = self.run()
-        try:
-            return store.load(folder)
-        except store.DamagedError:
-            pass
-        with self.alone():
-            try:  # another process may have prepared them again while this one waited
-                return store.load(folder)
-            except store.DamagedError as damage:
-                self._give_up(damage)
-            self._prepare()
-        return store.load(folder)
-
-    def run(self, force: bool = False) -> Path:
-        """Folder of the prepared data. One process prepares and the others wait for it.
+        They are prepared first where they are missing or damaged or the raw files have changed. One
+        process prepares, the others wait for it.
 
         Args:
-            force: prepare anew what is there already.
+            force: prepare anew even if the data are there.
+
+        Raises:
+            UserError: for missing or malformed raw files, and a damaged cache without raw files.
         """
-        if not force and self._is_current(say=False):
+        if not force and (prepared := self._cached(warn=False)):
             self._tidy()
-            return self.folder
+            return prepared
         with self.alone():
-            if force or not self._is_current(say=True):
-                self._prepare()
-        return self.folder
+            # another process may have prepared them while this one waited for the lock
+            if not force and (prepared := self._cached(warn=True)):
+                return prepared
+            self._prepare()
+            return store.load(self.folder)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other process writes the folder, and what a killed one left has been put right."""
-        folder = self.folder
+        """Hold the lock of the folder, in which leftovers of a killed process are repaired."""
         with ExitStack() as held:
             with store.writable(self.cache_dir):
                 message = f"another process is preparing {self.reader.name}: waiting for it"
                 held.enter_context(waiting_lock(self._lock, message))
-                recover_folder(folder)
+                recover_folder(self.folder)
             yield
 
     @property
@@ -89,25 +76,28 @@ class Preparation:
         return Path(f"{self.folder}.lock")
 
     def _tidy(self) -> None:
-        """Remove what a process left that was killed while it replaced good data; those may be read-only for us."""
+        """Remove what a process left that was killed while it replaced good data."""
         if leftovers(self.folder):
+            # the cache may be read-only for us
             with suppress(OSError), locks.if_free(self._lock) as is_free:
                 if is_free:
                     recover_folder(self.folder)
 
-    def _is_current(self, say: bool) -> bool:
-        try:
-            return store.is_current(self.folder, self._sources)
-        except store.DamagedError as damage:
-            self._give_up(damage, say)
-            return False
+    def _cached(self, warn: bool) -> Prepared | None:
+        """The data in the cache; None if they are missing, damaged or older than the raw files.
 
-    def _give_up(self, damage: store.DamagedError, say: bool = True) -> None:
-        """Raise if there is nothing to prepare damaged data from; else say that they are prepared again."""
-        if not self._sources() and not isinstance(self.reader, WithoutFiles):
-            raise damage
-        if say:
-            _tell(f"{damage.what}: they are prepared again", soft_wrap=True)
+        Raises:
+            DamagedError: if they are damaged and there is nothing to prepare them from.
+        """
+        try:
+            if store.is_current(self.folder, self._sources):
+                return store.load(self.folder)
+        except store.DamagedError as damage:
+            if not self._sources() and not isinstance(self.reader, WithoutFiles):
+                raise
+            if warn:
+                _print(f"{damage.what}: they are prepared again", soft_wrap=True)
+        return None
 
     def _prepare(self) -> None:
         self.reader.fetch(self.data_dir)
@@ -118,34 +108,23 @@ class Preparation:
             frames = self.reader.read(self.data_dir)
             prepared = prepare(frames, self.options, stage)
             stage("writing")
-            about = {
-                "sources": sources,
-                "seconds": time.perf_counter() - started,
-                "stages": dict(stage.seconds),
-            }
+            seconds = time.perf_counter() - started
+            about = {"sources": sources, "seconds": seconds, "stages": dict(stage.seconds)}
             store.save(self.folder, prepared, about)
         for remark in prepared.meta["remarks"]:
-            _tell(remark)
+            _print(remark)
 
     def _sources(self) -> dict[str, list[int]]:
-        """Size and time of each raw file that is there.
-
-        Raises:
-            UserError: for a pipe or a device, which would be read for ever.
-        """
-        found = [path for path in self.reader.sources(self.data_dir) if path.exists()]
-        for path in found:
-            if not path.is_file() and not path.is_dir():
-                raise UserError(
-                    f"{path} is no ordinary file but a pipe or a device: put the file of {self.reader.name} there"
-                )
-        return {
-            os.path.relpath(path, self.data_dir): [path.stat().st_size, path.stat().st_mtime_ns]
-            for path in found
+        """Size and time of each raw file that is there."""
+        status = {
+            os.path.relpath(path, self.data_dir): path.stat()
+            for path in self.reader.sources(self.data_dir)
+            if path.exists()
         }
+        return {name: [file.st_size, file.st_mtime_ns] for name, file in status.items()}
 
 
-def _tell(text: str, soft_wrap: bool = False) -> None:
-    """On standard error; a remark may have several lines."""
+def _print(text: str, soft_wrap: bool = False) -> None:
+    """Print on standard error; a remark may have several lines."""
     lines = "\n".join(map(printable, text.split("\n")))
     PlainConsole(stderr=True).print(lines, style="yellow", soft_wrap=soft_wrap)

@@ -1,4 +1,4 @@
-"""Preparation: ids become numbers, filters, split, vocabularies from the training part; frames become arrays of indices."""
+"""Preparation of raw tables: ids become numbers, then filters, split, vocabularies and arrays."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,13 +23,16 @@ class Prepared(NamedTuple):
     """Indices instead of raw ids.
 
     Attributes:
-        arrays: name -> array; ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of training
-            interactions; ``position/val`` and ``position/test`` of each user's first target, ``targets/*`` how many follow
-            one another from there; ``user/*`` and ``item/*`` feature tables.
-        tables: ``user`` and ``item``: raw ids and what people read (category, title), one row per index;
-            ``left_out_user`` and ``left_out_item``, see :func:`~twotower.data.prepare.left_out.left_out`.
+        arrays: ``interactions/*`` sorted by user, part, time and file order; ``position/train`` of
+            training interactions; ``position/val`` and ``position/test`` of each user's first
+            target, ``targets/*`` the number of targets from there on; ``user/*`` and ``item/*``
+            feature tables.
+        tables: ``user`` and ``item``: raw ids, category and title, one row per index;
+            ``left_out_user`` and ``left_out_item``, see
+            :func:`~twotower.data.prepare.left_out.left_out`.
         meta: plain values: schema, categories, counts, note.
-        encodings: ``user/*`` and ``item/*``: how a feature's raw values became numbers, see ``features.encode``.
+        encodings: ``user/*`` and ``item/*``: the numbers of a feature's raw values, see
+            :func:`~twotower.data.prepare.features.encode`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -45,8 +48,8 @@ class Options(NamedTuple):
         filters: which interactions are kept.
         split: their parts.
         history_length: width of the history feature; 0 leaves it out.
-        group_shares: categories, largest first, are ``head`` until they hold this share of training interactions, then
-            ``middle`` until they hold the second share, then ``tail``.
+        group_shares: categories, largest first, are ``head`` until they hold this share of training
+            interactions, then ``middle`` until they hold the second share, then ``tail``.
     """
 
     filters: Filters
@@ -58,10 +61,10 @@ class Options(NamedTuple):
         """Refuse values out of range."""
         self.filters.check()
         check_number("data.history_length", self.history_length, 0, 10_000)
-        if len(self.group_shares) != 2 or not 0 < self.group_shares[0] <= self.group_shares[1] <= 1:
-            raise UserError(
-                f"data.group_shares must be two ascending shares in (0, 1], got {list(self.group_shares)}"
-            )
+        shares = self.group_shares
+        if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
+            message = "data.group_shares must be two ascending shares in (0, 1]"
+            raise UserError(f"{message}, got {list(shares)}")
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
@@ -94,10 +97,10 @@ def prepare(
     Args:
         frames: a reader's.
         options: decisions.
-        progress: told the name of each stage as it starts.
+        progress: called with the name of each stage as it starts.
 
     Raises:
-        UserError: for data that cannot be used, or if the filters leave nothing to train or to test on.
+        UserError: for data that cannot be used, or if nothing is left for training or testing.
     """
     progress("checking")
     check_interactions(frames)
@@ -109,15 +112,40 @@ def prepare(
     progress("filters")
     coded, dropped = filter_interactions(coded, options.filters)
     progress("split")
-    part = options.split(_rows(coded, frames))
+    given = coded["part"].to_numpy() if "part" in coded.columns else None
     moments = coded["time"].to_numpy()
-    times = _times(moments, part, frames.time_unit)
+    part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
+    if num := int((part == NOWHERE).sum()):
+        dropped["held-out interactions of users with less than data.split.min_history"] = num
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
-    dropped |= _num_nowhere(part)
+    times = _times(moments, part, frames.time_unit)
     interactions = _sorted_by_part(coded, part, users, items)
     progress("features")
-    arrays, schema, names, tables, encodings = _tables(frames, options, users, items, interactions)
-    arrays |= _interaction_arrays(interactions, len(users.ids))
+    arrays = _interaction_arrays(interactions, len(users.ids))
+    user_table = features.align(users.ids, frames.users, "user")
+    item_table = features.align(items.ids, frames.items, "item")
+    user = features.encode(users.ids, users.num_train, user_table, "user", frames.user_features)
+    item = features.encode(items.ids, items.num_train, item_table, "item", frames.item_features)
+    if options.history_length > 0:
+        user.features.append(Feature("history", "history", items.num_train + 1))
+    category, names = features.categories(item_table["category"])
+    count = np.bincount(
+        arrays["interactions/item"][arrays["position/train"]], minlength=len(items.ids)
+    )
+    size = features.category_sizes(category, count, len(names))
+    group = features.groups(category, size, options.group_shares)
+    arrays |= user.arrays | item.arrays | {"category": category, "group": group}
+    arrays |= _latents(frames, {"user": users, "item": items})
+    schema = Schema(
+        tuple(user.features),
+        tuple(item.features),
+        len(items.ids),
+        items.num_train,
+        len(names),
+        tuple(size.astype(int).tolist()),
+    )
+    readable = [column for column in ("item", "title", "category") if column in item_table.columns]
+    tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
     remarks = list(frames.remarks)
     without: dict[str, int] = {}
     for side, listed, distinct, kept in (
@@ -128,6 +156,7 @@ def prepare(
         tables[f"{PREFIX}{side}"] = rest
         remarks += remark(side, listed, rest)
         without[f"{side}s"] = int((~rest["clicked"]).sum())
+    raw_categories = frames.items["category"]
     meta = {
         "schema": schema.plain(),
         "categories": names,
@@ -139,8 +168,7 @@ def prepare(
             "interactions": len(raw) + sum((frames.dropped or {}).values()),
             "users": len(user_ids),
             "items": len(item_ids),
-            "categories": frames.items["category"].n_unique()
-            - frames.items["category"].has_nulls(),
+            "categories": raw_categories.n_unique() - raw_categories.has_nulls(),
         },
         "dropped": (frames.dropped or {}) | dropped,
         "num_users": len(users.ids),
@@ -148,7 +176,7 @@ def prepare(
         "num_interactions": len(interactions),
         "times": times,
     }
-    return Prepared(arrays, tables, meta, encodings)
+    return Prepared(arrays, tables, meta, user.encodings | item.encodings)
 
 
 def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -157,20 +185,8 @@ def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     return distinct, ids.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int32)
 
 
-def _rows(coded: pl.DataFrame, frames: Frames) -> Rows:
-    part = coded["part"].to_numpy() if "part" in coded.columns else None
-    return Rows(coded["user"].to_numpy(), coded["time"].to_numpy(), frames.time_unit, part)
-
-
-def _num_nowhere(part: np.ndarray) -> dict[str, int]:
-    num = int((part == NOWHERE).sum())
-    return (
-        {"held-out interactions of users with less than data.split.min_history": num} if num else {}
-    )
-
-
 def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
-    """Those of the training part first: a trained row then has the same number in every table."""
+    """Number users or items, those of training first, so that trained rows come first in tables."""
     codes = code.to_numpy()
     in_train = np.bincount(codes[part == TRAIN], minlength=len(ids)) > 0
     present = np.bincount(codes[part != NOWHERE], minlength=len(ids)) > 0
@@ -183,7 +199,7 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
 def _sorted_by_part(
     coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side
 ) -> pl.DataFrame:
-    """``user``, ``item``, ``part`` (and ``behaviour``), each user's parts after one another, each in order of time."""
+    """``user``, ``item``, ``part`` (and ``behaviour``), by user, then part, then time."""
     columns = {
         "user": users.row[coded["user"].to_numpy()],
         "item": items.row[coded["item"].to_numpy()],
@@ -194,10 +210,8 @@ def _sorted_by_part(
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
         interactions = interactions.filter(pl.col("part") != NOWHERE)
-    key = (
-        interactions["user"].to_numpy().astype(np.int64) * len(PARTS)
-        + interactions["part"].to_numpy()
-    )
+    user = interactions["user"].to_numpy().astype(np.int64)
+    key = user * len(PARTS) + interactions["part"].to_numpy()
     in_order = bool((key[1:] >= key[:-1]).all())
     return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
 
@@ -217,13 +231,12 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
         position = np.flatnonzero(part == value).astype(small)
         if len(position) == 0:
             raise UserError(
-                f"the split leaves nothing for {name}: lower data.k_core or data.split.min_history, or change data.split"
+                f"the split leaves nothing for {name}: lower data.k_core or "
+                "data.split.min_history, or change data.split"
             )
         arrays[f"position/{name}"] = position
-    for name in (
-        "val",
-        "test",
-    ):  # a user's targets lie one after another: the first and their number say it all
+    # a user's targets follow one another: the first and their number describe them
+    for name in ("val", "test"):
         position = arrays[f"position/{name}"]
         first = np.flatnonzero(np.diff(user[position], prepend=-1))
         arrays[f"position/{name}"] = position[first]
@@ -231,53 +244,18 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
     return arrays
 
 
-def _tables(
-    frames: Frames, options: Options, users: Side, items: Side, interactions: pl.DataFrame
-) -> tuple[
-    dict[str, np.ndarray], Schema, list[str], dict[str, pl.DataFrame], dict[str, pl.DataFrame]
-]:
-    """Feature tables, the schema, names of categories, what people read of users and items, and how features were encoded."""
-    user_table = features.align(users.ids, frames.users, "user")
-    item_table = features.align(items.ids, frames.items, "item")
-    user_features, user_arrays, user_encodings = features.encode(
-        users.ids, users.num_train, user_table, "user", frames.user_features
-    )
-    item_features, item_arrays, item_encodings = features.encode(
-        items.ids, items.num_train, item_table, "item", frames.item_features
-    )
-    if options.history_length > 0:
-        user_features.append(Feature("history", "history", items.num_train + 1))
-    train_item = interactions.filter(pl.col("part") == TRAIN)["item"].to_numpy()
-    category, names = features.categories(item_table["category"])
-    count = np.bincount(train_item, minlength=len(items.ids))
-    size = features.category_sizes(category, count, len(names))
-    arrays = {f"user/{name}": array for name, array in user_arrays.items()}
-    arrays |= {f"item/{name}": array for name, array in item_arrays.items()}
-    arrays |= {"category": category, "group": features.groups(category, size, options.group_shares)}
+def _latents(frames: Frames, sides: dict[str, Side]) -> dict[str, np.ndarray]:
+    """The planted truth of synthetic data, in the order of the prepared users and items."""
+    arrays = {}
     for side, (ids, truth) in (frames.latents or {}).items():
         rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
-        row = features.align(users.ids if side == "user" else items.ids, rows, side)[
-            "row"
-        ].to_numpy()
+        row = features.align(sides[side].ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
-    sizes = tuple(size.astype(int).tolist())
-    schema = Schema(
-        tuple(user_features),
-        tuple(item_features),
-        len(items.ids),
-        items.num_train,
-        len(names),
-        sizes,
-    )
-    readable = [column for column in ("item", "title", "category") if column in item_table.columns]
-    tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
-    encodings = {f"user/{name}": table for name, table in user_encodings.items()}
-    encodings |= {f"item/{name}": table for name, table in item_encodings.items()}
-    return arrays, schema, names, tables, encodings
+    return arrays
 
 
 def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
-    """First and last time of each part, and how the parts lie on the axis of time; empty where there is no clock."""
+    """First and last time and a histogram of each part; empty where there is no clock."""
     if unit == "order":
         return {}
     first, last = moments.min(), moments.max()

@@ -1,8 +1,6 @@
-"""The cache of prepared data: one folder per set of options, whole or absent, checked and memory-mapped when read."""
+"""The cache of prepared data: one folder per set of options, memory-mapped when read."""
 
-import hashlib
 import json
-import shutil
 import tokenize
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,25 +13,19 @@ import polars as pl
 
 from twotower.data.prepare.prepare import Prepared
 from twotower.errors import UserError
-from twotower.files import open_ordinary, read_json, whole_folder
+from twotower.files import crc32, read_json, short_hash, whole_folder
 
 VERSION = 5  # raise it when files are added or change their meaning
-ENCODING = "encoding."  # begins the names of files that say how a feature was encoded
-UNSEEN = ("remarks", "without_interactions")  # of meta.json: for people alone
-BLOCK = 1 << 24
+ENCODING = "encoding."  # prefix of the files that hold encodings of features
+UNSEEN = ("remarks", "without_interactions")  # parts of meta.json that models do not use
 MAX_META = 256 << 20  # bytes of meta.json
-SPLIT = (
-    "interactions.",
-    "offset.",
-    "position.",
-    "targets.",
-)  # the arrays that say what trains and what is tested
+SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that define the split
 
 
 def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
     """``<cache_dir>/<name>-<hash of the options>``."""
     key = json.dumps({"version": VERSION, **options}, sort_keys=True, default=str)
-    return cache_dir / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return cache_dir / f"{name}-{short_hash(key, 12)}"
 
 
 class DamagedError(UserError):
@@ -51,7 +43,7 @@ class DamagedError(UserError):
 
 @contextmanager
 def writable(cache_dir: Path) -> Iterator[None]:
-    """For code that writes below ``cache_dir``.
+    """Make ``cache_dir``, and turn errors of writing below it into one line.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written.
@@ -62,58 +54,38 @@ def writable(cache_dir: Path) -> Iterator[None]:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"{cache_dir} cannot be written ({reason}): free space there, or set paths.cache_dir to another"
+            f"{cache_dir} cannot be written ({reason}): free space there, or set paths.cache_dir "
+            "to another"
         ) from error
 
 
 def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
-    """Write beside ``folder``, then put it in its place: a killed process leaves the old one, or the new one.
+    """Write the data, whole or not at all. The caller holds the lock of ``folder``.
 
-    The caller holds the lock of ``folder``.
+    Args:
+        folder: of the data.
+        prepared: the data.
+        extra: more values for ``meta.json``.
 
     Raises:
-        UserError: if the disk has too little room, or nothing can be written there.
+        UserError: if the disk is full, or the folder cannot be written.
     """
     with writable(folder.parent), whole_folder(folder) as partial:
-        _check_room(folder.parent, prepared)
-        checksums = _write(partial, prepared)
-        meta = {
-            **prepared.meta,
-            **extra,
-            "checksums": checksums,
-            "fingerprint": _fingerprint(prepared, checksums),
-        }
+        for name, array in prepared.arrays.items():
+            file = partial / f"{name.replace('/', '.')}.npy"
+            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        for side, table in prepared.tables.items():
+            table.write_parquet(partial / f"{side}.parquet")
+        for name, table in prepared.encodings.items():
+            table.write_parquet(partial / f"{ENCODING}{name.replace('/', '.')}.parquet")
+        checksums = {path.name: crc32(path) for path in sorted(partial.iterdir())}
+        fingerprint = _fingerprint(prepared, checksums)
+        meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": fingerprint}
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
-def _check_room(cache_dir: Path, prepared: Prepared) -> None:
-    arrays = sum(array.nbytes for array in prepared.arrays.values())
-    needed = arrays + sum(table.estimated_size() for table in prepared.tables.values())
-    free = shutil.disk_usage(cache_dir).free
-    if needed > free:
-        raise UserError(
-            f"the prepared data take about {needed / 2**20:,.1f} MiB and {cache_dir} has {free / 2**20:,.1f} MiB free: "
-            "free space there, or set paths.cache_dir to another"
-        )
-
-
-def _write(partial: Path, prepared: Prepared) -> dict[str, int]:
-    """Arrays and tables as files; the checksum of each."""
-    for name, array in prepared.arrays.items():
-        np.save(
-            partial / f"{name.replace('/', '.')}.npy",
-            np.ascontiguousarray(array),
-            allow_pickle=False,
-        )
-    for side, table in prepared.tables.items():
-        table.write_parquet(partial / f"{side}.parquet")
-    for name, table in prepared.encodings.items():
-        table.write_parquet(partial / f"{ENCODING}{name.replace('/', '.')}.parquet")
-    return {path.name: checksum(path) for path in sorted(partial.iterdir())}
-
-
 def load_meta(folder: Path) -> dict[str, Any]:
-    """What is known of the prepared data, without reading them.
+    """Read ``meta.json`` of the prepared data.
 
     Raises:
         DamagedError: if it cannot be read.
@@ -126,16 +98,18 @@ def load_meta(folder: Path) -> dict[str, Any]:
 
 
 def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> bool:
-    """Is there a cache, made from the raw files as they are now? Without raw files the cache is good.
+    """Whether the cache exists and is made from the raw files as they are now.
+
+    Without raw files every cache is current.
 
     Args:
         folder: of the cache.
         sources: gives size and time of each raw file that is there.
 
     Raises:
-        DamagedError: if there is one that cannot be read.
+        DamagedError: if its ``meta.json`` cannot be read.
     """
-    return folder.exists() and (not (found := sources()) or load_meta(folder)["sources"] == found)
+    return folder.exists() and (not (now := sources()) or load_meta(folder)["sources"] == now)
 
 
 def load(folder: Path) -> Prepared:
@@ -150,15 +124,14 @@ def load(folder: Path) -> Prepared:
     try:
         for name, expected in meta["checksums"].items():
             path = folder / name
-            if checksum(path) != expected:
+            if crc32(path) != expected:
                 raise ValueError(f"{name} has changed")
             if path.suffix == ".npy":
-                # not np.load, which takes archives and pickled objects for arrays, too
+                # np.load would also read archives and pickled objects
                 arrays[path.stem.replace(".", "/", 1)] = np.lib.format.open_memmap(path, mode="c")
             elif name.startswith(ENCODING):
-                encodings[path.stem.removeprefix(ENCODING).replace(".", "/", 1)] = pl.read_parquet(
-                    path
-                )
+                feature = path.stem.removeprefix(ENCODING).replace(".", "/", 1)
+                encodings[feature] = pl.read_parquet(path)
             else:
                 tables[path.stem] = pl.read_parquet(path)
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
@@ -166,32 +139,21 @@ def load(folder: Path) -> Prepared:
     return Prepared(arrays, tables, meta, encodings)
 
 
-def checksum(path: Path) -> int:
-    """CRC-32 of an ordinary file, read in blocks."""
-    found = 0
-    with open_ordinary(path) as file:
-        while block := file.read(BLOCK):
-            found = zlib.crc32(block, found)
-    return found
-
-
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """The same for the same data, whoever wrote them: Parquet files differ between versions, so their ids are taken.
+    """A hash of the data's content, without remarks and counts that models do not use.
 
-    What models do not see, remarks and counts of what was left out, is not part of it.
+    Of tables only the ids count: Parquet files of the same table differ between versions.
     """
-    arrays = {name: checksum for name, checksum in checksums.items() if name.endswith(".npy")}
-    ids = _id_checksums(prepared.tables)
+    arrays = {name: value for name, value in checksums.items() if name.endswith(".npy")}
     meta = {name: value for name, value in prepared.meta.items() if name not in UNSEEN}
-    return hashlib.sha256(json.dumps([arrays, ids, meta], sort_keys=True).encode()).hexdigest()[:16]
+    content = [arrays, _id_checksums(prepared.tables), meta]
+    return short_hash(json.dumps(content, sort_keys=True), 16)
 
 
 def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
-    """The same where the same users' same interactions train, validate and test, whatever is known of users and items."""
+    """A hash of which interactions train, validate and test, whatever their users' features."""
     split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
-    return hashlib.sha256(
-        json.dumps([split, _id_checksums(ids)], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    return short_hash(json.dumps([split, _id_checksums(ids)], sort_keys=True), 16)
 
 
 def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:

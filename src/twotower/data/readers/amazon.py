@@ -1,5 +1,6 @@
-"""Amazon reviews of 2014 (He & McAuley, WWW 2016), 2018 (Ni et al., EMNLP 2019) and 2023 (Hou et al., arXiv 2403.03952)."""
+"""Amazon reviews: 2014 (He & McAuley), 2018 (Ni et al., 2019) and 2023 (Hou et al., 2024)."""
 
+# ruff: noqa: SIM905  (as a list, the names of the categories fill a screen)
 import difflib
 from pathlib import Path
 from typing import NamedTuple
@@ -13,42 +14,16 @@ from twotower.data.readers.json_lines import read_json_lines
 from twotower.errors import UserError, check_choice, check_number
 from twotower.types import FeatureKind
 
-SHARED = [
-    *(
-        "Automotive",
-        "Books",
-        "CDs_and_Vinyl",
-        "Cell_Phones_and_Accessories",
-        "Clothing_Shoes_and_Jewelry",
-        "Digital_Music",
-    ),
-    *(
-        "Electronics",
-        "Grocery_and_Gourmet_Food",
-        "Home_and_Kitchen",
-        "Kindle_Store",
-        "Movies_and_TV",
-        "Musical_Instruments",
-    ),
-    *(
-        "Office_Products",
-        "Patio_Lawn_and_Garden",
-        "Pet_Supplies",
-        "Sports_and_Outdoors",
-        "Tools_and_Home_Improvement",
-    ),
-    *("Toys_and_Games", "Video_Games"),
-]
-SHARED_SINCE_2018 = [
-    *(
-        "All_Beauty",
-        "Appliances",
-        "Arts_Crafts_and_Sewing",
-        "Gift_Cards",
-        "Industrial_and_Scientific",
-    ),
-    *("Magazine_Subscriptions", "Software"),
-]
+SHARED = """Automotive Books CDs_and_Vinyl Cell_Phones_and_Accessories Clothing_Shoes_and_Jewelry
+Digital_Music Electronics Grocery_and_Gourmet_Food Home_and_Kitchen Kindle_Store Movies_and_TV
+Musical_Instruments Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors
+Tools_and_Home_Improvement Toys_and_Games Video_Games""".split()
+SHARED_SINCE_2018 = """All_Beauty Appliances Arts_Crafts_and_Sewing Gift_Cards
+Industrial_and_Scientific Magazine_Subscriptions Software""".split()
+ONLY_2014 = "Amazon_Instant_Video Apps_for_Android Baby Beauty Health_and_Personal_Care".split()
+ONLY_2018 = "AMAZON_FASHION Luxury_Beauty Prime_Pantry".split()
+ONLY_2023 = """Amazon_Fashion Baby_Products Beauty_and_Personal_Care Handmade_Products
+Health_and_Household Health_and_Personal_Care Subscription_Boxes Unknown""".split()
 SNAP = "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 UCSD = "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2"
 LAB = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
@@ -79,36 +54,21 @@ GENERATIONS = {
         f"{SNAP}/meta_{{}}.json.gz",
         OLD_FIELDS,
         "s",
-        [
-            *SHARED,
-            "Amazon_Instant_Video",
-            "Apps_for_Android",
-            "Baby",
-            "Beauty",
-            "Health_and_Personal_Care",
-        ],
+        [*SHARED, *ONLY_2014],
     ),
     2018: Generation(
         f"{UCSD}/categoryFilesSmall/{{}}_5.json.gz",
         f"{UCSD}/metaFiles2/meta_{{}}.json.gz",
         OLD_FIELDS,
         "s",
-        [*SHARED, *SHARED_SINCE_2018, "AMAZON_FASHION", "Luxury_Beauty", "Prime_Pantry"],
+        [*SHARED, *SHARED_SINCE_2018, *ONLY_2018],
     ),
     2023: Generation(
         f"{LAB}/review_categories/{{}}.jsonl.gz",
         f"{LAB}/meta_categories/meta_{{}}.jsonl.gz",
         ("user_id", "parent_asin", "rating", "timestamp"),
         "ms",
-        [
-            *SHARED,
-            *SHARED_SINCE_2018,
-            "Amazon_Fashion",
-            "Baby_Products",
-            "Beauty_and_Personal_Care",
-            "Handmade_Products",
-        ]
-        + ["Health_and_Household", "Health_and_Personal_Care", "Subscription_Boxes", "Unknown"],
+        [*SHARED, *SHARED_SINCE_2018, *ONLY_2023],
     ),
 }
 
@@ -116,15 +76,15 @@ GENERATIONS = {
 class Amazon:
     """Reads the reviews of one category and its items. No user features.
 
-    Item features: category labels (multi-valued), brand (the store in 2023), price. Reviews of 2014 and 2018 are the official
-    5-core files; those of 2023 are all there are. Without the metadata, which are several times larger and not always at hand,
-    every category is missing: a remark and the note of the results say so.
+    Item features: category labels (multi-valued), brand (store in 2023), price. Reviews of 2014
+    and 2018 are the official 5-core files; those of 2023 are complete. Without the metadata file,
+    which is several times larger, every category is missing; a remark and a note say so.
 
     Args:
         category: official name, such as ``Musical_Instruments``; names differ between generations.
         generation: 2014, 2018 or 2023.
-        category_level: which level of an item's first path of labels is its primary category: 1 is the root, -1 the deepest. A
-            shorter path gives its last.
+        category_level: level of an item's first path of labels that is its primary category: 1 is
+            the root, -1 the deepest. A shorter path gives its last label.
         max_labels: how many of an item's labels are a feature; 2018 has stray texts among them.
     """
 
@@ -136,7 +96,8 @@ class Amazon:
         check_number("data.reader.max_labels", max_labels, 1)
         if category_level == 0:
             raise UserError(
-                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the deepest"
+                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the "
+                "deepest"
             )
         self.generation = GENERATIONS[generation]
         if category is None or category not in self.generation.categories:
@@ -184,7 +145,10 @@ class Amazon:
         metadata = data_dir / self.metadata.path
         if not metadata.exists():
             items = pl.DataFrame(schema={"item": pl.String, "category": pl.String})
-            remark = f"{self.name}: {metadata} is missing, so items have neither category nor features; it is {self.metadata.url}"
+            remark = (
+                f"{self.name}: {metadata} is missing, so items have neither category nor features; "
+                f"it is {self.metadata.url}"
+            )
             note = "no metadata: every category is missing"
             return Frames(
                 reviews,

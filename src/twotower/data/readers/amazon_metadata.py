@@ -1,4 +1,4 @@
-"""Items of the Amazon releases, line by line: the metadata are larger than memory, and those of 2014 are Python literals."""
+"""Reads the items of the Amazon releases line by line: the files are larger than memory."""
 
 import html
 import json
@@ -38,7 +38,8 @@ def read_items(
         max_labels: how many labels to keep.
 
     Returns:
-        ``item``, ``category``, ``title``, ``labels``, ``brand``, ``price``, the first of each item; remarks.
+        ``item``, ``category``, ``title``, ``labels``, ``brand``, ``price``, the first of each item;
+        remarks.
 
     Raises:
         UserError: if the file is empty or damaged, or such a line cannot be parsed.
@@ -56,17 +57,19 @@ def read_items(
     remarks = []
     if missing := len(reviewed) - len(items):
         remarks.append(
-            f"{missing:,} of {len(reviewed):,} reviewed items are not in {path.name}: no category, no features"
+            f"{missing:,} of {len(reviewed):,} reviewed items are not in {path.name}: no category, "
+            "no features"
         )
     if repeated:
         remarks.append(
-            f"{repeated:,} lines of {path.name} repeat an item, {differing:,} with other content: the first counts"
+            f"{repeated:,} lines of {path.name} repeat an item, {differing:,} with other content: "
+            "the first counts"
         )
     return pl.DataFrame(rows, schema=TYPES, orient="row"), tuple(remarks)
 
 
 def _entries(path: Path, key: str, wanted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Wanted items; a line whose id can be seen without parsing it is skipped where nobody reviewed that item."""
+    """Wanted items; lines of others are skipped without parsing them where possible."""
     pattern = re.compile(rf"""["']{key}["']: ?["']([^"']+)["']""")
     for number, text in lines(path):
         seen = pattern.search(text)
@@ -91,7 +94,7 @@ def _row(entry: dict[str, Any], category_level: int, max_labels: int) -> tuple[A
 
 
 def _paths(entry: dict[str, Any]) -> list[list[str]]:
-    """Paths of labels, root first: 2014 has several, 2018 and 2023 one, and where 2023 has none its main category is left."""
+    """Paths of labels, root first: several in 2014, one in 2018 and 2023 (or its main category)."""
     found = entry.get("categories") or entry.get("category") or entry.get("main_category") or []
     if isinstance(found, str):
         found = [found]
@@ -112,7 +115,7 @@ def _text(value: Any) -> str | None:
 
 
 def _price(value: Any) -> float | None:
-    """Dollars of ``12.99``, ``"$1,012.99"``, ``"from 5"``; of a range its lower end; None for anything else."""
+    """Dollars of ``12.99``, ``"$1,012.99"``, ``"from 5"``, the lower end of a range; else None."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else None
     found = PRICE.match(value.strip()) if isinstance(value, str) else None

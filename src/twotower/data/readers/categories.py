@@ -4,7 +4,7 @@ import polars as pl
 
 
 def primary(lists: pl.Series, most_frequent: bool = True) -> pl.Series:
-    """Of each list the value that the whole column has most, or least, often; ties to the first in the alphabet.
+    """The value of each list that is most (or least) frequent in the column; ties by alphabet.
 
     Args:
         lists: ``(num_items,)`` lists of text; an empty or missing one gives null.
@@ -26,7 +26,8 @@ def most_frequent(counts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         counts: distinct pairs of ``item`` and ``category``, and ``num``, how often each was seen.
 
     Returns:
-        ``item``, ascending, and ``category``, the smallest of equally frequent ones; how many items have several.
+        ``item``, ascending, and ``category``, the smallest of equally frequent ones; how many items
+        have several.
     """
     ranked = counts.sort("item", "num", "category", descending=[False, True, False])
     best = ranked.unique("item", keep="first", maintain_order=True).select("item", "category")

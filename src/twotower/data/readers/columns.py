@@ -1,4 +1,4 @@
-"""Large tables of numbers, read as a stream into the few compact columns that are needed; a wrong line is named."""
+"""Reader of large tables of numbers, as a stream of the needed columns. A wrong line is named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,12 +39,14 @@ def read_columns(
 
     Args:
         path: what :func:`~twotower.data.readers.parse.open_csv` opens.
-        required: integer or ``pl.Enum`` columns that have a value in every row. Without a header they are all columns.
+        required: integer or ``pl.Enum`` columns that have a value in every row. Without a header
+            they are all columns.
         optional: columns that may be absent or have gaps.
         header: whether the first line names the columns; those not asked for are never parsed.
 
     Raises:
-        UserError: if the file is missing, empty or damaged, lacks a column, or has a line with other fields than it should.
+        UserError: if the file is missing, empty or damaged, lacks a column, or has a line with
+            other fields than it should.
     """
     with open_csv(path) as plain:
         layout = _layout(path, plain, required, optional or {}, header)
@@ -121,7 +123,10 @@ class _Layout(NamedTuple):
         at = {name: fields[self.names.index(name)] for name in self.wanted}
         name = next(name for name in at if not pl.select(self._fits(pl.lit(at[name]), name)).item())
         kind = self.wanted[name]
-        return f"has {at[name][:80]!r} for {name}, expected {f'one of {_choices(kind)}' if isinstance(kind, pl.Enum) else kind}"
+        return (
+            f"has {at[name][:80]!r} for {name}, expected "
+            f"{f'one of {_choices(kind)}' if isinstance(kind, pl.Enum) else kind}"
+        )
 
 
 def _choices(kind: pl.Enum) -> str:

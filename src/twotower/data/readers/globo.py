@@ -32,11 +32,13 @@ MS_PER_DAY = 86_400_000
 class Globo:
     """Reads the clicks, in one file or in shards, and the articles' metadata.
 
-    User features: environment, device, system, country, region and referrer of the user's first click, which is known before
-    anything is predicted for that user. Item features: category, words, day of creation, publisher where it is given.
+    User features: environment, device, system, country, region and referrer of the user's first
+    click, which is known before anything is predicted for that user. Item features: category,
+    words, day of creation, publisher where it is given.
 
     Args:
-        clicks: patterns of the click files below ``<data_dir>/globo``; the first that finds some is taken.
+        clicks: patterns of the click files below ``<data_dir>/globo``; the first that finds some is
+            taken.
     """
 
     name = "globo"
@@ -60,7 +62,8 @@ class Globo:
         """
         if not self._shards(data_dir):
             raise UserError(
-                f"{data_dir / 'globo'} holds no {' or '.join(self.clicks)}, which need a login: download them and "
+                f"{data_dir / 'globo'} holds no {' or '.join(self.clicks)}, which need a login: "
+                "download them and "
                 f"articles_metadata.csv from {SOURCE}, or set paths.data_dir"
             )
 
@@ -68,7 +71,8 @@ class Globo:
         """Parse clicks and articles.
 
         Raises:
-            UserError: for a missing, damaged or malformed file, naming file and line, and for a file that is there twice.
+            UserError: for a missing, damaged or malformed file, naming file and line, and for a
+                file that is there twice.
         """
         self.fetch(data_dir)
         context = dict.fromkeys(CONTEXT, pl.Int16)
@@ -144,12 +148,14 @@ def _remarks(path: Path, items: pl.DataFrame, clicked: pl.Series) -> tuple[str, 
     ):
         share = clicked.is_in(recovered.implode()).sum() / len(clicked)
         remarks.append(
-            f"globo: {len(recovered):,} articles have a recovered category (quality > 0): {share:.2%} of the clicks"
+            f"globo: {len(recovered):,} articles have a recovered category (quality > 0): "
+            f"{share:.2%} of the clicks"
         )
     known = clicked.is_in(items["item"].implode())
     if not known.all():
         num = clicked.filter(~known).n_unique()
         remarks.append(
-            f"globo: {num:,} clicked articles are not in {path.name}: they have neither category nor features"
+            f"globo: {num:,} clicked articles are not in {path.name}: they have neither category "
+            "nor features"
         )
     return tuple(remarks)

@@ -1,4 +1,4 @@
-"""JSON lines, plain or compressed: large files of reviews by Polars, other lines one by one; a wrong line is named."""
+"""Readers of JSON lines, plain or compressed. A wrong line is named."""
 
 import gzip
 import json
@@ -16,10 +16,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_json_lines(path: Path, types: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    """Read the fields ``types`` of every object, which must all be there; other fields are not looked at.
+    """Read the fields ``types`` of every object, which must all be there; others are ignored.
 
     Raises:
-        UserError: if the file is missing, empty or damaged, or a line is no object or lacks a field.
+        UserError: if the file is missing, empty or damaged, or a line is no object or lacks a
+            field.
     """
     with open_csv(path) as plain:
         try:
@@ -83,5 +84,8 @@ def _bad_line(path: Path, types: dict[str, type[pl.DataType]]) -> str | None:
                 else isinstance(field, str)
             )
             if not fits or (kind.is_integer() and isinstance(field, float)):
-                return f"line {number} has {json.dumps(field)[:40]} for {name}, expected {kind.__name__}: {text[:80]!r}"
+                return (
+                    f"line {number} has {json.dumps(field)[:40]} for {name}, expected "
+                    f"{kind.__name__}: {text[:80]!r}"
+                )
     return None

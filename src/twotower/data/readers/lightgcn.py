@@ -11,10 +11,10 @@ from twotower.data.splits import TEST, TRAIN
 
 
 class LightGCN:
-    """Reads each user's training and test items. There are no times, features or categories, and the order means nothing.
+    """Reads each user's training and test items, without times, order, features or categories.
 
-    A test row whose pair is in training too is dropped and counted: what a user has seen is no target. Pairs that one file
-    repeats are left to ``data.duplicates``.
+    A test row whose pair is in training too is dropped and counted: what a user has seen is no
+    target. Pairs that one file repeats are left to ``data.duplicates``.
 
     Args:
         name: of the option.

@@ -15,14 +15,8 @@ from twotower.data.readers.parse import read_delimited, read_quoted
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
-AGE_BOUNDS = [
-    18,
-    25,
-    35,
-    45,
-    50,
-    56,
-]  # the 1M release publishes ages in these groups; 100K gives years
+# groups of ages in the 1M release; 100K gives years
+AGE_BOUNDS = (18, 25, 35, 45, 50, 56)
 EXACT_TIMES = "ratings.timestamp_is_exact.packbits.npy"
 NO_GENRES = "(no genres listed)"
 Types = dict[str, type[pl.DataType]]
@@ -50,7 +44,7 @@ class Tables(NamedTuple):
 
 
 class Release(NamedTuple):
-    """An official archive: its top folder, the files needed of it (ratings first), and how they are read."""
+    """An official archive: its top folder, the needed files (ratings first), and their reader."""
 
     top: str
     files: list[str]
@@ -60,15 +54,19 @@ class Release(NamedTuple):
 class MovieLens:
     """Reads the official files of one release.
 
-    User features, in 100K and 1M alone: gender, age group, occupation, zip prefix. Item features: genres (multi-valued), year.
-    The primary category is one of the item's genres, by ``primary_category``, counted over the whole catalogue.
+    User features, in 100K and 1M alone: gender, age group, occupation, zip prefix. Item features:
+    genres (multi-valued), year. The primary category is one of the item's genres, by
+    ``primary_category``, counted over the whole catalogue.
 
     Args:
-        variant: a key of ``RELEASES``: ``100k``, ``1m``, ``10m``, ``20m``, ``25m``, ``32m``, ``latest``, ``latest_small``.
+        variant: a key of ``RELEASES``: ``100k``, ``1m``, ``10m``, ``20m``, ``25m``, ``32m``,
+            ``latest``, ``latest_small``.
         url: official archive.
         sha256: its checksum; None: do not check.
-        num_ratings: rows of the official file; another count means a truncated or foreign file. None: do not check.
-        primary_category: ``most_frequent`` or ``rarest`` of the item's genres in the catalogue, or the ``first`` listed.
+        num_ratings: rows of the official file; another count means a truncated or foreign file.
+            None: do not check.
+        primary_category: ``most_frequent`` or ``rarest`` of the item's genres in the catalogue, or
+            the ``first`` listed.
         zip_digits: leading characters of the zip code to keep, where there is one; None: all.
     """
 
@@ -115,8 +113,10 @@ class MovieLens:
         ratings, users, items = self.release.read(folder)
         if self.num_ratings is not None and len(ratings) != self.num_ratings:
             raise UserError(
-                f"{folder / self.release.files[0]} has {len(ratings):,} rows, {self.num_ratings:,} expected: the file is "
-                "truncated or changed; delete its folder to download it again, or set data.reader.num_ratings=null to accept it"
+                f"{folder / self.release.files[0]} has {len(ratings):,} rows, {self.num_ratings:,} "
+                "expected: the file is "
+                "truncated or changed; delete its folder to download it again, or set "
+                "data.reader.num_ratings=null to accept it"
             )
         return Frames(
             ratings,
@@ -134,7 +134,7 @@ class MovieLens:
 
 
 def with_category(items: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """``items`` with one of their ``genres`` as ``category``; equally frequent ones by the alphabet, null without genres."""
+    """``items`` with one of their ``genres`` as ``category``, null without genres."""
     genres = items["genres"]
     return items.with_columns(
         category=genres.list.first()
@@ -173,7 +173,9 @@ def _read_100k(folder: Path) -> Tables:
         "zip": pl.String,
     }
     users = read_delimited(folder / "u.user", "|", types)
-    users = users.with_columns(age=pl.col("age").cut(AGE_BOUNDS, left_closed=True).cast(pl.String))
+    users = users.with_columns(
+        age=pl.col("age").cut(list(AGE_BOUNDS), left_closed=True).cast(pl.String)
+    )
     genres = read_delimited(folder / "u.genre", "|", {"genre": pl.String, "index": pl.Int64})[
         "genre"
     ].to_list()

@@ -15,9 +15,10 @@ from twotower.types import FeatureKind
 class S3Rec:
     """Reads each user's items in order of time, and the items' attributes.
 
-    There are no times, only each user's order, and no features of users. Item feature: attributes (multi-valued). The primary
-    category is the most frequent of an item's attributes in the catalogue, of equally frequent ones the smallest; attributes
-    that most items carry tell categories apart no better than none (all of Sports_and_Outdoors carry its name) and are no
+    There are no times, only each user's order, and no features of users. Item feature: attributes
+    (multi-valued). The primary category is the most frequent of an item's attributes in the
+    catalogue, of equally frequent ones the smallest; attributes that most items carry tell
+    categories apart no better than none (all of Sports_and_Outdoors carry its name) and are no
     categories.
 
     Args:
@@ -27,7 +28,8 @@ class S3Rec:
         sha256: checksum of the first; None: do not check.
         attributes_sha256: checksum of the second.
         max_attributes: keep an item's most frequent ones.
-        max_category_share: an attribute that a larger share of the items carries is no category; 1 admits all.
+        max_category_share: an attribute that a larger share of the items carries is no category; 1
+            admits all.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class S3Rec:
         return [data_dir / file.path for file in (self.sequences, self.attributes)]
 
     def fetch(self, data_dir: Path) -> None:
-        """Download what is missing; without attributes the data are poorer, not useless, and :meth:`read` says so."""
+        """Download what is missing; the attributes may be missing, see :meth:`read`."""
         self.sequences.fetch(data_dir)
         try:
             self.attributes.fetch(data_dir)
@@ -81,7 +83,10 @@ class S3Rec:
         path = data_dir / self.attributes.path
         if not path.exists():
             items = items.with_columns(category=pl.lit(None, dtype=pl.String))
-            remark = f"{path} is missing: items have no attributes and no categories; it is {self.attributes.url}"
+            remark = (
+                f"{path} is missing: items have no attributes and no categories; it is "
+                f"{self.attributes.url}"
+            )
             return Frames(
                 interactions,
                 users,
@@ -118,7 +123,8 @@ def _read_attributes(path: Path) -> pl.DataFrame:
     """``item`` and a list of ``attributes``, from ``{"item": [attribute, …], …}``.
 
     Raises:
-        UserError: naming the line that is no JSON, or the first item that is not a number with a list of numbers.
+        UserError: naming the line that is no JSON, or the first item that is not a number with a
+            list of numbers.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -138,7 +144,8 @@ def _read_attributes(path: Path) -> pl.DataFrame:
         )
         if not numbers or not item.isdecimal():
             raise UserError(
-                f"{path}: item {item[:40]!r} must be a number with a list of numbers, got {str(attributes)[:80]}"
+                f"{path}: item {item[:40]!r} must be a number with a list of numbers, got "
+                f"{str(attributes)[:80]}"
             )
     columns = {"item": [int(item) for item in content], "attributes": list(content.values())}
     return pl.DataFrame(columns, schema={"item": pl.Int64, "attributes": pl.List(pl.Int64)})

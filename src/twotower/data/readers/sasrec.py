@@ -25,13 +25,15 @@ class SASRec:
     """Reads each user's items in order of time; the file has neither times nor original ids.
 
     Features, titles and categories are those of :class:`~twotower.data.readers.movielens.MovieLens`
-    1M, where ``<data_dir>/ml-1m`` and two maps are there: ``<data_dir>/sasrec/sas_to_original_users.txt``
-    and ``…_items.txt``, lines of SASRec's and the original id. Without them the data have none.
+    1M, where ``<data_dir>/ml-1m`` and two maps are there:
+    ``<data_dir>/sasrec/sas_to_original_users.txt`` and ``…_items.txt``, lines of SASRec's and the
+    original id. Without them the data have none.
 
     Args:
         url: official file.
         sha256: its checksum; None: do not check.
-        primary_category: ``most_frequent`` or ``rarest`` of the item's genres in the catalogue, or the ``first`` listed.
+        primary_category: ``most_frequent`` or ``rarest`` of the item's genres in the catalogue, or
+            the ``first`` listed.
         zip_digits: leading characters of the zip code to keep; None: all.
     """
 
@@ -54,7 +56,7 @@ class SASRec:
         return [data_dir / self.file.path, *_describing(data_dir)]
 
     def fetch(self, data_dir: Path) -> None:
-        """Download the file unless it is there; what describes users and items is taken as it lies."""
+        """Download the file unless it is there; the other files are optional."""
         self.file.fetch(data_dir)
 
     def read(self, data_dir: Path) -> Frames:
@@ -68,7 +70,10 @@ class SASRec:
         missing = [str(path) for path in _describing(data_dir) if not path.exists()]
         if missing:
             items = rows.select(pl.col("item").unique(), category=pl.lit(None, dtype=pl.String))
-            remark = f"without {', '.join(missing)} these data have no features and no categories: put them there"
+            remark = (
+                f"without {', '.join(missing)} these data have no features and no categories: put "
+                "them there"
+            )
             return Frames(
                 rows,
                 rows.select(pl.col("user").unique()),

@@ -16,13 +16,14 @@ START_TIME = 1_600_000_000
 
 
 class Synthetic(WithoutFiles):
-    """Users choose a cluster, then an item of it by popularity; they never take the same item twice.
+    """Users choose a cluster, then an item by popularity; they never take an item twice.
 
-    ``P(item | user) = P(cluster | user) P(item | cluster)``. A user has three favourite clusters; clusters and items follow
-    Zipf laws; each cluster belongs to one category, a few of which are large. Features carry part of the signal: a user's
-    ``segment`` is the first favourite in 60 % of cases, an item's ``brand`` its cluster in 70 %, ``tags``, ``age`` and
-    ``price`` lean on the cluster, ``region`` is noise. As choices are drawn without replacement by fixed odds, ranking unseen
-    items by ``log P`` is the best that any model can do; it is handed over as ``latents``.
+    ``P(item | user) = P(cluster | user) P(item | cluster)``. A user has three favourite clusters;
+    clusters and items follow Zipf laws; each cluster belongs to one category, a few of which are
+    large. Features carry part of the signal: a user's ``segment`` is the first favourite in 60 % of
+    cases, an item's ``brand`` its cluster in 70 %, ``tags``, ``age`` and ``price`` lean on the
+    cluster, ``region`` is noise. As choices are drawn without replacement by fixed odds, ranking
+    unseen items by ``log P`` is the best that any model can do; it is handed over as ``latents``.
 
     Args:
         num_users: users.
@@ -159,7 +160,7 @@ class Synthetic(WithoutFiles):
     def _choose(
         self, rng: np.random.Generator, preference: np.ndarray, item_cdf: np.ndarray
     ) -> pl.DataFrame:
-        """Interactions of one chunk of users: repeats dropped, which is drawing without replacement."""
+        """Interactions of one chunk of users, drawn without replacement: repeats are dropped."""
         num = len(preference)
         wanted = np.exp(rng.normal(np.log(self.interactions_per_user), 0.6, num)).astype(np.int64)
         wanted = wanted.clip(5, self.num_items // 2)
@@ -188,7 +189,8 @@ class Synthetic(WithoutFiles):
 
 def _zipf(num: int, exponent: float) -> np.ndarray:
     weight = 1 / np.arange(1, num + 1) ** exponent
-    return weight / weight.sum()
+    share: np.ndarray = weight / weight.sum()
+    return share
 
 
 def _spread(num: int, share: np.ndarray) -> np.ndarray:

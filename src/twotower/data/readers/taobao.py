@@ -23,12 +23,13 @@ CHINA = timezone(timedelta(hours=8))
 
 
 class Taobao:
-    """Reads ``UserBehavior.csv``: what users did with items, by the second. No user features; one item feature, the category.
+    """Reads ``UserBehavior.csv``: what users did with items. One feature, the item's category.
 
     Args:
-        behaviours: which of ``pv`` (a page view), ``buy``, ``cart``, ``fav`` to keep. With several, each interaction knows its
-            own, for losses with an objective for each.
-        first_day: rows before this day in China are dropped; the official file has some of other years. None: keep all.
+        behaviours: which of ``pv`` (a page view), ``buy``, ``cart``, ``fav`` to keep. With several,
+            each interaction knows its own, for losses with an objective for each.
+        first_day: rows before this day in China are dropped; the official file has some of other
+            years. None: keep all.
         last_day: rows after this day are dropped; None: keep all.
     """
 
@@ -38,7 +39,8 @@ class Taobao:
         unknown = [name for name in behaviours if name not in BEHAVIOURS]
         if unknown or not behaviours or len(set(behaviours)) < len(behaviours):
             raise UserError(
-                f"data.reader.behaviours must be some of {', '.join(BEHAVIOURS)}, each once, got {behaviours}"
+                f"data.reader.behaviours must be some of {', '.join(BEHAVIOURS)}, each once, got "
+                f"{behaviours}"
             )
         self.behaviours = behaviours
         self.first_day = first_day
@@ -66,7 +68,8 @@ class Taobao:
         """
         if not self.sources(data_dir):
             raise UserError(
-                f"{data_dir / 'taobao' / 'UserBehavior.csv'} is missing and needs a login: download it from {SOURCE} and "
+                f"{data_dir / 'taobao' / 'UserBehavior.csv'} is missing and needs a login: "
+                f"download it from {SOURCE} and "
                 "unpack it there, or set paths.data_dir"
             )
 
@@ -74,7 +77,8 @@ class Taobao:
         """Parse the file.
 
         Raises:
-            UserError: for a missing, damaged or malformed file, naming file and line, or if the settings leave no row.
+            UserError: for a missing, damaged or malformed file, naming file and line, or if the
+                settings leave no row.
         """
         self.fetch(data_dir)
         rows = read_columns(self.sources(data_dir)[0], COLUMNS, header=False)
@@ -82,7 +86,8 @@ class Taobao:
         rows, dropped = self._kept(rows.drop("category"))
         if rows.is_empty():
             raise UserError(
-                f"none of {sum(dropped.values()):,} rows is left: change data.reader.behaviours={self.behaviours}, "
+                f"none of {sum(dropped.values()):,} rows is left: change "
+                f"data.reader.behaviours={self.behaviours}, "
                 f"data.reader.first_day={self.first_day} or data.reader.last_day={self.last_day}"
             )
         users = pl.DataFrame(schema={"user": pl.Int32})
@@ -126,7 +131,7 @@ def _midnight(name: str, day: str) -> int:
 
 
 def _items(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Each item's most frequent category, the smallest of equals; a remark where an item has several."""
+    """Each item's most frequent category; a remark where an item has several."""
     count = rows.lazy().group_by("item", "category").agg(num=pl.len()).collect(engine="streaming")
     items, num = most_frequent(count)
     if not num:
