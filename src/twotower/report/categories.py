@@ -17,8 +17,6 @@ MIN_USERS = 20  # fewer give no useful interval
 MAX_PANELS = 5
 RESAMPLES = 2000
 
-Gain = tuple[float, float, float]  # mean, low, high
-
 
 def categories(section: Section) -> Figure | None:
     """A panel for each of the best variants; None without ranks or with fewer than two groups."""
@@ -45,13 +43,10 @@ def categories(section: Section) -> Figure | None:
     return figure
 
 
-def gain(row: Comparison, mask: np.ndarray, section: Section) -> Gain:
-    """Difference to the baseline on the targets of a mask, and its interval over users.
+def gain(row: Comparison, mask: np.ndarray, section: Section) -> tuple[float, float, float]:
+    """Difference on the targets of a mask ``(num_targets,)``: mean and both ends of its interval.
 
-    Args:
-        row: of a variant whose runs have ranks.
-        mask: ``(num_targets,)``.
-        section: gives the metric.
+    The row is of a variant whose runs have ranks.
     """
     options = section.options
     metric = options.metrics[options.metric]
@@ -81,9 +76,11 @@ def _groups(run: Run) -> dict[str, np.ndarray]:
     return groups
 
 
-def _draw(axis: Axes, gains: list[Gain]) -> None:
+def _draw(axis: Axes, gains: list[tuple[float, float, float]]) -> None:
     axis.axhline(0, color=BLACK, linewidth=1)
     for place, (mean, low, high) in enumerate(gains):
-        colour = BLUE if low > 0 else ORANGE if high < 0 else GREY
+        colour = GREY
+        if low > 0 or high < 0:
+            colour = BLUE if mean > 0 else ORANGE
         axis.vlines(place, low, high, color=colour, **BAR)
         axis.plot(place, mean, "o", color=colour, markersize=6)

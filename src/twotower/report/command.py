@@ -54,12 +54,16 @@ def _read(places: list[str], options: Options) -> tuple[list[runs.Run], list[run
 
 def _without(keys: list[str], counted: list[runs.Run]) -> list[runs.Run]:
     """The runs without the settings ``keys``."""
+    kept = []
+    for run in counted:
+        settings = {key: value for key, value in run.record.settings.items() if key not in keys}
+        kept.append(run._replace(record=run.record.model_copy(update={"settings": settings})))
     known = {key for run in counted for key in run.record.settings}
     if unknown := [key for key in keys if key not in known]:
         raise UserError(
             f"ignore={unknown[0]}: no run has this setting; metrics.json lists them under settings"
         )
-    return [run.without(keys) for run in counted]
+    return kept
 
 
 def _default_output(places: list[str]) -> Path:

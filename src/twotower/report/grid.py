@@ -48,8 +48,8 @@ def make_grid(section: Section) -> Grid:
 
 
 def _own(variant: Variant, metrics: list[str]) -> list[str]:
-    values = (list(variant.values(metric).values()) for metric in metrics)
-    return [variant.label, str(len(variant.runs)), *map(with_spread, values)]
+    values = [with_spread(variant, metric) for metric in metrics]
+    return [variant.label, str(len(variant.runs)), *values]
 
 
 def _compared(comparison: Comparison, section: Section) -> list[str]:

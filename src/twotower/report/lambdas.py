@@ -28,27 +28,23 @@ class Point(NamedTuple):
 
 def curves(section: Section) -> Figure | None:
     """A panel for each weight with at least three values while all else is equal."""
-    points = _points(section)
-    names = dict.fromkeys(name for point in points for name in point.weights)
-    groups = {name: _largest_group(points, (name,), section) for name in names}
-    groups = {name: group for name, group in groups.items() if len(group) >= MIN_POINTS}
+    groups = _largest_groups(section, 1)
+    groups = {names: group for names, group in groups.items() if len(group) >= MIN_POINTS}
     if not groups:
         return None
     figure = new_figure(4.2 * len(groups) + 0.8, 4.2)
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    for panel, colour, (name, group) in zip(panels, COLOURS, groups.items(), strict=False):
+    for panel, colour, ((name,), group) in zip(panels, COLOURS, groups.items(), strict=False):
         _curve(panel, sorted(group, key=lambda point: point.weights[name]), name, colour, section)
     panels[0].set_ylabel(f"test {metric_name(section.options.metric)}")
-    what = "one weight varied alone; band: ± standard deviation over seeds"
+    what = "one weight varied alone\nband: ± standard deviation over seeds"
     figure.suptitle(f"{section.name}: {what}", fontsize=10)
     return figure
 
 
 def heat_map(section: Section) -> Figure | None:
     """The two weights that make the largest grid while all else is equal."""
-    points = _points(section)
-    names = dict.fromkeys(name for point in points for name in point.weights)
-    grids = {pair: _largest_group(points, pair, section) for pair in combinations(names, 2)}
+    grids = _largest_groups(section, 2)
     grids = {pair: group for pair, group in grids.items() if _is_grid(group, pair)}
     if not grids:
         return None
@@ -89,21 +85,22 @@ def _points(section: Section) -> list[Point]:
     return points
 
 
-def _largest_group(points: list[Point], varied: tuple[str, ...], section: Section) -> list[Point]:
-    """The most points that are equal but for the weights ``varied``; of several, the best."""
-    groups: dict[Any, list[Point]] = {}
-    for point in points:
-        if point.weights.keys() >= set(varied):
-            fixed = {pair for pair in point.weights.items() if pair[0] not in varied}
-            groups.setdefault((point.others, frozenset(fixed)), []).append(point)
+def _largest_groups(section: Section, num_varied: int) -> dict[tuple[str, ...], list[Point]]:
+    """For each choice of weights the most variants that are equal in everything else."""
+    points = _points(section)
+    names = dict.fromkeys(name for point in points for name in point.weights)
+    largest = {}
+    for varied in combinations(names, num_varied):
+        groups: dict[Any, list[Point]] = {}
+        for point in points:
+            if point.weights.keys() >= set(varied):
+                fixed = {pair for pair in point.weights.items() if pair[0] not in varied}
+                groups.setdefault((point.others, frozenset(fixed)), []).append(point)
+        largest[varied] = max(groups.values(), key=len)
+    return largest
 
-    def size(group: list[Point]) -> tuple[int, float]:
-        return len(group), max(point.variant.mean(section.options.metric) for point in group)
 
-    return max(groups.values(), key=size, default=[])
-
-
-def _is_grid(group: list[Point], pair: tuple[str, str]) -> bool:
+def _is_grid(group: list[Point], pair: tuple[str, ...]) -> bool:
     """Whether both weights vary, in more points than a cross has."""
     sides = [len({point.weights[name] for point in group}) for name in pair]
     return min(sides) >= 2 and len(group) > sum(sides) - 1

@@ -6,16 +6,12 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from twotower.files import read_bytes
 from twotower.report.section import Section
 from twotower.report.style import BLACK, COLOURS, GREY, band, frame, new_figure
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant, on_common_seeds
 from twotower.run.run_folder import RunFolder
 from twotower.wording import short
-
-Curve = dict[int, float]
-MAX_BYTES = 256 << 20
 
 
 def learning(section: Section) -> Figure | None:
@@ -53,11 +49,11 @@ def _with_curves(variant: Variant, metric: str) -> Variant | None:
     return variant._replace(runs=runs) if runs else None
 
 
-def read_curve(folder: Path, metric: str) -> Curve:
+def read_curve(folder: Path, metric: str) -> dict[int, float]:
     """Validation values by epoch, from 1, in ``metrics.csv``; empty without them."""
     name = f"val/{metric}"
     try:
-        log = pl.read_csv(read_bytes(RunFolder(folder).log, MAX_BYTES), infer_schema_length=None)
+        log = pl.read_csv(RunFolder(folder).log, infer_schema_length=None)
         rows = log.select(pl.col("epoch").cast(int) + 1, pl.col(name).cast(float)).drop_nulls()
     except (OSError, ValueError, pl.exceptions.PolarsError):
         return {}  # no log, a damaged one, or a run without validation

@@ -7,12 +7,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from twotower.errors import UserError
-from twotower.files import read_bytes
 from twotower.report.record import Text, reason
 from twotower.report.variants import Variant
 
 ROOT = Path(__file__).parents[3]
-MAX_BYTES = 1 << 20
 
 
 class Entry(BaseModel):
@@ -49,8 +47,8 @@ def read(path: str | None) -> list[Entry]:
     if path is None:
         return []
     try:
-        content = read_bytes(Path(path) if Path(path).exists() else ROOT / path, MAX_BYTES)
-        return TypeAdapter(list[Entry]).validate_python(yaml.safe_load(content))
+        text = (Path(path) if Path(path).exists() else ROOT / path).read_text()
+        return TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             f"quoted={path} cannot be read as docs/published.yaml can: {reason(error)}"

@@ -1,7 +1,6 @@
 """The rank of each test target, as runs keep it, and metrics of each user from these."""
 
 import hashlib
-import io
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +10,11 @@ import polars as pl
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from twotower.files import read_bytes
 from twotower.metrics.base import RankMetric
 from twotower.report.record import reason
 from twotower.run.ranks import ROUNDING
 from twotower.run.run_folder import RunFolder
 
-MAX_BYTES = 2 << 30
 USERS_PER_CHUNK = 8192  # bounds memory where some users have a thousand targets
 
 
@@ -48,8 +45,7 @@ def read_ranks(folder: Path, metrics: dict[str, RankMetric], test: dict[str, flo
     """
     path = RunFolder(folder).ranks
     try:
-        content = io.BytesIO(read_bytes(path, MAX_BYTES))
-        frame = pl.read_parquet(content, columns=list(Ranks._fields)).cast(pl.Int32)
+        frame = pl.read_parquet(path, columns=list(Ranks._fields)).cast(pl.Int32)
     except FileNotFoundError:
         return f"no {path.name}"
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:

@@ -30,17 +30,6 @@ class Run(NamedTuple):
     record: Record
     ranks: Ranks | str
 
-    def without(self, keys: list[str]) -> "Run":
-        """The run without these settings and without overrides of them."""
-        settings = {key: value for key, value in self.record.settings.items() if key not in keys}
-        overrides = [
-            override
-            for override in self.record.overrides
-            if override.lstrip("+~").split("=")[0] not in keys
-        ]
-        update = {"settings": settings, "overrides": overrides}
-        return self._replace(record=self.record.model_copy(update=update))
-
 
 class LeftOut(NamedTuple):
     """A run that is not counted, and why."""

@@ -42,16 +42,9 @@ def over_users(difference: np.ndarray, resamples: int, level: float, seed: int) 
 def bootstrap(
     difference: np.ndarray, resamples: int, level: float, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """Percentile interval of the mean by drawing users with replacement (Efron, 1979).
+    """Percentile interval of a mean by drawing users with replacement (Efron, 1979).
 
-    Args:
-        difference: ``(num_users,)``.
-        resamples: number of draws.
-        level: such as .95.
-        generator: of random numbers.
-
-    Returns:
-        Its low and high end.
+    The arguments are those of :func:`over_users`.
     """
     others = difference[difference != 0]  # often few; how many a draw contains is binomial
     counts = generator.binomial(len(difference), len(others) / len(difference), resamples)
@@ -63,12 +56,8 @@ def bootstrap(
 def sign_flip(difference: np.ndarray, resamples: int, generator: np.random.Generator) -> float:
     """Two-sided p value of the paired permutation test.
 
-    If two models are equal, each user's difference may as well have the other sign.
-
-    Args:
-        difference: ``(num_users,)``.
-        resamples: random flips; the observed signs count too, so p > 0 (Phipson & Smyth, 2010).
-        generator: of random numbers.
+    If two models are equal, each user's difference may as well have the other sign. The observed
+    signs count as one of the draws, so p > 0 (Phipson & Smyth, 2010).
     """
     others = difference[difference != 0]  # zeros have no sign
     observed = abs(others.sum())

@@ -1,6 +1,5 @@
 """The tables as CSV for programs and as LaTeX for papers."""
 
-import statistics
 from typing import Any
 
 import polars as pl
@@ -48,9 +47,7 @@ def as_csv(report: Report) -> str:
 def _own(variant: Variant, metrics: tuple[str, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {"variant": variant.label, "source": "", "seeds": _seeds(variant)}
     for metric in metrics:
-        values = list(variant.values(metric).values())
-        row[metric] = statistics.mean(values)
-        row[f"{metric} sd"] = statistics.stdev(values) if len(values) > 1 else None
+        row |= {metric: variant.mean(metric), f"{metric} sd": variant.spread(metric)}
     return row
 
 

@@ -1,13 +1,22 @@
 """How numbers, metrics and notes are written, the same in every format."""
 
-import statistics
-
 from twotower.report.section import Section
 from twotower.report.statistics import Evidence
+from twotower.report.variants import Variant
 from twotower.wording import short
 
 SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 MINUS = "−"
+SECTIONS = "The data sets differ in interactions, split or masking, so they are not compared."
+METRICS = "Test metrics: mean ± sample standard deviation over seeds."
+COMPARISONS = (
+    "Δ: difference to the first row with LEVEL intervals, over the seeds that both have; with "
+    "fewer than two of these, over all runs of both, unpaired. Over users: paired bootstrap and "
+    "sign-flip test of each user's mean over the seeds: would other test users show the same of "
+    "these trained models? Over seeds (needs two on each side): t interval of the runs, paired by "
+    "seed: would other trainings show the same for these users? p: after Holm's correction over "
+    "the comparisons of a table. Bold: both are below the level and agree."
+)
 
 
 def metric_name(metric: str) -> str:
@@ -22,10 +31,11 @@ def number(value: float, sign: str = "") -> str:
     return (MINUS if value < 0 and float(text) else sign) + text.removeprefix("0")
 
 
-def with_spread(values: list[float]) -> str:
-    """``.1210 ± .0056``: mean and sample standard deviation; the mean alone of one value."""
-    mean = number(statistics.mean(values))
-    return f"{mean} ± {number(statistics.stdev(values))}" if len(values) > 1 else mean
+def with_spread(variant: Variant, metric: str) -> str:
+    """``.1210 ± .0056``: mean and sample standard deviation; the mean alone of one seed."""
+    spread = variant.spread(metric)
+    mean = number(variant.mean(metric))
+    return mean if spread is None else f"{mean} ± {number(spread)}"
 
 
 def difference_text(value: float, start: float) -> str:
@@ -65,35 +75,11 @@ def versus(section: Section) -> str:
 
 
 def legend(sections: list[Section]) -> str:
-    """Why there is more than one table, and what their columns mean."""
-    comparisons = [comparison for section in sections for comparison in section.comparisons]
-    parts = []
+    """What the columns mean, and why there is more than one table."""
+    text = METRICS
     if len(sections) > 1:
-        parts.append("The data sets differ in interactions, split or masking: no comparison.")
-    parts.append("Test metrics: mean ± sample standard deviation over seeds.")
-    if not comparisons:
-        return " ".join(parts)
-    level = percent(sections[0].options.level)
-    parts.append(f"Δ: difference to the first row, with {level} intervals.")
-    if any(comparison.note for comparison in comparisons):
-        parts.append(
-            "Where a variant and the baseline have different seeds, Δ, intervals and p are of the "
-            "common seeds; with fewer than two of these, of all runs of both, unpaired."
-        )
-    if any(comparison.users for comparison in comparisons):
-        parts.append(
-            "Over users: paired bootstrap and sign-flip test of each user's mean over the seeds: "
-            "would other test users show the same of these trained models?"
-        )
-    if any(comparison.seeds for comparison in comparisons):
-        parts.append(
-            "Over seeds: t interval of the runs, paired by seed: "
-            "would other trainings show the same for these users?"
-        )
-    else:
-        parts.append("Over seeds nothing can be said: that needs two seeds on each side.")
-    parts.append(
-        "p: after Holm's correction over the comparisons of a table. "
-        "Bold: both are below the level and agree."
-    )
-    return " ".join(parts)
+        text = f"{SECTIONS} {text}"
+    if any(section.comparisons for section in sections):
+        level = percent(sections[0].options.level)
+        text = f"{text} {COMPARISONS.replace('LEVEL', level)}"
+    return text

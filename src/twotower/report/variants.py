@@ -49,6 +49,11 @@ class Variant(NamedTuple):
         """Mean test value over its runs."""
         return float(np.mean(list(self.values(metric).values())))
 
+    def spread(self, metric: str) -> float | None:
+        """Sample standard deviation over its runs; None for one run."""
+        values = list(self.values(metric).values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
     def per_user(self, metric: RankMetric, mask: Any = slice(None)) -> np.ndarray:
         """Metric of each test user, averaged over the runs, all of which must have ranks.
 
