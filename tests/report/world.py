@@ -25,7 +25,7 @@ METRICS = {
     "ndcg@10": NDCG(1, [10]),
     "mrr": MRR(1),
 }
-OPTIONS = Options("ndcg@10", (), METRICS, None, 0.95, 100, 0, [])
+OPTIONS = Options("ndcg@10", METRICS, None, 0.95, 100, 0, [])
 SETTINGS = {
     "model._target_": "twotower.models.dat.DAT",
     "data.mask_seen": True,

@@ -32,11 +32,10 @@ def categories(section: Section) -> Figure | None:
         note = f" ({row.note})" if row.note else ""
         frame(panel, f"{short(row.variant.label, 60)}{note}", grid="y")
     panels[-1].set_xticks(range(len(groups)), list(groups), rotation=40, ha="right", fontsize=8.5)
-    level = percent(section.options.level)
     omitted = f"; the best {len(shown)} of {len(rows)} variants" if len(rows) > len(shown) else ""
     figure.suptitle(
         f"{versus(section)} by category, largest in training first (test users)\n"
-        f"{level} intervals over users, each by itself: of {len(groups)}, "
+        f"{percent(section.options.level)} intervals over users, each by itself: of {len(groups)}, "
         f"some miss zero by chance{omitted}",
         fontsize=10,
     )

@@ -35,7 +35,10 @@ def report(config: DictConfig) -> None:
     sections = [make_section(group, options) for group in by_data(counted)]
     left_out += [run for section in sections for run in section.left_out]
     made = Report(sections, left_out)
-    _write(made, Path(config.output or _default_output(places)))
+    # by default in the first folder; of a glob in the part before its first wildcard
+    first = Path(places[0])
+    folder = next(path for path in (first, *first.parents) if path.is_dir())
+    _write(made, Path(config.output or folder / "report"))
     if config["update"]:  # as an attribute it is a method
         markdown.update(Path(config["update"]), config.block, markdown.as_markdown(made))
 
@@ -66,12 +69,6 @@ def _without(keys: list[str], counted: list[runs.Run]) -> list[runs.Run]:
     return kept
 
 
-def _default_output(places: list[str]) -> Path:
-    """``report`` in the first folder; of a glob in the part before its first wildcard."""
-    first = Path(places[0])
-    return next(path for path in (first, *first.parents) if path.is_dir()) / "report"
-
-
 def _write(made: Report, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "report.md", f"{markdown.as_markdown(made)}\n")
@@ -92,7 +89,6 @@ def _options(config: DictConfig) -> Options:
     nodes: Any = OmegaConf.to_container(config.metrics, resolve=True)
     return Options(
         metric=config.compare,
-        columns=tuple(names)[1:],
         metrics={name: _metric(name, nodes) for name in names},
         baseline=config.baseline,
         level=config.level,

@@ -32,7 +32,7 @@ class Grid(NamedTuple):
 
 def make_grid(section: Section) -> Grid:
     """The variants of a data set, then the published rows."""
-    metrics = [section.options.metric, *section.options.columns]
+    metrics = list(section.options.metrics)
     heading = ["variant", "seeds", *map(metric_name, metrics)]
     difference = len(heading) if section.comparisons else None
     if section.comparisons:

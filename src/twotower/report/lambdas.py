@@ -11,6 +11,7 @@ from twotower.report.section import Section
 from twotower.report.style import COLOURS, GREY, band, frame, new_figure
 from twotower.report.text import metric_name, number
 from twotower.report.variants import Variant, on_common_seeds
+from twotower.run.settings import Value
 from twotower.wording import short
 
 SETTINGS = {"λ1": "loss.lambda1", "λ2": "loss.lambda2", "λ3": "loss.lambda3"}
@@ -23,7 +24,7 @@ class Point(NamedTuple):
 
     variant: Variant
     weights: dict[str, float]
-    others: frozenset[tuple[str, Any]]
+    others: frozenset[tuple[str, Value]]
 
 
 def curves(section: Section) -> Figure | None:
@@ -71,7 +72,7 @@ def heat_map(section: Section) -> Figure | None:
 
 
 def _points(section: Section) -> list[Point]:
-    """The variants with loss weights; λ1 and λ2 are one weight if they are always equal."""
+    """The variants, best first; λ1 and λ2 are one weight if they are always equal."""
     settings = [variant.settings for variant in section.variants]
     if all(own.get("loss.lambda1") == own.get("loss.lambda2") for own in settings):
         names = {"λ1 = λ2": "loss.lambda1", "λ3": "loss.lambda3"}
@@ -79,19 +80,22 @@ def _points(section: Section) -> list[Point]:
         names = SETTINGS
     points = []
     for variant, own in zip(section.variants, settings, strict=True):
-        weights = {name: float(own[key]) for name, key in names.items() if key in own}
+        weights = {name: float(own[key] or 0) for name, key in names.items() if key in own}
         others = {pair for pair in own.items() if pair[0] not in SETTINGS.values()}
         points.append(Point(variant, weights, frozenset(others)))
-    return points
+    return sorted(points, key=lambda point: -point.variant.mean(section.options.metric))
 
 
 def _largest_groups(section: Section, num_varied: int) -> dict[tuple[str, ...], list[Point]]:
-    """For each choice of weights the most variants that are equal in everything else."""
+    """For each choice of weights the most variants that are equal in everything else.
+
+    Of several such groups, the one with the best variant.
+    """
     points = _points(section)
     names = dict.fromkeys(name for point in points for name in point.weights)
     largest = {}
     for varied in combinations(names, num_varied):
-        groups: dict[Any, list[Point]] = {}
+        groups: dict[tuple[object, ...], list[Point]] = {}
         for point in points:
             if point.weights.keys() >= set(varied):
                 fixed = {pair for pair in point.weights.items() if pair[0] not in varied}

@@ -25,8 +25,7 @@ tr.quoted td {{ color: #666; font-style: italic; }}
 td small {{ display: block; color: #666; }}
 p.legend {{ font-size: .88rem; color: #555; max-width: 60rem; }}
 figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
-dl {{ font-size: .9rem; }} dt {{ font-family: monospace; }}
-dd {{ margin: 0 0 .4rem 1.5rem; color: #555; }}
+dt {{ font-family: monospace; }} dd {{ margin: 0 0 .4rem 1.5rem; color: #555; }}
 </style></head>
 <body>
 {body}

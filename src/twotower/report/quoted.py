@@ -50,9 +50,8 @@ def read(path: str | None) -> list[Entry]:
         text = (Path(path) if Path(path).exists() else ROOT / path).read_text()
         return TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(
-            f"quoted={path} cannot be read as docs/published.yaml can: {reason(error)}"
-        ) from error
+        message = f"quoted={path} cannot be read as docs/published.yaml can: {reason(error)}"
+        raise UserError(message) from error
 
 
 def fitting(

@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
         """A hash that is equal for the same items of the same users."""
         return hashlib.sha256(self.user.tobytes() + self.item.tobytes()).hexdigest()
 
-    def of(self, mask: np.ndarray) -> "Ranks":
+    def of(self, mask: np.ndarray | slice) -> "Ranks":
         """The targets where ``mask`` is True."""
         return Ranks(*(column[mask] for column in self))
 

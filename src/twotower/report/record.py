@@ -7,6 +7,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationE
 
 from twotower.files import read_json
 from twotower.run.moved import renamed
+from twotower.run.settings import Value
 from twotower.wording import printable
 
 Text = Annotated[str, AfterValidator(printable)]
@@ -33,7 +34,7 @@ class Record(BaseModel):
     data_note: Text = ""
     seed: int
     overrides: list[Text]
-    settings: dict[str, Text | int | float | bool | None]
+    settings: dict[str, Value]
     test: dict[str, float]
     categories: list[Category] = []
 

@@ -19,8 +19,7 @@ class Options(NamedTuple):
 
     Attributes:
         metric: whose differences are tested.
-        columns: other metrics in the table.
-        metrics: by name, ``metric`` and ``columns``, each with one cut-off.
+        metrics: the columns of the table by name, ``metric`` first, each with one cut-off.
         baseline: label of the variant to compare with; None: the plainest.
         level: of intervals.
         resamples: of bootstrap and permutation test.
@@ -29,7 +28,6 @@ class Options(NamedTuple):
     """
 
     metric: str
-    columns: tuple[str, ...]
     metrics: dict[str, RankMetric]
     baseline: str | None
     level: float

@@ -31,7 +31,7 @@ def as_csv(report: Report) -> str:
     rows = []
     for section in report.sections:
         data = {"data": section.name, "fingerprint": section.fingerprint}
-        metrics = (section.options.metric, *section.options.columns)
+        metrics = list(section.options.metrics)
         rows.append(data | _own(section.baseline, metrics))
         for comparison in section.comparisons:
             own = _own(comparison.variant, metrics)
@@ -44,7 +44,7 @@ def as_csv(report: Report) -> str:
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(text).write_csv()
 
 
-def _own(variant: Variant, metrics: tuple[str, ...]) -> dict[str, Any]:
+def _own(variant: Variant, metrics: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"variant": variant.label, "source": "", "seeds": _seeds(variant)}
     for metric in metrics:
         row |= {metric: variant.mean(metric), f"{metric} sd": variant.spread(metric)}

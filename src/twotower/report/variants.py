@@ -1,7 +1,7 @@
 """Variants: runs that differ only by their seed, with a label made of what sets them apart."""
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,7 @@ from twotower.metrics.base import RankMetric
 from twotower.report.ranks import Ranks, per_user
 from twotower.report.runs import LeftOut, Run
 from twotower.run.run_folder import RunFolder
-from twotower.run.settings import key_of, makes_experiment
-
-NAMING = ("variant", "experiment")  # the value of such an override is a name by itself
+from twotower.run.settings import Value, key_of, makes_experiment
 
 
 class Variant(NamedTuple):
@@ -27,7 +25,7 @@ class Variant(NamedTuple):
     runs: tuple[Run, ...]
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Value]:
         """Settings that all its runs share."""
         return self.runs[0].record.settings
 
@@ -54,12 +52,12 @@ class Variant(NamedTuple):
         values = list(self.values(metric).values())
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
-    def per_user(self, metric: RankMetric, mask: Any = slice(None)) -> np.ndarray:
+    def per_user(self, metric: RankMetric, mask: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Metric of each test user, averaged over the runs, all of which must have ranks.
 
         Args:
             metric: with one cut-off.
-            mask: ``(num_targets,)``, which targets count.
+            mask: ``(num_targets,)``, which targets count; all by default.
 
         Returns:
             ``(num_users,)``, the users with such targets.
@@ -90,7 +88,7 @@ def on_common_seeds(variants: list[Variant]) -> tuple[list[Variant], str]:
 
 def by_data(runs: list[Run]) -> list[list[Run]]:
     """Group runs that were tested alike: the same split, masking and targets hidden by it."""
-    groups: dict[Any, list[Run]] = {}
+    groups: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         record = run.record
         hidden = record.test.get("hidden_targets", 0.0)
@@ -101,7 +99,7 @@ def by_data(runs: list[Run]) -> list[list[Run]]:
 
 def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
     """The variants of one data set, and the runs that repeat a seed: the newest counts."""
-    groups: dict[Any, dict[int, Run]] = {}
+    groups: dict[frozenset[tuple[str, Value]], dict[int, Run]] = {}
     repeated = []
     written = {run.name: RunFolder(run.folder).record.stat().st_mtime for run in runs}
     for run in sorted(runs, key=lambda run: -written[run.name]):
@@ -148,8 +146,8 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
     labels = []
     for group, pairs in zip(groups, own, strict=True):
         name = pairs.pop("model", group[0].record.model)
-        for key in reversed(NAMING):
-            name = pairs.pop(key, name)
+        name = pairs.pop("experiment", name)
+        name = pairs.pop("variant", name)
         labels.append(" ".join([name, *(f"{short[key]}={value}" for key, value in pairs.items())]))
     return _with_settings(labels, [group[0].record.settings for group in groups])
 
@@ -173,7 +171,7 @@ def _greek(name: str) -> str:
     return re.sub(r"\blambda(?=\d)", "λ", name)
 
 
-def _with_settings(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
+def _with_settings(labels: list[str], settings: list[dict[str, Value]]) -> list[str]:
     """Add to labels that are equal the settings that differ."""
     result = list(labels)
     for label in {label for label in labels if labels.count(label) > 1}:
