@@ -1,4 +1,4 @@
-"""Locks between processes: one at a time, and the others know whom they wait for."""
+"""Locks between processes; a waiting process names the holder."""
 
 import os
 import signal
@@ -18,7 +18,8 @@ from pathlib import Path
 from twotower.locks import alone
 with alone(Path(sys.argv[1]), "", print) as lock:
     if len(sys.argv) > 2:  # a child that inherits the lock and outlives us
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[lock], stdout=-3)
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        child = subprocess.Popen(sleep, pass_fds=[lock], stdout=-3)
         print(child.pid, flush=True)
         os._exit(0)  # as if it were killed
     print("held", flush=True)
@@ -42,57 +43,53 @@ def start(tmp_path):
         process.communicate()
 
 
-def take(path, said):
-    """Wait for the lock in a thread: it ends once the lock was ours."""
+def take(path, messages):
+    """Start a thread that takes the lock and ends; return once it waits or has ended."""
 
     def run():
-        with locks.alone(path, "waiting", said.append):
+        with locks.alone(path, "waiting", messages.append):
             pass
 
     thread = threading.Thread(target=run)
     thread.start()
-    while not said and thread.is_alive():
+    while not messages and thread.is_alive():
         pass
     return thread
 
 
-def test_a_waiter_names_the_holder_and_a_dead_one_holds_nothing(start, tmp_path):
+def test_a_waiting_process_names_the_holder_until_it_ends(start, tmp_path):
     path = tmp_path / "a.lock"
     process, _ = start()
-    said = []
-    thread = take(path, said)
-    assert (
-        said[0].startswith(f"waiting; process {process.pid} on ")
-        and f" holds {path}; kill {process.pid} ends it" in said[0]
-    )
-    assert "(since 20" in said[0]
+    messages = []
+    thread = take(path, messages)
+    assert messages[0].startswith(f"waiting; process {process.pid} on ")
+    assert f" holds {path}; kill {process.pid} ends it" in messages[0]
+    assert "(since 20" in messages[0]
     process.kill()
     thread.join()
-    assert len(said) == 1
-    assert (
-        take(path, none := []).join() is None and none == []
-    )  # the file is there, and nobody holds it
+    assert len(messages) == 1
+    take(path, messages).join()
+    assert len(messages) == 1  # the file is there, but no process holds it
 
 
-def test_a_stopped_holder_is_told_again_and_again(start, tmp_path, monkeypatch):
+def test_a_stopped_holder_is_reported_repeatedly(start, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "REMIND_S", 0.0)
     process, _ = start()
     process.send_signal(signal.SIGSTOP)
     while processes.state(process.pid) != "stopped":
         pass
-    said = []
-    thread = take(tmp_path / "a.lock", said)
-    while len(said) < 2:
+    messages = []
+    thread = take(tmp_path / "a.lock", messages)
+    while len(messages) < 2:
         pass
     pid = process.pid
-    assert said[1].endswith(
-        f"it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
-    )
+    cure = f"it is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
+    assert messages[1].endswith(cure)
     process.kill()
     thread.join()
 
 
-@pytest.mark.skipif(not Path("/proc/self/fdinfo").exists(), reason="asks Linux who holds a file")
+@pytest.mark.skipif(not Path("/proc/self/fdinfo").exists(), reason="only Linux names the holder")
 def test_a_child_that_outlives_its_parent_is_named(start, tmp_path):
     process, child = start("child")
     process.wait()
@@ -103,7 +100,7 @@ def test_a_child_that_outlives_its_parent_is_named(start, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}', "\x00"])
-def test_a_file_that_says_nothing_is_no_obstacle(tmp_path, text):
+def test_a_damaged_lock_file_can_be_taken(tmp_path, text):
     path = tmp_path / "a.lock"
     path.write_text(text)
     assert locks.holder(path) == f"an unknown process holds {path}"
@@ -111,7 +108,7 @@ def test_a_file_that_says_nothing_is_no_obstacle(tmp_path, text):
         assert f"process {os.getpid()} on " in locks.holder(path)
 
 
-def test_a_holder_elsewhere_is_named_without_advice(tmp_path):
+def test_a_holder_on_another_machine_is_named_without_a_cure(tmp_path):
     path = tmp_path / "a.lock"
     path.write_text('{"pid": 1, "host": "node\\u001b[7", "since": "then", "command": "python a"}')
     assert locks.holder(path) == f"process 1 on node[7 (since then: python a) holds {path}"
