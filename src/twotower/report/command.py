@@ -44,8 +44,8 @@ def report(config: DictConfig) -> None:
 
 
 def _read(places: list[str], options: Options) -> tuple[list[runs.Run], list[runs.LeftOut]]:
-    folders = runs.find(places).items()
-    read = [runs.read(folder, name, options.metrics) for folder, name in folders]
+    found = runs.find(places)
+    read = [runs.read(folder, name, options.metrics) for folder, name in found.items()]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]
     if not counted:

@@ -35,12 +35,7 @@ dt {{ font-family: monospace; }} dd {{ margin: 0 0 .4rem 1.5rem; color: #555; }}
 
 
 def as_html(report: Report, plots: list[dict[str, Path]]) -> str:
-    """The page.
-
-    Args:
-        report: what it shows.
-        plots: for each data set the images by their names.
-    """
+    """The page; ``plots`` holds for each data set the images by their names."""
     metric = escape(metric_name(report.sections[0].options.metric))
     names = ", ".join(dict.fromkeys(section.name for section in report.sections))
     body = [f"<h1>{escape(names)}: {metric}</h1>"]

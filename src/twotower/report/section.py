@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from twotower.metrics.base import RankMetric
-from twotower.report import quoted
+from twotower.report.quoted import Entry, Quoted, fitting
 from twotower.report.ranks import Ranks
 from twotower.report.runs import LeftOut, Run
 from twotower.report.statistics import Evidence, holm, over_seeds, over_users
@@ -18,13 +18,13 @@ class Options(NamedTuple):
     """Settings of a report.
 
     Attributes:
-        metric: whose differences are tested.
+        metric: its differences are tested.
         metrics: the columns of the table by name, ``metric`` first, each with one cut-off.
         baseline: label of the variant to compare with; None: the plainest.
         level: of intervals.
         resamples: of bootstrap and permutation test.
         seed: of both.
-        published: figures of others.
+        published: figures of other projects.
     """
 
     metric: str
@@ -33,7 +33,7 @@ class Options(NamedTuple):
     level: float
     resamples: int
     seed: int
-    published: list[quoted.Entry]
+    published: list[Entry]
 
 
 class Comparison(NamedTuple):
@@ -77,12 +77,12 @@ class Section(NamedTuple):
     Attributes:
         name: of the data, the option of ``data=``.
         fingerprint: of the interactions and their split.
-        note: of the data set on itself.
-        baseline: that the others are compared with.
-        comparisons: of the others, the best first.
+        note: of the data set.
+        baseline: the variant that the others are compared with.
+        comparisons: one for each other variant, the best first.
         quoted: published rows.
         left_out: runs of this data set that are not counted everywhere.
-        num_users: in the test; None if no run has ranks.
+        num_users: number of test users; None if no run has ranks.
         options: of the report.
     """
 
@@ -91,7 +91,7 @@ class Section(NamedTuple):
     note: str
     baseline: Variant
     comparisons: list[Comparison]
-    quoted: list[quoted.Quoted]
+    quoted: list[Quoted]
     left_out: list[LeftOut]
     num_users: int | None
     options: Options
@@ -125,7 +125,7 @@ def make_section(runs: list[Run], options: Options) -> Section:
         note=record.data_note,
         baseline=baseline,
         comparisons=_compare(others, baseline, options),
-        quoted=quoted.fitting(options.published, record.data, num_users, found),
+        quoted=fitting(options.published, record.data, num_users, found),
         left_out=left_out,
         num_users=num_users,
         options=options,
