@@ -54,7 +54,7 @@ def _section(section: Section, images: dict[str, Path]) -> list[str]:
     body = [f"<h2>{escape(title(section))}</h2>", _table(make_grid(section))]
     for name, path in images.items():
         data = base64.b64encode(path.read_bytes()).decode()
-        image = f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
+        image = f'<img alt="{name.replace("_", " ")}" src="data:image/png;base64,{data}">'
         body.append(f"<figure>{image}</figure>")
     return body
 
