@@ -1,4 +1,4 @@
-"""Shared parts of the tests: small worlds, and the scripts run as their users run them."""
+"""Fixtures for all tests: small data sets, and the scripts run in this process or another."""
 
 import datetime
 import importlib.util
@@ -31,7 +31,7 @@ download.RETRIES = 0  # tests without a network need not wait for one
 composition.remember()
 
 
-EXTRAS = {  # what cannot be imported without a package that is optional
+EXTRAS = {  # optional packages that tests need, by folder or file
     "export": ("faiss", "onnx", "onnxruntime", "onnxscript", "pyarrow", "safetensors"),
     "test_wandb.py": ("wandb",),
 }
@@ -90,10 +90,14 @@ def data(tmp_path):
 
 
 def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
-    """What ``worker(rank)`` gives in each of two gloo processes, by rank. It must be a module's function.
+    """The results of ``worker(rank)`` in two gloo processes, by rank.
+
+    Args:
+        worker: a function of a module, as the processes import it.
+        rendezvous: a file that does not exist yet.
 
     Raises:
-        ChildProcessError: if one of them ends without an answer.
+        ChildProcessError: if a process ends without a result.
     """
     context = mp.get_context("spawn")
     queue = context.SimpleQueue()
@@ -103,19 +107,19 @@ def in_two_processes(worker: Callable[..., Any], rendezvous: Path) -> list[Any]:
     ]
     for process in processes:
         process.start()
-    found: dict[int, Any] = {}
-    while len(found) < len(processes):
+    results: dict[int, Any] = {}
+    while len(results) < len(processes):
         if not queue.empty():
-            rank, answer = queue.get()
-            found[rank] = answer
+            rank, result = queue.get()
+            results[rank] = result
         elif any(process.exitcode for process in processes):  # not None, not 0
             for process in processes:
                 process.kill()
-            raise ChildProcessError("a process ended without an answer; its traceback is above")
+            raise ChildProcessError("a process ended without a result; its traceback is above")
         time.sleep(0.01)
     for process in processes:
         process.join()
-    return [found[rank] for rank in range(2)]
+    return [results[rank] for rank in range(2)]
 
 
 def _join(worker, rank, rendezvous, queue):
@@ -132,7 +136,7 @@ def _join(worker, rank, rendezvous, queue):
 
 
 class Script:
-    """Runs ``python src/<name>.py`` with all its folders below a temporary one: in this process, or in one of its own."""
+    """Runs ``python src/<name>.py`` in this process or another, with all data in ``folder``."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -159,7 +163,7 @@ class Script:
         )
 
     def __call__(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
-        """As a user would, but without paying for the imports again."""
+        """Run in this process, which has imported everything already."""
         out, err, code = io.StringIO(), io.StringIO(), 0
         with self.monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.folder)

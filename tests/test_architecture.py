@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: imports point one way, one option is one file."""
+"""Rules for the structure of the code: imports point one way, one option is one file."""
 
 import ast
 import graphlib
@@ -63,8 +63,12 @@ def test_the_root_stays_small():
     assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", *FLOORS[0]}
 
 
-def test_the_package_offers_load_and_imports_nothing_before_it_is_asked_for():
-    code = "import sys, twotower; assert not {'torch', 'polars', 'hydra'} & set(sys.modules); twotower.loda"
+def test_the_package_has_load_and_imports_it_on_first_use():
+    code = """
+import sys, twotower
+assert not {"torch", "polars", "hydra"} & set(sys.modules)
+twotower.loda
+"""
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True
     )
@@ -87,8 +91,8 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow
     ],
     ids=" ".join,
 )
-def test_what_needs_no_training_imports_no_torch(overrides, tmp_path):
-    """They take seconds to import, and a mistake in the command line should show at once."""
+def test_commands_without_training_import_no_torch(overrides, tmp_path):
+    """Imports take seconds, and a mistake on the command line should show at once."""
     code = f"""
 import atexit, runpy, sys
 sys.path.insert(0, {str(ROOT / "src")!r})
@@ -105,8 +109,8 @@ def test_files_stay_small():
         assert len(path.read_text().splitlines()) <= 300, path
 
 
-def test_models_metrics_and_negatives_are_found_by_their_target_alone():
-    """No registry: a file's name appears in no other module of the package's groups."""
+def test_models_and_metrics_are_named_only_in_their_options():
+    """The YAML of an option names its module; there is no registry."""
     for group in ("models", "metrics"):
         for path in (PACKAGE / group).glob("*.py"):
             option = ROOT / "conf" / group.removesuffix("s") / f"{path.stem}.yaml"
@@ -129,7 +133,7 @@ def test_nothing_unpickles_or_evaluates():
 
 
 def test_no_test_imports_another():
-    """What several tests need is in tests/helpers, or beside them."""
+    """Code for several test files is in tests/helpers, or in a helper beside them."""
     for path in (ROOT / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):

@@ -1,4 +1,4 @@
-"""What the tests stand on."""
+"""The helper that runs two processes."""
 
 import pytest
 
@@ -13,5 +13,5 @@ def second_fails(rank):
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_wait(tmp_path):
-    with pytest.raises(ChildProcessError, match="without an answer"):
+    with pytest.raises(ChildProcessError, match="without a result"):
         in_two_processes(second_fails, tmp_path / "rendezvous")

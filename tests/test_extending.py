@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, taken out of the document and run."""
+"""The examples of docs/extending.md, run as they are written."""
 
 import json
 import re
@@ -31,7 +31,7 @@ QUICK = (
 
 @pytest.fixture
 def mylab(script, monkeypatch):
-    """The package of the document, on the path, and the log of its shop."""
+    """The package of the document on the path, and its data."""
     for path, text in FILES.items():
         if path.startswith("mylab/"):
             file = script.folder / path
@@ -54,8 +54,8 @@ def mylab(script, monkeypatch):
         del sys.modules[name]
 
 
-def told(line, *more):
-    """A command of the document as the script fixture takes it."""
+def arguments(line, *more):
+    """Arguments of the script fixture for a command of the document."""
     _, path, *overrides = shlex.split(line)
     return path.removeprefix("src/").removesuffix(".py"), *overrides, *more
 
@@ -69,25 +69,25 @@ def succeeds(script, *command):
 def test_the_document_is_whole():
     modules = [path for path in FILES if path.endswith(".py")]
     assert len(modules) == 7 and len(FILES) == 14
-    for path in modules:  # each has a YAML of the same name, which names it
+    for path in modules:  # each has a YAML of the same name with its target
         name = path.rsplit("/", 1)[1].removesuffix(".py")
         (option,) = [text for other, text in FILES.items() if other.endswith(f"/{name}.yaml")]
         module = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
         assert f"_target_: {module}." in option
 
 
-def test_a_package_of_ones_own_trains_resumes_evaluates_recommends_and_exports(mylab):
+def test_an_own_package_trains_resumes_evaluates_recommends_and_exports(mylab):
     train, resume, evaluate, recommend = COMMANDS
-    first = succeeds(mylab, *told(train, *QUICK, "trainer.max_epochs=1"))
+    first = succeeds(mylab, *arguments(train, *QUICK, "trainer.max_epochs=1"))
     assert "note" not in first.stderr and "warning" not in first.stderr
-    succeeds(mylab, *told(resume, *QUICK[1:], "trainer.max_epochs=2"))
+    succeeds(mylab, *arguments(resume, *QUICK[1:], "trainer.max_epochs=2"))
     record = mylab.metrics("outputs/mine")
     assert record["epochs"] == 2 and record["data"] == "shop" and 0 <= record["test"]["first"] <= 1
     assert "val/item_norm" in (mylab.folder / "outputs/mine/metrics.csv").read_text()
-    succeeds(mylab, *told(evaluate, "output=again.json"))
+    succeeds(mylab, *arguments(evaluate, "output=again.json"))
     again = json.loads((mylab.folder / "again.json").read_text())
     assert again["test"] == record["test"]
-    asked = succeeds(mylab, *told(recommend, "format=json"))
+    asked = succeeds(mylab, *arguments(recommend, "format=json"))
     assert len(json.loads(asked.stdout)["found"]) > 0
     best = mylab.folder / "outputs/mine/checkpoints/best.ckpt"
     places = {name: mylab.folder / name.removesuffix("_dir") for name in ("data_dir", "cache_dir")}
@@ -105,8 +105,8 @@ def test_a_package_of_ones_own_trains_resumes_evaluates_recommends_and_exports(m
     succeeds(mylab, "export", f"ckpt_path={best}", "output=exported")
 
 
-def test_a_sweep_goes_on_with_a_package_of_ones_own(mylab):
-    """It refuses to train a job again whose checkpoint only lacks the user's word."""
+def test_a_sweep_resumes_with_an_own_package(mylab):
+    """A job with a checkpoint that needs trusted= is not trained again without it."""
     search = "hydra.searchpath=[pkg://mylab.conf]"
     chosen = ("-m", search, "model=factors", "seed=0,1", *QUICK, "trainer.max_epochs=1")
     first = mylab("train", *chosen, *WORLD)
@@ -124,7 +124,7 @@ def test_a_sweep_goes_on_with_a_package_of_ones_own(mylab):
 
 
 @pytest.mark.slow
-def test_a_job_in_processes_of_its_own_finds_the_package(mylab):
+def test_a_job_in_two_processes_finds_the_package(mylab):
     search = "hydra.searchpath=[pkg://mylab.conf]"
     two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
     chosen = ("-m", search, "model=factors", "seed=0", "trusted=[mylab.]", *QUICK, *WORLD, *two)
@@ -140,8 +140,8 @@ def test_launchers_find_the_package(mylab, launcher):
     chosen = ("-m", search, "model=factors", "seed=0,1", "trusted=[mylab.]", *QUICK, *WORLD)
     command = (*chosen, "trainer.max_epochs=1", f"hydra/launcher={launcher}")
     process = mylab.popen("train", *command)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
 
 
 def test_a_package_that_is_not_on_the_path_is_named(script):

@@ -1,4 +1,4 @@
-"""A killed or failing writer leaves the target as it was, and the next one cleans up."""
+"""Atomic writing: a killed or failing writer leaves the old file or folder."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["record.json"]
 
 
-def test_the_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_once_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "record.json"
     with files.whole_file(target) as partial:
         partial.write_text("new")
@@ -44,7 +44,7 @@ def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["export"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "export"
     for content in ("old", "new"):
         with files.whole_folder(target) as partial:
@@ -87,17 +87,16 @@ def test_a_writer_killed_at_any_rename_loses_nothing(
 @pytest.mark.parametrize(
     "name", [".export.v2.a1b2c3d4.partial", ".export.backup.old", ".export.My-Notes.partial"]
 )
-def test_folders_of_others_are_kept(tmp_path: Path, name: str) -> None:
-    (
-        tmp_path / name
-    ).mkdir()  # the first is of a target called "export.v2", maybe being written now
+def test_folders_of_other_targets_are_kept(tmp_path: Path, name: str) -> None:
+    # the first belongs to a target "export.v2", which another process may be writing
+    (tmp_path / name).mkdir()
     with files.whole_folder(tmp_path / "export"):
         pass
     assert names(tmp_path) == [name, "export"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path, whole: bool) -> None:
+def test_a_link_is_replaced_and_its_target_is_kept(tmp_path: Path, whole: bool) -> None:
     elsewhere = tmp_path / "elsewhere"
     if whole:
         elsewhere.mkdir()

@@ -24,9 +24,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = ["".join(output.get("text", "") for output in cell.outputs) for cell in codes]
     assert "of oracle" in shown[1] and "dat λ3=0" in shown[3] and "as exported" in shown[6], shown
-    asked, served = (
-        codes[4].outputs[-1]["data"]["text/plain"],
-        codes[-1].outputs[-1]["data"]["text/plain"],
-    )
-    items = re.findall(r"│ \d+ +┆ (\d+)", asked)  # rank, item
+    table = codes[4].outputs[-1]["data"]["text/plain"]
+    items = re.findall(r"│ \d+ +┆ (\d+)", table)  # rank, item
+    served = codes[-1].outputs[-1]["data"]["text/plain"]
     assert f"[{', '.join(items)}]" == served  # the exported files recommend what the model does

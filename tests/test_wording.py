@@ -1,4 +1,4 @@
-"""Text from data reaches the terminal as text."""
+"""Text from data without control characters and secrets."""
 
 import pytest
 
@@ -9,10 +9,7 @@ from twotower.wording import clip, duration, masked, printable
     ("text", "shown"),
     [
         ("Zoë & Ömer 東京 [rec]", "Zoë & Ömer 東京 [rec]"),
-        (
-            "red \x1b[31malert\x1b[0m",
-            "red [31malert[0m",
-        ),  # the escape character is gone, so nothing is obeyed
+        ("red \x1b[31malert\x1b[0m", "red [31malert[0m"),  # no escape character, no colour
         ("two\nlines\tand a tab", "two lines and a tab"),
         ("bell\x07 null\x00", "bell null"),
         ("abc\u202edcba", "abcdcba"),  # right-to-left override

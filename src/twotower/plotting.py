@@ -1,9 +1,11 @@
 """Colours, frames, labels and files of all plots."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#333333",
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+BAR: dict[str, Any] = {"linewidth": 2.2, "capstyle": "round"}  # an interval
 PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}
 
 
@@ -25,10 +28,10 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def frame(axis: Axes, title: str) -> None:
-    """Set the title on the left, remove the box, and draw a light grid behind the data."""
+def frame(axis: Axes, title: str, grid: str = "both") -> None:
+    """Set the title on the left, remove the box, and draw a light grid along ``grid``."""
     set_title(axis, title)
-    axis.grid(color="#EEEEEE", linewidth=1)
+    axis.grid(axis=grid, color="#EEEEEE", linewidth=1)  # type: ignore[arg-type]
     axis.set_axisbelow(True)
 
 
@@ -36,6 +39,16 @@ def set_title(axis: Axes, title: str) -> None:
     """Set the title on the left and remove the box."""
     axis.set_title(title, loc="left", fontweight="bold", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def band(
+    axis: Axes, places: Sequence[float], values: list[list[float]], colour: str, label: str = ""
+) -> None:
+    """Draw the mean of the values at each place over a band of ± one standard deviation."""
+    mean = np.array([np.mean(own) for own in values])
+    spread = np.array([np.std(own, ddof=1) if len(own) > 1 else 0 for own in values])
+    axis.fill_between(places, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+    axis.plot(places, mean, color=colour, linewidth=2, marker="o", markersize=5, label=label)
 
 
 def short(name: str, length: int = 34) -> str:

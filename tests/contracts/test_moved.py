@@ -9,7 +9,7 @@ import torch
 
 import twotower
 from tests.helpers.saved import SMALL
-from twotower.report.schema import read_record
+from twotower.report.record import read_record
 from twotower.run.moved import MOVED, new_name, renamed
 
 # what a checkpoint carried of its config, written before the modules moved
@@ -58,7 +58,7 @@ def test_a_record_with_old_names_has_the_same_variant(tmp_path):
     }
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(record))
-    assert read_record(path)["settings"] == {
+    assert read_record(path).settings == {
         "optimizer._target_": "twotower.optimizers.row_sparse.LazyAdam"
     }
 

@@ -1,4 +1,4 @@
-"""Composes each configuration once: Hydra needs 0.1 s for one, and a script asks it twice."""
+"""Cache of composed configurations: Hydra takes 0.1 s for one, and each script composes twice."""
 
 import copy
 from pathlib import Path
@@ -11,11 +11,11 @@ from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
 CONF = Path(__file__).parents[2] / "conf"
-OURS = {"hydra.conf", str(CONF), ""}  # a user's own folder may change within a test
+OURS = {"hydra.conf", str(CONF), ""}  # other folders may change during a test
 
 
 def remember() -> None:
-    """Keep what Hydra reads and composes of our own files, and give copies of it."""
+    """Make Hydra cache what it reads and composes from our own files."""
     read: dict[str, Any] = {}
     composed: dict[str, DictConfig] = {}
     read_now, compose_now = ConfigRepository.load_config, ConfigLoaderImpl.load_configuration

@@ -1,10 +1,10 @@
-"""Checkpoints whose config has what it must not."""
+"""Crafted checkpoints: values that a config must not hold."""
 
 from tests.helpers.saved import changed
 
 RUN = {"_target_": "os.system", "command": "touch CANARY"}
 CREATE = "${oc.create:{_target_: os.system, command: touch CANARY}}"
-REFUSED = {  # place in the config: value
+REFUSED = {  # key of the config: value; blanks at its end tell equal keys apart
     "model": RUN,
     "model ": {"_target_": "subprocess.Popen", "args": ["touch", "CANARY"]},
     "model  ": {"_target_": "twotower.data.prepare.store.shutil.rmtree", "path": "."},

@@ -1,4 +1,4 @@
-"""A model in its data's export, without a training run."""
+"""Exports of models that were not trained."""
 
 import json
 import re
@@ -20,7 +20,11 @@ from twotower.types import EvalIndex
 
 MEASURE = Measure(num_users=40, k=5, seed=0, tolerance=1e-4)
 
-BLOCKED = "import sys\nfor name in ('torch', 'twotower', 'polars', 'hydra'):\n    sys.modules[name] = None\n"
+BLOCKED = """
+import sys
+for name in ("torch", "twotower", "polars", "hydra"):
+    sys.modules[name] = None
+"""
 
 
 def about(data):
@@ -43,7 +47,7 @@ def export_model(name, data, folder, *overrides, index=None, user_vectors=False)
 
 
 def serve(folder: Path, users: list, k: int) -> list[list]:
-    """What the README's example returns, in a process of its own that has neither torch nor this project."""
+    """Results of the README's example in a process that can import neither torch nor twotower."""
     (example,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
     ask = f"import json\nprint(json.dumps([recommend(user, {k}) for user in {users!r}]))\n"
     run = subprocess.run(
@@ -55,7 +59,7 @@ def serve(folder: Path, users: list, k: int) -> list[list]:
 
 @torch.no_grad()
 def exact(model, data, k: int) -> tuple[list, np.ndarray]:
-    """Raw ids and scores of each user's best unseen items by PyTorch, users as they are now."""
+    """Raw ids and scores of each user's best unseen items, computed by PyTorch."""
     users = torch.arange(data.meta["num_users"])
     seen = present_seen(data, users)
     row = torch.repeat_interleave(users, torch.tensor([len(items) for items in seen]))
@@ -71,15 +75,14 @@ def exact(model, data, k: int) -> tuple[list, np.ndarray]:
 
 
 def assert_same_lists(served, items, scores):
-    """The same scores place by place; the same items wherever no other has as good as the same score."""
+    """Check scores place by place, and items where no other item has nearly the same score."""
     assert len(served) == len(items)
     for found, wanted, score in zip(served, items, scores, strict=True):
         assert np.isfinite(score).all()
         np.testing.assert_allclose([value for _, value in found], score, rtol=1e-5, atol=1e-6)
         gap = np.abs(np.diff(score)) > 1e-5 * np.abs(score).max()
-        clear = np.concatenate([[True], gap]) & np.concatenate(
-            [gap, [False]]
-        )  # the last may tie with the next one
+        # the last may have the same score as the first that is not listed
+        clear = np.concatenate([[True], gap]) & np.concatenate([gap, [False]])
         for place in np.flatnonzero(clear):
             assert found[place][0] == wanted[place]
 
@@ -88,7 +91,7 @@ CPU = torch.device("cpu")
 
 
 def check_parity(model, record, folder, data):
-    """The towers on their own: batches of 1, 2 and many, ids that training never saw among them."""
+    """Check both towers on batches of 1, 2 and many rows, with ids that training never saw."""
     assert record["parity"]["user_tower"] < 1e-6 and record["parity"]["item_tower"] < 1e-6
     position, num = data.tables["position/test"].long(), data.tables["targets/test"].long()
     user = {

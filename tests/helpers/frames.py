@@ -1,4 +1,4 @@
-"""Frames made by hand."""
+"""Frames from a few rows."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""Batches and alignment losses for tests by hand."""
+"""Small batches and alignment losses."""
 
 import torch
 

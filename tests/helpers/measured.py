@@ -1,4 +1,4 @@
-"""What the diagnostics measure."""
+"""Samples for tests of the diagnostics."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Two processes that run scripts together, one after another, as torchrun starts them."""
+"""Two processes that run scripts together, with the variables that torchrun sets."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from tests.conftest import Script
 
 
 class Pair:
-    """Lives through many tests: to start Python with torch takes longer than what they train."""
+    """Serves many tests, as starting Python with torch takes longer than their trainings."""
 
     def __init__(self) -> None:
         self.processes: list[Any] = []
@@ -25,7 +25,7 @@ class Pair:
         """Run ``python src/<name>.py`` in both, in the folder of ``script``.
 
         Raises:
-            AssertionError: if it fails in one of them; the other may wait for it, and is ended.
+            AssertionError: if it fails in one of them; the other is ended, as it may wait.
         """
         if not self.processes:
             self._start()
@@ -63,7 +63,7 @@ def _answer(end: Connection) -> CompletedProcess:
     try:
         return end.recv()
     except EOFError:
-        return CompletedProcess((), 1, "", "the process ended without an answer")
+        return CompletedProcess((), 1, "", "the process ended without a result")
 
 
 def _free_port() -> int:

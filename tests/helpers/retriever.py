@@ -1,4 +1,4 @@
-"""A model that recommends, without a training run."""
+"""A retriever with a model that was not trained."""
 
 from tests.helpers.models import build
 from twotower.serve.retriever import Retriever

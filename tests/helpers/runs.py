@@ -1,4 +1,4 @@
-"""Settings of small runs, and what runs leave."""
+"""Settings of small runs, and their logs."""
 
 import csv
 

@@ -34,12 +34,12 @@ CHOICES = {"model": "two_tower", "data": "synthetic"}
 
 
 class Saved:
-    """A run that has trained an epoch.
+    """A run that trained for one epoch.
 
     Attributes:
         folder: of the run, of its data and of what a test writes.
         path: of its last checkpoint.
-        trainer: which has trained it.
+        trainer: that trained it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Saved:
         return own_config(checkpoint["twotower"], paths)
 
     def rebuild(self, path: Path) -> Any:
-        """As evaluate, recommend, export and load do."""
+        """Build data and model from a checkpoint as evaluate, recommend, export and load do."""
         checkpoint = load_checkpoint(path)
         return build.rebuild(self.config(checkpoint), checkpoint)[1]
 

@@ -1,4 +1,4 @@
-"""Waiting for processes by what they do, not by the clock: a loaded machine is slow, and that is no failure."""
+"""Wait for processes as long as they compute: a time limit would fail on a loaded machine."""
 
 import os
 import subprocess
@@ -10,25 +10,24 @@ from twotower.processes import descendants
 
 PAUSE_S = 0.01
 LOOK_S = 5.0
-IDLE_LOOKS = 120  # in a row without any work, 10 minutes: it hangs
+IDLE_LOOKS = 120  # looks in a row without any computation, 10 minutes: the process hangs
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process and those that it has started have computed; 0 for what has ended."""
+    """CPU time of a process and its descendants; 0 for processes that have ended."""
     ticks = 0
     for one in (pid, *descendants(pid)):
         try:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += sum(
-            map(int, fields[11:15])
-        )  # user and system time, its own and of its ended children
+        # user and system time of the process and of its ended children
+        ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
-    """Notices when none of some processes works any more."""
+    """Detects that none of several processes computes any more."""
 
     def __init__(self, *processes: subprocess.Popen) -> None:
         self.processes = processes
@@ -37,7 +36,7 @@ class Watch:
         self.looked = time.monotonic()
 
     def check(self) -> None:
-        """Fail if none of them has computed anything in many looks."""
+        """Raise an AssertionError if none has computed anything in ``IDLE_LOOKS`` looks."""
         if time.monotonic() - self.looked < LOOK_S:
             return
         self.looked = time.monotonic()
@@ -51,10 +50,10 @@ class Watch:
 
 
 def wait_until(condition: Callable[[], object], *processes: subprocess.Popen) -> None:
-    """Wait for ``condition`` as long as the processes live and work.
+    """Wait for ``condition`` while the processes run.
 
     Raises:
-        AssertionError: if one of them ends or all hang before it holds.
+        AssertionError: if one of them ends or all hang before it is true.
     """
     watch = Watch(*processes)
     while not condition():
@@ -67,7 +66,7 @@ def wait_until(condition: Callable[[], object], *processes: subprocess.Popen) ->
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:
-    """Output and errors of a process, once it has ended.
+    """Wait for the end of a process and return its output and errors.
 
     Raises:
         AssertionError: if it hangs.

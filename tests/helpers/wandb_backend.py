@@ -1,4 +1,4 @@
-"""As much of a W&B server as its real client needs: what arrives can be looked at, and it can be made to fail."""
+"""A small W&B server for its real client: it records what arrives and can be made to fail."""
 
 import contextlib
 import gzip
@@ -16,7 +16,7 @@ KEY = "f00d" * 10
 
 @dataclass
 class Run:
-    """What arrived for one run: the last of each, history and files in whole."""
+    """Data that arrived for one run: history and files in full, of others the last value."""
 
     about: dict[str, Any] = field(default_factory=dict)  # displayName, groupName, tags, sweep …
     config: dict[str, Any] = field(default_factory=dict)
@@ -33,10 +33,11 @@ class Run:
 
 
 class Backend:
-    """Serves ``url`` until closed. ``status`` other than 200 is what every query is answered with.
+    """Serves ``url`` until closed.
 
-    ``schedule`` holds what an agent is given, a mapping of parameters per run, by run id; agents are told to exit when every
-    run of it has ended.
+    Attributes:
+        status: other than 200: the answer to every query.
+        schedule: parameters of the runs for agents, by run id; then agents must exit.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Backend:
         }
 
     def stored(self, name: str) -> dict[str, Any]:
-        """A run as the client reads it when it resumes."""
+        """The form in which the client reads a run that it resumes."""
         run = self.runs[name]
         tail = json.dumps([json.dumps(row) for row in run.history[-1:]])
         return {
@@ -196,7 +197,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error."""
+        """Ignore clients that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):

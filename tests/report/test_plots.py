@@ -1,97 +1,117 @@
 """What the plots draw, by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tests.report.world import METRICS, make_ranks
-from twotower.report.categories import by_category, gains
-from twotower.report.compared import compared
-from twotower.report.lambdas import curves
+from tests.report.world import OPTIONS, make_ranks, run_of
+from twotower.report.categories import categories, gain
+from twotower.report.lambdas import curves, heat_map
 from twotower.report.learning import learning, read_curve
+from twotower.report.plots import draw
 from twotower.report.ranks import Ranks
-from twotower.report.runs import Run
-from twotower.report.section import Difference, Row, Section, Wanted
-from twotower.report.variants import Variant
+from twotower.report.section import make_section
 
 
-def difference_of(seeds):
-    return Difference(0.0, 0.0, 0.0, None, None, compared(seeds, seeds))
+def section_of(runs, **options):
+    return make_section(runs, OPTIONS._replace(**options))
 
 
-def test_gains_of_a_category_are_differences_of_its_users():
+def test_gains_of_a_category_are_differences_of_its_users(tmp_path):
     user, category = np.arange(4), np.array([0, 0, 1, 1])
-    one, other = (
-        Ranks(user, user, category, np.array(rank)) for rank in ([1, 99, 99, 99], [99, 99, 1, 1])
-    )
-    wanted = Wanted("hit_rate@10", (), None, 0.95, 100, 0, METRICS)
-    baseline = Row(Variant("base", ()), {}, None)
-    new = Row(Variant("new", ()), {}, difference_of((0, 1)))
-    worse = Ranks(user, user, category, np.array([99] * 4))  # of a seed that the baseline has not
-    ranks = {"base": {0: other, 1: other}, "new": {0: one, 1: other, 2: worse}}
-    section = Section("toy", "f", "", (baseline, new), (), {}, ranks)
-    found = gains(section, new, [category == 0, category == 1], wanted)
-    assert found.mean.tolist() == [0.25, -0.5]  # users' hits: new .5 0 .5 .5, base 0 0 1 1
+
+    def run(name, seed, rank):
+        folder = tmp_path / f"{name}{seed}"
+        folder.mkdir()
+        (folder / "metrics.json").touch()
+        ranks = Ranks(user, user, category, np.array(rank))
+        fields = {"settings": {"name": name}, "overrides": [f"variant={name}"]}
+        return run_of(seed, folder, ranks, test={"hit_rate@10": 0}, **fields)
+
+    runs = [run("base", seed, [99, 99, 1, 1]) for seed in (0, 1)]
+    runs += [run("new", 0, [1, 99, 99, 99]), run("new", 1, [99, 99, 1, 1])]
+    runs.append(run("new", 2, [99] * 4))  # of a seed that the baseline has not
+    section = section_of(runs, metric="hit_rate@10", baseline="base")
+    means = [gain(section.comparisons[0], category == place, section)[0] for place in (0, 1)]
+    assert means == [0.25, -0.5]  # users' hits: new .5 0 .5 .5, base 0 0 1 1
 
 
 @pytest.mark.parametrize(("num_others", "note"), [(6, "; the best 5 of 6 variants"), (5, "")])
-def test_the_title_says_that_not_all_variants_are_drawn(num_others, note):
-    names = ["base", *(f"v{place}" for place in range(num_others))]
-    ranks = {name: {0: make_ranks(0.1 * place, place)} for place, name in enumerate(names)}
-    categories = [{"name": f"c{place}"} for place in range(4)]
-    run = Run(Path("run"), "run", {"categories": categories, "seed": 0}, {})
-    differences = [None, *[difference_of((0,))] * num_others]
-    rows = tuple(
-        Row(Variant(name, (run,)), {}, difference)
-        for name, difference in zip(names, differences, strict=True)
-    )
-    wanted = Wanted("hit_rate@10", (), None, 0.95, 100, 0, METRICS)
-    figure = by_category(Section("toy", "f", "", rows, (), {}, ranks), wanted)
-    assert len(figure.axes) == 5 and figure.get_suptitle().endswith(
-        f"some miss zero by chance{note}"
-    )
+def test_the_title_names_the_number_of_variants(tmp_path, num_others, note):
+    (tmp_path / "metrics.json").touch()
+    runs = [
+        run_of(
+            folder=tmp_path,
+            ranks=make_ranks(0.1 * place, place),
+            settings={"model.dim": place},
+            test={"ndcg@10": 0.1},
+            categories=[{"name": f"c{place}"} for place in range(4)],
+        )
+        for place in range(num_others + 1)
+    ]
+    figure = categories(section_of(runs))
+    assert len(figure.axes) == 5
+    assert figure.get_suptitle().endswith(f"some miss zero by chance{note}")
 
 
 def test_a_learning_curve_is_read_by_epoch(tmp_path):
-    (tmp_path / "metrics.csv").write_text(
-        "epoch,step,train/loss,val/mrr\n0,5,1.5,\n0,9,,.1\n1,18,,.2\n"
-    )
+    log = "epoch,step,train/loss,val/mrr\n0,5,1.5,\n0,9,,.1\n1,18,,.2\n"
+    (tmp_path / "metrics.csv").write_text(log)
     assert read_curve(tmp_path, "mrr") == {1: 0.1, 2: 0.2}
     assert read_curve(tmp_path, "ndcg@10") == {} and read_curve(tmp_path / "none", "mrr") == {}
 
 
+@pytest.mark.parametrize("text", ["", "epoch\n", "epoch,val/mrr\nx,y\n", "epoch,val/mrr\n1,.1,3\n"])
+def test_a_damaged_log_has_no_curve(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    assert read_curve(tmp_path, "mrr") == {}
+
+
+@pytest.fixture
 def unequal(tmp_path):
-    """Three weights; the largest has a third seed, which is far off, in ranks and in its curve."""
-    rows = []
-    for weight in (0, 1, 10):
-        runs = []
-        for seed in range(3 if weight == 10 else 2):
-            folder = tmp_path / f"{weight}-{seed}"
-            folder.mkdir()
-            value = 0.5 if seed == 2 else 0.1
-            text = f"epoch,val/ndcg@10\n0,{value}\n1,{value}\n"
-            (folder / "metrics.csv").write_text(text)
-            runs.append(
-                Run(
-                    folder,
-                    folder.name,
-                    {"seed": seed, "test": {"ndcg@10": value}},
-                    {"loss.lambda3": weight},
-                )
-            )
-        variant = Variant(f"λ3={weight}", tuple(runs))
-        values = [run.record["test"]["ndcg@10"] for run in runs]
-        rows.append(Row(variant, {"ndcg@10": (float(np.mean(values)), None)}, None))
-    return Section("toy", "f", "", tuple(rows), (), {}, {})
+    """Three weights; the largest has a third seed with other values, in the test and its curve."""
+    runs = []
+    for weight, seed in [(0, 0), (0, 1), (1, 0), (1, 1), (10, 0), (10, 1), (10, 2)]:
+        value = 0.5 if seed == 2 else 0.1
+        folder = tmp_path / f"{weight}-{seed}"
+        folder.mkdir()
+        (folder / "metrics.json").touch()
+        (folder / "metrics.csv").write_text(f"epoch,val/ndcg@10\n0,{value}\n1,{value}\n")
+        settings = {"loss.lambda3": weight}
+        runs.append(run_of(seed, folder, settings=settings, test={"ndcg@10": value}))
+    return section_of(runs)
 
 
-def test_points_of_one_plot_are_of_the_same_seeds(tmp_path):
-    section, wanted = unequal(tmp_path), Wanted("ndcg@10", (), None, 0.95, 100, 0, METRICS)
-    (panel,) = curves(section, wanted).axes
+def test_points_of_one_plot_are_of_the_same_seeds(unequal):
+    (panel,) = curves(unequal).axes
     assert panel.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.1, 0.1])
-    assert panel.get_xlabel() == "λ3\nover the 2 seeds that all have"
-    figure = learning(section, wanted)
+    assert panel.get_xlabel() == "λ3\nover the 2 common seeds"
+    figure = learning(unequal)
     means = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_ydata()[-1] for line in means] == pytest.approx([0.1, 0.1, 0.1])
-    assert "over the 2 seeds that all have" in figure.legends[0].get_title().get_text()
+    assert "over the 2 common seeds" in figure.legends[0].get_title().get_text()
+
+
+def test_a_heat_map_shows_the_largest_grid(tmp_path):
+    (tmp_path / "metrics.json").touch()
+    weights = [(0, 0), (0, 1), (0.5, 0), (0.5, 1), (1, 1)]
+    runs = [
+        run_of(
+            folder=tmp_path,
+            settings={"loss.lambda1": one, "loss.lambda2": one, "loss.lambda3": three},
+            test={"ndcg@10": one + three / 10},
+        )
+        for one, three in weights
+    ]
+    axis = heat_map(section_of(runs)).axes[0]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == [".0000", ".5000", "no run", ".1000", ".6000", "1.1000"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("λ1 = λ2", "λ3")
+    assert heat_map(section_of(runs[1:4])) is None  # a cross is no grid
+
+
+def test_names_of_data_become_safe_and_different_names_of_files(unequal, tmp_path):
+    sections = [unequal._replace(name=name) for name in ("../../a/b" * 99, "../../a/b" * 99)]
+    paths = [path for files in draw(sections, tmp_path) for path in files.values()]
+    assert len(set(paths)) == len(paths) == 3 * len(sections)
+    assert {path.parent for path in paths} == {tmp_path}
+    assert all(path.exists() for path in paths)

@@ -1,4 +1,4 @@
-"""What a run folder is, and why one is not counted."""
+"""What a run folder is, and why one is left out."""
 
 import json
 import os
@@ -6,92 +6,87 @@ import os
 import numpy as np
 import pytest
 
-from tests.report.world import make_ranks, make_run
+from tests.report.world import METRICS, make_ranks, make_run
 from twotower.errors import UserError
 from twotower.report import runs
 from twotower.report.ranks import read_ranks
 
 RANKS = make_ranks(0, 0, num_users=30)
+NDCG = {"ndcg@10": METRICS["ndcg@10"]}
 
 
 def reason(folder):
-    found = runs.read(folder, folder.name, ["ndcg@10"])
-    assert isinstance(found, runs.LeftOut)
-    return found.reason
+    read = runs.read(folder, folder.name, NDCG)
+    assert isinstance(read, runs.LeftOut)
+    return read.reason
 
 
-def test_run_folders_are_found_below_a_folder_by_glob_and_once(tmp_path, monkeypatch):
+def test_run_folders_are_found_below_a_folder_and_by_glob_and_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, two = make_run(tmp_path / "a" / "model=dat,seed=0", RANKS), make_run(tmp_path / "b", RANKS)
     (tmp_path / "a" / "report").mkdir()  # a report's own folder is no run
-    assert runs.find(["a", "b"]) == [one.relative_to(tmp_path), two.relative_to(tmp_path)]
-    assert len(runs.find(["a", str(tmp_path / "a"), "?/model=*"])) == 1
-    assert runs.find([str(tmp_path / "a" / "*")]) == [one]
+    (tmp_path / "a" / "circle").symlink_to(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert runs.find(["a", "b"]) == {one: "a/model=dat,seed=0", two: "b"}
+    assert runs.find(["a", str(tmp_path / "a"), "?/model=*", "link"]) == {one: one.name}
+    assert list(runs.find([str(tmp_path / "a" / "*")])) == [one]
     with pytest.raises(UserError, match="runs=c: there is no run folder"):
         runs.find(["a", "c"])
 
 
-def test_a_failed_run_says_why_until_it_completes(tmp_path):
-    folder = tmp_path / "x"
-    folder.mkdir()
-    (folder / "failed.json").write_text(
-        json.dumps({"error": "the loss is nan\nat step 3", "overrides": [], "time": "now"})
-    )
-    assert reason(folder) == "failed: the loss is nan at step 3"
-    (folder / "failed.json").write_text('{"err')
-    assert reason(folder) == "failed, and failed.json is damaged"
+def test_a_failed_run_gives_its_error(tmp_path):
+    error = {"error": "the loss is nan\nat step 3", "overrides": [], "time": "now"}
+    (tmp_path / "failed.json").write_text(json.dumps(error))
+    assert reason(tmp_path) == "failed: the loss is nan at step 3"
+    (tmp_path / "failed.json").write_text('{"err')
+    assert reason(tmp_path) == "failed: failed.json is damaged"
 
 
-def test_an_unfinished_run_says_when_it_last_wrote(tmp_path):
+def test_an_unfinished_run_gives_when_it_last_wrote(tmp_path):
     (tmp_path / ".hydra").mkdir()
-    path = tmp_path / ".hydra" / "config.yaml"
-    path.write_text("seed: 0")
-    os.utime(path, (path.stat().st_mtime - 600,) * 2)
-    assert reason(tmp_path) == "not finished: running, or killed; last written 10 min ago"
-    (tmp_path / ".metrics.json.partial").write_text("{")
-    assert reason(tmp_path).startswith("not finished (metrics.json was being written): ")
+    os.utime(tmp_path, (1e9, 1e9))
+    assert reason(tmp_path).startswith("not finished: running, or killed; last written 2001-09-")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("changes", "expected"),
     [
-        ('{"model": "d', "damaged: metrics.json cannot be read"),
-        ("[1]", "damaged: metrics.json cannot be read"),
-        ("{}", "damaged: metrics.json lacks model, data, data_fingerprint, seed, overrides, test"),
+        ({"model": None}, "damaged: metrics.json cannot be used (model: Field required)"),
+        ({"seed": "x"}, "damaged: metrics.json cannot be used (seed: "),
+        ({"settings": None}, "damaged: metrics.json cannot be used (settings: Field required)"),
+        ({"overrides": [3]}, "damaged: metrics.json cannot be used (overrides.0: "),
+        ({"test": {"ndcg@10": float("nan")}}, "no test value of ndcg@10"),
+        ({"test": {"mrr": 0.1}}, "no test value of ndcg@10"),
     ],
 )
-def test_damaged_metrics(tmp_path, text, expected):
+def test_a_record_that_does_not_fit_is_left_out(tmp_path, changes, expected):
+    assert reason(make_run(tmp_path / "a", RANKS, **changes)).startswith(expected)
+
+
+@pytest.mark.parametrize("text", ["", '{"model": "d', "[1]", "\x00", "[" * 100_000])
+def test_a_damaged_record_is_left_out(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    assert reason(tmp_path).startswith(expected)
-
-
-def test_missing_values_status_and_settings(tmp_path):
-    assert (
-        reason(make_run(tmp_path / "a", RANKS, test={"ndcg@10": float("nan")}))
-        == "no test value of ndcg@10"
-    )
-    assert reason(make_run(tmp_path / "b", RANKS, test={"mrr": 0.1})) == "no test value of ndcg@10"
-    assert reason(make_run(tmp_path / "c", RANKS, status="stopped")) == "its status is stopped"
-    assert reason(make_run(tmp_path / "d", RANKS, settings=None)).startswith(
-        "its settings are not known"
-    )
+    assert reason(tmp_path).startswith("damaged: metrics.json cannot be used (")
 
 
 def test_null_is_unset(tmp_path):
     """A run from before a setting was there is one with those that leave it at null."""
-    found = runs.read(
-        make_run(tmp_path / "a", RANKS, settings={"loss.lambda1": 0.5, "data.min_value": None}),
-        "a",
-        ["ndcg@10"],
-    )
-    assert found.settings == {"loss.lambda1": 0.5}
+    settings = {"loss.lambda1": 0.5, "data.min_value": None}
+    read = runs.read(make_run(tmp_path / "a", RANKS, settings=settings), "a", NDCG)
+    assert read.record.settings == {"loss.lambda1": 0.5}
+
+
+def test_an_older_record_has_one_fingerprint(tmp_path):
+    changes = {"split_fingerprint": None, "data_fingerprint": "old"}
+    read = runs.read(make_run(tmp_path / "a", RANKS, **changes), "a", NDCG)
+    assert read.record.split_fingerprint == "old"
 
 
 def test_damaged_ranks_are_named(tmp_path):
     folder = make_run(tmp_path / "a", RANKS)
-    assert np.array_equal(read_ranks(folder).rank, RANKS.rank)
+    assert np.array_equal(read_ranks(folder, {}, {}).rank, RANKS.rank)
     whole = (folder / "test_ranks.parquet").read_bytes()
     (folder / "test_ranks.parquet").write_bytes(whole[: len(whole) // 2])
-    assert read_ranks(folder).startswith("test_ranks.parquet is damaged")
+    assert read_ranks(folder, {}, {}).startswith("test_ranks.parquet is damaged")
     (folder / "test_ranks.parquet").unlink()
-    assert read_ranks(folder) == "no test_ranks.parquet"
+    assert read_ranks(folder, {}, {}) == "no test_ranks.parquet"

@@ -14,6 +14,9 @@ from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.report.ranks import Ranks, per_user
+from twotower.report.record import Record
+from twotower.report.runs import Run
+from twotower.report.section import Options
 
 METRICS = {
     "hit_rate@10": HitRate(1, [10]),
@@ -22,6 +25,7 @@ METRICS = {
     "ndcg@10": NDCG(1, [10]),
     "mrr": MRR(1),
 }
+OPTIONS = Options("ndcg@10", METRICS, None, 0.95, 100, 0, [])
 SETTINGS = {
     "model._target_": "twotower.models.dat.DAT",
     "data.mask_seen": True,
@@ -50,16 +54,21 @@ def make_ranks(
     return Ranks(*(column[order].astype(np.int32) for column in (user, item, category, rank)))
 
 
+def run_of(seed=0, folder=Path("run"), ranks="none", **fields):
+    """A run that was read already."""
+    known = {"model": "dat", "data": "toy", "split_fingerprint": "f", "overrides": []}
+    record = Record(**{**known, "seed": seed, "settings": {}, "test": {}, **fields})
+    return Run(folder, folder.name, record, ranks)
+
+
 def make_run(folder: Path, ranks, seed=0, overrides=(), curve=(), **changes):
-    """A run folder as training leaves it; ``changes`` go into ``metrics.json``, None removes a key."""
+    """A run folder as training leaves it; ``changes`` of ``metrics.json``, None removes a key."""
     folder.mkdir(parents=True)
     test = {name: float(per_user(ranks, metric).mean()) for name, metric in METRICS.items()}
     record = {
-        "status": "completed",
         "model": "dat",
         "data": "toy",
-        "data_fingerprint": "f1",
-        "data_note": "",
+        "split_fingerprint": "f1",
         "seed": seed,
         "overrides": [*overrides, f"seed={seed}"],
         "settings": SETTINGS,

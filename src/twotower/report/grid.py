@@ -3,84 +3,67 @@
 from typing import NamedTuple
 
 from twotower.report.quoted import Quoted
-from twotower.report.section import Difference, Row, Section, Wanted
-from twotower.report.text import (
-    interval,
-    metric_name,
-    number,
-    p_value,
-    relative,
-    signed,
-    with_spread,
-)
-
-NOTHING = ""
+from twotower.report.section import Comparison, Section
+from twotower.report.text import difference_text, evidence_text, metric_name, number, with_spread
+from twotower.report.variants import Variant
 
 
 class Line(NamedTuple):
     """A row of the table.
 
     Attributes:
-        cells: as many as the heading has.
-        is_clear: is the difference more than chance, over users and over seeds?
-        is_quoted: did somebody else publish it?
+        cells: as many as the heading has; some have two lines.
+        is_clear: whether the difference is more than chance, over users and over seeds.
+        is_quoted: whether it is a published row.
     """
 
-    cells: tuple[str, ...]
+    cells: list[str]
     is_clear: bool = False
     is_quoted: bool = False
 
 
 class Grid(NamedTuple):
-    """Heading and rows; column ``difference`` is what a clear row emphasises, None where nothing is compared."""
+    """Heading and rows; ``difference`` is the column to emphasise, None if nothing is compared."""
 
-    heading: tuple[str, ...]
-    lines: tuple[Line, ...]
+    heading: list[str]
+    lines: list[Line]
     difference: int | None
 
 
-def make_grid(section: Section, quoted: list[Quoted], wanted: Wanted) -> Grid:
-    """The variants of a data set, then what is quoted."""
-    names = (wanted.metric, *wanted.columns)
-    heading = ["variant", "seeds", *map(metric_name, names)]
-    is_compared = len(section.rows) > 1
-    difference = len(heading) if is_compared else None
-    if is_compared:
-        heading += [f"Δ {metric_name(wanted.metric)}", "over users", "over seeds"]
-    lines = [_own(row, section, names, wanted) for row in section.rows]
-    lines += [_others(row, names) for row in quoted if row.metrics.keys() & set(names)]
-    return Grid(tuple(heading), tuple(_filled(line, len(heading)) for line in lines), difference)
+def make_grid(section: Section) -> Grid:
+    """The variants of a data set, then the published rows."""
+    metrics = list(section.options.metrics)
+    heading = ["variant", "seeds", *map(metric_name, metrics)]
+    difference = len(heading) if section.comparisons else None
+    if section.comparisons:
+        heading += [f"Δ {metric_name(section.options.metric)}", "over users", "over seeds"]
+    lines = [Line(_own(section.baseline, metrics) + ["baseline"])]
+    for comparison in section.comparisons:
+        cells = _own(comparison.variant, metrics) + _compared(comparison, section)
+        lines.append(Line(cells, comparison.is_clear(section.options.level)))
+    lines += [_published(row, metrics) for row in section.quoted if row.metrics.keys() & metrics]
+    width = len(heading)
+    lines = [line._replace(cells=(line.cells + [""] * width)[:width]) for line in lines]
+    return Grid(heading, lines, difference)
 
 
-def _own(row: Row, section: Section, names: tuple[str, ...], wanted: Wanted) -> Line:
-    cells = [
-        row.variant.label,
-        str(len(row.variant.seeds)),
-        *(with_spread(row.values[name]) for name in names),
+def _own(variant: Variant, metrics: list[str]) -> list[str]:
+    values = [with_spread(variant, metric) for metric in metrics]
+    return [variant.label, str(len(variant.runs)), *values]
+
+
+def _compared(comparison: Comparison, section: Section) -> list[str]:
+    options = section.options
+    start = comparison.other.mean(options.metric)
+    value = difference_text(comparison.value, start)
+    least = 1 / (1 + options.resamples)
+    return [
+        f"{value}\n{comparison.note}".strip(),
+        evidence_text(comparison.users, least) if comparison.users else "",
+        evidence_text(comparison.seeds) if comparison.seeds else "",
     ]
-    if row.difference is None:
-        return Line((*cells, "baseline") if len(section.rows) > 1 else tuple(cells))
-    return Line((*cells, *_compared(row.difference, wanted)), row.difference.is_clear(wanted.level))
 
 
-def _compared(difference: Difference, wanted: Wanted) -> list[str]:
-    share = f" ({relative(difference.value, difference.start)})" if difference.start else ""
-    note = f"; {difference.compared.note}" if difference.compared.note else ""
-    cells = [f"{signed(difference.value)}{share}{note}"]
-    for evidence, least in (
-        (difference.users, 1 / (1 + wanted.resamples)),
-        (difference.seeds, 0.0),
-    ):
-        cells.append(
-            f"{interval(evidence)}, {p_value(evidence.adjusted, least)}" if evidence else NOTHING
-        )
-    return cells
-
-
-def _others(row: Quoted, names: tuple[str, ...]) -> Line:
-    values = (number(row.metrics[name]) if name in row.metrics else NOTHING for name in names)
-    return Line((f"{row.model} (quoted: {row.source})", NOTHING, *values), is_quoted=True)
-
-
-def _filled(line: Line, width: int) -> Line:
-    return line._replace(cells=line.cells + (NOTHING,) * (width - len(line.cells)))
+def _published(row: Quoted, metrics: list[str]) -> Line:
+    values = [number(row.metrics[name]) if name in row.metrics else "" for name in metrics]
+    return Line([f"{row.model} (quoted: {row.source})", "", *values], is_quoted=True)

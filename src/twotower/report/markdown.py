@@ -1,81 +1,73 @@
-"""The report as Markdown: tables for files that people keep, and blocks in them that are written anew."""
+"""The report as Markdown, and blocks of other Markdown files that it replaces."""
 
 import re
 from pathlib import Path
 
 from twotower.errors import UserError
 from twotower.files import write_text
-from twotower.report.grid import Grid, Line
+from twotower.report.grid import Grid, Line, make_grid
+from twotower.report.section import Report
+from twotower.report.text import legend, title
 
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
-
-SPECIAL = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-SPECIAL_IN_CODE = re.compile(r"[\\`<>&|]|\]\(|://")
-LINK = re.compile(
-    r"[a-z]+://|\bwww\.|\b(mailto|xmpp):|\w@(?=[\w-]+\.)", re.I
-)  # GitHub makes links of these where they stand
+MARKUP = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def table(grid: Grid) -> str:
-    """Heading and rows; labels as code, so that nothing in them is taken for mark-up."""
-    lines = [_line(grid.heading), _line(["---", *["---:"] * (len(grid.heading) - 1)])]
-    return "\n".join([*lines, *(_line(_cells(line, grid)) for line in grid.lines)])
+def as_markdown(report: Report) -> str:
+    """Tables, legend, and what is left out."""
+    parts = []
+    for section in report.sections:
+        parts += [f"**{escape(title(section))}**", _table(make_grid(section))]
+    parts.append(legend(report.sections))
+    if report.left_out:
+        parts.append("Left out:")
+        lines = [f"- {_code(run.name)}: {escape(run.reason)}" for run in report.left_out]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
-def text(name: str) -> str:
-    """Text from data as Markdown shows it: it makes no heading, link, image, formula, HTML or cell."""
-    name = SPECIAL.sub(_entity, name)
-    return LINK.sub(lambda match: re.sub(r"[.:@]", _entity, match[0]), name)
+def escape(text: str) -> str:
+    """Text from data without markup."""
+    return MARKUP.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
-def _entity(match: re.Match[str]) -> str:
-    return f"&#{ord(match[0])};"
+def _code(name: str) -> str:
+    """A name as code, which a table cell and its own backticks must not end."""
+    return f"<code>{escape(name)}</code>" if MARKUP.search(name) else f"`{name}`"
 
 
-def code(name: str) -> str:
-    """A name from data as code."""
-    if name.strip() == name and name and not SPECIAL_IN_CODE.search(name):
-        return f"`{name}`"
-    return f"<code>{text(name)}</code>"  # in there such characters can be escaped
+def _table(grid: Grid) -> str:
+    rows = [grid.heading, ["---", *["---:"] * (len(grid.heading) - 1)]]
+    rows += [_cells(line, grid) for line in grid.lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cells(line: Line, grid: Grid) -> list[str]:
-    cells = list(line.cells)
-    cells[0] = f"*{text(cells[0])}*" if line.is_quoted else code(cells[0])
+    cells = [cell.replace("\n", ", ") for cell in line.cells]
+    cells[0] = f"*{escape(cells[0])}*" if line.is_quoted else _code(cells[0])
     if line.is_clear and grid.difference is not None:
         cells[grid.difference] = f"**{cells[grid.difference]}**"
     return cells
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def update(path: Path, name: str | None, text: str) -> None:
-    """Write ``text`` between the markers ``<!-- report:name -->`` and ``<!-- /report -->`` of a file.
+    """Replace the text between ``<!-- report:name -->`` and ``<!-- /report -->`` in a file.
 
     Args:
         path: of the file.
-        name: of the block; None where the file has only one.
-        text: replaces what stands there.
+        name: of the block; None if the file has only one.
+        text: goes there.
 
     Raises:
-        UserError: if there is no such block, or more than one and no name.
+        UserError: if there is no such block or more than one.
     """
-    try:
-        old = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(f"update={path}: {reason}") from error
+    old = path.read_text()
     blocks = [match for match in BLOCK.finditer(old) if name in (None, match["name"])]
-    if not blocks:
+    if len(blocks) != 1:
+        names = ", ".join(match["name"] for match in BLOCK.finditer(old)) or "no block"
         raise UserError(
-            f"update={path}: put <!-- report:{name or 'NAME'} --> and <!-- /report --> there, on lines of their own"
-        )
-    if len(blocks) > 1:
-        names = ", ".join(match["name"] for match in blocks)
-        raise UserError(
-            f"update={path}: it has the blocks {names}: say which by block=, and give no two the same name"
+            f"update={path}: it has {names}; block=NAME chooses one that stands there once, "
+            f"between the lines <!-- report:{name or 'NAME'} --> and <!-- /report -->"
         )
     start, end = blocks[0].span("body")
     write_text(path, f"{old[:start]}\n{text}\n\n{old[end:]}")

@@ -1,25 +1,20 @@
-"""What each test user got, from the ranks that a run keeps."""
+"""The rank of each test target, as runs keep it, and metrics of each user from these."""
 
 import hashlib
-import io
-import os
-from collections.abc import Iterator
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from twotower.files import read_bytes
 from twotower.metrics.base import RankMetric
-from twotower.report.schema import first_line
+from twotower.report.record import reason
+from twotower.run.ranks import ROUNDING
 from twotower.run.run_folder import RunFolder
 
-MAX_BYTES = 2 << 30
-MAX_TARGETS = 200_000_000
-LEAST = {"user": 0, "item": 0, "category": -1, "rank": 1}
 USERS_PER_CHUNK = 8192  # bounds memory where some users have a thousand targets
 
 
@@ -32,65 +27,43 @@ class Ranks(NamedTuple):
     rank: np.ndarray
 
     def targets(self) -> str:
-        """Equal for ranks of the same users' same items alone."""
+        """A hash that is equal for the same items of the same users."""
         return hashlib.sha256(self.user.tobytes() + self.item.tobytes()).hexdigest()
 
-    def of(self, mask: np.ndarray) -> "Ranks":
+    def of(self, mask: np.ndarray | slice) -> "Ranks":
         """The targets where ``mask`` is True."""
         return Ranks(*(column[mask] for column in self))
 
 
-def read_ranks(folder: Path) -> Ranks | str:
-    """The ranks in a run folder, or why there are none."""
-    path = RunFolder(folder).ranks
-    if not os.path.lexists(path):
-        return f"no {path.name}"
-    try:
-        content = io.BytesIO(read_bytes(path, MAX_BYTES))
-        frame = pl.read_parquet(content, columns=list(Ranks._fields), n_rows=MAX_TARGETS + 1)
-        _check(frame)
-    except Exception as error:  # polars raises many kinds for a damaged file
-        return f"{path.name} is damaged ({first_line(error)})"
-    return Ranks(*(frame[name].cast(pl.Int32).to_numpy() for name in Ranks._fields))
+def read_ranks(folder: Path, metrics: dict[str, RankMetric], test: dict[str, float]) -> Ranks | str:
+    """The ranks in a run folder, or why they cannot be used.
 
-
-def _check(frame: pl.DataFrame) -> None:
-    """Refuse what :func:`twotower.run.ranks.write` does not write.
-
-    Raises:
-        ValueError: saying what.
+    Args:
+        folder: of the run.
+        metrics: by name, each with one cut-off.
+        test: the run's values of these, which the ranks must give too.
     """
-    if not 0 < len(frame) <= MAX_TARGETS:
-        raise ValueError(
-            "it holds no ranks" if not len(frame) else f"it has more than {MAX_TARGETS:,} rows"
-        )
-    for name, column in zip(frame.columns, frame, strict=True):
-        if not column.dtype.is_integer() or column.null_count():
-            raise ValueError(f"{name} holds what is no whole number")
-        low: Any = column.min()
-        high: Any = column.max()
-        if low < LEAST[name] or high >= 2**31:
-            raise ValueError(
-                "it holds no ranks"
-                if name == "rank" and low < 1
-                else f"{name} holds {low} to {high}"
-            )
-    if not frame["user"].is_sorted():
-        raise ValueError("its users are not in order")
+    path = RunFolder(folder).ranks
+    try:
+        frame = pl.read_parquet(path, columns=list(Ranks._fields)).cast(pl.Int32)
+    except FileNotFoundError:
+        return f"no {path.name}"
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        return f"{path.name} is damaged ({reason(error)})"
+    ranks = Ranks(*(column.to_numpy() for column in frame))
+    for name, metric in metrics.items():
+        if not math.isclose(per_user(ranks, metric).mean(), test[name], abs_tol=ROUNDING):
+            return f"its ranks give another {name} than its metrics.json"
+    return ranks
 
 
 def per_user(ranks: Ranks, metric: RankMetric) -> np.ndarray:
-    """``(num_users,)`` values of a metric with one cut-off, users in order, by the metric's own arithmetic."""
-    return torch.cat([metric.per_user(rank)[:, 0].double() for rank in _padded(ranks)]).numpy()
-
-
-def _padded(ranks: Ranks) -> Iterator[Tensor]:
-    """Chunks of ``(num_users, num_targets)`` ranks, 0 where a user has fewer targets than the chunk's most."""
-    start = np.flatnonzero(np.diff(ranks.user, prepend=-1))  # (num_users,)
-    stop = np.append(start[1:], len(ranks.user))
-    for first in range(0, len(start), USERS_PER_CHUNK):
-        own = slice(first, first + USERS_PER_CHUNK)
-        count = stop[own] - start[own]
-        chunk = np.zeros((len(count), count.max()), dtype=np.int64)
-        chunk[np.arange(count.max()) < count[:, None]] = ranks.rank[start[own][0] : stop[own][-1]]
-        yield torch.from_numpy(chunk)
+    """``(num_users,)`` values of a metric with one cut-off, users in order."""
+    num_targets = np.unique(ranks.user, return_counts=True)[1]  # (num_users,)
+    users = torch.tensor(ranks.rank).split(num_targets.tolist())
+    values = []
+    for start in range(0, len(users), USERS_PER_CHUNK):
+        chunk = list(users[start : start + USERS_PER_CHUNK])
+        padded = pad_sequence(chunk, batch_first=True)  # (num_users, num_targets), 0 pads
+        values.append(metric.per_user(padded.long())[:, 0].double())
+    return torch.cat(values).numpy()

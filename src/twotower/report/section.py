@@ -1,275 +1,177 @@
-"""One data set of a report: its variants, what they reach, and how sure their differences are."""
+"""One data set of a report: its variants, and how sure their differences are."""
 
-import math
-import zlib
 from collections import Counter
-from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from twotower.metrics.base import RankMetric
-from twotower.report.compared import Compared, compared
-from twotower.report.ranks import Ranks, per_user, read_ranks
+from twotower.report.quoted import Entry, Quoted, fitting
+from twotower.report.ranks import Ranks
 from twotower.report.runs import LeftOut, Run
-from twotower.report.statistics import Evidence, bootstrap, holm, over_seeds, sign_flip
-from twotower.report.variants import Variant, choose_baseline, split_fingerprint, variants
-from twotower.run.ranks import ROUNDING
+from twotower.report.statistics import Evidence, holm, over_seeds, over_users
+from twotower.report.variants import Variant, choose_baseline, on_common_seeds, variants
 
 
-class Wanted(NamedTuple):
-    """What the report is asked for.
+class Options(NamedTuple):
+    """Settings of a report.
 
     Attributes:
-        metric: the one that is compared.
-        columns: others that are shown.
+        metric: its differences are tested.
+        metrics: the columns of the table by name, ``metric`` first, each with one cut-off.
         baseline: label of the variant to compare with; None: the plainest.
         level: of intervals.
         resamples: of bootstrap and permutation test.
         seed: of both.
-        metrics: by name, ``metric`` and ``columns``, each with one cut-off.
+        published: figures of other projects.
     """
 
     metric: str
-    columns: tuple[str, ...]
+    metrics: dict[str, RankMetric]
     baseline: str | None
     level: float
     resamples: int
     seed: int
-    metrics: dict[str, RankMetric]
+    published: list[Entry]
 
 
-class Difference(NamedTuple):
-    """A variant's metric minus the baseline's, all of it of the same runs.
-
-    Attributes:
-        value: of the means over the runs compared.
-        start: the baseline's mean over the runs compared.
-        overall: of the means over all runs of both; another number where they have different seeds.
-        users: over users: these trained models, other test users. None without ranks of all the runs compared.
-        seeds: over seeds: these test users, other trainings. None with fewer than two seeds on a side.
-        compared: which runs.
-    """
-
-    value: float
-    start: float
-    overall: float
-    users: Evidence | None
-    seeds: Evidence | None
-    compared: Compared
-
-    def is_clear(self, level: float) -> bool:
-        """Do both say so, after correction, and to the same side as all runs together?
-
-        One alone leaves the other source of chance open.
-        """
-        if self.users is None or self.seeds is None:
-            return False
-        both = (self.users, self.seeds)
-        ends = [
-            self.overall,
-            self.value,
-            *(end for found in both for end in (found.low, found.high)),
-        ]
-        one_side = all(end > 0 for end in ends) or all(end < 0 for end in ends)
-        return one_side and all(found.adjusted < 1 - level for found in both)
-
-
-class Row(NamedTuple):
-    """A variant in the table.
+class Comparison(NamedTuple):
+    """A variant minus the baseline.
 
     Attributes:
-        variant: whose row it is.
-        values: ``(mean, sample standard deviation)`` over seeds by metric; the second is None for one seed.
-        difference: None for the baseline.
+        variant: with all its runs.
+        one: the variant with the runs that are compared.
+        other: the baseline with the runs that are compared.
+        note: on the seeds, see :func:`twotower.report.variants.on_common_seeds`.
+        value: difference of the means over the runs that are compared.
+        overall: difference of the means over all runs.
+        users: these trained models, other test users; None without ranks of all runs compared.
+        seeds: these test users, other trainings; None with fewer than two seeds on a side.
     """
 
     variant: Variant
-    values: dict[str, tuple[float, float | None]]
-    difference: Difference | None
+    one: Variant
+    other: Variant
+    note: str
+    value: float
+    overall: float
+    users: Evidence | None
+    seeds: Evidence | None
+
+    def is_clear(self, level: float) -> bool:
+        """Whether both tests find a difference, to the side that all runs together point to.
+
+        One test alone leaves the other source of chance open.
+        """
+        if self.users is None or self.seeds is None:
+            return False
+        ends = [self.value, self.overall, *self.users[:2], *self.seeds[:2]]
+        is_one_sided = min(ends) > 0 or max(ends) < 0
+        return is_one_sided and max(self.users.adjusted, self.seeds.adjusted) < 1 - level
 
 
 class Section(NamedTuple):
     """One data set.
 
     Attributes:
-        name: of the data, as ``data=`` has it.
+        name: of the data, the option of ``data=``.
         fingerprint: of the interactions and their split.
-        note: what the data say of themselves.
-        rows: the baseline first, then from the best on.
-        left_out: runs of this data set that are not counted.
-        users: of each variant, by seed of the runs with sound ranks: ``(num_users,)`` of the metric.
-        ranks: of each variant, by seed of these runs.
+        note: of the data set.
+        baseline: the variant that the others are compared with.
+        comparisons: one for each other variant, the best first.
+        quoted: published rows.
+        left_out: runs of this data set that are not counted everywhere.
+        num_users: number of test users; None if no run has ranks.
+        options: of the report.
     """
 
     name: str
     fingerprint: str
     note: str
-    rows: tuple[Row, ...]
-    left_out: tuple[LeftOut, ...]
-    users: dict[str, dict[int, np.ndarray]]
-    ranks: dict[str, dict[int, Ranks]]
+    baseline: Variant
+    comparisons: list[Comparison]
+    quoted: list[Quoted]
+    left_out: list[LeftOut]
+    num_users: int | None
+    options: Options
 
     @property
-    def baseline(self) -> Variant:
-        """The first row's."""
-        return self.rows[0].variant
-
-    @property
-    def num_users(self) -> int | None:
-        """How many are tested; None where no run kept ranks."""
-        return next(
-            (len(values) for by_seed in self.users.values() for values in by_seed.values()), None
-        )
+    def variants(self) -> list[Variant]:
+        """The baseline, then the others, the best first."""
+        return [self.baseline, *(comparison.variant for comparison in self.comparisons)]
 
 
-def make_section(runs: list[Run], wanted: Wanted) -> Section:
+def make_section(runs: list[Run], options: Options) -> Section:
     """Compare the runs of one data set.
 
     Raises:
-        UserError: if ``wanted.baseline`` names no variant of these.
+        UserError: if ``options.baseline`` names no variant of these.
     """
-    found, repeated = variants(runs)
-    baseline = choose_baseline(found, wanted.baseline)
-    ranks, unusable = _ranks(found, wanted)
-    metric = wanted.metrics[wanted.metric]
-    users = {
-        label: {seed: per_user(own, metric) for seed, own in ranks[label].items()}
-        for label in ranks
-    }
-    rest = sorted(
-        (variant for variant in found if variant is not baseline),
-        key=lambda variant: -_mean(variant, wanted.metric),
-    )
-    differences = _differences(rest, baseline, users, wanted)
-    rows = [
-        Row(variant, _values(variant, wanted), differences.get(variant.label))
-        for variant in (baseline, *rest)
-    ]
-    record = found[0].runs[0].record
-    note = record.get("data_note") or ""
+    found, left_out = variants(_on_same_targets(runs))
+    baseline = choose_baseline(found, options.baseline)
+    others = [variant for variant in found if variant is not baseline]
+    others.sort(key=lambda variant: -variant.mean(options.metric))
+    num_users = None
+    for run in chain.from_iterable(variant.runs for variant in found):
+        if isinstance(run.ranks, Ranks):
+            num_users = len(np.unique(run.ranks.user))
+        else:
+            left_out.append(LeftOut(run.name, f"not in the tests over users: {run.ranks}"))
+    record = runs[0].record
     return Section(
-        record["data"], split_fingerprint(found[0].runs[0]), note, tuple(rows), (*repeated, *unusable), users, ranks
-    )  # fmt: skip
+        name=record.data,
+        fingerprint=record.split_fingerprint,
+        note=record.data_note,
+        baseline=baseline,
+        comparisons=_compare(others, baseline, options),
+        quoted=fitting(options.published, record.data, num_users, found),
+        left_out=left_out,
+        num_users=num_users,
+        options=options,
+    )
 
 
-def metric_by_seed(variant: Variant, metric: str) -> dict[int, float]:
-    """Test values of the variant's runs."""
-    return {run.record["seed"]: run.record["test"][metric] for run in variant.runs}
+def _on_same_targets(runs: list[Run]) -> list[Run]:
+    """The runs, without ranks where these are of other targets than most runs'."""
+    targets = [run.ranks.targets() if isinstance(run.ranks, Ranks) else "" for run in runs]
+    usual = Counter(filter(None, targets)).most_common(1)
+    problem = "its ranks are of other users or items than most runs'"
+    return [
+        run._replace(ranks=problem) if own and own != usual[0][0] else run
+        for run, own in zip(runs, targets, strict=True)
+    ]
 
 
-def mean_over(variant: Variant, metric: str, seeds: Iterable[int]) -> float:
-    """Mean test value of the variant's runs with these seeds."""
-    by_seed = metric_by_seed(variant, metric)
-    return float(np.mean([by_seed[seed] for seed in seeds]))
-
-
-def _mean(variant: Variant, metric: str) -> float:
-    return mean_over(variant, metric, variant.seeds)
-
-
-def _values(variant: Variant, wanted: Wanted) -> dict[str, tuple[float, float | None]]:
-    values = {}
-    for metric in (wanted.metric, *wanted.columns):
-        found = list(metric_by_seed(variant, metric).values())
-        values[metric] = (
-            float(np.mean(found)),
-            float(np.std(found, ddof=1)) if len(found) > 1 else None,
-        )
-    return values
-
-
-def _ranks(
-    found: list[Variant], wanted: Wanted
-) -> tuple[dict[str, dict[int, Ranks]], list[LeftOut]]:
-    """Sound ranks of the same targets by variant and seed, and which runs have none."""
-    read = {run.folder: read_ranks(run.folder) for variant in found for run in variant.runs}
-    targets = Counter(ranks.targets() for ranks in read.values() if isinstance(ranks, Ranks))
-    usual = targets.most_common(1)[0][0] if targets else ""
-    ranks: dict[str, dict[int, Ranks]] = {}
-    unusable = []
-    for variant in found:
-        ranks[variant.label] = {}
-        for run in variant.runs:
-            sound = _sound(read[run.folder], run, usual, wanted)
-            if isinstance(sound, Ranks):
-                ranks[variant.label][run.record["seed"]] = sound
-            else:
-                why = f"left out of the tests over users alone: {sound}"
-                unusable.append(LeftOut(run.name, why))
-    return ranks, unusable
-
-
-def _sound(ranks: Ranks | str, run: Run, usual: str, wanted: Wanted) -> Ranks | str:
-    """Ranks that give the run's own metrics, of the targets that most runs have, or what is wrong."""
-    if isinstance(ranks, str):
-        return ranks
-    if ranks.targets() != usual:
-        return "its ranks are of other users or items than most runs'"
-    for name, metric in wanted.metrics.items():
-        if not math.isclose(
-            per_user(ranks, metric).mean(), run.record["test"][name], abs_tol=ROUNDING
-        ):
-            return f"its ranks give another {name} than its metrics.json"
-    return ranks
-
-
-def _differences(
-    others: list[Variant],
-    baseline: Variant,
-    users: dict[str, dict[int, np.ndarray]],
-    wanted: Wanted,
-) -> dict[str, Difference]:
-    metric = wanted.metric
-    runs = {variant.label: compared(variant.seeds, baseline.seeds) for variant in others}
-    by_seed = {variant.label: metric_by_seed(variant, metric) for variant in (*others, baseline)}
-    seeds = {}
-    for label, used in runs.items():
-        own = {seed: by_seed[label][seed] for seed in used.variant}
-        start = {seed: by_seed[baseline.label][seed] for seed in used.baseline}
-        seeds[label] = over_seeds(own, start, wanted.level)
-    by_seeds = _corrected(seeds)
-    by_users = _corrected(_over_users(runs, baseline, users, wanted))
-    differences = {}
+def _compare(others: list[Variant], baseline: Variant, options: Options) -> list[Comparison]:
+    name = options.metric
+    comparisons = []
     for variant in others:
-        label, used = variant.label, runs[variant.label]
-        base = mean_over(baseline, metric, used.baseline)
-        value = mean_over(variant, metric, used.variant) - base
-        overall = _mean(variant, metric) - _mean(baseline, metric)
-        evidence = (by_users.get(label), by_seeds.get(label))
-        differences[label] = Difference(value, base, overall, *evidence, used)
-    return differences
+        (one, other), note = on_common_seeds([variant, baseline])
+        value = one.mean(name) - other.mean(name)
+        overall = variant.mean(name) - baseline.mean(name)
+        seeds = over_seeds(one.values(name), other.values(name), options.level)
+        users = None
+        if one.has_ranks and other.has_ranks:
+            metric = options.metrics[name]
+            difference = one.per_user(metric) - other.per_user(metric)  # (num_users,)
+            users = over_users(difference, options.resamples, options.level, options.seed)
+        comparisons.append(Comparison(variant, one, other, note, value, overall, users, seeds))
+    by_users = holm([comparison.users for comparison in comparisons])
+    by_seeds = holm([comparison.seeds for comparison in comparisons])
+    return [
+        comparison._replace(users=users, seeds=seeds)
+        for comparison, users, seeds in zip(comparisons, by_users, by_seeds, strict=True)
+    ]
 
 
-def _over_users(
-    runs: dict[str, Compared],
-    baseline: Variant,
-    users: dict[str, dict[int, np.ndarray]],
-    wanted: Wanted,
-) -> dict[str, Evidence | None]:
-    """Of each comparison whose runs all have ranks; users are averaged over the runs compared."""
-    differences = {}
-    for label, used in runs.items():
-        own, start = users[label], users[baseline.label]
-        if set(used.variant) <= own.keys() and set(used.baseline) <= start.keys():
-            difference = np.mean([own[seed] for seed in used.variant], 0)
-            difference = difference - np.mean([start[seed] for seed in used.baseline], 0)
-            differences[label] = difference  # (num_users,)
-    if not differences:
-        return {}
-    stacked = np.stack(list(differences.values()), 1)  # (num_users, num_comparisons)
-    generator = np.random.default_rng([wanted.seed, zlib.crc32(wanted.metric.encode())])
-    low, high = bootstrap(stacked, wanted.resamples, wanted.level, generator)
-    p = sign_flip(stacked, wanted.resamples, generator)
-    columns = zip(differences, low, high, p, p, strict=True)
-    return {label: Evidence(*map(float, parts)) for label, *parts in columns}
+class Report(NamedTuple):
+    """What every format shows.
 
+    Attributes:
+        sections: one for each data set.
+        left_out: runs that are not counted, or not everywhere.
+    """
 
-def _corrected(found: dict[str, Evidence | None]) -> dict[str, Evidence | None]:
-    """With Holm's correction over those that there are."""
-    known = {label: evidence for label, evidence in found.items() if evidence is not None}
-    adjusted = holm([evidence.p for evidence in known.values()])
-    return {
-        label: evidence._replace(adjusted=value)
-        for (label, evidence), value in zip(known.items(), adjusted, strict=True)
-    }
+    sections: list[Section]
+    left_out: list[LeftOut]

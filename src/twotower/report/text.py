@@ -1,10 +1,22 @@
 """How numbers, metrics and notes are written, the same in every format."""
 
-from twotower.report.section import Section, Wanted
+from twotower.plotting import short
+from twotower.report.section import Section
 from twotower.report.statistics import Evidence
+from twotower.report.variants import Variant
 
 SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 MINUS = "−"
+SECTIONS = "The data sets differ in interactions, split or masking, so they are not compared."
+METRICS = "Test metrics: mean ± sample standard deviation over seeds."
+COMPARISONS = (
+    "Δ: difference to the first row with LEVEL intervals, over the seeds that both have; with "
+    "fewer than two of these, over all runs of both, unpaired. Over users: paired bootstrap and "
+    "sign-flip test of each user's mean over the seeds: would other test users show the same of "
+    "these trained models? Over seeds (needs two on each side): t interval of the runs, paired by "
+    "seed: would other trainings show the same for these users? p: after Holm's correction over "
+    "the comparisons of a table. Bold: both are below the level and agree."
+)
 
 
 def metric_name(metric: str) -> str:
@@ -13,79 +25,61 @@ def metric_name(metric: str) -> str:
     return f"{SHORT.get(name, name)}{at}{cut}"
 
 
-def number(value: float) -> str:
-    """Four decimals, no zero before the point."""
+def number(value: float, sign: str = "") -> str:
+    """Four decimals, no zero before the point; ``sign`` stands before positive numbers."""
     text = f"{abs(value):.4f}"
-    return (MINUS if value < 0 and float(text) else "") + (text[1:] if text[0] == "0" else text)
+    return (MINUS if value < 0 and float(text) else sign) + text.removeprefix("0")
 
 
-def signed(value: float) -> str:
-    """A difference, always with its sign."""
-    text = number(value)
-    return text if text[0] == MINUS else f"+{text}"
+def with_spread(variant: Variant, metric: str) -> str:
+    """``.1210 ± .0056``: mean and sample standard deviation; the mean alone of one seed."""
+    spread = variant.spread(metric)
+    mean = number(variant.mean(metric))
+    return mean if spread is None else f"{mean} ± {number(spread)}"
 
 
-def with_spread(value: tuple[float, float | None]) -> str:
-    """``.1210 ± .0056``; the mean alone for one seed."""
-    mean, spread = value
-    return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
+def difference_text(value: float, start: float) -> str:
+    """``+.0045 (+2.1 %)``, the second as a share of ``start``."""
+    share = f" ({percent(value / start, '+.1%')})" if start else ""
+    return f"{number(value, '+')}{share}"
 
 
-def interval(evidence: Evidence) -> str:
-    """``+.0012 to +.0045``."""
-    return f"{signed(evidence.low)} to {signed(evidence.high)}"
+def percent(share: float, form: str = ".0%") -> str:
+    """``95 %``."""
+    return f"{share:{form}}".replace("-", MINUS).replace("%", " %")
 
 
-def p_value(p: float, least: float = 0.0) -> str:
-    """Three digits, and not below ``least``, the smallest that a test can tell."""
-    if p >= 1:
-        return "p = 1"
-    bound = max(least, 0.001)
+def evidence_text(evidence: Evidence, least: float = 0) -> str:
+    """``+.0012 to +.0045`` and, in a second line, ``p = .012``.
+
+    Args:
+        evidence: with the corrected p.
+        least: the smallest p that the test can give.
+    """
+    p, bound = evidence.adjusted, max(least, 0.001)
     sign, shown = ("<", bound) if p < bound else ("=", p)
-    return f"p {sign} {shown:.3f}".replace(" 0.", " .")
-
-
-def relative(value: float, start: float) -> str:
-    """A difference as a share of the baseline's value."""
-    return f"{value / start:+.1%}".replace("-", MINUS).replace("%", " %")
+    text = "p = 1" if p >= 1 else f"p {sign} {shown:.3f}".replace(" 0.", " .")
+    return f"{number(evidence.low, '+')} to {number(evidence.high, '+')}\n{text}"
 
 
 def title(section: Section) -> str:
-    """Data set and what is known of it."""
+    """Name of the data set and what is known of it."""
     users = f", {section.num_users:,} test users" if section.num_users else ""
     return f"{section.name}{users}" + (f" ({section.note})" if section.note else "")
 
 
-def separate(sections: list[Section]) -> str:
-    """Why there is more than one table."""
-    return f"{len(sections)} data sets, which differ in interactions, split or masking and are never compared: a table each."
+def versus(section: Section) -> str:
+    """What the differences of a data set are."""
+    baseline = short(section.baseline.label)
+    return f"{section.name}: Δ {metric_name(section.options.metric)} to {baseline}"
 
 
-def method(sections: list[Section], wanted: Wanted) -> str:
-    """What the columns mean; only of what the tables have."""
-    differences = [row.difference for section in sections for row in section.rows if row.difference]
-    parts = ["Test metrics: mean ± sample standard deviation over seeds."]
-    if not differences:
-        return parts[0]
-    percent = f"{wanted.level:.0%}".replace("%", " %")
-    parts.append(f"Δ: difference to the first row, with {percent} intervals.")
-    if any(difference.compared.note for difference in differences):
-        parts.append(
-            "Where a variant and the baseline have different seeds, Δ, intervals and p are all of the seeds that both have; "
-            "with fewer than two of these, of all runs of both, unpaired."
-        )
-    if any(difference.users for difference in differences):
-        parts.append(
-            "Over users: paired bootstrap and sign-flip test, each user's values averaged over the seeds: would other test users "
-            "show the same of these trained models?"
-        )
-    if any(difference.seeds for difference in differences):
-        parts.append(
-            "Over seeds: t interval of the runs, paired by seed: would other trainings show the same for these users?"
-        )
-    else:
-        parts.append("Over seeds nothing can be said: that needs two seeds on each side.")
-    parts.append(
-        "p: after Holm's correction over the comparisons of a table. Bold: both are below the level and agree."
-    )
-    return " ".join(parts)
+def legend(sections: list[Section]) -> str:
+    """What the columns mean, and why there is more than one table."""
+    text = METRICS
+    if len(sections) > 1:
+        text = f"{SECTIONS} {text}"
+    if any(section.comparisons for section in sections):
+        level = percent(sections[0].options.level)
+        text = f"{text} {COMPARISONS.replace('LEVEL', level)}"
+    return text

@@ -1,27 +1,23 @@
-"""Runs that differ by their seed alone are one variant; a variant is called by what sets it apart."""
+"""Variants: runs that differ only by their seed, with a label made of what sets them apart."""
 
 import re
-from itertools import chain, count
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from twotower.errors import UserError
+from twotower.metrics.base import RankMetric
+from twotower.report.ranks import Ranks, per_user
 from twotower.report.runs import LeftOut, Run
 from twotower.run.run_folder import RunFolder
-from twotower.run.settings import key_of, makes_experiment
-from twotower.wording import clip
-
-NAMING = ("variant", "experiment")  # overrides whose value is a name by itself
-UNSET = "unset"
-LONGEST_LABEL = 300
-
-Pairs = dict[str, str]
+from twotower.run.settings import Value, key_of, makes_experiment
 
 
 class Variant(NamedTuple):
     """One setting, several seeds.
 
     Attributes:
-        label: short, and of no other variant of the report's data set.
+        label: short, different for each variant of a data set.
         runs: in order of their seeds.
     """
 
@@ -29,116 +25,139 @@ class Variant(NamedTuple):
     runs: tuple[Run, ...]
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What all its runs share."""
-        return self.runs[0].settings
+    def settings(self) -> dict[str, Value]:
+        """Settings that all its runs share."""
+        return self.runs[0].record.settings
 
     @property
-    def seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> list[int]:
         """Ascending."""
-        return tuple(run.record["seed"] for run in self.runs)
+        return [run.record.seed for run in self.runs]
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether all its runs have ranks."""
+        return all(isinstance(run.ranks, Ranks) for run in self.runs)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Test values by seed."""
+        return {run.record.seed: run.record.test[metric] for run in self.runs}
+
+    def mean(self, metric: str) -> float:
+        """Mean test value over its runs."""
+        return float(np.mean(list(self.values(metric).values())))
+
+    def spread(self, metric: str) -> float | None:
+        """Sample standard deviation over its runs; None for one run."""
+        values = list(self.values(metric).values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    def per_user(self, metric: RankMetric, mask: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Metric of each test user, averaged over the runs, all of which must have ranks.
+
+        Args:
+            metric: with one cut-off.
+            mask: ``(num_targets,)``, which targets count; all by default.
+
+        Returns:
+            ``(num_users,)``, the users with such targets.
+        """
+        ranks = [run.ranks.of(mask) for run in self.runs if isinstance(run.ranks, Ranks)]
+        values: np.ndarray = np.mean([per_user(own, metric) for own in ranks], 0)
+        return values
+
+
+def on_common_seeds(variants: list[Variant]) -> tuple[list[Variant], str]:
+    """Variants with the runs of those seeds that all have; with fewer than two, all their runs.
+
+    Returns:
+        The variants, and a note where not all have the same seeds.
+    """
+    seeds = [set(variant.seeds) for variant in variants]
+    common = set.intersection(*seeds)
+    if all(own == common for own in seeds):
+        return variants, ""
+    if len(common) < 2:
+        return variants, "different seeds"
+    shared = [
+        variant._replace(runs=tuple(run for run in variant.runs if run.record.seed in common))
+        for variant in variants
+    ]
+    return shared, f"over the {len(common)} common seeds"
 
 
 def by_data(runs: list[Run]) -> list[list[Run]]:
-    """Runs that were trained and tested on the same interactions, with seen items masked or not; whatever features they had.
-
-    A run of a version that spared seen targets from the mask hid none, so where others did it stands apart.
-    """
-    groups: dict[tuple[str, Any, float], list[Run]] = {}
+    """Group runs that were tested alike: the same split, masking and targets hidden by it."""
+    groups: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        hidden = (run.record.get("test") or {}).get("hidden_targets", 0.0)
-        key = (split_fingerprint(run), run.settings.get("data.mask_seen"), hidden)
+        record = run.record
+        hidden = record.test.get("hidden_targets", 0.0)
+        key = (record.split_fingerprint, record.settings.get("data.mask_seen"), hidden)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
-def split_fingerprint(run: Run) -> str:
-    """Of the interactions and their split; of a run from before these were told apart that of all its data."""
-    return run.record.get("split_fingerprint", run.record["data_fingerprint"])
-
-
 def variants(runs: list[Run]) -> tuple[list[Variant], list[LeftOut]]:
-    """The variants of one data set, and runs that repeat a seed of theirs: the newest counts."""
-    groups: dict[Any, dict[int, Run]] = {}
+    """The variants of one data set, and the runs that repeat a seed: the newest counts."""
+    groups: dict[frozenset[tuple[str, Value]], dict[int, Run]] = {}
     repeated = []
-    for run in sorted(
-        runs, key=lambda run: RunFolder(run.folder).record.stat().st_mtime, reverse=True
-    ):
-        seeds = groups.setdefault(frozenset(run.settings.items()), {})
-        if run.record["seed"] in seeds:
-            repeated.append(
-                LeftOut(
-                    run.name,
-                    f"repeats {seeds[run.record['seed']].name}: the same settings and seed",
-                )
-            )
-        else:
-            seeds[run.record["seed"]] = run
+    written = {run.name: RunFolder(run.folder).record.stat().st_mtime for run in runs}
+    for run in sorted(runs, key=lambda run: -written[run.name]):
+        seeds = groups.setdefault(frozenset(run.record.settings.items()), {})
+        newer = seeds.setdefault(run.record.seed, run)
+        if newer is not run:
+            repeated.append(LeftOut(run.name, f"repeats {newer.name}: the same settings and seed"))
     found = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
-    labels = _labels(found)
-    return [Variant(label, group) for label, group in zip(labels, found, strict=True)], repeated
+    return list(map(Variant, _labels(found), found)), repeated
 
 
-def choose_baseline(found: list[Variant], wanted: str | None) -> Variant:
-    """The variant that ``wanted`` names; else the plainest: a two-tower model, else all λ zero, else the shortest label.
+def choose_baseline(variants: list[Variant], label: str | None) -> Variant:
+    """The variant that is called ``label``; for None the plainest.
 
     Raises:
-        UserError: if no variant, or more than one, is called like ``wanted``.
+        UserError: if no variant, or more than one, is called so.
     """
-    if wanted is None:
-        return min(
-            found, key=lambda variant: (_complexity(variant), len(variant.label), variant.label)
-        )
-    wanted = _greek(wanted)
-    exact = [variant for variant in found if variant.label == wanted]
-    matching = exact or [variant for variant in found if wanted in variant.label]
+    if label is None:
+        return min(variants, key=_complexity)
+    label = _greek(label)
+    exact = [variant for variant in variants if variant.label == label]
+    matching = exact or [variant for variant in variants if label in variant.label]
     if len(matching) != 1:
-        listed = "; ".join(sorted(variant.label for variant in found))
-        raise UserError(
-            f"baseline={wanted} names {'no' if not matching else 'more than one'} variant; there are: {listed}"
-        )
+        number = "more than one" if matching else "no"
+        listed = "; ".join(sorted(variant.label for variant in variants))
+        raise UserError(f"baseline={label} names {number} variant; there are: {listed}")
     return matching[0]
 
 
-def _complexity(variant: Variant) -> int:
-    if variant.runs[0].record["model"] == "two_tower" and not any(_lambdas(variant.settings)):
-        return 0
-    return 1 if _lambdas(variant.settings) and not any(_lambdas(variant.settings)) else 2
-
-
-def _lambdas(settings: dict[str, Any]) -> list[float]:
-    return [value or 0 for key, value in settings.items() if key.startswith("loss.lambda")]
+def _complexity(variant: Variant) -> tuple[bool, bool, int, str]:
+    """First a two-tower model with all λ zero, then any with all λ zero, then a short label."""
+    lambdas = [value for key, value in variant.settings.items() if key.startswith("loss.lambda")]
+    is_plain = variant.runs[0].record.model == "two_tower" and not any(lambdas)
+    all_zero = bool(lambdas) and not any(lambdas)
+    return not is_plain, not all_zero, len(variant.label), variant.label
 
 
 def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
-    """One for each group of runs, all different."""
-    pairs = [min((_pairs(run.record["overrides"]) for run in group), key=len) for group in groups]
-    shared = set.intersection(*(set(own.items()) for own in pairs)) if len(pairs) > 1 else set()
-    differing = [
-        {key: value for key, value in own.items() if (key, value) not in shared} for own in pairs
-    ]
-    short = _short_names({key for own in differing for key in own} - set(NAMING))
-    labels = [
-        _label(group[0].record["model"], own, short)
-        for group, own in zip(groups, differing, strict=True)
-    ]
-    return _unique(_told_apart(labels, [group[0].settings for group in groups]))
+    """A label for each group of runs: the model and the overrides that not all groups share."""
+    overrides = [min((_overrides(run) for run in group), key=len) for group in groups]
+    shared = set.intersection(*(set(own.items()) for own in overrides)) if len(groups) > 1 else ()
+    own = [dict(pair for pair in pairs.items() if pair not in shared) for pairs in overrides]
+    short = _short_names({key for pairs in own for key in pairs})
+    labels = []
+    for group, pairs in zip(groups, own, strict=True):
+        name = pairs.pop("model", group[0].record.model)
+        name = pairs.pop("experiment", name)
+        name = pairs.pop("variant", name)
+        labels.append(" ".join([name, *(f"{short[key]}={value}" for key, value in pairs.items())]))
+    return _with_settings(labels, [group[0].record.settings for group in groups])
 
 
-def _pairs(overrides: list[str]) -> Pairs:
+def _overrides(run: Run) -> dict[str, str]:
     """Overrides that make another experiment, by name."""
-    split = [override.lstrip("+~").partition("=") for override in overrides]
+    split = [override.lstrip("+~").partition("=") for override in run.record.overrides]
     return {
         key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))
     }
-
-
-def _label(model: str, own: Pairs, short: dict[str, str]) -> str:
-    own = {key: value for key, value in own.items() if key != "model"}
-    name = next((own.pop(key) for key in NAMING if key in own), model)
-    return " ".join(
-        [name, *(f"{short[key]}={value}" for key, value in own.items() if key in short)]
-    )
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:
@@ -152,27 +171,14 @@ def _greek(name: str) -> str:
     return re.sub(r"\blambda(?=\d)", "λ", name)
 
 
-def _told_apart(labels: list[str], settings: list[dict[str, Any]]) -> list[str]:
-    """Labels that several share get the settings in which those differ."""
+def _with_settings(labels: list[str], settings: list[dict[str, Value]]) -> list[str]:
+    """Add to labels that are equal the settings that differ."""
     result = list(labels)
     for label in {label for label in labels if labels.count(label) > 1}:
         places = [place for place, other in enumerate(labels) if other == label]
-        keys = sorted({key for place in places for key in settings[place]})
-        keys = [
-            key for key in keys if len({settings[place].get(key, UNSET) for place in places}) > 1
-        ]
-        for place in places:
-            result[place] += (
-                f" ({', '.join(f'{key}={settings[place].get(key, UNSET)}' for key in keys)})"
-            )
+        for key in sorted({key for place in places for key in settings[place]}):
+            values = [settings[place].get(key, "unset") for place in places]
+            if len(set(values)) > 1:
+                for place, value in zip(places, values, strict=True):
+                    result[place] += f" {key}={value}"
     return result
-
-
-def _unique(labels: list[str]) -> list[str]:
-    """Of bounded length and still all different, as figures are looked up by them."""
-    found: list[str] = []
-    for label in labels:
-        label = clip(label, LONGEST_LABEL)
-        names = chain([label], (f"{label} #{place}" for place in count(2)))
-        found.append(next(name for name in names if name not in found))
-    return found
