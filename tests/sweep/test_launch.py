@@ -230,18 +230,6 @@ def test_the_command_line_narrows_a_sweep(script):
     assert "2 runs" in plan.stdout and "ablation-movielens_1m" in plan.stdout, plan.stderr
 
 
-def test_a_damaged_checkpoint_counts_as_none(script):
-    assert script("train", *SWEEP, "seed=0").returncode == 0
-    (folder,) = folders(script, "single-synthetic").values()
-    before = records(script, "single-synthetic")
-    (folder / "metrics.json").unlink()
-    last = folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    run = script("train", *SWEEP, "seed=0")
-    assert run.returncode == 0 and "last.ckpt is damaged" in run.stdout and ": starts" in run.stdout
-    assert records(script, "single-synthetic") == before
-
-
 def test_killed_after_early_stopping_trains_no_more(script):
     settings = (
         "-m",
