@@ -1,4 +1,7 @@
-"""Measures training from windows of mapped data beside training with all data in memory: speed, memory, and its formula."""
+"""Training from windows of mapped data beside training with all data in memory.
+
+Measures speed and memory, and compares the memory with the formula of docs/performance.md.
+"""
 
 import multiprocessing as mp
 import statistics
@@ -21,16 +24,27 @@ from twotower.types import TrainIndex
 
 WARM_UP = 5
 MODES = ("memory", "windows")
-TRANSIENT = 5  # arrays of 8 bytes a place that live while a window is made, its result included
+TRANSIENT = 5  # arrays of 8 bytes a place that live while a window is made, with its result
+COLUMNS = {  # of the table: a figure of each size and mode, and its format
+    "positives/s": ("train_per_second", "{:,.0f}"),
+    "beside memory": ("train_ratio", "{:.3f}"),
+    "beside smallest": ("train_beside_smallest", "{:.3f}"),
+    "fed/s": ("feed_per_second", "{:,.0f}"),
+    "fed/s beside memory": ("feed_ratio", "{:.3f}"),
+    "start, s": ("seconds_to_first_step", "{:.1f}"),
+    "MiB": ("anonymous", "{:,.0f}"),
+    "formula": ("expected", "{:,.0f}"),
+    "mapped too": ("resident", "{:,.0f}"),
+}
 
 
 def measure(
     config: DictConfig, sizes: list[int], num_items: int, rounds: int, steps: int
 ) -> dict[str, Any]:
-    """Positives per second and peak memory for each of ``sizes``, from memory and from windows, in turn.
+    """Positives per second and peak memory for each of ``sizes``, both ways in turn.
 
-    Each way has a process of its own, which waits while the other one works. Its step is that of training, without Lightning;
-    ``feed`` is the making of the batch alone.
+    Each way has a process of its own, which waits while another works. Its step is that of
+    training, without Lightning; ``feed`` is making the batch alone.
 
     Raises:
         UserError: without a window.
@@ -42,33 +56,31 @@ def measure(
     workers = {(size, mode): Worker(settings[size], mode) for size in sizes for mode in MODES}
     try:
         turns = [{key: worker.ask(steps) for key, worker in workers.items()} for _ in range(rounds)]
-        found: dict[int, dict[str, Any]] = {size: {} for size in sizes}
-        for (size, mode), worker in workers.items():
-            own = found[size][mode] = worker.ask(0)
-            for kind in ("train", "feed"):
-                seconds = statistics.median(turn[size, mode][kind] for turn in turns)
-                own[f"{kind}_per_second"] = config.data.batch_size / seconds
-                own[f"{kind}_beside_smallest"] = _rate_ratio(
-                    turns, kind, (size, mode), (sizes[0], mode)
-                )
-            smallest = found[sizes[0]][mode]
-            own["expected"] = smallest["anonymous"] + own["growing"] - smallest["growing"]
-        for size in sizes:
-            for kind in ("train", "feed"):
-                found[size][f"{kind}_ratio"] = _rate_ratio(
-                    turns, kind, (size, "windows"), (size, "memory")
-                )
+        found = {key: worker.ask(0) for key, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
-    return {"shuffle_window": config.data.shuffle_window, "num_items": num_items, "sizes": found}
+    for (size, mode), own in found.items():
+        smallest = (sizes[0], mode)
+        for kind in ("train", "feed"):
+            seconds = statistics.median(turn[size, mode][kind] for turn in turns)
+            own[f"{kind}_per_second"] = config.data.batch_size / seconds
+            own[f"{kind}_ratio"] = _rate_ratio(turns, kind, (size, mode), (size, "memory"))
+            own[f"{kind}_beside_smallest"] = _rate_ratio(turns, kind, (size, mode), smallest)
+        start = found[smallest]["anonymous"] - found[smallest]["growing"]
+        own["expected"] = start + own["growing"]
+    by_size = {size: {mode: found[size, mode] for mode in MODES} for size in sizes}
+    return {"shuffle_window": config.data.shuffle_window, "num_items": num_items, "sizes": by_size}
 
 
 def _rate_ratio(
-    rounds: list[dict[Any, dict[str, float]]], kind: str, one: Any, other: Any
+    turns: list[dict[tuple[int, str], dict[str, float]]],
+    kind: str,
+    one: tuple[int, str],
+    other: tuple[int, str],
 ) -> float:
     """Rate of one beside that of another, the median over rounds."""
-    return statistics.median(each[other][kind] / each[one][kind] for each in rounds)
+    return statistics.median(turn[other][kind] / turn[one][kind] for turn in turns)
 
 
 def _settings(config: DictConfig, size: int, num_items: int) -> Any:
@@ -92,24 +104,22 @@ class Worker:
 
     Args:
         config: plain, as ``train.yaml`` composes it.
-        mode: ``memory``: all arrays are copied into memory and shuffled at once; ``windows``: they stay mapped.
+        mode: ``memory``: all arrays are copied into memory and shuffled at once; ``windows``:
+            they stay mapped.
     """
 
     def __init__(self, config: Any, mode: str) -> None:
         context = mp.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(
-            target=_work, args=(other, config, mode, torch.get_num_threads()), daemon=True
-        )
+        given = (other, config, mode, torch.get_num_threads())
+        self.process = context.Process(target=_work, args=given, daemon=True)
         self.process.start()
         other.close()
 
     def ask(self, steps: int) -> dict[str, Any]:
-        """Seconds per step and for feeding one, after ``steps`` of each; of 0 steps, what the whole process took."""
+        """Seconds per step and for feeding one; for 0 steps, memory of the whole process."""
         self.connection.send(steps)
-        found = self.connection.recv()
-        if isinstance(found, UserError):
-            raise found
+        found: dict[str, Any] = self.connection.recv()
         return found
 
     def stop(self) -> None:
@@ -119,14 +129,7 @@ class Worker:
 
 
 def _work(connection: Connection, config: Any, mode: str, threads: int) -> None:
-    """Answer until stopped; what the user can mend is sent as the answer."""
-    try:
-        _answer(connection, config, mode, threads)
-    except UserError as error:
-        connection.send(error)
-
-
-def _answer(connection: Connection, config: Any, mode: str, threads: int) -> None:
+    """Answer until stopped."""
     torch.set_num_threads(threads)
     memory = AnonymousPeak()
     started = now()
@@ -136,29 +139,30 @@ def _answer(connection: Connection, config: Any, mode: str, threads: int) -> Non
     data, task = build(config)
     if mode == "memory":
         data.tables = {name: table.clone() for name, table in data.tables.items()}
-    optimizer = task.optimizer(task.model.parameters())  # type: ignore[misc]
+    model: Any = task.model
+    optimizer = task.optimizer(model.parameters())  # type: ignore[misc]
     batches = chain.from_iterable(repeat(data.train_dataloader()))  # one epoch after another
 
     def train(index: TrainIndex) -> None:
         batch = data.train_batch(index)
         optimizer.zero_grad()
-        task.loss(task.model(batch), batch).total.backward()  # type: ignore[misc]
+        task.loss(model(batch), batch).total.backward()  # type: ignore[misc]
         optimizer.step()
 
     train(next(batches))
     first = now() - started
-    assert isinstance(task.model, torch.nn.Module)
-    growing = growing_bytes(data, task.model, mode)
     while True:
         steps = connection.recv()
         if steps:
-            found = {
-                "train": _seconds(train, batches, steps),
-                "feed": _seconds(data.train_batch, batches, steps),
-            }
+            trained = _seconds(train, batches, steps)
+            found = {"train": trained, "feed": _seconds(data.train_batch, batches, steps)}
         else:
-            peaks = {"anonymous": memory.peak, "resident": results.peak_memory_bytes()}
-            found = {"seconds_to_first_step": first, "growing": growing, **peaks}
+            found = {
+                "seconds_to_first_step": first,
+                "growing": growing_bytes(data, model, mode),
+                "anonymous": memory.peak,
+                "resident": results.peak_memory_bytes(),
+            }
         connection.send(found)
 
 
@@ -172,23 +176,20 @@ def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], s
     return (now() - started) / steps
 
 
-def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> float:
-    """Memory that grows with the data, by the formula of docs/performance.md; libraries and batches take the rest."""
-    num = len(data.tables["position/train"])
-    parameters = sum(
-        4 * weight.numel() + 4 * len(weight) for weight in model.parameters()
-    )  # and row-wise Adagrad's state
-    ids = 4 * (data.meta["num_users"] + data.schema.num_items)
+def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> int:
+    """Memory that grows with the data, by the formula of docs/performance.md."""
+    num, window = len(data.tables["position/train"]), data.shuffle_window
+    # weights, and the state of row-wise Adagrad
+    found = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())
+    found += 4 * (data.meta["num_users"] + data.schema.num_items)  # ids
     if mode == "memory":
-        return parameters + ids + sum(table.nbytes for table in data.tables.values()) + 8 * num
-    window = data.shuffle_window
-    return (
-        parameters + ids + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
-    )  # one is used while another is made
+        return found + sum(table.nbytes for table in data.tables.values()) + 8 * num
+    # one window is in use while another is made
+    return found + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
 
 
 class AnonymousPeak:
-    """Watches how much memory this process has that is no mapped file; Linux alone tells."""
+    """Watches how much memory of this process is no mapped file (Linux; elsewhere 0)."""
 
     def __init__(self) -> None:
         self.peak = self._now()
@@ -201,44 +202,28 @@ class AnonymousPeak:
     @staticmethod
     def _now() -> int:
         status = Path("/proc/self/status")
-        lines = status.read_text().splitlines() if status.exists() else []
-        return next(
-            (1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0
-        )
+        for line in status.read_text().splitlines() if status.exists() else []:
+            if line.startswith("RssAnon"):
+                return 1024 * int(line.split()[1])
+        return 0
 
 
 def table(record: dict[str, Any]) -> Table:
     """Rates and memory by size."""
-    title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']:,}, windows of {record['shuffle_window']:,}"
-    shown = Table(
-        title=f"{title}, {record['num_items']:,} items, {record['threads']} threads", pad_edge=False
-    )
-    smallest = f"beside {min(record['sizes']):,}"
-    columns = (
-        "interactions",
-        "from",
-        "positives/s",
-        "beside memory",
-        smallest,
-        "fed/s",
-        "start, s",
-        "MiB",
-        "formula",
-    )
-    for column in (*columns, "mapped too"):
+    title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']:,}"
+    items = f"windows of {record['shuffle_window']:,}, {record['num_items']:,} items"
+    shown = Table(title=f"{title}, {items}, {record['threads']} threads", pad_edge=False)
+    for column in ("interactions", "from", *COLUMNS):
         shown.add_column(column, justify="right")
     for size, found in record["sizes"].items():
-        for mode in MODES:
-            own = found[mode]
-            shown.add_row(
-                f"{size:,}",
-                mode,
-                f"{own['train_per_second']:,.0f}",
-                f"{found['train_ratio']:.3f}" if mode == "windows" else "",
-                f"{own['train_beside_smallest']:.3f}",
-                f"{own['feed_per_second']:,.0f}",
-                f"{own['seconds_to_first_step']:.1f}",
-                *(f"{own[name] / 2**20:,.0f}" for name in ("anonymous", "expected", "resident")),
-            )
-    shown.caption = "medians of rounds in turn over all; peak memory of each process; the formula starts from the smallest"
+        for mode, own in found.items():
+            cells = []
+            for figure, form in COLUMNS.values():
+                is_memory = figure in ("anonymous", "expected", "resident")
+                cells.append(form.format(own[figure] / 2**20 if is_memory else own[figure]))
+            shown.add_row(f"{size:,}", mode, *cells)
+    shown.caption = (
+        "medians of rounds in turn; peak memory of each process; the formula starts from the "
+        "smallest"
+    )
     return shown

@@ -9,11 +9,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
+from benchmarks import memory
 from benchmarks.bare_loop import BareLoop
 from benchmarks.peers import processes
 from tests.conftest import ROOT
 from tests.helpers.runs import SMALL
-from tests.helpers.waiting import finish
 from twotower.run.build import build, seed_everything
 
 
@@ -39,19 +39,10 @@ def test_the_step_as_tables_grow(script):
 
 @pytest.mark.slow
 def test_shards_take_half_the_memory(script):
-    process = script.popen(
-        *(
-            "benchmark",
-            "benchmark=sharding",
-            "model=mf",
-            "optimizer=rowwise_adagrad",
-            "optimizer.min_rows=1",
-            "model.dim=4",
-        ),
-        *("rows=1001", "rounds=2", "steps=2", "output=o.json"),
-    )
-    out, err = finish(process)
-    assert process.returncode == 0, err
+    tables = ("model=mf", "model.dim=4", "optimizer=rowwise_adagrad", "optimizer.min_rows=1")
+    sizes = ("rows=1001", "rounds=2", "steps=2", "output=o.json")
+    run = script("benchmark", "benchmark=sharding", *tables, *sizes)
+    assert run.returncode == 0, run.stderr
     record = json.loads((script.folder / "o.json").read_text())
     whole, shard = record["none"], record["row"]
     assert (
@@ -63,7 +54,7 @@ def test_shards_take_half_the_memory(script):
     )  # sums, and the step
     assert (
         record["step_ratio"] == shard["step_ms"] / whole["step_ms"]
-        and "MF, RowwiseAdagrad, batch 256" in out
+        and "MF, RowwiseAdagrad, batch 256" in run.stdout
     )
 
 
@@ -215,31 +206,40 @@ def test_models_that_the_bare_loop_does_not_know_are_refused(script):
     )
 
 
+SMALL_WINDOWS = ("data.batch_size=64", "data.shuffle_window=640")
+
+
 @pytest.mark.slow
 def test_windows_beside_memory(script):
-    sizes = ("sizes=[3000,6000]", "num_items=50", "rounds=2", "steps=2")
-    run = script(
-        "benchmark",
-        "benchmark=memory",
-        *sizes,
-        "data.batch_size=64",
-        "data.shuffle_window=640",
-        "output=o.json",
-    )
+    sizes = ("sizes=[3000]", "num_items=50", "rounds=1", "steps=2", *SMALL_WINDOWS)
+    run = script("benchmark", "benchmark=memory", *sizes, "output=o.json")
     assert run.returncode == 0, run.stderr
-    found = json.loads((script.folder / "o.json").read_text())["sizes"]
-    for mode in ("memory", "windows"):
-        assert all(own[mode]["train_per_second"] > 0 for own in found.values())
-        assert found["6000"][mode]["anonymous"] <= found["6000"][mode]["resident"]
-    growth = {
-        mode: found["6000"][mode]["growing"] - found["3000"][mode]["growing"]
-        for mode in ("memory", "windows")
-    }
-    # 100 users more: (32 x 4 + 4) bytes of vector and state and 4 of ids each; in memory also 3,000 users and items, 2,800
-    # positions and their order of 8 bytes, and of each user an offset of 8 and six numbers of 4 bytes
-    assert growth["windows"] == 100 * (4 * 32 + 4 + 4)
-    assert growth["memory"] - growth["windows"] == 3000 * 8 + 2800 * 12 + 100 * 32
+    found = json.loads((script.folder / "o.json").read_text())["sizes"]["3000"]
+    for own in found.values():
+        assert own["train_per_second"] > 0 and own["anonymous"] <= own["resident"]
+        assert own["expected"] == own["anonymous"]  # the formula starts from the smallest size
     assert "beside memory" in run.stdout
+
+
+def test_the_memory_that_grows_with_the_data(tmp_path):
+    """100 users more have 100 vectors of 32 numbers, as many optimizer states, and ids."""
+    paths = (f"paths.cache_dir={tmp_path}", f"paths.run_dir={tmp_path}")
+    given = ["benchmark=memory", *SMALL_WINDOWS, *paths]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("benchmark", given)
+    with open_dict(config):
+        for key in ("rounds", "steps", "output", "benchmark", "sizes", "num_items"):
+            del config[key]
+    found = {}
+    for size in (3000, 6000):
+        data, task = build(memory._settings(config, size, num_items=50))
+        for mode in memory.MODES:
+            found[size, mode] = memory.growing_bytes(data, task.model, mode)
+    grown = {mode: found[6000, mode] - found[3000, mode] for mode in memory.MODES}
+    assert grown["windows"] == 100 * (4 * 32 + 4 + 4)
+    # in memory also 3,000 users and items, 2,800 positions and their order of 8 bytes, and of
+    # each user an offset of 8 bytes and six numbers of 4 bytes
+    assert grown["memory"] - grown["windows"] == 3000 * 8 + 2800 * 12 + 100 * 32
 
 
 def test_ranking_of_random_vectors(script):
@@ -311,21 +311,3 @@ def test_settings_are_checked_as_in_other_commands(script, settings, line):
 def test_unequal_work_is_refused(script, setting, line):
     run = script("benchmark", *STEPS, setting)
     assert run.returncode == 1 and line in run.stderr and "Traceback" not in run.stderr
-
-
-@pytest.mark.slow
-def test_a_worker_that_refuses_its_settings_says_why(script):
-    sizes = (
-        "sizes=[3000]",
-        "num_items=50",
-        "rounds=1",
-        "steps=2",
-        "data.batch_size=64",
-        "data.shuffle_window=640",
-    )
-    run = script("benchmark", "benchmark=memory", *sizes, "data.positives=users")
-    assert (
-        run.returncode == 1
-        and "data.positives=users" in run.stderr
-        and "Traceback" not in run.stderr
-    )

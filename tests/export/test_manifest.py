@@ -1,10 +1,8 @@
-"""Damaged and mismatched files are refused by name, and so is a folder that is taken."""
+"""Damaged files and folders that must not be replaced are refused by name."""
 
-import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -41,44 +39,14 @@ def test_what_was_written_passes_and_every_file_is_named(folder):
 def test_damage_is_named(folder):
     index = folder / "index.faiss"
     whole = index.read_bytes()
-    index.write_bytes(whole[:-10])
-    with pytest.raises(UserError, match=r"index\.faiss is truncated"):
-        manifest.check(folder)
-    index.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"index\.faiss is not the file that was exported"):
-        manifest.check(folder)
+    for damaged in (whole[:-10], whole[:-1] + bytes([whole[-1] ^ 1])):
+        index.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"index\.faiss is damaged: .* export again"):
+            manifest.check(folder)
     index.write_bytes(whole)
     (folder / "vocabularies" / "item.brand.parquet").unlink()
     with pytest.raises(UserError, match=r"item\.brand\.parquet is missing"):
         manifest.check(folder)
-
-
-def test_a_manifest_of_a_newer_version_or_none_is_refused(folder):
-    path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    with pytest.raises(
-        UserError, match=r"manifest\.json has format version 2, and this .* reads up to 1"
-    ):
-        manifest.check(folder)
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
-        manifest.check(folder)
-    path.unlink()
-    with pytest.raises(UserError, match="is no export"):
-        manifest.check(folder)
-
-
-def test_an_export_is_replaced_with_force_alone(folder, tmp_path):
-    with pytest.raises(UserError, match="exported already: set force=true"):
-        check_target(folder, False)
-    check_target(folder, True)
-    check_target(tmp_path / "new", False)
-    (tmp_path / "link").symlink_to(folder)
-    with pytest.raises(UserError, match="is a link: name the folder itself"):
-        check_target(tmp_path / "link", True)
-    (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match="is no export: name another folder"):
-        check_target(folder, True)
 
 
 def small(folder, text="old"):
@@ -91,126 +59,46 @@ def small(folder, text="old"):
     return folder
 
 
-def others(folder):
-    (folder / "vocabularies" / "notes.txt").touch()
-    return "vocabularies/notes.txt"
-
-
-def link(folder):
-    (folder / "README.md").unlink()
-    (folder / "README.md").symlink_to("/etc/hostname")
-    return "README.md/"
-
-
-def hidden(folder):
-    (folder / ".git").mkdir()
-    return ".git/"
-
-
-def pipe(folder):
-    os.mkfifo(folder / "pipe")
-    return "pipe/"
-
-
-@pytest.mark.parametrize("add", [others, link, hidden, pipe])
-def test_a_folder_with_anything_else_is_not_replaced(tmp_path, add):
-    name = add(small(tmp_path / "export"))
-    with pytest.raises(
-        UserError, match=f"holds what is of no export, and is not replaced: {name}; move that away"
-    ):
-        check_target(tmp_path / "export", True)
-
-
-SHA = hashlib.sha256(b"").hexdigest()
-
-
 @pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"format_version": None}, "format_version: Input should be a valid integer"),
-        ({"format_version": True}, "format_version: Input should be a valid integer"),
-        ({"kind": "web app"}, "kind: Input should be 'twotower export'"),
-        ({"model": ["m"]}, "model: Input should be a valid string"),
-        ({"files": []}, "files: Input should be a valid dictionary"),
-        ({"files": {}}, "files: Dictionary should have at least 1 item"),
-        ({"files": {"README.md": 3}}, "files.README.md: Input should be"),
-        (
-            {"files": {"README.md": {"bytes": -1, "sha256": SHA}}},
-            "files.README.md.bytes: Input should be greater",
-        ),
-        (
-            {"files": {"README.md": {"bytes": 10**99, "sha256": SHA}}},
-            "files.README.md.bytes: Input should be less",
-        ),
-        (
-            {"files": {"README.md": {"bytes": 0, "sha256": "x"}}},
-            "files.README.md.sha256: String should match",
-        ),
-        *(
-            ({"files": {name: {"bytes": 0, "sha256": SHA}}}, "no export holds a file called")
-            for name in (
-                "/etc/hostname",
-                "../x",
-                "thesis.docx",
-                "vocabularies/../../item.a.parquet",
-                "",
-                "a\0",
-                "\x1b[31m",
-            )
-        ),
-    ],
+    "content",
+    ["{", "[1]", "[" * 100_000, '{"name": "web app", "icons": []}', '{"files": {"a": 3}}'],
+    ids=lambda content: content[:20],
 )
-def test_an_odd_manifest_is_refused_in_one_line_and_nothing_is_replaced(tmp_path, changes, reason):
-    path = small(tmp_path / "export") / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+def test_another_manifest_is_refused_in_one_line_and_nothing_is_replaced(tmp_path, content):
+    folder = small(tmp_path / "export")
+    (folder / "manifest.json").write_text(content)
     for use in (manifest.check, lambda folder: check_target(folder, True)):
-        with pytest.raises(UserError) as error:
-            use(path.parent)
-        text = str(error.value)
-        assert (
-            reason in text
-            and text.isprintable()
-            and "move the folder away and export again" in text
-        )
+        with pytest.raises(UserError, match=r"manifest\.json is damaged or of no export") as error:
+            use(folder)
+        assert str(error.value).isprintable() and "move the folder away" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content", ["[1]", "3", '"x"', "null", "[" * 100_000, "\0", '{"files": NaN}', "1" * 5000]
-)
-def test_what_is_no_manifest_is_refused_in_one_line(tmp_path, content):
-    small(tmp_path / "export")
-    (tmp_path / "export" / "manifest.json").write_text(content)
-    with pytest.raises(
-        UserError, match=r"manifest\.json is damaged or of no export \(.*\): move the folder"
-    ) as error:
-        manifest.check(tmp_path / "export")
-    assert str(error.value).isprintable()
-
-
-def test_a_check_never_leaves_the_folder(tmp_path, monkeypatch):
-    folder, outside = small(tmp_path / "export"), small(tmp_path / "outside")
-    for name in ("README.md", "vocabularies"):
-        inside = folder / name
-        inside.rename(tmp_path / "kept")
-        inside.symlink_to(outside / name)
-        with pytest.raises(UserError, match="is a link or lies behind one"):
-            manifest.check(folder)
-        inside.unlink()
-        (tmp_path / "kept").rename(inside)
-    manifest.check(folder)
-    (folder / "manifest.json").rename(folder / "x")
-    (folder / "manifest.json").symlink_to(outside / "manifest.json")
-    with pytest.raises(UserError, match="it is a link"):
+def test_a_manifest_of_a_newer_version_or_none_is_refused(tmp_path):
+    folder = small(tmp_path / "export")
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+    with pytest.raises(UserError, match=r"has format version 2, and this .* reads up to 1"):
         manifest.check(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"is no export, it has no manifest\.json: name another"):
+        manifest.check(folder)
+
+
+def test_an_export_is_replaced_with_force_alone(tmp_path):
+    folder = small(tmp_path / "export")
+    with pytest.raises(UserError, match="exported already: set force=true"):
+        check_target(folder, False)
+    check_target(folder, True)
+    check_target(tmp_path / "new", False)
+    for name in ("vocabularies/notes.txt", ".git/config"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+        with pytest.raises(UserError, match=f"is not replaced: {name}: move them away"):
+            check_target(folder, True)
+        (folder / name).unlink()
     (folder / "manifest.json").unlink()
-    os.mkfifo(folder / "manifest.json")
-    with pytest.raises(UserError, match="it is no ordinary file"):
-        manifest.check(folder)
-    (folder / "manifest.json").unlink()
-    (folder / "x").rename(folder / "manifest.json")
-    monkeypatch.setattr(manifest, "MAX_BYTES", 10)
-    with pytest.raises(UserError, match="it has more than"):
-        manifest.check(folder)
+    with pytest.raises(UserError, match="is no export, it has no .*: name another folder"):
+        check_target(folder, True)
 
 
 def replace(folder):
@@ -223,7 +111,7 @@ def replace(folder):
 
 
 def killed_at(step, folder):
-    """Replace in a process that dies at the ``step``-th change of the file system; False if it ended before."""
+    """Replace in a process that dies at the given change of the file system; False if it ends."""
     child = os.fork()
     if child == 0:
         left = step
@@ -269,6 +157,3 @@ def test_two_exports_to_one_place_refuse_each_other(tmp_path):
         pass
     with alone(tmp_path / "export"):
         pass
-    for name in (".", ".."):
-        with pytest.raises(UserError, match="name a folder to make"), alone(Path(name)):
-            pass

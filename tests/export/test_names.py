@@ -1,4 +1,4 @@
-"""Columns and categories may be called anything: a model over them is described, trained on and exported."""
+"""Columns and categories of any name: a model over them is trained, described and exported."""
 
 import io
 import random

@@ -237,7 +237,7 @@ def test_bad_questions(data):
         model.user_vector()
     with pytest.raises(UserError, match="takes item_id, or"):
         model.item_vector(1, features={})
-    with pytest.raises(UserError, match="before must be val or test"):
+    with pytest.raises(UserError, match="before must be one of val, test"):
         model.recommend(model.users.raw[0], before="train")
 
 

@@ -1,6 +1,5 @@
-"""Sweeps as their users start them: skipped, resumed, failed, killed, and with several processes."""
+"""Sweeps as their users start them: skipped, resumed, failed, killed, in several processes."""
 
-import csv
 import json
 import os
 import random
@@ -10,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Script
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import cpu_seconds, finish, wait_until
 from twotower.run.run_folder import RunFolder
 
 SWEEP = ("-m", *SMALL, "trainer.max_epochs=1")
+TINY = (
+    "data.reader.num_users=60",
+    "data.reader.num_items=30",
+    "data.reader.interactions_per_user=10",
+    *SMALL[3:],
+)
+UNTRAINED = ("-m", *TINY, "model=popularity")  # a sweep of runs that take no time to train
 
 
 def folders(script, name):
@@ -47,73 +52,44 @@ def named(script, name, *parts):
 
 
 def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
-    command = (*SWEEP, "data.k_core=1000,0")
+    command = (*UNTRAINED, "data.k_core=1000,0")
     first = script("train", *command)
-    assert (
-        first.returncode == 1
-        and "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
-    )
-    (line,) = [
-        text
-        for text in first.stdout.splitlines()
-        if text.startswith("1 failed (data.k_core=1000): ")
-    ]
-    reason = line.split(": ", 1)[1]
-    assert reason.startswith("no interaction is left of ")
+    assert first.returncode == 1
+    assert "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
     assert "python src/report.py runs=outputs/sweeps/data.k_core-synthetic" in first.stdout
-    failed = json.loads(
-        (named(script, "data.k_core-synthetic", "k_core-1000") / "failed.json").read_text()
-    )
+    begin = "1 failed (data.k_core=1000): "
+    (line,) = [text for text in first.stdout.splitlines() if text.startswith(begin)]
+    reason = line.removeprefix(begin)
+    assert reason.startswith("no interaction is left of ")
+    folder = named(script, "data.k_core-synthetic", "k_core-1000")
+    failed = json.loads((folder / "failed.json").read_text())
     assert failed["error"] == reason and "data.k_core=1000" in failed["overrides"]
     assert time.strptime(failed["time"], "%Y-%m-%dT%H:%M:%S%z")
-    plan = script("train", *command, "dry=true")
-    assert (
-        "2 runs, 1 to run" in plan.stdout
-        and "About" in plan.stdout
-        and "│ done" in plan.stdout
-        and "│ failed" in plan.stdout
-    )
-    again = script("train", *command)
-    assert (
-        again.stdout.count(": already done\n") == again.stdout.count(": starts\n") == 1
-        and again.returncode == 1
-    )
-    # the config of the finished run changes: its result is neither taken for the new one's, nor gone on with, nor lost
+    plan = script("train", *command, "dry=true").stdout
+    assert "2 runs, 1 to run" in plan and "About" in plan
+    assert "│ done" in plan and "│ failed" in plan
+    # the config of the finished run changes: its result is kept aside, and it runs anew
     folder = named(script, "data.k_core-synthetic", "k_core-0")
     (folder / ".fingerprint").write_text("of a config before somebody edited its file")
     again = script("train", *command)
-    assert (
-        again.stdout.count(": starts\n") == 2
-        and "held a run of another config, now in" in again.stdout
-    )
+    assert again.returncode == 1 and again.stdout.count(": starts\n") == 2
+    assert "held a run of another config, now in" in again.stdout
     assert (folder / "metrics.json").exists()
-    assert (
-        len(list(script.folder.glob("outputs/sweeps/data.k_core-synthetic.earlier/*/metrics.json")))
-        == 1
-    )
+    earlier = script.folder / "outputs" / "sweeps" / "data.k_core-synthetic.earlier"
+    assert len(list(earlier.glob("*/metrics.json"))) == 1
 
 
 def test_whatever_is_varied_separates_its_run(script):
-    """Settings of the data too; and sweeps of other fixed settings leave each other's finished runs in peace."""
-    one = (
-        "-m",
-        *SMALL,
-        "model=popularity",
-        "callbacks.diagnostics=null",
-        "data.history_length=2,4",
-    )
+    """Settings of the data too; sweeps with other fixed settings share the folder and no run."""
+    one = (*UNTRAINED, "data.history_length=2,4")
     for fixed in ((), ("data.batch_size=32",)):
         run = script("train", *one, *fixed)
-        assert run.returncode == 0 and "2 runs in" in run.stdout and " 0 done" in run.stdout, (
-            run.stderr
-        )
-    for fixed in ((), ("data.batch_size=32",)):
-        assert script("train", *one, *fixed).stdout.count(": already done\n") == 2
-    records = [
-        json.loads(path.read_text())
-        for path in script.folder.glob("outputs/sweeps/*/*/metrics.json")
-    ]
-    assert sorted(record["settings"]["data.history_length"] for record in records) == [2, 2, 4, 4]
+        assert run.returncode == 0, run.stderr
+        assert "2 runs in" in run.stdout and " 0 done" in run.stdout
+    assert script("train", *one).stdout.count(": already done\n") == 2
+    paths = script.folder.glob("outputs/sweeps/*/*/metrics.json")
+    settings = [json.loads(path.read_text())["settings"] for path in paths]
+    assert sorted(each["data.history_length"] for each in settings) == [2, 2, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -138,21 +114,15 @@ def test_each_value_has_a_run_of_its_own(script, varied):
 
 def test_a_failure_is_forgotten_when_the_run_completes(script):
     clicks = script.folder / "clicks.csv"
-    small = [text for text in SWEEP if "data.reader" not in text]
-    command = (
-        *small,
-        "data=table",
-        f"data.reader.interactions={clicks}",
-        "data.k_core=0",
-        "loss.lambda3=0",
-        "seed=0",
-    )
+    table = ("data=table", f"data.reader.interactions={clicks}", "data.k_core=0")
+    command = ("-m", *TINY[3:], "model=popularity", *table, "seed=0")
     assert script("train", *command).returncode == 1
     (failed,) = script.folder.glob("outputs/sweeps/single-table/*/failed.json")
     assert str(clicks) in json.loads(failed.read_text())["error"]
-    with clicks.open("w", newline="") as file:
-        rows = [(user, (7 * user + 3 * time) % 30, time) for user in range(40) for time in range(8)]
-        csv.writer(file).writerows([("user_id", "item_id", "timestamp"), *rows])
+    rows = [
+        f"{user},{(7 * user + 3 * time) % 30},{time}" for user in range(40) for time in range(8)
+    ]
+    clicks.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
     assert script("train", *command).returncode == 0
     assert not failed.exists() and failed.with_name("metrics.json").exists()
 
@@ -230,27 +200,9 @@ def test_the_command_line_narrows_a_sweep(script):
     assert "2 runs" in plan.stdout and "ablation-movielens_1m" in plan.stdout, plan.stderr
 
 
-def test_a_damaged_checkpoint_counts_as_none(script):
-    assert script("train", *SWEEP, "seed=0").returncode == 0
-    (folder,) = folders(script, "single-synthetic").values()
-    before = records(script, "single-synthetic")
-    (folder / "metrics.json").unlink()
-    last = folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    run = script("train", *SWEEP, "seed=0")
-    assert run.returncode == 0 and "last.ckpt is damaged" in run.stdout and ": starts" in run.stdout
-    assert records(script, "single-synthetic") == before
-
-
 def test_killed_after_early_stopping_trains_no_more(script):
-    settings = (
-        "-m",
-        *SMALL,
-        "trainer.max_epochs=50",
-        "callbacks.early_stopping.patience=1",
-        "optimizer.lr=0.05",
-        "seed=0",
-    )
+    stopping = ("trainer.max_epochs=50", "callbacks.early_stopping.patience=1", "optimizer.lr=0.05")
+    settings = ("-m", *TINY, *stopping, "seed=0")
     assert script("train", *settings).returncode == 0
     before = records(script, "single-synthetic")
     assert next(iter(before.values()))["epochs"] < 50
@@ -261,12 +213,12 @@ def test_killed_after_early_stopping_trains_no_more(script):
 
 
 @pytest.mark.slow
-def test_one_process_waits_for_another(script, tmp_path):
-    assert script("train", *SWEEP, "seed=0,1").returncode == 0
-    folder = named(script, "seed-synthetic", "seed-0")
+def test_one_process_waits_for_another(script):
+    assert script("train", *UNTRAINED, "seed=0").returncode == 0
+    folder = named(script, "single-synthetic", "seed-0")
     (folder / "metrics.json").rename(folder / "hidden.json")
     with RunFolder(folder).alone():
-        other = script.popen("train", *SWEEP, "seed=0,1")
+        other = script.popen("train", *UNTRAINED, "seed=0")
         line = next(line for line in other.stdout if "waiting" in line)
         assert "another process runs it" in line
         (folder / "hidden.json").rename(folder / "metrics.json")
@@ -274,23 +226,26 @@ def test_one_process_waits_for_another(script, tmp_path):
     assert other.returncode == 0 and f"{folder.name}: already done" in out, err
 
 
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 KILLS = [
-    pytest.param(4, marks=pytest.mark.slow),
+    pytest.param(2, marks=pytest.mark.slow),
     pytest.param(20, marks=pytest.mark.exhaustive),
 ]
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
+@pytest.mark.parametrize("launcher", [(), JOBLIB], ids=["basic", "joblib"])
 @pytest.mark.parametrize("kills", KILLS)
 def test_killed_often_ends_as_undisturbed(script, kills, launcher):
     """SIGKILL and SIGTERM at any moment: no finished run is lost, none fails or is moved aside.
 
-    Nothing that was killed goes on, and the end is that of an undisturbed sweep.
+    No process of a killed sweep goes on, and the end is that of an undisturbed sweep.
     """
+    variants = "two_tower,dat" if kills > 2 else "dat"
     settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4")
-    settings = (*settings, "seed=0,1,2", "variant=two_tower,dat")
+    settings = (*settings, "seed=0,1", f"variant={variants}")
+    name = "seed+variant-synthetic" if kills > 2 else "seed-synthetic"
     assert script("train", *settings).returncode == 0
-    expected = records(script, "seed+variant-synthetic")
+    expected = records(script, name)
     outputs = script.folder / "outputs"
     outputs.rename(script.folder / "whole")
     draw = random.Random(17)
@@ -299,8 +254,8 @@ def test_killed_often_ends_as_undisturbed(script, kills, launcher):
         process = script.popen("train", *settings, *launcher)
         if kill % 4 == 3:
             wait_for_work(process, 8 * draw.random())  # it starts
-        else:  # it trains; about 100 saves make the whole
-            wait_for_saves(process, outputs, draw.randint(1, 200 // kills))
+        else:  # it trains; all runs save some 20 checkpoints each
+            wait_for_saves(process, outputs, draw.randint(1, 80 // kills))
             time.sleep(0.1 * draw.random())
         signum = signal.SIGTERM if kill % 2 else signal.SIGKILL
         process.send_signal(signum)
@@ -310,10 +265,9 @@ def test_killed_often_ends_as_undisturbed(script, kills, launcher):
         assert all(path.read_bytes() == content for path, content in finished.items())
         finished |= {path: path.read_bytes() for path in outputs.glob("sweeps/*/*/metrics.json")}
         print(f"kill {kill}: {signal.Signals(signum).name}, {len(finished)} runs are finished")
-    end = script.popen("train", *settings, *launcher)
-    _, err = finish(end)
-    assert end.returncode == 0, err
-    assert records(script, "seed+variant-synthetic") == expected
+    end = script("train", *settings)
+    assert end.returncode == 0, end.stderr
+    assert records(script, name) == expected
     assert not list(outputs.glob("sweeps/*.earlier"))
 
 
@@ -337,8 +291,9 @@ def saves(outputs):
     return {(path, path.stat().st_mtime_ns) for path in paths}
 
 
-# jobs of one and of two processes, each kind after one that fails while it prepares
-MIXED = (*SWEEP, "trainer.devices=2,1", "data.k_core=1000,0")
+# a job that fails while it prepares, then one that trains
+HALF = ("-m", *TINY, "trainer.max_epochs=1", "data.k_core=1000,0")
+IN_TWO_PROCESSES = "trainer.devices=2"
 
 
 def outcome_of(outputs):
@@ -348,48 +303,26 @@ def outcome_of(outputs):
 
 
 def assert_half_failed(code, out, err):
-    assert code == 1 and "2 of 4 runs did not finish" in err, err
-    assert out.count("failed (") == 2 and out.count("no interaction is left of") == 2, out
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """The tests of the sweep ``MIXED`` by Hydra's own launcher, by run."""
-    with pytest.MonkeyPatch.context() as patch:
-        script = Script(tmp_path_factory.mktemp("mixed"), patch)
-        run = script("train", *MIXED)
-        assert_half_failed(run.returncode, run.stdout, run.stderr)
-        return outcome_of(script.folder / "outputs")
+    assert code == 1 and "1 of 2 runs did not finish" in err, err
+    assert out.count("failed (") == 1 and out.count("no interaction is left of") == 1, out
 
 
 @pytest.mark.slow
-def test_several_processes_each_do_their_job_alone(script, mixed):
-    """Each result is that of the run by itself."""
-    assert len(mixed) == 2
-    for devices in (1, 2):
-        alone = script.popen(
-            "train",
-            *SMALL,
-            "trainer.max_epochs=1",
-            f"trainer.devices={devices}",
-            "data.k_core=0",
-            f"hydra.run.dir=alone{devices}",
-        )
-        finish(alone)
-        assert alone.returncode == 0
-        (found,) = (test for run, test in mixed.items() if f"devices-{devices}" in run)
-        assert found == script.metrics(f"alone{devices}")["test"]
+def test_a_job_in_several_processes_gives_what_the_run_by_itself_gives(script):
+    run = script("train", *HALF, IN_TWO_PROCESSES)
+    assert_half_failed(run.returncode, run.stdout, run.stderr)
+    (found,) = outcome_of(script.folder / "outputs").values()
+    single = (*HALF[1:-1], "data.k_core=0", IN_TWO_PROCESSES, "hydra.run.dir=alone")
+    alone = script.popen("train", *single)
+    _, err = finish(alone)
+    assert alone.returncode == 0, err
+    assert found == script.metrics("alone")["test"]
 
 
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_fails_alone(script):
-    command = (
-        "-m",
-        *SMALL,
-        "trainer.max_epochs=8",
-        "callbacks.early_stopping=null",
-        "trainer.devices=2,1",
-    )
+    long = ("trainer.max_epochs=8", "callbacks.early_stopping=null")
+    command = ("-m", *SMALL, *long, "trainer.devices=2,1")
     process = script.popen("train", *command)
     next(line for line in process.stdout if "starts" in line)
     last = script.folder / "outputs" / "sweeps" / "trainer.devices-synthetic"
@@ -409,10 +342,22 @@ def children(pid):
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_launchers_give_what_the_basic_one_gives(script, mixed, launcher):
-    process = script.popen("train", *MIXED, f"hydra/launcher={launcher}")
+@pytest.mark.parametrize(
+    "devices",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param((IN_TWO_PROCESSES,), marks=pytest.mark.exhaustive),
+    ],
+    ids=["one", "two"],
+)
+def test_launchers_give_what_the_basic_one_gives(script, launcher, devices):
+    basic = script("train", *HALF, *devices)
+    assert_half_failed(basic.returncode, basic.stdout, basic.stderr)
+    outputs = script.folder / "outputs"
+    expected = outcome_of(outputs)
+    outputs.rename(script.folder / "basic")
+    process = script.popen("train", *HALF, *devices, f"hydra/launcher={launcher}")
     out, err = finish(process)
     assert_half_failed(process.returncode, out, err)
-    assert outcome_of(script.folder / "outputs") == mixed
+    assert outcome_of(outputs) == expected

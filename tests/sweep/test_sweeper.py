@@ -1,4 +1,4 @@
-"""What a sweep is made of: names, states, twins, estimates; and that every sweep and variant is what it says."""
+"""Names, states, duplicates and estimates of runs; every sweep and variant keeps its promise."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every value in every sweep file composes, builds its model and loss, and watches a metric that is logged."""
+"""Every value in every sweep file composes, builds, and watches a metric that is logged."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def values(spec):
 
 
 def settings(parameters):
-    """Every value of every parameter but the seed at least once: mappings of parameters, as agents are given them."""
+    """Mappings of parameters with every value of each at least once, but of the seed."""
     first = {name: values(spec)[0] for name, spec in parameters.items()}
     yield first
     for name, spec in parameters.items():
@@ -64,7 +64,7 @@ def test_every_baseline_builds_on_every_data_set(data):
 
 
 def build(given, data):
-    """Compose what an agent is given, and build on a small world what does not need the real one."""
+    """Compose what an agent is given, and build model and loss on a small world."""
     arguments = [
         f"{key}={value}" for key, value in given.items()
     ]  # as the agent writes ${args_no_hyphens}
@@ -82,7 +82,7 @@ def build(given, data):
 
 
 def assert_logged(sweep, config):
-    """The metric is of validation, of a metric that is on, logged in every epoch, and what chooses the checkpoint."""
+    """The metric is logged in every validation, and chooses the checkpoint."""
     prefix, metric = sweep["metric"]["name"].split("/")
     labels = [
         label

@@ -1,4 +1,4 @@
-"""From a checkpoint to the files that other systems read: what ``src/export.py`` does."""
+"""Exports a checkpoint as files for other systems (``src/export.py``)."""
 
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,33 @@ from twotower.export.packages import PACKAGES, require
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
+from twotower.run.run_folder import RunFolder
 from twotower.types import RunInfo
 from twotower.wording import printable
 
 
 def export(config: DictConfig) -> dict[str, Any]:
-    """Export a checkpoint, or check an export that is there.
+    """Export a checkpoint, or check an export.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: for missing packages, a wrong setting, other data than the checkpoint's, and a folder that is taken.
+        UserError: for missing packages, a wrong setting, other data than the checkpoint's, and a
+            folder that must not be replaced.
     """
     if config.check:
-        return _check(Path(config.check))
+        record = manifest.check(Path(config.check))
+        what = printable(f"{record['model']} on {record['data']}")
+        print(f"{config.check}: {what}, {len(record['files'])} files, all as they were exported")
+        return record
     require(*PACKAGES)
     from twotower.export import console, folder  # these need the optional packages
 
     ckpt_path = Path(config.ckpt_path)
-    target = Path(config.output) if config.output else _run_folder(ckpt_path) / "export"
+    in_run = ckpt_path.parent.name == "checkpoints"
+    run_folder = ckpt_path.parent.parent if in_run else ckpt_path.parent
+    target = Path(config.output) if config.output else run_folder / "export"
     measure = folder.Measure(**config.parity)
     index = build_part(config, "index")
     checkpoint = load_checkpoint(ckpt_path, trusted=config.trusted)
@@ -40,7 +47,7 @@ def export(config: DictConfig) -> dict[str, Any]:
         folder.check_target(target, config.force)
         with Console(stderr=True).status("data and model") as status:
             data, task = rebuild(saved, checkpoint)
-            about = _about(checkpoint, data, folder.run_metrics(ckpt_path))
+            about = _about(checkpoint, data, ckpt_path)
             model, user_vectors = task.model.train(False).float(), config.user_vectors
             record = folder.write_export(
                 target, about, model, data, index, user_vectors, measure, status.update
@@ -49,21 +56,12 @@ def export(config: DictConfig) -> dict[str, Any]:
     return record
 
 
-def _check(folder: Path) -> dict[str, Any]:
-    record = manifest.check(folder)
-    what = printable(f"{record['model']} on {record['data']}")
-    print(f"{folder}: {what}, {len(record['files'])} files, all as they were exported")
-    return record
-
-
-def _run_folder(ckpt_path: Path) -> Path:
-    return ckpt_path.parent.parent if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
-
-
 def _about(
-    checkpoint: dict[str, Any], data: RetrievalDataModule, test: dict[str, float] | None
+    checkpoint: dict[str, Any], data: RetrievalDataModule, ckpt_path: Path
 ) -> dict[str, Any]:
     info: RunInfo = checkpoint["twotower"]
+    run = RunFolder.of(ckpt_path)
+    is_tested = ckpt_path.name == run.best.name or not run.best.exists()
     return {
         "model": info.choices["model"],
         "data": info.choices["data"],
@@ -71,6 +69,6 @@ def _about(
         "data_note": data.note,
         "overrides": info.overrides,
         "seed": info.config["seed"],
-        "metrics": {"val": info.val, "test": test},
+        "metrics": {"val": info.val, "test": run.read_record().get("test") if is_tested else None},
         "settings": info.config,
     }

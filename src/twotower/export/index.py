@@ -10,12 +10,12 @@ from twotower.errors import UserError, check_number
 
 
 class Index(Protocol):
-    """A search index of Faiss. One class, one ``conf/index``.
+    """A search index of Faiss. Each class is an option of ``conf/index``.
 
     Attributes:
-        name: of its kind.
-        parameter: Faiss' name of what trades recall for time; empty where nothing does.
-        curve: values of it to measure.
+        name: of the option.
+        parameter: Faiss' name of the setting that trades recall for time; empty if there is none.
+        curve: values of the parameter to measure.
     """
 
     name: str
@@ -23,19 +23,19 @@ class Index(Protocol):
     curve: list[int]
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
-        """``(num_items, dim)`` float32 to an index whose rows are the items'."""
+        """``(num_items, dim)`` float32 to an index with a row for each item."""
         ...
 
 
 class Flat:
-    """Compares with every item: exact."""
+    """Exact: compares with every item."""
 
     name = "flat"
     parameter = ""
     curve: list[int] = []
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
-        """``(num_items, dim)`` float32 to an index whose rows are the items'."""
+        """See :class:`Index`."""
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         return index
@@ -46,7 +46,7 @@ class HNSW:
 
     Args:
         m: links of an item.
-        ef_construction: candidates while links are looked for.
+        ef_construction: candidates when links are made.
         ef_search: candidates of a search.
         curve: values of ``ef_search`` to measure.
     """
@@ -56,18 +56,15 @@ class HNSW:
 
     def __init__(self, m: int, ef_construction: int, ef_search: int, curve: list[int]) -> None:
         check_number("index.m", m, 2)
-        check_number("index.ef_construction", ef_construction, 1)
-        for value in (ef_search, *curve):
-            check_number("index.ef_search and index.curve", value, 1)
-        self.m, self.ef_construction, self.ef_search, self.curve = (
-            m,
-            ef_construction,
-            ef_search,
-            curve,
-        )
+        for value in (ef_construction, ef_search, *curve):
+            check_number("index.ef_construction, index.ef_search and index.curve", value, 1)
+        self.m = m
+        self.ef_construction = ef_construction
+        self.ef_search = ef_search
+        self.curve = curve
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
-        """``(num_items, dim)`` float32 to an index whose rows are the items'."""
+        """See :class:`Index`."""
         index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = self.ef_construction
         index.hnsw.efSearch = self.ef_search
@@ -76,11 +73,12 @@ class HNSW:
 
 
 class IVFPQ:
-    """Lists of items near a centre, their vectors product-quantised (Jégou et al., TPAMI 2011).
+    """Inverted lists of product-quantised vectors (Jégou et al., TPAMI 2011).
 
     Args:
-        num_lists: centres; None takes ``4 √num_items``, as far as 39 items a centre are there to learn it from.
-        m: parts of a vector, each with a code of its own.
+        num_lists: None: ``4 √num_items``, but at most one list for 39 items, which Faiss needs to
+            learn its centre.
+        m: parts of a vector, each with a code.
         num_bits: of a code.
         num_probes: lists that a search reads.
         curve: values of ``num_probes`` to measure.
@@ -92,38 +90,34 @@ class IVFPQ:
     def __init__(
         self, num_lists: int | None, m: int, num_bits: int, num_probes: int, curve: list[int]
     ) -> None:
-        if num_lists is not None:
-            check_number("index.num_lists", num_lists, 1)
         check_number("index.m", m, 1)
         check_number("index.num_bits", num_bits, 1, 12)
-        for value in (num_probes, *curve):
-            check_number("index.num_probes and index.curve", value, 1)
-        self.num_lists, self.m, self.num_bits, self.num_probes, self.curve = (
-            num_lists,
-            m,
-            num_bits,
-            num_probes,
-            curve,
-        )
+        for value in (1 if num_lists is None else num_lists, num_probes, *curve):
+            check_number("index.num_lists, index.num_probes and index.curve", value, 1)
+        self.num_lists = num_lists
+        self.m = m
+        self.num_bits = num_bits
+        self.num_probes = num_probes
+        self.curve = curve
 
     def build(self, vectors: np.ndarray) -> faiss.Index:
-        """``(num_items, dim)`` float32 to an index whose rows are the items'.
+        """See :class:`Index`.
 
         Raises:
-            UserError: for too few items, or a width that does not fit.
+            UserError: for too few items, or a width that ``m`` does not divide.
         """
         num_items, dim = vectors.shape
         if dim % self.m:
             raise UserError(f"index.m={self.m} must divide the width of the vectors, {dim}")
-        if num_items < max(2**self.num_bits, self.num_lists or 1):
-            needed = max(2**self.num_bits, self.num_lists or 1)
+        needed = max(2**self.num_bits, self.num_lists or 1)
+        if num_items < needed:
             raise UserError(
-                f"index=ivf_pq learns {needed} codes and there are {num_items} items: use index=flat or index=hnsw"
+                f"index=ivf_pq learns {needed} codes and there are {num_items} items: use "
+                "index=flat or index=hnsw"
             )
         num_lists = self.num_lists or max(1, min(int(4 * math.sqrt(num_items)), num_items // 39))
-        index = faiss.index_factory(
-            dim, f"IVF{num_lists},PQ{self.m}x{self.num_bits}np", faiss.METRIC_INNER_PRODUCT
-        )
+        kind = f"IVF{num_lists},PQ{self.m}x{self.num_bits}np"
+        index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)
         index.add(vectors)
         tune(index, self.parameter, self.num_probes)
@@ -138,11 +132,11 @@ def tune(index: faiss.Index, parameter: str, value: int) -> None:
 def search(
     index: faiss.Index, user: np.ndarray, seen: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best items that a user has not seen, as the README of an export finds them.
+    """The best unseen items, found as in the README of an export.
 
     Args:
         index: of the items.
-        user: ``(num_interests, dim)`` one vector, or one for each interest: then the best of them scores an item.
+        user: ``(num_interests, dim)``; an item's score is its best over the interests.
         seen: rows of items to leave out.
         k: how many.
 

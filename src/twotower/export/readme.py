@@ -1,4 +1,4 @@
-"""The README of an export: what each file is, and how to serve from them."""
+"""README of an export: its files, how to serve from them, and what was measured."""
 
 from typing import Any
 
@@ -10,28 +10,43 @@ dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
 def recommend(user_id, k=10):
     user = pq.read_table("users.parquet", filters=[("user", "=", user_id)]).to_pylist()[0]
-    inputs = {node.name: np.array([user["features"][node.name]], dtypes[node.type]) for node in tower.get_inputs()}
-    vectors = tower.run(None, inputs)[0].reshape(-1, index.d)  # one, or one for each interest of the user
-    scores, rows = index.search(vectors, k + len(user["seen"]))
+    features, seen = user["features"], user["seen"]
+    inputs = {x.name: np.array([features[x.name]], dtypes[x.type]) for x in tower.get_inputs()}
+    vectors = tower.run(None, inputs)[0].reshape(-1, index.d)  # one, or one for each interest
+    scores, rows = index.search(vectors, k + len(seen))
     best = {}
     for score, row in sorted(zip(scores.ravel().tolist(), rows.ravel().tolist()), reverse=True):
         best.setdefault(row, score)
-    return [(items[row], score) for row, score in best.items() if row not in (-1, *user["seen"])][:k]
+    return [(items[row], score) for row, score in best.items() if row not in (-1, *seen)][:k]
 """
 
 FILES = {
     "user_tower.onnx": "features of users in, vectors out; any number of users at a time",
     "item_tower.onnx": "features of items in, vectors out",
-    "user_tower.safetensors": "the weights that the user tower reads, by their names in the model",
-    "item_tower.safetensors": "the same of the item tower",
-    "item_vectors.parquet": "`item` (raw id), `vector`, `category` and, where known, `title`; row i is row i of the index",
-    "user_vectors.parquet": "`user` (raw id) and `vector` of all users as they were known at export",
-    "users.parquet": "`user` (raw id), `features` (inputs of the user tower at export), `seen` (rows of the items to leave out)",
-    "vocabularies/": "`<side>.<feature>.parquet`: `value` and `index`, the number that the towers take for it",
+    "user_tower.safetensors": "weights of the user tower, by their names in the model",
+    "item_tower.safetensors": "weights of the item tower",
+    "item_vectors.parquet": "`item` (raw id), `vector`, `category` and, where known, `title`; row "
+    "i is row i of the index",
+    "user_vectors.parquet": "`user` (raw id) and `vector` of all users at export",
+    "users.parquet": "`user` (raw id), `features` (inputs of the user tower at export), `seen` "
+    "(rows of the items to leave out)",
+    "vocabularies/": "`<side>.<feature>.parquet`: `value` and `index`, its number in the inputs",
     "index.faiss": "the item vectors; the score is the inner product",
     "recall_latency.png": "recall against time of the approximate index",
-    "manifest.json": "all of this for machines: inputs, versions, metrics, parity, SHA-256 of every file",
+    "manifest.json": "for programs: inputs, versions, metrics, parity, SHA-256 of every file",
 }
+
+SERVING = f"""
+## Serving
+
+`pip install onnxruntime faiss-cpu pyarrow numpy`, then, in this folder:
+
+```python
+{EXAMPLE}```
+
+`users.parquet` has no row of a new user: give the features directly, with `user_id` 0 and the
+`history` of their clicks.
+"""
 
 
 def as_readme(record: dict[str, Any], names: list[str]) -> str:
@@ -43,77 +58,45 @@ def as_readme(record: dict[str, Any], names: list[str]) -> str:
     """
     lines = [f"# {record['model']} on {record['data']}", ""]
     lines += [record["data_note"], ""] if record["data_note"] else []
-    lines += ["| file | what it is |", "|---|---|"]
+    lines += ["| file | content |", "|---|---|"]
     lines += [f"| `{name}` | {text} |" for name, text in FILES.items() if name in names]
-    lines += [
-        "",
-        "## Serving",
-        "",
-        f"`pip install {' '.join(_REQUIRED)}`, then, in this folder:",
-        "",
-        "```python",
-        EXAMPLE + "```",
-        "",
-    ]
-    lines += [
-        "A new user is no row of `users.parquet`: give the features directly, `user_id` 0 and the `history` of what was clicked.",
-        "",
-    ]
+    lines.append(SERVING)
     for side in ("user", "item"):
         lines += _inputs(side, record["schema"][f"{side}_tower"], record["numeric"])
-    lines += _measured(record)
-    return "\n".join(lines)
-
-
-_REQUIRED = ("onnxruntime", "faiss-cpu", "pyarrow", "numpy")
+    parity, k = record["parity"], record["parity"]["k"]
+    lines += ["## Measured", ""]
+    for side in ("user", "item"):
+        difference = f"{parity[f'{side}_tower']:.2g}"
+        lines.append(f"- `{side}_tower.onnx` differs from PyTorch by {difference} at most.")
+    found = parity["index"]
+    lines.append(
+        f"- `index.faiss` ({record['index']['type']}) over {parity['users']:,} test users: "
+        f"recall@{k} of exact search {found['recall']:.4f}, hit rate@{k} {found['hit_rate']:.4f} "
+        f"(exact search {parity['exact_hit_rate']:.4f})."
+    )
+    return "\n".join([*lines, ""])
 
 
 def _inputs(side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float]]) -> list[str]:
-    lines = [
-        f"## Inputs of `{side}_tower.onnx`",
-        "",
-        "| input | type | shape | meaning |",
-        "|---|---|---|---|",
-    ]
+    lines = [f"## Inputs of `{side}_tower.onnx`", ""]
+    lines += ["| input | type | shape | meaning |", "|---|---|---|---|"]
     for entry in tower["inputs"]:
-        shape = ", ".join(map(str, entry["shape"]))
-        lines.append(
-            f"| `{entry['name']}` | {entry['dtype']} | ({shape}) | {_meaning(side, entry, numeric)} |"
-        )
-    shape = ", ".join(map(str, tower["output"]["shape"]))
-    return [
-        *lines,
-        "",
-        f"Output: `{tower['output']['name']}`, {tower['output']['dtype']}, ({shape}).",
-        "",
-    ]
+        cells = (f"`{entry['name']}`", *_array(entry), _meaning(side, entry, numeric))
+        lines.append(f"| {' | '.join(cells)} |")
+    output = tower["output"]
+    return [*lines, "", f"Output: `{output['name']}`, {', '.join(_array(output))}.", ""]
+
+
+def _array(entry: dict[str, Any]) -> tuple[str, str]:
+    return entry["dtype"], f"({', '.join(map(str, entry['shape']))})"
 
 
 def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, float]]) -> str:
-    name = f"{side}.{entry['feature']}"
-    if entry["kind"] == "numeric":
-        known = numeric.get(name)
-        return (
-            f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown"
-            if known
-            else "standardised; 0 if unknown"
-        )
-    if entry["kind"] == "history":
-        return "indices of `vocabularies/item.item_id.parquet`, oldest first, zeros on the left where there are fewer"
-    several = ", in any order, zeros where there are fewer" if entry["kind"] == "multi" else ""
-    return f"index of `vocabularies/{name}.parquet`{several}; 0 if unknown"
-
-
-def _measured(record: dict[str, Any]) -> list[str]:
-    parity, k = record["parity"], record["parity"]["k"]
-    lines = ["## Measured", ""]
-    for side in ("user", "item"):
-        lines.append(
-            f"- `{side}_tower.onnx` differs from PyTorch by {parity[f'{side}_tower']:.2g} at most."
-        )
-    found = parity["index"]
-    lines.append(
-        f"- `index.faiss` ({record['index']['type']}): recall@{k} {found['recall']:.4f} of exact search, hit rate@{k} "
-        f"{found['hit_rate']:.4f}, exactly {parity['exact_hit_rate']:.4f}, over {parity['users']:,} test users."
-    )
-    return [*lines, ""]
+    name, kind = f"{side}.{entry['feature']}", entry["kind"]
+    if kind == "numeric":
+        known = numeric[name]
+        return f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown"
+    if kind == "history":
+        return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
+    order = ", in any order, padded with 0" if kind == "multi" else ""
+    return f"index of `vocabularies/{name}.parquet`{order}; 0 if unknown"

@@ -1,8 +1,7 @@
-"""Vectors, users and vocabularies as Parquet; row ``i`` of an item table is item ``i`` of the index."""
+"""Vectors, users and vocabularies as Parquet."""
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -25,86 +24,80 @@ def encode_items(model: Model, data: RetrievalDataModule) -> Tensor:
 
 @torch.no_grad()
 def encode_users(model: Model, data: RetrievalDataModule) -> Tensor:
-    """``(num_users, dim)``, or ``(num_users, num_interests, dim)``: all users as they are now."""
+    """``(num_users, dim)``, or ``(num_users, num_interests, dim)``, of all users as of today."""
     users = torch.arange(data.meta["num_users"])
     chunks = (present_features(data, user) for user in users.split(CHUNK))
     return torch.cat([encode.encode_users(model, features) for features in chunks])
 
 
 def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
-    """``item_vectors.parquet``: raw id, vector, category and, where the data have one, title."""
-    table = data.ids["item"]
-    names = [column for column in ("category", "title") if column in table.columns]
-    _plain(table.select("item", *names)).insert_column(1, _fixed("vector", vectors)).write_parquet(
+    """``item_vectors.parquet``: a row of the index is the same row here.
+
+    Columns are raw id, vector, category and, if the data have one, title.
+    """
+    table = _plain(data.ids["item"].select("item", "^category$", "^title$"))
+    table.insert_column(1, _column("vector", vectors)).write_parquet(
         folder / "item_vectors.parquet"
     )
 
 
 def write_user_vectors(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
-    """``user_vectors.parquet``: raw id and vector; of several interests, one after another."""
+    """``user_vectors.parquet``: raw id and vector; several interests one after another."""
     table = _plain(data.ids["user"].select("user"))
-    table.with_columns(_fixed("vector", vectors.flatten(1))).write_parquet(
-        folder / "user_vectors.parquet"
-    )
+    table = table.with_columns(_column("vector", vectors.flatten(1)))
+    table.write_parquet(folder / "user_vectors.parquet")
 
 
 def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> None:
-    """``users.parquet``: raw id, the user tower's inputs as they are now, and rows of the items that the user has seen."""
+    """``users.parquet``: raw id, inputs of the user tower as of today, and rows of seen items.
+
+    Args:
+        data: the data module.
+        names: of the user tower's inputs.
+        folder: where.
+    """
     users = torch.arange(data.meta["num_users"])
-    features = as_inputs(
-        {
-            name: value
-            for name, value in present_features(data, users).items()
-            if input_name(name) in names
-        }
+    columns = []
+    for feature, value in as_inputs(present_features(data, users)).items():
+        if input_name(feature) in names:
+            columns.append(_column(input_name(feature), value))
+    rows = [items.numpy() for items in present_seen(data, users)]
+    table = _plain(data.ids["user"].select("user")).with_columns(
+        pl.DataFrame(columns).to_struct("features"), pl.Series("seen", rows, pl.List(pl.Int64))
     )
-    columns = [_column(input_name(name), value) for name, value in features.items()]
-    seen = pl.Series(
-        "seen", [items.numpy() for items in present_seen(data, users)], dtype=pl.List(pl.Int64)
-    )
-    table = _plain(data.ids["user"].select("user"))
-    table = table.with_columns(pl.DataFrame(columns).to_struct("features"), seen)
     table.sort("user").write_parquet(folder / "users.parquet", row_group_size=CHUNK)
 
 
 def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dict[str, float]]:
-    """``vocabularies/<side>.<feature>.parquet``: raw value and index of each id, category and tag that training saw.
+    """``vocabularies/<side>.<feature>.parquet``: raw value and index of what training saw.
 
     Returns:
         ``mean`` and ``std`` of each numeric feature, by ``<side>.<feature>``.
     """
     (folder / "vocabularies").mkdir()
-    numbers = {}
     num_train = {"user": data.meta["num_train_users"], "item": data.schema.num_train_items}
-    encodings = {
-        f"{side}/{side}_id": data.ids[side].select(value=side).head(num)
-        for side, num in num_train.items()
-    }
-    for name, table in {**encodings, **data.encodings}.items():
-        name = name.replace("/", ".")
+    encodings = dict(data.encodings)
+    for side, num in num_train.items():
+        encodings[f"{side}/{side}_id"] = data.ids[side].select(value=side).head(num)
+    numeric = {}
+    for key, table in encodings.items():
+        name = key.replace("/", ".")
         if "value" in table.columns:
-            index = pl.Series("index", np.arange(1, len(table) + 1))
-            _plain(table).with_columns(index).write_parquet(
-                folder / "vocabularies" / f"{name}.parquet"
-            )
+            table = _plain(table).with_columns(index=pl.int_range(1, pl.len() + 1))
+            table.write_parquet(folder / "vocabularies" / f"{name}.parquet")
         else:
-            numbers[name] = table.row(0, named=True)
-    return numbers
-
-
-def _fixed(name: str, vectors: Tensor) -> pl.Series:
-    return pl.Series(name, vectors.numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
+            numeric[name] = table.row(0, named=True)
+    return numeric
 
 
 def _column(name: str, value: Tensor) -> pl.Series:
-    array = value.numpy()
-    return (
-        pl.Series(name, array)
-        if array.ndim == 1
-        else pl.Series(name, array, dtype=pl.Array(pl.Int64, array.shape[1]))
-    )
+    """A column of numbers, or of arrays of fixed width."""
+    if value.ndim == 1:
+        return pl.Series(name, value.numpy())
+    inner = pl.Float32 if value.is_floating_point() else pl.Int64
+    return pl.Series(name, value.numpy(), dtype=pl.Array(inner, value.shape[1]))
 
 
 def _plain(table: pl.DataFrame) -> pl.DataFrame:
-    """Text instead of the enumerations that only Polars and Arrow know."""
+    """Strings instead of enumerations, which only Polars and Arrow read."""
     return table.with_columns(pl.col(pl.Enum, pl.Categorical).cast(pl.String))

@@ -1,7 +1,6 @@
-"""Raw ids, as people write them, to rows."""
+"""Finds the rows of raw ids."""
 
 import difflib
-import re
 from typing import Any
 
 import polars as pl
@@ -9,13 +8,12 @@ import polars as pl
 from twotower.data.prepare.left_out import reason
 from twotower.errors import UserError
 
-WHOLE = re.compile(r"[+-]?\d{1,30}", re.ASCII)
-MAX_COMPARED = 50_000  # spellings that a suggestion is looked for among
+MAX_COMPARED = 50_000  # ids that are compared for a similar spelling
 NUM_SUGGESTED = 3
 
 
 def plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own, and a float that is whole as a whole number."""
+    """Python's own scalar for one of NumPy or torch; a float that is whole becomes an integer."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -27,8 +25,9 @@ class Lookup:
     Args:
         raw: ``(num,)`` integers or strings, the id of each row.
         side: ``user`` or ``item``, for messages.
-        title: ``(num,)`` names of the rows, null where unknown; None: there are none.
-        rest: ids without a row, see :func:`~twotower.data.prepare.left_out.left_out`; None: not known.
+        title: ``(num,)`` names of the rows, null where unknown; None: there are no names.
+        rest: ids without a row, see :func:`~twotower.data.prepare.left_out.left_out`; None:
+            not known.
     """
 
     def __init__(
@@ -44,71 +43,61 @@ class Lookup:
         self.title = title
 
     def find(self, value: object) -> int | None:
-        """The row of an id, None where there is no such id.
+        """The row of an id, None for an unknown id.
 
-        Where ids are whole numbers, ``"42"`` is 42, else 42 is ``"42"``. Numbers of numpy and torch are numbers, and a float
-        that is whole, as pandas makes them, is a whole number.
+        Where ids are integers, ``"42"`` is 42; where they are strings, 42 is ``"42"``. Numbers of
+        NumPy and torch are numbers, and a whole float, as pandas makes them, is an integer.
         """
         return _find(self.raw, value)
 
     def why_not(self, value: object) -> str | None:
-        """Why an id that the tables or the raw interactions hold has no row; None for one that they do not hold."""
-        place = None if self.rest is None else _find(self.rest[self.side], value)
-        return (
-            None
-            if place is None or self.rest is None
-            else reason(self.side, self.rest["clicked"][place])
-        )
+        """Why preparation left out an id that the raw data have; None if they do not have it."""
+        if self.rest is None:
+            return None
+        place = _find(self.rest[self.side], value)
+        return None if place is None else reason(self.side, self.rest["clicked"][place])
 
     def row(self, value: object) -> int:
         """The row of an id.
 
         Raises:
-            UserError: if there is no such id, with ids that look like it.
+            UserError: for an unknown id, with similar ids.
         """
         row = self.find(value)
-        if row is None:
-            near = self.near(value)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            if why := self.why_not(value):
-                raise UserError(f"{self.side}_id={value}: {why}")
-            raise UserError(
-                f"{self.side}_id={value}: there is no such {self.side} among the {len(self.raw):,} of these data{hint}"
-            )
-        return row
+        if row is not None:
+            return row
+        if why := self.why_not(value):
+            raise UserError(f"{self.side}_id={value}: {why}")
+        near = self.near(value)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UserError(
+            f"{self.side}_id={value}: there is no such {self.side} among the {len(self.raw):,} "
+            f"of these data{hint}"
+        )
 
     def near(self, value: object) -> list[str]:
-        """Ids whose title holds the text; else those nearest in number, or in spelling."""
+        """Ids with the text in their title; else those nearest in number or in spelling."""
         text = str(plain(value)).strip()
         if self.title is not None and len(text) > 2:
-            holds = (
-                self.title.str.to_lowercase()
-                .str.contains(text.lower(), literal=True)
-                .fill_null(False)
-                .arg_true()
-            )
-            if len(holds):
-                return [
-                    f"{self.raw[row]} ({self.title[row]})"
-                    for row in holds[:NUM_SUGGESTED].to_list()
-                ]
+            has_text = self.title.str.to_lowercase().str.contains(text.lower(), literal=True)
+            rows = has_text.fill_null(False).arg_true()[:NUM_SUGGESTED].to_list()
+            if rows:
+                return [f"{self.raw[row]} ({self.title[row]})" for row in rows]
         if not self.raw.dtype.is_integer():
-            return difflib.get_close_matches(
-                text, self.raw[:MAX_COMPARED].cast(pl.String).to_list(), NUM_SUGGESTED
-            )
-        if not WHOLE.fullmatch(text) or abs(int(text)) >= 2**63:
+            ids = self.raw[:MAX_COMPARED].cast(pl.String).to_list()
+            return difflib.get_close_matches(text, ids, NUM_SUGGESTED)
+        number = pl.Series([text]).cast(pl.Int64, strict=False)[0]
+        if number is None:
             return []
-        distance = (self.raw.cast(pl.Float64) - float(text)).abs()
+        distance = (self.raw.cast(pl.Float64) - number).abs()
         return [str(self.raw[row]) for row in distance.arg_sort()[:NUM_SUGGESTED].to_list()]
 
 
 def _find(raw: pl.Series, value: object) -> int | None:
-    if not raw.dtype.is_integer():
-        texts = [str(value).strip(), str(plain(value)).strip()]
-        place = raw.cast(pl.String).is_in(texts).arg_true()
-        return int(place[0]) if len(place) else None
-    text = str(plain(value)).strip()
-    if not WHOLE.fullmatch(text) or abs(int(text)) >= 2**63:
-        return None
-    place = (raw == int(text)).arg_true()
-    return int(place[0]) if len(place) else None
+    wanted = pl.Series([str(value).strip(), str(plain(value)).strip()])
+    if raw.dtype.is_integer():
+        wanted = wanted.cast(raw.dtype, strict=False).drop_nulls()
+    else:
+        raw = raw.cast(pl.String)
+    rows = raw.is_in(wanted.implode()).arg_true()
+    return int(rows[0]) if len(rows) else None

@@ -1,6 +1,6 @@
-"""A trained model and its data, ready to answer: what ``from twotower import load`` gives a notebook."""
+"""A trained model with its data, which answers questions: ``from twotower import load``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,7 @@ from twotower.data.batches.rows import hidden
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
-from twotower.errors import UserError
+from twotower.errors import UserError, check_choice
 from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
 from twotower.retrieval.exact import top_k
 from twotower.run.build import rebuild
@@ -36,8 +36,8 @@ class Person(NamedTuple):
 
     Attributes:
         features: of the user tower, each ``(1, ...)``.
-        items: ``(num_items,)`` corpus indices of what they have interacted with, oldest first.
-        targets: ``(num_targets,)`` what a held-out part asks for; empty where nothing is held out.
+        items: ``(num_items,)`` corpus indices of their interactions, oldest first.
+        targets: ``(num_targets,)`` held-out items; empty if nothing is held out.
     """
 
     features: dict[str, Tensor]
@@ -46,15 +46,15 @@ class Person(NamedTuple):
 
 
 class Retriever:
-    """Answers from a model and the data that it was trained on, on the CPU; scores are those of the evaluation.
+    """A model with the data that it was trained on, on the CPU; scores are those of evaluation.
 
-    Answers are frames with the columns ``rank``, ``item`` (raw id), ``title`` and ``category`` (null where the data know none),
-    ``score``, and for users ``seen``: have they interacted with it?
+    Answers are frames with the columns ``rank``, ``item`` (raw id), ``title`` and ``category``
+    (null if unknown), ``score``, and for users ``seen``: has the user interacted with the item?
 
     Args:
         data: the data module, set up.
         model: with its trained weights.
-        info: what the checkpoint says of itself.
+        info: of the checkpoint.
     """
 
     def __init__(self, data: RetrievalDataModule, model: Model, info: RunInfo) -> None:
@@ -68,16 +68,13 @@ class Retriever:
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:
-        """``item``, ``title``, ``category`` and ``cold`` (training never saw it), a row for each item of the corpus."""
-        names = pl.Series(self.data.meta["categories"], dtype=pl.String)
-        category = pl.Series(self.data.tables["category"].numpy())
+        """A row per item: ``item``, ``title``, ``category``, ``cold`` (training never saw it)."""
+        title = self.items.title
+        names = [*self.data.meta["categories"], None]  # the last for index -1
+        category = [names[index] for index in self.data.tables["category"].tolist()]
         return pl.DataFrame({"item": self.items.raw}).with_columns(
-            title=pl.lit(None, pl.String)
-            if self.items.title is None
-            else self.items.title.cast(pl.String),
-            category=names.gather(category.replace(-1, None))
-            if len(names)
-            else pl.lit(None, pl.String),
+            title=pl.lit(None, pl.String) if title is None else title.cast(pl.String),
+            category=pl.Series(category, dtype=pl.String),
             cold=pl.int_range(pl.len()) >= self.data.schema.num_train_items,
         )
 
@@ -90,21 +87,21 @@ class Retriever:
     def item_vector(
         self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None
     ) -> Tensor:
-        """``(dim,)`` of an item of the data, or of a new one that is known by its features alone.
+        """``(dim,)`` of an item of the data, or of a new item given by its features.
 
         Args:
             item_id: raw id.
-            features: raw values by name; the id's vector is by the model's policy for cold ids.
+            features: raw values by name; the id's vector follows the model's ``cold_ids``.
 
         Raises:
-            UserError: for an unknown id or feature, and for both or none of the two.
+            UserError: for an unknown id or feature, and for both or none of id and features.
         """
         if (item_id is None) == (features is None):
             raise UserError("item_vector takes item_id, or the features of a new item")
-        if item_id is not None:
+        if features is None:
             return self.item_vectors[self.items.row(item_id)]
         with torch.no_grad():
-            new = from_values("item", self.data.schema.item, features or {}, self.data.encodings)
+            new = from_values("item", self.data.schema.item, features, self.data.encodings)
             return encode_items(self.model, new)[0]
 
     def user_vector(
@@ -115,25 +112,22 @@ class Retriever:
         features: Mapping[str, Any] | None = None,
         before: Part | None = None,
     ) -> Tensor:
-        """``(dim,)``, or ``(num_interests, dim)``, of a user of the data, or of a new one with a history.
+        """``(dim,)``, or ``(num_interests, dim)``, of a user of the data or of a new user.
 
         Args:
             user_id: raw id.
             history: raw item ids of a new user, oldest first; may be empty.
-            features: raw values by name, of a new user; what is not given is unknown.
+            features: raw values of a new user by name; the others are unknown.
             before: see :meth:`recommend`.
 
         Raises:
-            UserError: for an unknown id or feature, and for both or none of ``user_id`` and ``history``.
+            UserError: for an unknown id or feature, and for both or none of id and history.
         """
-        if (user_id is None) == (history is None):
-            raise UserError("user_vector takes user_id, or the history of a new user")
-        person = (
-            self.person(user_id, before)
-            if user_id is not None
-            else self.newcomer([] if history is None else history, features)
-        )
-        return self._vector(person)[0]
+        if user_id is not None and history is None:
+            return self._vector(self.person(user_id, before))[0]
+        if user_id is None and history is not None:
+            return self._vector(self.newcomer(history, features))[0]
+        raise UserError("user_vector takes user_id, or the history of a new user")
 
     def recommend(
         self, user_id: RawId, k: int = 10, seen: bool | None = None, before: Part | None = None
@@ -142,11 +136,11 @@ class Retriever:
 
         Args:
             user_id: raw id.
-            k: how many; fewer come where fewer are left.
-            seen: keep what the user has interacted with; None: as in evaluation, ``data.mask_seen``. Where that is
-                ``except_targets``, an item seen before stays with ``before`` alone, if it is a target.
-            before: ``val`` or ``test``: as evaluation saw the user, before the first held-out interaction of that part; the
-                list is then the one in which it ranked the target. None: with all that is known of the user today.
+            k: how many; the frame is shorter if fewer items are left.
+            seen: keep items of the user's interactions; None: as in evaluation, ``data.mask_seen``
+                (``except_targets`` keeps seen items only if they are targets of ``before``).
+            before: ``val`` or ``test``: as evaluation saw the user, before the first held-out
+                interaction of that part, so the list is that of evaluation. None: as of today.
 
         Raises:
             UserError: for an unknown id, and a ``k`` out of range.
@@ -160,13 +154,13 @@ class Retriever:
         seen: bool | None = None,
         features: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:
-        """The ``k`` best items for a user whom the data do not have; the id's vector is by the model's policy for cold ids.
+        """The ``k`` best items for a new user; the id's vector follows the model's ``cold_ids``.
 
         Args:
-            history: raw item ids, oldest first; empty for a user of whom nothing is known.
-            k: see :meth:`recommend`, like the next.
-            seen: keep items of the history.
-            features: raw values by name; what is not given is unknown.
+            history: raw item ids, oldest first; may be empty.
+            k: see :meth:`recommend`.
+            seen: keep items of the history, see :meth:`recommend`.
+            features: raw values by name; the others are unknown.
 
         Raises:
             UserError: for an unknown id or feature, and a ``k`` out of range.
@@ -174,48 +168,52 @@ class Retriever:
         return self._best(self.newcomer(history, features), k, seen)
 
     def similar(self, item_id: RawId, k: int = 10) -> pl.DataFrame:
-        """The ``k`` items whose vectors have the largest cosine with an item's, without itself; ``score`` is the cosine.
+        """The ``k`` other items with the largest cosine to an item; ``score`` is the cosine.
 
         Raises:
             UserError: for an unknown id, and a ``k`` out of range.
         """
         row = self.items.row(item_id)
-        return self._nearest(self.item_vectors[row], k, torch.tensor([row]))
+        return self.nearest(self.item_vectors[row], k, [row])
 
-    def nearest(self, vector: Tensor, k: int = 10) -> pl.DataFrame:
-        """The same for any item vector ``(dim,)``, of :meth:`item_vector` say."""
-        return self._nearest(vector, k, torch.empty(0, dtype=torch.long))
+    def nearest(self, vector: Tensor, k: int = 10, without: Sequence[int] = ()) -> pl.DataFrame:
+        """Like :meth:`similar`, for any item vector ``(dim,)``; ``without`` some rows."""
+        k = _checked_k(k, len(self.item_vectors) - len(without))
+        excluded = torch.tensor(without, dtype=torch.long)
+        unit, items = F.normalize(vector[None], dim=1), F.normalize(self.item_vectors, dim=1)
+        score, index = top_k(unit, items, torch.zeros_like(excluded), excluded, k)
+        return self._answer(score[0], index[0])
 
     def history(self, user_id: RawId, num: int = 10) -> pl.DataFrame:
-        """``item``, ``title``, ``category`` and ``cold`` of the user's last interactions, the latest first."""
-        items = self.person(user_id).items
-        return self.catalogue[items[-num:].flip(0).numpy()] if num > 0 else self.catalogue.clear()
+        """Rows of ``catalogue`` of the user's last interactions, the latest first."""
+        return self.catalogue[self.person(user_id).items.flip(0)[:num].numpy()]
 
     def trained(self, user_id: RawId) -> bool:
-        """Did training see the user? Otherwise the id's vector is by the model's policy for cold ids."""
-        return self.users.row(user_id) < self.data.meta["num_train_users"]
+        """Did training see the user? If not, the id's vector follows the model's ``cold_ids``."""
+        return bool(self.users.row(user_id) < self.data.meta["num_train_users"])
 
     @cached_property
     def reads_history(self) -> bool:
         """Does a user's vector depend on the history?"""
-        some = [self.newcomer(history) for history in ([], self.items.raw[:3].to_list())]
-        return not torch.equal(self._vector(some[0]), self._vector(some[1]))
+        without, some = self.newcomer([]), self.newcomer(self.items.raw[:3].to_list())
+        return not torch.equal(self._vector(without), self._vector(some))
 
     def person(self, user_id: RawId, before: Part | None = None) -> Person:
-        """A user of the data, with the features and items that they have today, or had before a held-out part."""
+        """A user of the data, with all interactions or those before a held-out part."""
         row = self.users.row(user_id)
         tables = self.data.tables
         start, end = tables["offset"][row : row + 2].tolist()
         num_targets = 0
         if before is not None:
-            end, num_targets = self._held_out(user_id, start, end, before)
+            check_choice("before", before, ("val", "test"))
+            position = tables[f"position/{before}"]
+            place = int(torch.searchsorted(position, start))
+            if place == len(position) or position[place] >= end:
+                raise UserError(f"user_id={user_id} has no held-out interaction in {before}")
+            end, num_targets = int(position[place]), int(tables[f"targets/{before}"][place])
         features = self.data.user_features(torch.tensor([end]), torch.tensor([row]))
-        items, targets = (
-            tables["interactions/item"][start : end + num_targets]
-            .long()
-            .split([end - start, num_targets])
-        )
-        return Person(features, items, targets)
+        items = tables["interactions/item"][start : end + num_targets].long()
+        return Person(features, *items.split([end - start, num_targets]))
 
     def newcomer(
         self, history: Sequence[RawId], features: Mapping[str, Any] | None = None
@@ -225,66 +223,41 @@ class Retriever:
         Raises:
             UserError: for a history that is no list of ids.
         """
-        if isinstance(history, (str, bytes)) or not isinstance(history, Iterable):
+        if isinstance(history, str) or not hasattr(history, "__iter__"):
             raise UserError(f"history={history!r}: give a list of item ids, the oldest first")
         schema, length = self.data.schema, self.data.options.history_length
         items = torch.tensor([self.items.row(item) for item in history], dtype=torch.long)
         new = from_values("user", schema.user, features or {}, self.data.encodings)
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
-            new["history"] = F.pad(known, (length - len(known), 0))[
-                None
-            ].int()  # (1, history_length)
+            new["history"] = F.pad(known.int(), (length - len(known), 0))[None]  # (1, length)
         return Person(new, items)
-
-    def _held_out(self, user_id: RawId, start: int, end: int, part: Part) -> tuple[int, int]:
-        """Position of a user's first target in a part, and how many follow one another from there."""
-        if part not in ("val", "test"):
-            raise UserError(f"before must be val or test, got {part!r}")
-        position = self.data.tables[f"position/{part}"]
-        place = int(torch.searchsorted(position, start))
-        if place == len(position) or position[place] >= end:
-            raise UserError(f"user_id={user_id} has no held-out interaction in {part}")
-        return int(position[place]), int(self.data.tables[f"targets/{part}"][place])
 
     def _vector(self, person: Person) -> Tensor:
         with torch.no_grad():
             return encode_users(self.model, person.features)  # (1, dim), or (1, num_interests, dim)
 
     def _best(self, person: Person, k: int, seen: bool | None) -> pl.DataFrame:
-        k = _whole_k(k, len(self.item_vectors))
+        k = _checked_k(k, len(self.item_vectors))
         mask_seen = self.data.mask_seen if seen is None else not seen
-        pairs = hidden(
-            torch.zeros_like(person.items), person.items, person.targets[None], mask_seen
-        )
+        row = torch.zeros_like(person.items)
+        pairs = hidden(row, person.items, person.targets[None], mask_seen)
         score, index = top_k(self._vector(person), self.item_vectors, *pairs, k)
-        return self._answer(score[0], index[0]).with_columns(
-            seen=pl.Series(torch.isin(index[0], person.items)[score[0] > -torch.inf].numpy())
-        )
-
-    def _nearest(self, vector: Tensor, k: int, hidden: Tensor) -> pl.DataFrame:
-        k = _whole_k(k, len(self.item_vectors) - len(hidden))
-        unit = F.normalize(self.item_vectors, dim=1)
-        score, index = top_k(
-            F.normalize(vector[None], dim=1), unit, torch.zeros_like(hidden), hidden, k
-        )
-        return self._answer(score[0], index[0])
+        found = torch.isin(index[0], person.items)[score[0] > -torch.inf]
+        return self._answer(score[0], index[0]).with_columns(seen=pl.Series(found.numpy()))
 
     def _answer(self, score: Tensor, index: Tensor) -> pl.DataFrame:
-        there = score > -torch.inf  # the rest is hidden
-        rows = self.catalogue[index[there].numpy()].drop("cold")
-        return rows.select(
-            pl.int_range(1, pl.len() + 1).alias("rank"),
-            pl.all(),
-            score=pl.Series(score[there].numpy()),
-        )
+        shown = score > -torch.inf  # the others are hidden
+        rows = self.catalogue[index[shown].numpy()].drop("cold")
+        rows = rows.insert_column(0, pl.int_range(1, len(rows) + 1, eager=True).alias("rank"))
+        return rows.with_columns(score=pl.Series(score[shown].numpy()))
 
 
-def _whole_k(k: int, most: int) -> int:
-    """Python's own of a whole number of numpy or torch too."""
+def _checked_k(k: int, most: int) -> int:
+    """``k`` as Python's integer; NumPy's and torch's are accepted."""
     whole = plain(k)
     if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= most:
-        raise UserError(f"k={k}: give a whole number from 1 to {most:,}, the items that there are")
+        raise UserError(f"k={k}: give a whole number from 1 to {most:,}, the number of items")
     return whole
 
 
@@ -297,31 +270,28 @@ def load(
     """Rebuild a trained model from its checkpoint alone.
 
     Args:
-        path: a checkpoint, or a run folder: then its best one.
+        path: a checkpoint, or a run folder with ``checkpoints/best.ckpt``.
         data_dir: raw files; None: as the scripts find them (``TWOTOWER_DATA_DIR``, ``.env``).
-        cache_dir: prepared data; the same.
+        cache_dir: prepared data, found likewise.
         trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
 
     Raises:
-        UserError: if the checkpoint is none of ours, or the data on disk are not those that it was trained on.
+        UserError: for a file that is no checkpoint of ours, and other data than it was trained on.
     """
     read_env_file()
-    is_folder = isinstance(path, (str, Path)) and Path(path).is_dir()
-    file = RunFolder(Path(path)).best if is_folder else path
+    file = RunFolder(Path(path)).best if Path(path).is_dir() else path
     checkpoint = load_checkpoint(file, trusted=trusted)
     usual: Any = OmegaConf.load(CONF / "paths.yaml").paths
-    paths = {
-        "data_dir": str(data_dir or usual.data_dir),
-        "cache_dir": str(cache_dir or usual.cache_dir),
-    }
+    chosen = {"data_dir": data_dir, "cache_dir": cache_dir}
+    paths = {name: str(path or usual[name]) for name, path in chosen.items()}
     return from_checkpoint(own_config(checkpoint["twotower"], paths), checkpoint)
 
 
 def from_checkpoint(config: dict[str, Any], checkpoint: dict[str, Any]) -> Retriever:
-    """The same from a checkpoint that is already read; random generators stay as they are.
+    """A retriever of a checkpoint that is read already; random generators keep their state.
 
     Args:
-        config: the checkpoint's as plain values, with paths as they are to be.
+        config: the checkpoint's, with the paths to use.
         checkpoint: see :func:`twotower.run.checkpoint.checkpoints.load_checkpoint`.
     """
     with isolate_rng():

@@ -1,16 +1,16 @@
-"""What a sweep consists of: the name, folder and state of each run, told without training anything."""
+"""Name, folder and state of each run of a sweep, known without training."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twotower.errors import UserError
 from twotower.files import short_hash
 from twotower.run.run_folder import RunFolder, Status, records
 from twotower.run.settings import changes_result, key_of, names_variant
 
-NO_AXIS = {  # settings that cannot be varied
+FIXED = {  # settings that cannot be varied
     "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
     "dry": "dry=true shows the whole sweep: give it one value",
     "sweep": "one command runs one sweep: give sweep one value",
@@ -22,8 +22,8 @@ class Run(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        overrides: what it was told, ``key=value``, in the sweep's order.
-        folder: where it leaves its results.
+        overrides: ``key=value``, in the sweep's order.
+        folder: of its results.
         fingerprint: of its config.
         model: name of the option.
         data: name of the option.
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
     @property
     def place(self) -> RunFolder:
-        """Its folder, and what stands in it."""
+        """Paths in its folder."""
         return RunFolder(self.folder)
 
     @property
@@ -48,30 +48,30 @@ class Run(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """Value by key."""
-        return dict(
-            override.lstrip("+").split("=", 1) for override in self.overrides if "=" in override
-        )
+        pairs = (text.lstrip("+").partition("=") for text in self.overrides if "=" in text)
+        return {key: value for key, _, value in pairs}
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Equal for two runs of one config, unless the sweep varies what has no effect on a result."""
-        idle = (override for override in self.overrides if not changes_result(key_of(override)))
+        """Equal for two runs of one config, unless they differ in settings without effect."""
+        idle = (text for text in self.overrides if not changes_result(key_of(text)))
         return (self.fingerprint, *sorted(idle))
 
 
 def run_name(
     overrides: Iterable[str], elsewhere: Iterable[str] = (), varied: Iterable[str] = ()
 ) -> str:
-    """A folder's name: ``seed-0+variant-dat`` of ``seed=0`` and ``variant=dat``, which a later override can hold unquoted.
+    """Name of a run's folder: ``seed-0+variant-dat`` of ``seed=0`` and ``variant=dat``.
 
     Args:
         overrides: of one run.
-        elsewhere: keys that the sweep's folder tells already.
-        varied: keys that the sweep varies: they are in the name, whatever they are.
+        elsewhere: keys that are in the name of the sweep's folder.
+        varied: keys that the sweep varies; the name always has them.
 
     Returns:
-        The same name for the same overrides in any order. What such a name cannot tell apart ends
-        in a hash, of all overrides; a long name tells what is varied alone.
+        The same name for the same overrides in any order, which a later override can hold without
+        quotes. A name that other overrides could have too ends in a hash of all overrides; a name
+        that is too long has the varied keys alone, and the hash.
     """
     kept = []
     for override in sorted(overrides):
@@ -79,42 +79,40 @@ def run_name(
         if key in varied or (changes_result(key) and key not in elsewhere):
             kept.append(override)
     exact = "\n".join(kept)
-    plain = not any("+" in override for override in kept)
-    name = _file_name(_joined(kept), exact, plain)
+    name = _file_name(_joined(kept), exact, plain="+" not in "".join(kept))
     if len(name) <= LONGEST_NAME:
         return name
-    telling = [override for override in kept if key_of(override) in varied]
-    return _file_name(_joined(telling or kept), exact, plain=False)
+    short = [override for override in kept if key_of(override) in varied]
+    return _file_name(_joined(short or kept), exact, plain=False)
 
 
 def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
-    """A sweep's name: ``ablation-movielens_1m``, or of the keys that it varies.
+    """Name of a sweep's folder: ``ablation-movielens_1m``, or of the keys that it varies.
 
     Args:
         sweep: name of the option ``sweep=``.
-        swept: keys with several values, and these.
-        data: name of the option ``data=``, unless it is swept.
+        swept: the varied keys, and their values separated by commas.
+        data: name of the option ``data=``, unless it is varied.
     """
     what = sweep or "+".join(sorted(key_of(key) for key in swept)) or "single"
-    if "data" in swept:
-        data = swept["data"].replace(",", "+")
+    data = swept["data"].replace(",", "+") if "data" in swept else data
     name = f"{what}-{data}"
     return _file_name(name, name, plain=True)
 
 
 def refuse_axes(varied: Iterable[str]) -> None:
-    """Refuse to vary what says how the whole sweep runs.
+    """Refuse to vary settings of the whole sweep.
 
     Raises:
         UserError: naming the setting.
     """
     for key in varied:
-        if key in NO_AXIS:
-            raise UserError(f"{key} cannot be varied: {NO_AXIS[key]}")
+        if key in FIXED:
+            raise UserError(f"{key} cannot be varied: {FIXED[key]}")
 
 
 def refuse_twins(runs: list[Run]) -> None:
-    """Two runs of one config would be one result counted twice, mostly under a wrong name.
+    """Refuse two runs of one config, which would be one result counted twice.
 
     Raises:
         UserError: naming both.
@@ -123,39 +121,43 @@ def refuse_twins(runs: list[Run]) -> None:
     for run in runs:
         twin = seen.setdefault(run.identity, run)
         if twin is not run:
-            one, other = (
-                " ".join(o for o in r.overrides if o not in s.overrides)
-                for r, s in ((twin, run), (run, twin))
-            )
             raise UserError(
-                f"{one or twin.folder.name} and {other or run.folder.name} are the same run: leave out one, or what unites them"
+                f"{_difference(twin, run)} and {_difference(run, twin)} are the same run: leave "
+                "out one of them, or the setting that makes them equal"
             )
+
+
+def _difference(run: Run, other: Run) -> str:
+    return " ".join(o for o in run.overrides if o not in other.overrides) or run.folder.name
 
 
 def quoted(text: str | Path) -> str:
-    """A value that Hydra's grammar takes as it is."""
+    """A text in quotes of Hydra's grammar."""
     escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
-    """How long each run may take: as long as finished ones of the same overrides, else of the same model and data.
+    """How long each run may take, from finished runs of the same overrides, else model and data.
 
     Returns:
-        Median seconds for each run, None where nothing like it has finished, and how many finished runs were looked at.
+        Median seconds for each run, None if no such run has finished, and the number of finished
+        runs that were read.
     """
-    like: dict[Any, list[float]] = {}
+    seconds: dict[Hashable, list[float]] = {}
     finished = [record for record in records(output_dir) if "wall_seconds" in record]
     for record in finished:
-        for key in (_kind(record.get("overrides", [])), (record.get("model"), record.get("data"))):
-            like.setdefault(key, []).append(record["wall_seconds"])
-    found = [like.get(_kind(run.overrides)) or like.get((run.model, run.data)) for run in runs]
-    return [sorted(seconds)[len(seconds) // 2] if seconds else None for seconds in found], len(
-        finished
-    )
+        model_and_data = (record.get("model"), record.get("data"))
+        for key in (_variant(record.get("overrides", [])), model_and_data):
+            seconds.setdefault(key, []).append(record["wall_seconds"])
+    estimates: list[float | None] = []
+    for run in runs:
+        found = seconds.get(_variant(run.overrides)) or seconds.get((run.model, run.data))
+        estimates.append(sorted(found)[len(found) // 2] if found else None)
+    return estimates, len(finished)
 
 
-def _kind(overrides: Iterable[str]) -> frozenset[str]:
+def _variant(overrides: Iterable[str]) -> frozenset[str]:
     return frozenset(override for override in overrides if names_variant(key_of(override)))
 
 
@@ -164,7 +166,8 @@ def _joined(overrides: list[str]) -> str:
 
 
 def _file_name(text: str, exact: str, plain: bool) -> str:
-    name = re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) or "default"
-    if plain and name == (text or "default") and len(name) <= LONGEST_NAME:
+    text = text or "default"
+    name = re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII)
+    if plain and name == text and len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}@{short_hash(exact, 10)}"
