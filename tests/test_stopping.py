@@ -119,7 +119,7 @@ def stop(script, monkeypatch, owner, name, when, *overrides):
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, kill_self(getattr(owner, name), when))
         stopped = script("train", *overrides)
-    line = "terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt"
+    line = "terminated; continue with: python src/train.py ckpt_path=run/checkpoints/last.ckpt"
     assert (stopped.returncode, stopped.stderr.strip()) == (143, line)
     assert not (script.folder / "run" / "metrics.json").exists()
 
@@ -184,7 +184,7 @@ def test_a_signal_ends_the_whole_sweep_and_the_repeat_goes_on(script, monkeypatc
         stopped = script("train", *settings)
     assert (stopped.returncode, stopped.stderr.strip()) == (
         143,
-        "terminated; the same command goes on",
+        "terminated; the same command continues",
     )
     finished = sorted(script.folder.glob("outputs/sweeps/*/*/metrics.json"))
     assert len(finished) == 1 and not list(script.folder.glob("outputs/sweeps/*/*/failed.json"))
@@ -201,7 +201,7 @@ def test_the_way_to_go_on_can_be_pasted(tmp_path, monkeypatch):
         last = tmp_path / folder / "last.ckpt"
         last.parent.mkdir()
         last.touch()
-        given.append(_how_to_resume(last).removeprefix("go on with: python src/train.py "))
+        given.append(_how_to_resume(last).removeprefix("continue with: python src/train.py "))
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
     words = subprocess.run(
         ["bash", "-c", f"{sys.executable} -c '{code}' {' '.join(given)}"],
@@ -279,7 +279,7 @@ def test_two_processes_stop_after_the_same_step(script):
     _, err = ask_to_end(script, *settings, "hydra.run.dir=run", until=last.exists)
     assert (
         err.count(
-            "terminated; go on with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2"
+            "terminated; continue with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2"
         )
         == 1
     )
@@ -305,7 +305,7 @@ def test_a_sweep_in_several_processes_ends_with_all_of_them(script, how):
     _, err = ask_to_end(
         script, *settings, until=lambda: list(sweeps.glob("*/*/checkpoints/last.ckpt"))
     )
-    assert err.strip().endswith("terminated; the same command goes on")
+    assert err.strip().endswith("terminated; the same command continues")
     assert not list(sweeps.glob("*/*/failed.json"))
     again = script.popen("train", *settings)
     _, err = finish(again)

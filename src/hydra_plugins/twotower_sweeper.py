@@ -1,4 +1,4 @@
-"""A sweep that goes on where it stopped. Hydra finds plugins in this namespace alone.
+"""A sweep that continues where it stopped. Hydra finds plugins in this namespace alone.
 
 Hydra imports this module at every start, so modules that import torch are imported when needed.
 """
@@ -76,7 +76,7 @@ class ResumableSweeper(BasicSweeper):
         missing = sum(run.status != "done" for run in runs)
         if missing:
             raise UserError(
-                f"{missing} of {len(runs)} runs did not finish; the same command goes on with them"
+                f"{missing} of {len(runs)} runs did not finish; the same command continues with them"
             )
 
     def _parse(self, config: DictConfig) -> list[Override]:
@@ -139,7 +139,7 @@ class ResumableSweeper(BasicSweeper):
         """Hand the runs to the launcher. A signal ends its processes, which save checkpoints."""
         from twotower.run.cli import explain
 
-        signals.on_stop(hint=lambda: "the same command goes on")
+        signals.on_stop(hint=lambda: "the same command continues")
         in_processes = not isinstance(self.launcher, BasicLauncher)
         if in_processes:
             signals.defer(

@@ -1,4 +1,4 @@
-"""Errors that users can mend, checks of settings, and steps that may fail with a warning."""
+"""Errors that users can correct, checks of settings, and steps that may fail with a warning."""
 
 import math
 import os

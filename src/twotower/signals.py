@@ -112,7 +112,7 @@ def on_stop(
     """Register what happens after a signal, once the stack is unwound.
 
     Args:
-        hint: says how to go on; the first one counts, so that of a sweep, not of its run.
+        hint: says how to continue; the first one counts, so that of a sweep, not of its run.
         action: called before the hint is printed, for example to end child processes.
     """
     _state.hint = _state.hint or hint

@@ -277,7 +277,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (("benchmark=tabels",), "benchmark=tabels: there is no such option (did you mean tables?)"),
+        (("benchmark=tabels",), "benchmark=tabels: no such option (did you mean tables?)"),
         (("rownds=3",), "unknown setting rownds (did you mean rounds?)"),
         *(
             ((f"benchmark={name}", "+sed=1"), "unknown setting sed (did you mean seed?)")

@@ -234,9 +234,9 @@ def test_without_reviews_the_address_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("not json", "line 2 is no object: 'not json'"),
-        ('["a"]', "line 2 is no object"),
-        ('{"reviewerID": "A1", "asin": "0001", "overall": 5.0', "line 2 is no object"),
+        ("not json", "line 2 is not a JSON object: 'not json'"),
+        ('["a"]', "line 2 is not a JSON object"),
+        ('{"reviewerID": "A1", "asin": "0001", "overall": 5.0', "line 2 is not a JSON object"),
         (
             '{"reviewerID": "A1", "overall": 5.0, "unixReviewTime": 1}',
             "line 2 has null for asin, expected String",
@@ -272,7 +272,9 @@ def test_blank_lines_are_harmless(tmp_path):
 )
 def test_bad_metadata_are_named_and_never_run(tmp_path, line):
     make(tmp_path, 2014, meta=[META_2014[1], line])
-    with pytest.raises(UserError, match=r"meta_Musical_Instruments.json.gz line 2 is no object"):
+    with pytest.raises(
+        UserError, match=r"meta_Musical_Instruments.json.gz line 2 is not a JSON object"
+    ):
         reader().read(tmp_path)
 
 
@@ -317,7 +319,7 @@ def test_no_reviews_at_all_is_named(tmp_path):
             {"generation": 2016},
             r"data.reader.generation must be one of 2014, 2018, 2023, got '2016'",
         ),
-        ({"category_level": 0}, r"data.reader.category_level=0 is no level"),
+        ({"category_level": 0}, r"data.reader.category_level=0 is not a level"),
         ({"max_labels": 0}, r"data.reader.max_labels must be"),
     ],
 )

@@ -343,7 +343,7 @@ CASES = {
     "a feature that is not there": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
         (*BOTH, "data.reader.item_features={brand:categorical}"),
-        ["data.reader.item_features: brand is no column of", "items.csv"],
+        ["data.reader.item_features: brand is not a column of", "items.csv"],
     ),
     "a text separator": (
         {"clicks.csv": GOOD},

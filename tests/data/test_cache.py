@@ -199,7 +199,7 @@ def test_what_never_ends_is_a_damaged_cache(tmp_path, capsys, name, replace):
     module.setup()
     replace(module.folder / name)
     make_data(tmp_path).setup()
-    assert "it is no ordinary file): they are prepared again" in " ".join(
+    assert "it is not an ordinary file): they are prepared again" in " ".join(
         capsys.readouterr().err.split()
     )
 

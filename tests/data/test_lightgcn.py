@@ -48,7 +48,7 @@ def test_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ("0 1 2\n1 a\n", TEST, "train.txt line 2: 'a' is no whole number"),
+        ("0 1 2\n1 a\n", TEST, "train.txt line 2: 'a' is not a whole number"),
         (TRAIN, "0 1\n0 2\n", "test.txt line 2: user 0 has a line already"),
         (TRAIN, "\n", "test.txt is empty"),
     ],

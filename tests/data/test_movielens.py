@@ -109,8 +109,8 @@ def test_100k_by_hand(tmp_path):
     [
         ("1::2::3::4::5", "line 9 has 5 fields, expected 4"),
         ("1::2::3", "line 9 has 3 fields, expected 4"),
-        ("1::2::good::4", "line 9: value is no number"),
-        ("1::::3::4", "line 9: item is no number"),
+        ("1::2::good::4", "line 9: value is not a number"),
+        ("1::::3::4", "line 9: item is not a number"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, line, message):

@@ -53,7 +53,7 @@ def test_by_hand(tmp_path):
         *[(3, 40, 0), (3, 20, 1), (3, 10, 2)],
     ]
     assert frames.time_unit == "order" and not frames.remarks
-    # 5 stands at all 4 items of the file, above half of them, so it is no category; 7 and 9 are equally frequent: 7 is smaller
+    # 5 stands at all 4 items of the file, above half of them, so it is not a category; 7 and 9 are equally frequent: 7 is smaller
     assert described(frames) == {
         10: ([5, 7], "7"),
         20: ([5, 7, 9], "7"),
@@ -75,8 +75,8 @@ def test_the_most_frequent_attributes_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("sequences", "message"),
     [
-        ("1 2 3\n\n2 x 3\n", r"Toy.txt line 3: 'x' is no whole number"),
-        ("1 2 3\n2.5 3\n", r"Toy.txt line 2: '2.5' is no whole number"),
+        ("1 2 3\n\n2 x 3\n", r"Toy.txt line 3: 'x' is not a whole number"),
+        ("1 2 3\n2.5 3\n", r"Toy.txt line 2: '2.5' is not a whole number"),
         ("1 2 3\n2\n", r"Toy.txt line 2 names a user and no item"),
         ("1 2 3\n2 4\n1 5\n", r"Toy.txt line 3: user 1 has a line already"),
         (" \n", r"Toy.txt is empty"),
@@ -90,12 +90,12 @@ def test_a_bad_line_is_named(tmp_path, sequences, message):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ('{"1": [2],\n"2": [3,]}', r"attributes.json line 2 is no JSON"),
+        ('{"1": [2],\n"2": [3,]}', r"attributes.json line 2 is not valid JSON"),
         ({"1": [2], "2": "Shoes"}, r"item '2' must be a number with a list of numbers, got Shoes"),
         ({"one": [2]}, r"item 'one' must be a number"),
         ({"1": [2, None]}, r"item '1' must be"),
         ([1, 2], r"must hold .* got a list"),
-        ("", r"attributes.json line 1 is no JSON"),
+        ("", r"attributes.json line 1 is not valid JSON"),
     ],
 )
 def test_bad_attributes_are_named(tmp_path, attributes, message):

@@ -65,7 +65,7 @@ def test_without_what_describes_them_the_rows_are_usable(tmp_path, missing):
     ("rows", "items", "message"),
     [
         ("1 3\n1 3 4\n", "1 1\n", "ml-1m.txt line 2 has 3 fields, expected 2"),
-        ("1 3\nx 3\n", "1 1\n", "ml-1m.txt line 2: user is no number"),
+        ("1 3\nx 3\n", "1 1\n", "ml-1m.txt line 2: user is not a number"),
         ("", "1 1\n", "ml-1m.txt is empty"),
         ("1 3\n", "1 1\n2 1\n", "sas_to_original_items.txt maps 1 twice"),
         ("1 3\n", "1 1\n1 2\n", "sas_to_original_items.txt maps 1 twice"),

@@ -95,7 +95,7 @@ def test_temporal_borders_are_exact():
             "s",
             "data.split.val_from=0.9 must come before data.split.test_from=0.8",
         ),
-        (Temporal("gestern", 0.9, 0), "s", "data.split.val_from=gestern is no date"),
+        (Temporal("gestern", 0.9, 0), "s", "data.split.val_from=gestern is not a date"),
         (Temporal("2017-10-14", 0.9, 0), "step", "count steps, not seconds; give a quantile"),
         (Given(0.1, 0), "s", "come without a split; take leave_last_out"),
     ],

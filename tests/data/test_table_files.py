@@ -178,7 +178,7 @@ def test_text_and_typed_shards_together(tmp_path):
 
 def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
-    with pytest.raises(UserError, match=r"a\.csv is no ordinary file"):
+    with pytest.raises(UserError, match=r"a\.csv is not an ordinary file"):
         reader(interactions="a.csv").read(tmp_path)
 
 

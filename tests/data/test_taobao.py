@@ -124,7 +124,7 @@ def test_what_is_missing_is_named(tmp_path):
         ({"behaviours": ["pv", "pv"]}, "each once"),
         (
             {"first_day": "25.11.2017"},
-            "data.reader.first_day=25.11.2017 is no day; write 2017-11-25",
+            "data.reader.first_day=25.11.2017 is not a day: write 2017-11-25",
         ),
     ],
 )

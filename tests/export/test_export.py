@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.conftest import ROOT
 from tests.helpers.exporting import CPU, assert_same_lists, check_parity, exact, export_model, serve
 from tests.helpers.models import MODELS, build
-from twotower.export.tables import encode_items, encode_users
+from twotower.export.tables import encode_corpus_items, encode_users
 
 TYPED = [
     ("two_tower", "model/history=attention"),
@@ -73,7 +73,7 @@ def test_vectors_are_parquet_by_raw_id(exported):
     assert items["item"].to_pylist() == data.ids["item"]["item"].to_list()
     assert items["category"].to_pylist() == data.ids["item"]["category"].to_list()
     np.testing.assert_array_equal(
-        np.array(items["vector"].to_pylist(), np.float32), encode_items(model, data).numpy()
+        np.array(items["vector"].to_pylist(), np.float32), encode_corpus_items(model, data).numpy()
     )
     np.testing.assert_array_equal(
         np.array(users["vector"].to_pylist(), np.float32), encode_users(model, data).numpy()
@@ -116,7 +116,9 @@ def test_safetensors_hold_the_weights_of_both_towers(exported):
         torch.nn.init.zeros_(parameter)
     missing = other.load_state_dict({**weights["user"], **weights["item"]}, strict=False)
     assert missing.missing_keys == [] and missing.unexpected_keys == []
-    torch.testing.assert_close(encode_items(other, data), encode_items(model, data), rtol=0, atol=0)
+    torch.testing.assert_close(
+        encode_corpus_items(other, data), encode_corpus_items(model, data), rtol=0, atol=0
+    )
     assert weights["user"]["user_augmented.weight"][0].equal(
         model.user_augmented.weight[1:].mean(0)
     )  # the cold policy's answer

@@ -68,7 +68,9 @@ def test_another_manifest_is_refused_in_one_line_and_nothing_is_replaced(tmp_pat
     folder = small(tmp_path / "export")
     (folder / "manifest.json").write_text(content)
     for use in (manifest.check, lambda folder: check_target(folder, True)):
-        with pytest.raises(UserError, match=r"manifest\.json is damaged or of no export") as error:
+        with pytest.raises(
+            UserError, match=r"manifest\.json is damaged, or is not from an export"
+        ) as error:
             use(folder)
         assert str(error.value).isprintable() and "move the folder away" in str(error.value)
 
@@ -80,7 +82,9 @@ def test_a_manifest_of_a_newer_version_or_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has format version 2, and this .* reads up to 1"):
         manifest.check(folder)
     path.unlink()
-    with pytest.raises(UserError, match=r"is no export, it has no manifest\.json: name another"):
+    with pytest.raises(
+        UserError, match=r"is not an export: it has no manifest\.json: name another"
+    ):
         manifest.check(folder)
 
 
@@ -97,7 +101,7 @@ def test_an_export_is_replaced_with_force_alone(tmp_path):
             check_target(folder, True)
         (folder / name).unlink()
     (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match="is no export, it has no .*: name another folder"):
+    with pytest.raises(UserError, match="is not an export: it has no .*: name another folder"):
         check_target(folder, True)
 
 

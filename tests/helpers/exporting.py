@@ -13,7 +13,7 @@ from tests.helpers.models import build
 from twotower.data.batches.present import present_features, present_seen
 from twotower.export.folder import Measure, write_export
 from twotower.export.index import Flat
-from twotower.export.tables import encode_items
+from twotower.export.tables import encode_corpus_items
 from twotower.export.towers import OnnxTower, as_inputs
 from twotower.retrieval.exact import top_k
 from twotower.types import EvalIndex
@@ -65,7 +65,7 @@ def exact(model, data, k: int) -> tuple[list, np.ndarray]:
     row = torch.repeat_interleave(users, torch.tensor([len(items) for items in seen]))
     score, item = top_k(
         model.encode_user(present_features(data, users)),
-        encode_items(model, data),
+        encode_corpus_items(model, data),
         row,
         torch.cat(seen),
         k,

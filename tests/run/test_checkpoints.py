@@ -127,10 +127,10 @@ def test_a_wrong_path_is_one_line(tmp_path):
     for path, message in (
         (tmp_path / "none.ckpt", "there is no such file"),
         (tmp_path / "README.md" / "x", "there is no such file"),
-        (tmp_path / "pipe.ckpt", "is no ordinary file"),
-        ("/dev/zero", "is no ordinary file"),
+        (tmp_path / "pipe.ckpt", "is not an ordinary file"),
+        ("/dev/zero", "is not an ordinary file"),
         (tmp_path / "run", "is a folder: give .*/run/checkpoints/best.ckpt"),
-        (tmp_path, "is no ordinary file"),
+        (tmp_path, "is not an ordinary file"),
         ("last", "there is no such file"),
         ("a\0b", "there is no such file"),
         ("a" * 5000, "there is no such file"),

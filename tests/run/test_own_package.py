@@ -81,7 +81,7 @@ def test_a_prefix_is_a_whole_name(monkeypatch):
     "name", ["", " ", "*", ".", "mylab.*", "mylab..x", "a b", "../mylab", None]
 )
 def test_only_packages_are_trusted(name):
-    with pytest.raises(UserError, match="trusted has .*, which is no package"):
+    with pytest.raises(UserError, match="trusted has .*, which is not a package"):
         trusted_packages([name])
 
 

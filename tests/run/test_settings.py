@@ -15,7 +15,7 @@ from twotower.run.settings import (
     fingerprint,
     flat,
     kind_of,
-    makes_experiment,
+    makes_variant,
 )
 from twotower.run.wandb_names import flatten, variant
 from twotower.sweep.plan import run_name
@@ -57,7 +57,7 @@ def test_sweep_report_and_wandb_agree_on_every_leaf():
         OmegaConf.update(other, key, new, merge=False, force_add=True)
         override = f"{key}={new}"
         kind = kind_of(key)
-        is_variant = kind in (Kind.EXPERIMENT, Kind.PROCESSES)
+        is_variant = kind in (Kind.VARIANT, Kind.PROCESSES)
         assert (flat(OmegaConf.to_container(other, resolve=False)) != settings) == is_variant, key
         has_effect = kind is not Kind.MACHINE
         assert (fingerprint(other) != marks) == has_effect == changes_result(key), key
@@ -106,13 +106,9 @@ def test_a_fingerprint_counts_processes_and_ignores_null():
 
 
 def test_an_unknown_setting_makes_an_experiment():
-    assert makes_experiment("callbacks.mine.strength") and not makes_experiment(
-        "callbacks.mine.dirpath"
-    )
-    assert (
-        kind_of("scheduler.warmup_steps") is Kind.EXPERIMENT and kind_of("trusted") is Kind.MACHINE
-    )
-    assert kind_of("data.reader.url") is Kind.MACHINE and kind_of("model.curl") is Kind.EXPERIMENT
+    assert makes_variant("callbacks.mine.strength") and not makes_variant("callbacks.mine.dirpath")
+    assert kind_of("scheduler.warmup_steps") is Kind.VARIANT and kind_of("trusted") is Kind.MACHINE
+    assert kind_of("data.reader.url") is Kind.MACHINE and kind_of("model.curl") is Kind.VARIANT
 
 
 def test_trusted_packages_are_not_logged():

@@ -258,9 +258,9 @@ def test_two_processes(script):
         ),
         (
             ("hydra/launcher=typo",),
-            "hydra/launcher=typo: there is no such option; choose from basic,",
+            "hydra/launcher=typo: no such option; choose from basic,",
         ),
-        (("model=dta",), "model=dta: there is no such option (did you mean dat?); choose from"),
+        (("model=dta",), "model=dta: no such option (did you mean dat?); choose from"),
         (("+sed=1",), "unknown setting sed"),
         (("+k=5",), "unknown setting k"),
         (("seed=-1",), "seed must be greater than or equal to 0, got -1"),

@@ -55,7 +55,7 @@ def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     command = (*UNTRAINED, "data.k_core=1000,0")
     first = script("train", *command)
     assert first.returncode == 1
-    assert "1 of 2 runs did not finish; the same command goes on with them" in first.stderr
+    assert "1 of 2 runs did not finish; the same command continues with them" in first.stderr
     assert "python src/report.py runs=outputs/sweeps/data.k_core-synthetic" in first.stdout
     begin = "1 failed (data.k_core=1000): "
     (line,) = [text for text in first.stdout.splitlines() if text.startswith(begin)]
@@ -152,13 +152,13 @@ def test_a_mistake_stops_a_sweep_before_it_starts(script):
         ),
         (
             ("-m", "sweep=ablaton"),
-            "sweep=ablaton: there is no such option (did you mean ablation?)",
+            "sweep=ablaton: no such option (did you mean ablation?)",
         ),
         (
             ("-m", "seed=0,1", "ckpt_path=a,b"),
-            "ckpt_path cannot be varied: each run of a sweep goes on from its own last.ckpt",
+            "ckpt_path cannot be varied: each run of a sweep continues from its own last.ckpt",
         ),
-        (("-m", "variant=dat,dta"), "variant=dta: there is no such option"),
+        (("-m", "variant=dat,dta"), "variant=dta: no such option"),
     ):
         run = script("train", *command)
         assert run.returncode == 1 and len(run.stderr.strip().splitlines()) == 1, run.stderr

@@ -338,7 +338,7 @@ def test_a_client_process_that_dies_does_not_stop_the_run(home, tmp_path, capsys
             run.log_metrics({"train/loss": 1.0}, step=step)
             time.sleep(0.01)
         run.log_results(["metric", "test"], [["mrr", 0.5]], {"val/mrr": 0.5}, tmp_path)
-    assert capsys.readouterr().err.count("and the run goes on without it") == 1
+    assert capsys.readouterr().err.count("and the run continues without it") == 1
     with closing_wandb():
         begin(tmp_path, offline=True).log_metrics({"train/loss": 1.0}, step=1)
     assert "goes on without it" not in capsys.readouterr().err

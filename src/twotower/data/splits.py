@@ -202,7 +202,7 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
             moment = datetime.fromisoformat(value)
         except ValueError:
             raise UserError(
-                f"data.split.{name}={value} is no date; write 2017-10-14 or 2017-10-14T12:00"
+                f"data.split.{name}={value} is not a date: write 2017-10-14 or 2017-10-14T12:00"
             ) from None
         if rows.time_unit not in UNITS_PER_SECOND:
             raise UserError(

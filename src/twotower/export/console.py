@@ -1,4 +1,4 @@
-"""Table of an export's parity."""
+"""Table that compares the exported files with the model."""
 
 from pathlib import Path
 from typing import Any

@@ -47,7 +47,7 @@ def check_target(folder: Path, force: bool) -> None:
     """Refuse a folder that must not be replaced, before anything is computed.
 
     Raises:
-        UserError: for a folder that is no export, an export without ``force``, and an export with
+        UserError: for a folder that is not an export, an export without ``force``, and an export with
             other files, which are named.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -116,7 +116,7 @@ def write_export(
     """
     with whole_folder(folder) as partial:
         progress("item vectors")
-        items = tables.encode_items(model, data)
+        items = tables.encode_corpus_items(model, data)
         tables.write_items(data, items, partial)
         sample = take_sample(model, data, items, measure.num_users, measure.k, measure.seed)
         if user_vectors:

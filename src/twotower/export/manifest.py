@@ -76,10 +76,12 @@ def read(folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = read_json(path)
         version = _Manifest.model_validate(record).format_version
     except FileNotFoundError:
-        raise UserError(f"{folder} is no export, it has no {FILE}: name another folder") from None
+        raise UserError(
+            f"{folder} is not an export: it has no {FILE}: name another folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged or of no export ({printable(str(error))[:200]}): move the folder "
+            f"{path} is damaged, or is not from an export ({printable(str(error))[:200]}): move the folder "
             "away and export again"
         ) from error
     if version > FORMAT_VERSION:

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @torch.no_grad()
-def encode_items(model: Model, data: RetrievalDataModule) -> Tensor:
+def encode_corpus_items(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
     return encode.encode_corpus(model, data.corpus(CPU))
 

@@ -1,4 +1,4 @@
-"""The table of a data set as text, before any format."""
+"""The table of a data set as plain cells, before formatting."""
 
 from typing import NamedTuple
 

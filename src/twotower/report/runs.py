@@ -1,4 +1,4 @@
-"""Run folders: find them, read them, and say why one is left out."""
+"""Run folders: find them, read them, and explain why a run is excluded."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: over users, over seeds, corrected for their number."""
+"""Tests whether a difference is larger than chance: over users, over seeds, corrected for their number."""
 
 import warnings
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from twotower.metrics.base import RankMetric
 from twotower.report.ranks import Ranks, per_user
 from twotower.report.runs import LeftOut, Run
 from twotower.run.run_folder import RunFolder
-from twotower.run.settings import Value, key_of, makes_experiment
+from twotower.run.settings import Value, key_of, makes_variant
 
 
 class Variant(NamedTuple):
@@ -155,9 +155,7 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
 def _overrides(run: Run) -> dict[str, str]:
     """Overrides that make another experiment, by name."""
     split = [override.lstrip("+~").partition("=") for override in run.record.overrides]
-    return {
-        key: value for key, _, value in split if key != "data" and makes_experiment(key_of(key))
-    }
+    return {key: value for key, _, value in split if key != "data" and makes_variant(key_of(key))}
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:

@@ -67,10 +67,10 @@ def warn_of_refusal(info: RunInfo, trusted: str | Iterable[str] | None) -> None:
 
 
 def resumed_run(config: DictConfig) -> tuple[Plain, RunInfo]:
-    """The same for a run that goes on from ``ckpt_path``.
+    """The same for a run that continues from ``ckpt_path``.
 
     Raises:
-        UserError: for a file that is no checkpoint, or settings that contradict it.
+        UserError: for a file that is not a checkpoint, or settings that contradict it.
     """
     saved: RunInfo = load_checkpoint(config.ckpt_path, trusted=config.trusted)["twotower"]
     today, new = new_run(config)

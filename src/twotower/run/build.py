@@ -177,8 +177,11 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
         return partial(make, **settings, **extra)
     try:
         return make(**settings, **extra)
-    except (UserError, MisconfigurationException, OSError, MemoryError):
+    except (UserError, OSError, MemoryError):
         raise
+    except MisconfigurationException as error:  # Lightning's, such as of an absent accelerator
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}.* does not fit this machine or itself: {reason}") from error
     except Exception as error:
         if "memory" in str(error):  # torch's RuntimeError for a table that is too large
             raise

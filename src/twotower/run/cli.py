@@ -37,7 +37,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
     Its module is imported once the config is composed: torch and Lightning take seconds, which
     ``--help`` and a typo need not.
 
-    An error that the user can mend ends with one line on standard error and exit code 1;
+    An error that the user can correct ends with one line on standard error and exit code 1;
     ``HYDRA_FULL_ERROR=1`` shows the traceback. Any other error is a bug and keeps its traceback.
     SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
 
@@ -93,7 +93,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
 
 
 def run_dir(ckpt_path: object, default: str) -> str:
-    """A resumed run goes on in its own folder: that of ``<run folder>/checkpoints/last.ckpt``.
+    """A resumed run continues in its own folder: that of ``<run folder>/checkpoints/last.ckpt``.
 
     Raises:
         UserError: if there is no such file, before Hydra makes a folder for it.
@@ -149,7 +149,7 @@ def _quoted(key: str, value: str) -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for an error that the user can mend, None for a bug."""
+    """One line for an error that the user can correct, None for a bug."""
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
@@ -199,7 +199,7 @@ def _explain_config(error: Exception, text: str) -> str:
         listed = text.split("Available options", 1)[-1].split("Config search path")[0]
         options = re.findall(r"[\w.-]+", listed.split(":", 1)[-1])
         close = suggest(option, options)
-        return f"{group}={option}: there is no such option{close}; choose from {', '.join(options)}"
+        return f"{group}={option}: no such option{close}; choose from {', '.join(options)}"
     if match := re.search(r"Could not override '([\w.@/-]+)'", text):
         return f"unknown setting {match[1]}{_suggest_setting(match[1])}"
     return " ".join(str(error).split())

@@ -59,7 +59,7 @@ class RunFolder(NamedTuple):
 
     @property
     def last(self) -> Path:
-        """Checkpoint to go on from."""
+        """Checkpoint to continue from."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property

@@ -17,7 +17,7 @@ PLACES = ("data_dir", "cache_dir")  # settings of data that the command decides
 LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # of any node
-DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir begins so
+DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
 
 Value = str | int | float | bool | None
 
@@ -25,7 +25,7 @@ Value = str | int | float | bool | None
 class Kind(Enum):
     """What a setting does to a run."""
 
-    EXPERIMENT = "runs that differ in it are two variants"
+    VARIANT = "runs that differ in it are two variants"
     DATA = "chooses the data, which reports tell apart by their fingerprint"
     MEASURE = "the same training, other figures"
     SEED = "another run of the same variant"
@@ -34,7 +34,7 @@ class Kind(Enum):
 
 
 TABLE = {  # each line decides a setting and all below it that have no line of their own
-    Kind.EXPERIMENT: (
+    Kind.VARIANT: (
         "data",
         "negatives",
         "model",
@@ -105,12 +105,12 @@ def decided(key: str) -> Kind | None:
 
 def kind_of(key: str) -> Kind:
     """What a setting does to a run; a setting that the table does not know makes an experiment."""
-    return decided(key) or Kind.EXPERIMENT
+    return decided(key) or Kind.VARIANT
 
 
-def makes_experiment(key: str) -> bool:
+def makes_variant(key: str) -> bool:
     """Are two runs that differ in this setting two variants?"""
-    return kind_of(key) is Kind.EXPERIMENT
+    return kind_of(key) is Kind.VARIANT
 
 
 def changes_result(key: str) -> bool:
@@ -136,7 +136,7 @@ def flat(
     found: dict[str, Value] = {}
     for key, value in _leaves("", config):
         is_repeat = key in repeats or (isinstance(value, str) and "${" in value)
-        if makes_experiment(key) and not is_repeat:
+        if makes_variant(key) and not is_repeat:
             found[key] = value
     found["trainer.num_processes"] = num_processes or processes(config.get("trainer") or {})
     return found

@@ -79,7 +79,7 @@ def train(config: DictConfig) -> dict[str, float]:
             "diagnostics": task.results.get("diagnostics"),
             "wall_seconds": time.perf_counter() - started,
         }
-        _leave(folder, record, task, data, trainer, logger)
+        _write_results(folder, record, task, data, trainer, logger)
     return task.results["test"]
 
 
@@ -121,7 +121,7 @@ def _record(
     }
 
 
-def _leave(
+def _write_results(
     folder: RunFolder,
     record: dict[str, Any],
     task: RetrievalTask,
@@ -159,8 +159,8 @@ def _check_folder(folder: RunFolder, ckpt_path: str | None) -> None:
     own = RunFolder.of(ckpt_path).path
     if folder.path.resolve() != own.resolve():
         raise UserError(
-            f"ckpt_path={ckpt_path} goes on in its run folder, {own}, and not in {folder.path}: "
-            "leave out hydra.run.dir (a copy of that folder goes on by itself)"
+            f"ckpt_path={ckpt_path} continues in its run folder, {own}, and not in {folder.path}: "
+            "leave out hydra.run.dir (a copy of that folder can be resumed separately)"
         )
 
 
@@ -203,8 +203,8 @@ def _oracle_metrics(
 ) -> dict[str, float]:
     """Test metrics of the best possible ranking of synthetic data; logged as ``oracle/…``.
 
-    No user takes an item twice, so seen items are hidden, whatever ``data.mask_seen`` is: ranked by
-    the planted odds alone, they would stand before the targets.
+    No user takes an item twice, so seen items are hidden, whatever ``data.mask_seen`` is: otherwise
+    they would rank above the targets.
     """
     task = RetrievalTask(
         Oracle(),

@@ -1,4 +1,4 @@
-"""Answers one question to a trained model, as a table or as JSON (``src/recommend.py``)."""
+"""Gets recommendations or similar items from a trained model, as a table or as JSON (``src/recommend.py``)."""
 
 import json
 import sys

@@ -221,7 +221,7 @@ class Retriever:
         """A user whom the data do not have.
 
         Raises:
-            UserError: for a history that is no list of ids.
+            UserError: for a history that is not a list of ids.
         """
         if isinstance(history, str) or not hasattr(history, "__iter__"):
             raise UserError(f"history={history!r}: give a list of item ids, the oldest first")
@@ -276,7 +276,7 @@ def load(
         trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
 
     Raises:
-        UserError: for a file that is no checkpoint of ours, and other data than it was trained on.
+        UserError: for a file that is not a checkpoint of ours, and other data than it was trained on.
     """
     read_env_file()
     file = RunFolder(Path(path)).best if Path(path).is_dir() else path

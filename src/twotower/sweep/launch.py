@@ -52,7 +52,7 @@ def _train_locked(config: DictConfig, folder: RunFolder, lock: int) -> dict[str,
         return folder.read_record().get("test")
     write_text(folder.mark, expected)
     config.ckpt_path = _last_checkpoint(folder)
-    print(f"{name}: {'goes on' if config.ckpt_path else 'starts'}", flush=True)
+    print(f"{name}: {'continues' if config.ckpt_path else 'starts'}", flush=True)
     try:
         metrics = (
             run.train(config)

@@ -11,7 +11,7 @@ from twotower.run.run_folder import RunFolder, Status, records
 from twotower.run.settings import changes_result, key_of, names_variant
 
 FIXED = {  # settings that cannot be varied
-    "ckpt_path": "each run of a sweep goes on from its own last.ckpt: leave ckpt_path out",
+    "ckpt_path": "each run of a sweep continues from its own last.ckpt: leave ckpt_path out",
     "dry": "dry=true shows the whole sweep: give it one value",
     "sweep": "one command runs one sweep: give sweep one value",
 }

@@ -108,4 +108,4 @@ def _how_to_resume(last: Path, again: Sequence[str] = ()) -> str:
     if not last.exists():
         return "nothing was saved yet"
     resume = override("ckpt_path", shown_path(last))
-    return " ".join(["go on with: python src/train.py", resume, *map(shlex.quote, again)])
+    return " ".join(["continue with: python src/train.py", resume, *map(shlex.quote, again)])

@@ -53,7 +53,7 @@ class Feature(NamedTuple):
     """A column as a feature.
 
     Attributes:
-        kind: None where it is no feature.
+        kind: None if it is not a feature.
         values: labels, numbers, or lists of labels.
         meaning: for people.
     """
@@ -90,7 +90,7 @@ def read_side(
     for name in declared:
         if name not in table.columns:
             raise UserError(
-                f"data.reader.{side}_features: {name} is no column of {source.path}; it has "
+                f"data.reader.{side}_features: {name} is not a column of {source.path}; it has "
                 f"{', '.join(table.columns)}"
             )
     columns = {side: _ids(source, table[roles[side]])}
@@ -123,7 +123,7 @@ def read_side(
         if feature.kind is None and name in declared and name not in roles.values():
             raise UserError(
                 f"data.reader.{side}_features.{name}={declared[name]}: {source.path} column {name} "
-                f"holds {describe(column.dtype)}: take it out of that setting, or change the column"
+                f"holds {describe(column.dtype)}: remove it from that setting, or change the column"
             )
         report.append((name, feature.meaning, examples(feature.values)))
     frame = _one_row_each(source, pl.DataFrame(columns), side, kinds)
@@ -187,7 +187,7 @@ def _text(column: pl.Series) -> pl.Series:
 
 
 def _days(column: pl.Series) -> pl.Series | None:
-    """Dates as days since 1970; None if a value is no date."""
+    """Dates as days since 1970; None if a value is not a date."""
     if column.dtype not in (pl.String, pl.Date, pl.Datetime):
         return None
     days = pl.select(parse_dates(as_text(pl.lit(column))) / MICROSECONDS_A_DAY).to_series()

@@ -1,4 +1,4 @@
-"""Tell people what each column was taken as, and how far their tables fit together."""
+"""Tell people how each column was interpreted, and how far their tables fit together."""
 
 import io
 

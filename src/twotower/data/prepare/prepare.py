@@ -255,7 +255,7 @@ def _latents(frames: Frames, sides: dict[str, Side]) -> dict[str, np.ndarray]:
 
 
 def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
-    """First and last time and a histogram of each part; empty where there is no clock."""
+    """First and last time and a histogram of each part; empty if there are no times."""
     if unit == "order":
         return {}
     first, last = moments.min(), moments.max()

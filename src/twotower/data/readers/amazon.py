@@ -96,7 +96,7 @@ class Amazon:
         check_number("data.reader.max_labels", max_labels, 1)
         if category_level == 0:
             raise UserError(
-                "data.reader.category_level=0 is no level: 1 is the root, 2 below it, -1 the "
+                "data.reader.category_level=0 is not a level: 1 is the root, 2 below it, -1 the "
                 "deepest"
             )
         self.generation = GENERATIONS[generation]

@@ -1,4 +1,4 @@
-"""An item's one primary category, where the data know several."""
+"""Chooses one primary category for items that have several."""
 
 import polars as pl
 

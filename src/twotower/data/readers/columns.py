@@ -88,7 +88,7 @@ class _Layout(NamedTuple):
         )
 
     def bad_line(self, plain: Path) -> str | None:
-        """The first line that is no such line, and what is wrong with it: Polars does not tell."""
+        """The first line that does not fit, and what is wrong with it."""
         text = pl.scan_csv(
             plain,
             has_header=False,

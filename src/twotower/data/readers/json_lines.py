@@ -19,7 +19,7 @@ def read_json_lines(path: Path, types: dict[str, type[pl.DataType]]) -> pl.DataF
     """Read the fields ``types`` of every object, which must all be there; others are ignored.
 
     Raises:
-        UserError: if the file is missing, empty or damaged, or a line is no object or lacks a
+        UserError: if the file is missing, empty or damaged, or a line is not a JSON object or lacks a
             field.
     """
     with open_csv(path) as plain:
@@ -69,7 +69,7 @@ def parse_object(
             continue
         if isinstance(value, dict):
             return value
-    raise UserError(f"{path} line {number} is no object: {text[:80]!r}")
+    raise UserError(f"{path} line {number} is not a JSON object: {text[:80]!r}")
 
 
 def _bad_line(path: Path, types: dict[str, type[pl.DataType]]) -> str | None:

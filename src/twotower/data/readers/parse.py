@@ -66,7 +66,7 @@ def read_sequences(path: Path, allow_empty: bool) -> pl.DataFrame:
         ``user``, ``item`` and ``time``, which is the item's place in its line.
 
     Raises:
-        UserError: if the file is missing or empty, a field is no whole number, or a user has two
+        UserError: if the file is missing or empty, a field is not a whole number, or a user has two
             lines.
     """
     text = pl.Series(_content(path).decode(errors="replace").split("\n"))
@@ -76,11 +76,11 @@ def read_sequences(path: Path, allow_empty: bool) -> pl.DataFrame:
     place = pl.int_range(pl.len(), dtype=pl.Int32).over("line")
     ids = ids.with_columns(place=place, user=pl.col("id").first().over("line"))
     for line, field in ids.filter(pl.col("id").is_null()).select("line", "field").head(1).rows():
-        raise UserError(f"{path} line {line}: {field[:80]!r} is no whole number")
+        raise UserError(f"{path} line {line}: {field[:80]!r} is not a whole number")
     users = ids.filter(pl.col("place") == 0)
     twice = users.filter(~pl.col("user").is_first_distinct()).select("line", "user")
     for line, user in twice.head(1).rows():
-        raise UserError(f"{path} line {line}: user {user} has a line already: join the two")
+        raise UserError(f"{path} line {line}: user {user} has two lines: merge them into one")
     alone = lines.filter(pl.col("field").list.len() == 1)["line"].head(0 if allow_empty else 1)
     for line in alone:
         raise UserError(f"{path} line {line} names a user and no item")
@@ -150,7 +150,7 @@ def _first_bad_line(content: bytes, separator: str, schema: dict[str, type[pl.Da
             return f"line {number} {fault}: {line[:80]!r}"
         for field, (name, kind) in zip(fields, schema.items(), strict=True):
             if kind.is_numeric() and not field.lstrip("-").replace(".", "", 1).isdigit():
-                return f"line {number}: {name} is no number: {line[:80]!r}"
+                return f"line {number}: {name} is not a number: {line[:80]!r}"
     return f"cannot be read as {expected!r}"
 
 

@@ -28,7 +28,7 @@ class S3Rec:
         sha256: checksum of the first; None: do not check.
         attributes_sha256: checksum of the second.
         max_attributes: keep an item's most frequent ones.
-        max_category_share: an attribute that a larger share of the items carries is no category; 1
+        max_category_share: an attribute that a larger share of the items carries is not a category; 1
             admits all.
     """
 
@@ -123,15 +123,15 @@ def _read_attributes(path: Path) -> pl.DataFrame:
     """``item`` and a list of ``attributes``, from ``{"item": [attribute, …], …}``.
 
     Raises:
-        UserError: naming the line that is no JSON, or the first item that is not a number with a
+        UserError: naming the line that is not valid JSON, or the first item that is not a number with a
             list of numbers.
     """
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {error.lineno} is no JSON: {error.msg}") from None
+        raise UserError(f"{path} line {error.lineno} is not valid JSON: {error.msg}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no UTF-8 text") from None
+        raise UserError(f"{path} is not UTF-8 text") from None
     except RecursionError:
         raise UserError(f"{path} nests lists or objects hundreds deep: fetch it again") from None
     if not isinstance(content, dict):

@@ -127,7 +127,7 @@ def _midnight(name: str, day: str) -> int:
     try:
         return int(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=CHINA).timestamp())
     except ValueError:
-        raise UserError(f"data.reader.{name}={day} is no day; write 2017-11-25") from None
+        raise UserError(f"data.reader.{name}={day} is not a day: write 2017-11-25") from None
 
 
 def _items(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -96,11 +96,13 @@ def read_checkpoint(path: str | Path, mmap: bool = True) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            printable(f"ckpt_path={file} is no checkpoint of this project: {where}: {first['msg']}")
+            printable(
+                f"ckpt_path={file} is not a checkpoint of this project: {where}: {first['msg']}"
+            )
         ) from error
     except Exception as error:
         reason = printable((str(error).splitlines() or [""])[0])
-        if "Weights only load failed" in reason:  # torch goes on to say how to run its code
+        if "Weights only load failed" in reason:  # torch continues with how to run its code
             reason = "it holds more than tensors and plain values"
         raise UserError(f"ckpt_path={file} cannot be read as a checkpoint: {reason}") from error
     info = RunInfo(**content.twotower.model_dump())

@@ -14,12 +14,12 @@ def checkpoint_file(path: object) -> Path:
     """The path, if there is an ordinary file.
 
     Raises:
-        UserError: if it is no path, or there is no such file.
+        UserError: if it is not a path, or there is no such file.
     """
     shown = f"ckpt_path={printable(str(path))}"
     if not isinstance(path, (str, Path)) or not str(path):
         raise UserError(
-            f"{shown} is no path: give <run folder>/checkpoints/last.ckpt or best.ckpt, or "
+            f"{shown} is not a path: give <run folder>/checkpoints/last.ckpt or best.ckpt, or "
             "leave it out (a name that is a number goes into quotes, ckpt_path='\"7\"')"
         )
     path = Path(path)
@@ -32,7 +32,7 @@ def checkpoint_file(path: object) -> Path:
         return path
     if has_best:
         raise UserError(f"{shown} is a folder: give {best}, or last.ckpt beside it")
-    reason = " is no ordinary file" if exists else ": there is no such file"
+    reason = " is not an ordinary file" if exists else ": there is no such file"
     raise UserError(f"{shown}{reason}: give <run folder>/checkpoints/best.ckpt or last.ckpt")
 
 

@@ -102,7 +102,7 @@ def with_own_files(state: dict[str, Any], folder: str) -> dict[str, Any]:
     The folder may have been moved, and Lightning deletes the files that the state names.
 
     Raises:
-        UserError: for a file that is no checkpoint.
+        UserError: for a file that is not a checkpoint.
     """
 
     def own(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Corrections of Lightning's counters, so that a resumed run equals an undisturbed one."""
+"""Corrections of Lightning's counters, so that a resumed run equals one that was never stopped."""
 
 from typing import Any
 
@@ -60,11 +60,11 @@ class Resume(Callback):
 
 
 def place_between_batches(loops: Loops, training_is_over: bool) -> None:
-    """Change the counters of a checkpoint of an epoch's end, in place.
+    """Correct the counters of a checkpoint written at the end of an epoch, in place.
 
-    Lightning writes it within the epoch's last moments. An epoch that is complete becomes one that
-    is over, with none of the next one's batches done. One that ``trainer.max_steps`` cut short goes
-    on, if there are more steps to do now.
+    Lightning writes such a checkpoint just before the epoch ends. A complete epoch is counted as
+    ended, with no batch of the next epoch done. An epoch that ``trainer.max_steps`` stopped early
+    continues if there are more steps now.
 
     Args:
         loops: the state of Lightning's fit loop.

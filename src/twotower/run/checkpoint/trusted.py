@@ -47,7 +47,7 @@ def trusted_packages(given: str | Iterable[str] | None) -> tuple[str, ...]:
     for name in [given] if isinstance(given, str) else given:
         stripped = name.strip().removesuffix(".") if isinstance(name, str) else ""
         if not NAME.fullmatch(stripped):
-            raise UserError(f"{where} has {name!r}, which is no package: name your own, mylab.")
+            raise UserError(f"{where} has {name!r}, which is not a package: name your own, mylab.")
         found.append(f"{stripped}.")
     return tuple(found)
 
@@ -70,7 +70,9 @@ def check_targets(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     for key in READER_NAMES:
         value = config["data"]["reader"].get(key)
         if isinstance(value, str) and not PLAIN_NAME.fullmatch(value):
-            raise UserError(f"its config has data.reader.{key}={value!r}, which is no plain name")
+            raise UserError(
+                f"its config has data.reader.{key}={value!r}, which is not a plain name"
+            )
 
 
 def targets(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:

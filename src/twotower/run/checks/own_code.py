@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-CURE = "set PYTHONPATH to the folder that the package lies in, or install it"
+CURE = "set PYTHONPATH to the folder that contains the package, or install it"
 
 
 def is_installed(module: str) -> bool:

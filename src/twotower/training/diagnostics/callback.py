@@ -21,7 +21,7 @@ class Diagnostics(Callback):
     The numbers are logged as ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also
     stand in the task's results. Each process measures its own share of the users, so that none
     waits for another; those of the first one are logged and drawn. Nothing is drawn where no test
-    runs. After an error, the diagnostics end with a warning and the run goes on.
+    runs. After an error, the diagnostics end with a warning and the run continues.
 
     Args:
         dirpath: folder of the plots.

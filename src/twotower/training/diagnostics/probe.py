@@ -1,4 +1,4 @@
-"""Replaces a model's augmented vectors for a moment, to see what the model loses."""
+"""Replaces a model's augmented vectors temporarily, to measure the effect on the metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 class RunCSVLogger(Logger):
     """Writes ``<run folder>/metrics.csv``: a row for each call, a column for each name.
 
-    A new run replaces the file. A resumed run goes on after the rows that its checkpoint counted
+    A new run replaces the file. A resumed run continues after the rows that its checkpoint counted
     (:meth:`resume`), so that the file ends like that of an uninterrupted run.
 
     Args:

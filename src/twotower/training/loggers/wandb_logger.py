@@ -74,7 +74,7 @@ class RunWandbLogger(WandbLogger):
             group: the run's settings without its seed; the run's name adds the seed.
             tags: of the run, before those of the logger's settings.
             config: settings by dotted names, ``seed`` among them.
-            resumed: go on with the W&B run of this folder.
+            resumed: continue the W&B run of this folder.
 
         Raises:
             UserError: if W&B refuses the key or the project.
@@ -141,7 +141,7 @@ class RunWandbLogger(WandbLogger):
         except Exception as error:
             if not self.has_failed:
                 reason = f"{type(error).__name__} ({clip(str(error), 300)})"
-                warn(f"W&B fails with {reason}, and the run goes on without it")
+                warn(f"W&B fails with {reason}, and the run continues without it")
             self.has_failed = True
 
     def _start(self) -> Any:
