@@ -18,8 +18,8 @@ from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
 from twotower.data.frames import Reader
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import new_users
-from twotower.data.prepare.preparation import Preparation
 from twotower.data.prepare.prepare import GROUPS, Options
+from twotower.data.prepare.store import Preparation
 from twotower.data.sampling import Positives, Sampler
 from twotower.data.splits import Split
 from twotower.errors import UserError, check_number
