@@ -16,8 +16,7 @@ from twotower.metrics.base import RankMetric
 from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
-from twotower.retrieval.encode import encode_corpus, encode_users
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
 from twotower.run.build import build
 from twotower.types import EvalBatch
 

@@ -82,4 +82,5 @@ def test_the_functions_from_a_csv_file_to_a_rank_are_called(traced, tmp_path):
     callers = traced("model=mf", "data=table", f"data.reader.interactions={tmp_path}/clicks.csv")
     functions = listed(section("From a CSV file to a rank"))
     assert len(functions) <= 40
+    assert len({function.split(":")[0] for function in functions}) <= 15
     assert set(functions) <= set(callers), set(functions) - set(callers)

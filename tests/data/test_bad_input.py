@@ -443,7 +443,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 from twotower.data.own_files.files import open_source
-from twotower.data.own_files.text import TextFormat
+from twotower.data.own_files.files import TextFormat
 
 if os.getuid() == 0:
     os.setuid(65534)

@@ -230,7 +230,7 @@ def test_a_damaged_cache_is_found_and_named(tmp_path, capsys, damage):
     else:
         (folder / "meta.json").write_text(json.dumps({}))
     with pytest.raises(store.DamagedError, match=rf"{folder.name}.*delete"):
-        store.load(folder)
+        store.load_folder(folder)
     make_data(tmp_path).setup()
     assert f"{folder} are damaged" in capsys.readouterr().err
 

@@ -18,8 +18,7 @@ from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
-from twotower.retrieval.encode import encode_users
-from twotower.retrieval.exact import target_ranks, top_k
+from twotower.retrieval.exact import encode_users, target_ranks, top_k
 from twotower.types import HIDDEN_RANK, EvalIndex
 
 EXTRA_ITEMS = 3  # known to nobody before the last fifth of the time

@@ -20,8 +20,7 @@ from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.models.oracle import Oracle
-from twotower.retrieval.encode import encode_corpus, encode_users
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
 from twotower.training.diagnostics.measure import measure
 from twotower.training.task import RetrievalTask
 

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from twotower.data import features, sampling
+from twotower.data import sampling
 from twotower.data.batches import rows
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.batches.loader import EvalLoader, TrainLoader
@@ -18,8 +18,8 @@ from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
 from twotower.data.frames import Reader
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import new_users
-from twotower.data.prepare.preparation import Preparation
 from twotower.data.prepare.prepare import GROUPS, Options
+from twotower.data.prepare.store import Preparation
 from twotower.data.sampling import Positives, Sampler
 from twotower.data.splits import Split
 from twotower.errors import UserError, check_number
@@ -254,7 +254,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_hidden = max(0, self.options.history_length - self._shown_clicks)
             own["history"][:, :num_hidden] = 0
         return EvalBatch(
-            user=features.with_truth(tables, own, "user", user),
+            user=rows.with_truth(tables, own, "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
@@ -264,12 +264,12 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
-        return features.item_features(self._tables_on(item.device), self.schema, item)
+        return rows.item_features(self._tables_on(item.device), self.schema, item)
 
     def corpus(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """Features of all items in order, in chunks."""
         for item in torch.arange(self.schema.num_items, device=device).split(CORPUS_CHUNK):
-            yield features.with_truth(self.tables, self.item_features(item), "item", item)
+            yield rows.with_truth(self.tables, self.item_features(item), "item", item)
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
@@ -286,7 +286,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
         tables = self._tables_on(position.device)
         length = self.options.history_length
-        return features.user_features(tables, self.schema, length, position, user)
+        return rows.user_features(tables, self.schema, length, position, user)
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:

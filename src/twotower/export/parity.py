@@ -12,8 +12,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export.index import search
 from twotower.export.towers import OnnxTower, as_inputs
-from twotower.retrieval.encode import encode_users
-from twotower.retrieval.exact import target_ranks, top_k
+from twotower.retrieval.exact import encode_users, target_ranks, top_k
 from twotower.types import EvalIndex, Model
 
 FIRST_BATCHES = [1, 7]  # then the rest: an ONNX tower must take any batch size

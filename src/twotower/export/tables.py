@@ -9,7 +9,7 @@ from torch import Tensor
 from twotower.data.batches.present import present_features, present_seen
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.export.towers import as_inputs, input_name
-from twotower.retrieval import encode
+from twotower.retrieval import exact
 from twotower.types import Model
 
 CHUNK = 8192
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @torch.no_grad()
 def encode_corpus_items(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
-    return encode.encode_corpus(model, data.corpus(CPU))
+    return exact.encode_corpus(model, data.corpus(CPU))
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def encode_users(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_users, dim)``, or ``(num_users, num_interests, dim)``, of all users as of today."""
     users = torch.arange(data.meta["num_users"])
     chunks = (present_features(data, user) for user in users.split(CHUNK))
-    return torch.cat([encode.encode_users(model, features) for features in chunks])
+    return torch.cat([exact.encode_users(model, features) for features in chunks])
 
 
 def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:

@@ -1,18 +1,55 @@
-"""Exact ranks and top-k lists by brute force: one matrix product per chunk of users."""
+"""User and item vectors, and their exact ranks and top-k lists by brute force.
 
-from collections.abc import Iterator
+Vectors and scores are in float32 or better in every precision of the trainer.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from twotower.layers.precision import at_least_float32, full_precision
-from twotower.types import HIDDEN_RANK
+from twotower.layers.precision import (
+    at_least_float32,
+    float32_weights,
+    float_tensors,
+    full_precision,
+)
+from twotower.types import HIDDEN_RANK, Features, Model
 
 SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 # On a CPU, scores that are still in the cache (4 MiB) are counted several times faster, but with
 # fewer than 16 rows the matrix product is slow.
 CACHED_SCORES = 1 << 20
 CACHED_ROWS = 16
+
+
+def encode_users(model: Model, features: Features) -> Tensor:
+    """``(batch, dim)``, or ``(batch, num_interests, dim)``, of users with these features."""
+    with _precise(model, features):
+        return at_least_float32(model.encode_user(features))
+
+
+def encode_items(model: Model, features: Features) -> Tensor:
+    """``(batch, dim)`` of items with these features."""
+    with _precise(model, features):
+        return at_least_float32(model.encode_item(features))
+
+
+def encode_corpus(model: Model, chunks: Iterable[Features]) -> Tensor:
+    """``(num_items, dim)`` of all items, from the chunks of features of ``data.corpus``."""
+    with float32_weights(model):  # one conversion for all chunks
+        return torch.cat([encode_items(model, features) for features in chunks])
+
+
+@contextmanager
+def _precise(model: Model, features: Features) -> Iterator[None]:
+    """Inside, the model computes in float32, or in float64 if its weights are."""
+    is_double = any(tensor.dtype == torch.float64 for tensor in float_tensors(model))
+    dtype = torch.float64 if is_double else torch.float32
+    device = next(iter(features.values())).device
+    with float32_weights(model), full_precision(device, dtype):
+        yield
 
 
 def target_ranks(

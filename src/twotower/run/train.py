@@ -63,7 +63,10 @@ def train(config: DictConfig) -> dict[str, float]:
         warn_of_refusal(info, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(folder.path, config, is_resumed=True)
-    _fit(trainer, task, data, folder, ckpt_path)
+    if hasattr(task.model, "fit"):
+        _fit_in_closed_form(trainer, task, data, folder)
+    else:
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     epochs = trainer.fit_loop.epoch_progress.current.started
     chosen = read_checkpoint(_chosen(trainer, folder))
     task.load_state_dict(chosen["state_dict"])
@@ -83,21 +86,14 @@ def train(config: DictConfig) -> dict[str, float]:
     return task.results["test"]
 
 
-def _fit(
-    trainer: pl.Trainer,
-    task: RetrievalTask,
-    data: RetrievalDataModule,
-    folder: RunFolder,
-    ckpt_path: str | None,
+def _fit_in_closed_form(
+    trainer: pl.Trainer, task: RetrievalTask, data: RetrievalDataModule, folder: RunFolder
 ) -> None:
-    """Train by steps, or in closed form where the model has one."""
-    if hasattr(task.model, "fit"):
-        model: Any = task.model
-        model.to(trainer.strategy.root_device).fit(data.train_interactions())
-        trainer.validate(task, data, verbose=False)
-        trainer.save_checkpoint(folder.best)
-    else:
-        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+    """Fit a model that needs no steps, and validate it."""
+    model: Any = task.model
+    model.to(trainer.strategy.root_device).fit(data.train_interactions())
+    trainer.validate(task, data, verbose=False)
+    trainer.save_checkpoint(folder.best)
 
 
 def _record(

@@ -17,8 +17,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError, check_choice
-from twotower.retrieval.encode import encode_corpus, encode_items, encode_users
-from twotower.retrieval.exact import top_k
+from twotower.retrieval.exact import encode_corpus, encode_items, encode_users, top_k
 from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checks.checks import CONF

@@ -12,8 +12,7 @@ from twotower.distributed.collectives import world_size
 from twotower.errors import UserError
 from twotower.layers.precision import float32_weights, full_precision
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.encode import encode_corpus, encode_users
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
 from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 
 # logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides

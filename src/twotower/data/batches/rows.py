@@ -1,4 +1,4 @@
-"""Gathers histories, targets and seen items for positions of interactions.
+"""Gathers features, histories, targets and seen items for positions of interactions.
 
 Interactions are sorted by user and time. Tables may stay in the host's memory or on disk, while
 indices and results are on the device.
@@ -47,6 +47,33 @@ def history(
     item = take(tables["interactions/item"], before.clamp_min(0))
     known = (before >= take(tables["offset"], user)[:, None]) & (item < num_train_items)
     return (item + 1) * known
+
+
+def user_features(
+    tables: dict[str, Tensor], schema: Schema, history_length: int, position: Tensor, user: Tensor
+) -> dict[str, Tensor]:
+    """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
+    features = {}
+    for feature in schema.user:
+        if feature.kind == "history":
+            values = history(tables, position, user, history_length, schema.num_train_items)
+        else:
+            values = take(tables[f"user/{feature.name}"], user)
+        features[feature.name] = values
+    return features
+
+
+def item_features(tables: dict[str, Tensor], schema: Schema, item: Tensor) -> dict[str, Tensor]:
+    """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
+    return {feature.name: tables[f"item/{feature.name}"][item] for feature in schema.item}
+
+
+def with_truth(
+    tables: dict[str, Tensor], features: dict[str, Tensor], side: str, index: Tensor
+) -> dict[str, Tensor]:
+    """Add the planted truth of synthetic data, for the oracle."""
+    truth = tables.get(f"latent/{side}")
+    return features if truth is None else {**features, "latent": take(truth, index)}
 
 
 def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:

@@ -1,6 +1,7 @@
 """Open the files of a user's table lazily, whatever their format: one file, or several shards."""
 
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from twotower.data.own_files.errors import broken, refuse_wrong_content
-from twotower.data.own_files.text import TextFormat, scan_text
-from twotower.data.own_files.values import LABELS, as_text
-from twotower.data.readers.parse import open_csv
+from twotower.data.own_files.values import plain
+from twotower.data.readers.parse import FIELD, open_csv
 from twotower.errors import UserError
 from twotower.wording import clip
 
@@ -24,10 +24,26 @@ KINDS = {
 }
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
 JSON_ROWS = 100_000  # of JSON lines, in which fields are looked for
+MAX_PREAMBLE = 100  # lines in which the header of text is looked for
+COMMENTS = ("#", "%", "//")
 FILE, LINE = "_file", "_line"  # columns that locate a row; dropped where they are not asked for
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 # else Polars panics at a time zone such as +05:30, as pandas writes them
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
+
+
+class TextFormat(NamedTuple):
+    """How text is written.
+
+    Attributes:
+        separator: between fields; None takes the one of the header line.
+        header: names of the columns of files without a header line; None takes the first line.
+        quote: around fields that hold separators; None: quotation marks are ordinary characters.
+    """
+
+    separator: str | None
+    header: list[str] | None
+    quote: str | None
 
 
 class Shard(NamedTuple):
@@ -185,8 +201,10 @@ def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitSt
             frame = _scan_json(unpacked)
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
-        frame = _plain(frame.with_row_index(LINE, first_line), missing)
-        columns = [name for name in frame.collect_schema() if name != LINE]
+        frame = frame.with_row_index(LINE, first_line)
+        schema = frame.collect_schema()
+        columns = [name for name in schema if name != LINE]
+        frame = frame.with_columns(plain(pl.col(name), schema[name], missing) for name in columns)
     except FAILURES as error:
         raise broken(path, kind, error, separator, None) from error
     if kind == "text":  # blank lines
@@ -194,46 +212,70 @@ def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitSt
     return Shard(path, kind, frame, columns, separator)
 
 
+def scan_text(path: Path, text_format: TextFormat, usual: str) -> tuple[pl.LazyFrame, int, str]:
+    """Scan every field as text, so that no id loses a leading zero.
+
+    A first line ``sep=;`` is Excel's and names the separator. Blank lines and comments before the
+    header are left out.
+
+    Args:
+        path: the file, plain or compressed.
+        text_format: as the user states it.
+        usual: the separator that the name of the file suggests.
+
+    Returns:
+        The rows, the line of the first of them, and the separator.
+    """
+    lines = _first_lines(path)
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
+    skipped = 1 if stated else 0
+    while skipped < len(lines) and (
+        lines[skipped].startswith(COMMENTS) or not lines[skipped].strip()
+    ):
+        skipped += 1
+    header = lines[skipped] if skipped < len(lines) else ""
+    separator = text_format.separator or (stated[1] if stated else _separator_of(header, usual))
+    frame = pl.scan_csv(
+        path,
+        separator=separator,
+        skip_lines=skipped,
+        has_header=text_format.header is None,
+        new_columns=text_format.header,
+        quote_char=text_format.quote,
+        infer_schema=False,
+        glob=False,
+    )
+    first_line = skipped + (1 if text_format.header else 2)
+    return frame.rename(str.strip), first_line, separator
+
+
+def _first_lines(path: Path) -> list[str]:
+    lines = pl.scan_csv(
+        path,
+        has_header=False,
+        separator=FIELD.decode(),
+        quote_char=None,
+        new_columns=["line"],
+        infer_schema=False,
+        encoding="utf8-lossy",
+        truncate_ragged_lines=True,
+        glob=False,
+    )
+    first = lines.head(MAX_PREAMBLE).collect()["line"].fill_null("")
+    return [line.lstrip("\ufeff").rstrip("\r") for line in first]
+
+
+def _separator_of(line: str, usual: str) -> str:
+    """The usual one if it is there, else the most frequent of the others."""
+    best = max((",", "\t", ";", "|"), key=line.count)
+    return usual if usual in line or best not in line else best
+
+
 def _scan_json(path: Path) -> pl.LazyFrame:
     """Read single values as text, like those of CSV: a later line may hold another type."""
     schema = pl.scan_ndjson(path, infer_schema_length=JSON_ROWS).collect_schema()
     types = {name: dtype if dtype.is_nested() else pl.String() for name, dtype in schema.items()}
     return pl.scan_ndjson(path, schema=types)
-
-
-def _plain(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
-    """Every column as text, numbers, dates or lists of text, with null where a value is missing.
-
-    Empty text, blanks, NaN and the words of ``missing`` become null, and are left out of lists.
-    Blanks around text are removed. Times are in UTC, durations in seconds. Other types stay.
-    """
-    schema = frame.collect_schema()
-    return frame.with_columns(_plain_column(pl.col(name), schema[name], missing) for name in schema)
-
-
-def _plain_column(column: pl.Expr, dtype: pl.DataType, missing: list[str]) -> pl.Expr:
-    inner = dtype.inner if isinstance(dtype, pl.List) else None
-    if inner is not None and not (inner.is_nested() or inner.is_float() or inner == pl.Binary):
-        return column.cast(LABELS).list.agg(_text(pl.element(), missing).drop_nulls())
-    if dtype in (pl.String, pl.Boolean, pl.Decimal, pl.Categorical, pl.Enum):
-        return _text(column.cast(pl.String), missing)
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_zone:
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return column.cast(pl.Datetime("us"))
-    if dtype == pl.Duration:
-        return column.dt.total_seconds(fractional=True)
-    if dtype.is_float():
-        column = column.fill_nan(None)
-    numbers = [word for word in missing if word.strip("-.").isdigit()]  # -1, say
-    if numbers and dtype.is_numeric():
-        return pl.when(~as_text(column).is_in(numbers)).then(column)
-    return column
-
-
-def _text(text: pl.Expr, missing: list[str]) -> pl.Expr:
-    text = text.str.strip_chars()
-    return pl.when(~text.is_in(["", *missing])).then(text)
 
 
 def _check(shard: Shard) -> None:

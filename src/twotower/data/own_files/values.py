@@ -35,6 +35,36 @@ def as_text(column: pl.Expr) -> pl.Expr:
     return column.cast(pl.String).str.replace(WITHOUT_FRACTION, "$1")
 
 
+def plain(column: pl.Expr, dtype: pl.DataType, missing: list[str]) -> pl.Expr:
+    """A column as text, numbers, dates or lists of text, with null where a value is missing.
+
+    Empty text, blanks, NaN and the words of ``missing`` become null, and are left out of lists.
+    Blanks around text are removed. Times are in UTC, durations in seconds. Other types stay.
+    """
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    if inner is not None and not (inner.is_nested() or inner.is_float() or inner == pl.Binary):
+        return column.cast(LABELS).list.agg(_text(pl.element(), missing).drop_nulls())
+    if dtype in (pl.String, pl.Boolean, pl.Decimal, pl.Categorical, pl.Enum):
+        return _text(column.cast(pl.String), missing)
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_zone:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return column.cast(pl.Datetime("us"))
+    if dtype == pl.Duration:
+        return column.dt.total_seconds(fractional=True)
+    if dtype.is_float():
+        column = column.fill_nan(None)
+    codes = [word for word in missing if word.strip("-.").isdigit()]  # -1, say
+    if codes and dtype.is_numeric():
+        return pl.when(~as_text(column).is_in(codes)).then(column)
+    return column
+
+
+def _text(text: pl.Expr, missing: list[str]) -> pl.Expr:
+    text = text.str.strip_chars()
+    return pl.when(~text.is_in(["", *missing])).then(text)
+
+
 def id_readings(name: str, dtype: pl.DataType, may_be_whole: bool) -> list[Reading]:
     """How ids can be read: as whole numbers if all of them are, else as text.
 

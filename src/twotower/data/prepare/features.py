@@ -13,9 +13,9 @@ class Encoded(NamedTuple):
 
     Attributes:
         features: name, kind and number of values of each.
-        arrays: ``<side>/<feature>``: values, one row per user or item.
-        encodings: ``<side>/<feature>``, of all but the id, the numbers of raw values: a table with
-            ``value`` of the indices from 1 on, or with ``mean`` and ``std``.
+        arrays: ``<side>/<feature>``, of all but the id: values, one row per user or item.
+        encodings: ``<side>/<feature>``, of the same features, the numbers of raw values: a table
+            with ``value`` of the indices from 1 on, or with ``mean`` and ``std``.
     """
 
     features: list[Feature]
@@ -24,22 +24,18 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    ids: pl.Series, num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]
+    num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]
 ) -> Encoded:
-    """Turn one side's features into numbers.
+    """Turn one side's features into numbers, except the ids, which are numbered already.
 
     Args:
-        ids: ``(num,)`` raw ids, those of training first.
         num_train: rows that vocabularies and statistics come from.
-        table: raw values in the order of ``ids``.
+        table: raw values, one row per user or item, those of training first.
         side: ``user`` or ``item``.
         kinds: of the columns that are features.
     """
-    id_index = np.arange(1, len(ids) + 1, dtype=np.int32)
-    id_index[num_train:] = 0
     features = [Feature(f"{side}_id", "categorical", num_train + 1)]
-    arrays = {f"{side}/{side}_id": id_index}
-    encodings = {}
+    arrays, encodings = {}, {}
     for name, kind in kinds.items():
         encode_column = {"categorical": _categorical, "multi": _multi, "numeric": _numeric}[kind]
         key = f"{side}/{name}"

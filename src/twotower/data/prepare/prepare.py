@@ -82,11 +82,13 @@ class Side(NamedTuple):
         ids: raw ids, those of the training part first, each part sorted.
         num_train: how many have training rows.
         row: for each code of the filtered interactions its row in ``ids``, -1 for what was dropped.
+        feature_row: for each of ``ids`` its row in embedding tables, 0 without training rows.
     """
 
     ids: pl.Series
     num_train: int
     row: np.ndarray
+    feature_row: np.ndarray
 
 
 def prepare(
@@ -124,8 +126,8 @@ def prepare(
     arrays = _interaction_arrays(interactions, len(users.ids))
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    user = features.encode(users.ids, users.num_train, user_table, "user", frames.user_features)
-    item = features.encode(items.ids, items.num_train, item_table, "item", frames.item_features)
+    user = features.encode(users.num_train, user_table, "user", frames.user_features)
+    item = features.encode(items.num_train, item_table, "item", frames.item_features)
     if options.history_length > 0:
         user.features.append(Feature("history", "history", items.num_train + 1))
     category, names = features.categories(item_table["category"])
@@ -134,6 +136,7 @@ def prepare(
     )
     size = features.category_sizes(category, count, len(names))
     group = features.groups(category, size, options.group_shares)
+    arrays |= {"user/user_id": users.feature_row, "item/item_id": items.feature_row}
     arrays |= user.arrays | item.arrays | {"category": category, "group": group}
     arrays |= _latents(frames, {"user": users, "item": items})
     schema = Schema(
@@ -193,7 +196,10 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
     order = np.concatenate([np.flatnonzero(in_train), np.flatnonzero(present & ~in_train)])
     row = np.full(len(ids), -1, dtype=np.int32)
     row[order] = np.arange(len(order), dtype=np.int32)
-    return Side(ids[order], int(in_train.sum()), row)
+    num_train = int(in_train.sum())
+    feature_row = np.arange(1, len(order) + 1, dtype=np.int32)
+    feature_row[num_train:] = 0
+    return Side(ids[order], num_train, row, feature_row)
 
 
 def _sorted_by_part(

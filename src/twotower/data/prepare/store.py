@@ -1,25 +1,148 @@
-"""The cache of prepared data: one folder per set of options, memory-mapped when read."""
+"""The cache of prepared data: prepared once for all processes, memory-mapped when read.
+
+There is a folder for each set of options. Data are prepared again when their raw files change.
+"""
 
 import json
+import os
+import time
 import tokenize
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from twotower.data.prepare.prepare import Prepared
+from twotower import locks
+from twotower.data.frames import Reader, WithoutFiles
+from twotower.data.prepare.prepare import Options, Prepared, prepare
+from twotower.data.progress import Stages, waiting_lock
 from twotower.errors import UserError
-from twotower.files import crc32, read_json, short_hash, whole_folder
+from twotower.files import crc32, leftovers, read_json, recover_folder, short_hash, whole_folder
+from twotower.wording import PlainConsole, printable
 
+STAGES = ("reading", "checking", "ids", "filters", "split", "features", "writing")
 VERSION = 5  # raise it when files are added or change their meaning
 ENCODING = "encoding."  # prefix of the files that hold encodings of features
 UNSEEN = ("remarks", "without_interactions")  # parts of meta.json that models do not use
 MAX_META = 256 << 20  # bytes of meta.json
 SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that define the split
+
+
+class Preparation:
+    """A reader's data with the decisions of preparation, and the folder in the cache for them.
+
+    Args:
+        reader: parses the official files.
+        options: decisions.
+        data_dir: raw files.
+        cache_dir: prepared data.
+    """
+
+    def __init__(self, reader: Reader, options: Options, data_dir: Path, cache_dir: Path) -> None:
+        self.reader = reader
+        self.options = options
+        self.data_dir = data_dir
+        self.cache_dir = cache_dir
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the prepared data with these options, whether it exists or not."""
+        options = {**self.options.plain(), **self.reader.options()}
+        return cache_folder(self.cache_dir, self.reader.name, options)
+
+    def load(self, force: bool = False) -> Prepared:
+        """Load the prepared data.
+
+        They are prepared first where they are missing or damaged or the raw files have changed. One
+        process prepares, the others wait for it.
+
+        Args:
+            force: prepare anew even if the data are there.
+
+        Raises:
+            UserError: for missing or malformed raw files, and a damaged cache without raw files.
+        """
+        if not force and (prepared := self._cached(warn=False)):
+            self._tidy()
+            return prepared
+        with self.alone():
+            # another process may have prepared them while this one waited for the lock
+            if not force and (prepared := self._cached(warn=True)):
+                return prepared
+            self._prepare()
+            return load_folder(self.folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock of the folder, in which leftovers of a killed process are repaired."""
+        with ExitStack() as held:
+            with writable(self.cache_dir):
+                message = f"another process is preparing {self.reader.name}: waiting for it"
+                held.enter_context(waiting_lock(self._lock, message))
+                recover_folder(self.folder)
+            yield
+
+    @property
+    def _lock(self) -> Path:
+        return Path(f"{self.folder}.lock")
+
+    def _tidy(self) -> None:
+        """Remove what a process left that was killed while it replaced good data."""
+        if leftovers(self.folder):
+            # the cache may be read-only for us
+            with suppress(OSError), locks.if_free(self._lock) as is_free:
+                if is_free:
+                    recover_folder(self.folder)
+
+    def _cached(self, warn: bool) -> Prepared | None:
+        """The data in the cache; None if they are missing, damaged or older than the raw files.
+
+        Raises:
+            DamagedError: if they are damaged and there is nothing to prepare them from.
+        """
+        try:
+            if is_current(self.folder, self._sources):
+                return load_folder(self.folder)
+        except DamagedError as damage:
+            if not self._sources() and not isinstance(self.reader, WithoutFiles):
+                raise
+            if warn:
+                _print(f"{damage.what}: they are prepared again", soft_wrap=True)
+        return None
+
+    def _prepare(self) -> None:
+        self.reader.fetch(self.data_dir)
+        started = time.perf_counter()
+        with Stages(self.reader.name, STAGES) as stage:
+            stage("reading")
+            sources = self._sources()
+            frames = self.reader.read(self.data_dir)
+            prepared = prepare(frames, self.options, stage)
+            stage("writing")
+            seconds = time.perf_counter() - started
+            about = {"sources": sources, "seconds": seconds, "stages": dict(stage.seconds)}
+            save(self.folder, prepared, about)
+        for remark in prepared.meta["remarks"]:
+            _print(remark)
+
+    def _sources(self) -> dict[str, list[int]]:
+        """Size and time of each raw file that is there."""
+        status = {
+            os.path.relpath(path, self.data_dir): path.stat()
+            for path in self.reader.sources(self.data_dir)
+            if path.exists()
+        }
+        return {name: [file.st_size, file.st_mtime_ns] for name, file in status.items()}
+
+
+def _print(text: str, soft_wrap: bool = False) -> None:
+    """Print on standard error; a remark may have several lines."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    PlainConsole(stderr=True).print(lines, style="yellow", soft_wrap=soft_wrap)
 
 
 def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
@@ -112,7 +235,7 @@ def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> boo
     return folder.exists() and (not (now := sources()) or load_meta(folder)["sources"] == now)
 
 
-def load(folder: Path) -> Prepared:
+def load_folder(folder: Path) -> Prepared:
     """Memory-map what :func:`save` wrote.
 
     Raises:

@@ -10,10 +10,9 @@ from twotower.data.frames import Frames
 from twotower.data.own_files.clicks import Wishes, item_categories, read_clicks
 from twotower.data.own_files.columns import INTERACTIONS, ITEMS, USERS, choose
 from twotower.data.own_files.features import Side, read_side
-from twotower.data.own_files.files import Source, open_source
+from twotower.data.own_files.files import Source, TextFormat, open_source
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.report import coverage, report
-from twotower.data.own_files.text import TextFormat
 from twotower.data.own_files.values import Reading, numbers
 from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from twotower.layers.precision import float32_weights, full_precision
-from twotower.retrieval.encode import encode_corpus, encode_users
-from twotower.retrieval.exact import target_ranks
+from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
 from twotower.training.diagnostics import measures
 from twotower.training.diagnostics.probe import augmented_table, replaced, shuffled
 from twotower.types import Batch, EvalBatch, Features, Model
