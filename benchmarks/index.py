@@ -43,7 +43,8 @@ def measure(
 
 def _directions(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     vectors = rng.standard_normal((num, dim), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return directions  # (num, dim)
 
 
 def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:

@@ -178,14 +178,15 @@ def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], s
 
 def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> int:
     """Memory that grows with the data, by the formula of docs/performance.md."""
-    num, window = len(data.tables["position/train"]), data.shuffle_window
+    tables: dict[str, torch.Tensor] = data.tables
+    num, window = len(tables["position/train"]), int(data.shuffle_window or 0)
     # weights, and the state of row-wise Adagrad
-    found = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())
-    found += 4 * (data.meta["num_users"] + data.schema.num_items)  # ids
+    size: int = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())
+    size += 4 * (data.meta["num_users"] + data.schema.num_items)  # ids
     if mode == "memory":
-        return found + sum(table.nbytes for table in data.tables.values()) + 8 * num
+        return size + sum(table.nbytes for table in tables.values()) + 8 * num
     # one window is in use while another is made
-    return found + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
+    return size + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
 
 
 class AnonymousPeak:

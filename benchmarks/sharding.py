@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.tables import Stepper
@@ -34,7 +34,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         given = (plain, f"file://{folder}/rendezvous", found, rows, processes, rounds, steps)
-        multiprocessing.spawn(_measure, given, processes)
+        spawn(_measure, given, processes)
         measured = json.loads(found.read_text())
     ratio = measured["row"]["step_ms"] / measured["none"]["step_ms"]
     return {"rows": rows, "processes": processes, **measured, "step_ratio": ratio}
