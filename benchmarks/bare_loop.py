@@ -1,4 +1,7 @@
-"""One training step written by hand, the yardstick of the benchmark: no Lightning, no modules of ours, the same mathematics."""
+"""A hand-written training loop with the same mathematics, to compare the framework against.
+
+It uses neither Lightning nor layers of this package.
+"""
 
 from typing import Any
 
@@ -12,16 +15,19 @@ from twotower.errors import UserError
 
 
 class BareLoop:
-    """DAT or the two-tower model, with BCE over own negatives or the in-batch softmax, on the prepared arrays of a data module.
+    """DAT or the two-tower model, trained with BCE or the in-batch softmax.
+
+    BCE has sampled negatives for each positive. The data are the prepared arrays of a data module.
 
     Args:
-        data: the data module, set up.
-        config: as ``train.yaml`` composes it.
-        distinct: encode each distinct item of a batch once, as the framework does; False: every row, as one would at first.
-        device: where it trains.
+        data: the data module, after ``setup``.
+        config: as composed from ``train.yaml``.
+        distinct: True encodes each distinct item of a batch once, as the framework does;
+            False encodes every row, as a first implementation would.
+        device: the device to train on.
 
     Raises:
-        UserError: for settings that it does not know.
+        UserError: for settings that it does not implement.
     """
 
     def __init__(self, data: Any, config: DictConfig, distinct: bool, device: torch.device) -> None:
@@ -30,21 +36,16 @@ class BareLoop:
         self.in_batch = task._target_.endswith(".InBatchSoftmax")
         _check(config, self.augmented, self.in_batch)
         self.data, self.distinct = data, distinct
-        self.temperature, self.correct_log_q = (
-            task.temperature,
-            self.in_batch and task.correct_log_q,
-        )
+        self.temperature = task.temperature
+        self.correct_log_q = self.in_batch and task.correct_log_q
         self.num_negatives = 0 if self.in_batch else config.negatives.num
         self.weights = [config.loss.get(f"lambda{index}", 0) for index in (1, 2, 3)]
         model, schema = config.model, data.schema
-        self.features = {
-            side: [
-                f
-                for f in getattr(schema, side)
-                if f.name in (model[f"{side}_features"] or [f.name])
-            ]
-            for side in ("user", "item")
-        }
+        self.features = {}
+        for side in ("user", "item"):
+            chosen = model[f"{side}_features"]
+            features = getattr(schema, side)
+            self.features[side] = [f for f in features if not chosen or f.name in chosen]
         self.parts = nn.ModuleDict()
         for side, features in self.features.items():
             for feature in features:
@@ -65,13 +66,8 @@ class BareLoop:
         options = {key: value for key, value in config.optimizer.items() if not key.startswith("_")}
         self.optimizer = torch.optim.AdamW(self.parts.parameters(), **options)
         train_item = data.tables["interactions/item"][data.tables["position/train"].long()]
-        self.log_q = (
-            torch.bincount(train_item, minlength=schema.num_items)
-            .clamp_min(1)
-            .div(len(train_item))
-            .log()
-            .to(device)
-        )
+        count = torch.bincount(train_item, minlength=schema.num_items)
+        self.log_q = (count.clamp_min(1) / len(train_item)).log().to(device)  # (num_items,)
 
     def run(self, warm_up: int, steps: int) -> float:
         """Seconds per step after the warm-up."""
@@ -87,11 +83,11 @@ class BareLoop:
         return (now() - started) / steps
 
     def step(self, position: Tensor) -> Tensor:
-        """Gather, forward, backward, update; the loss."""
-        table = self.data.tables  # on the device by now: the framework's turn comes first
-        user, positive = (
-            table[f"interactions/{side}"][position].long() for side in ("user", "item")
-        )  # (batch,)
+        """Gather the batch, run forward and backward, update the weights, return the loss."""
+        # the tables are on the device already: the framework runs first and moves them
+        table = self.data.tables
+        user = table["interactions/user"][position].long()  # (batch,)
+        positive = table["interactions/item"][position].long()  # (batch,)
         num = len(positive)
         negative = torch.randint(
             self.data.schema.num_train_items - 1, (num, self.num_negatives), device=self.device
@@ -141,47 +137,43 @@ class BareLoop:
         return features
 
     def _encode(self, side: str, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Tower output and augmented vectors (DAT's; else nothing)."""
-        parts = [self.parts[f"{side} {f.name}"](features[f.name][:, None] if f.kind == "numeric" else features[f.name])
-                 for f in self.features[side]]  # fmt: skip
-        augmented = (
-            self.parts[f"augmented {side}"](features[f"{side}_id"])
-            if self.augmented
-            else parts[0][:, :0]
-        )
-        return F.normalize(
-            self.parts[f"tower {side}"](torch.cat([*parts, augmented], 1)), dim=1
-        ), augmented
+        """Tower outputs and DAT's augmented vectors (for other models without columns)."""
+        parts = []
+        for feature in self.features[side]:
+            value = features[feature.name]
+            if feature.kind == "numeric":
+                value = value[:, None]  # (batch, 1)
+            parts.append(self.parts[f"{side} {feature.name}"](value))
+        if self.augmented:
+            augmented = self.parts[f"augmented {side}"](features[f"{side}_id"])  # (batch, dim)
+        else:
+            augmented = parts[0][:, :0]  # (batch, 0)
+        output = self.parts[f"tower {side}"](torch.cat([*parts, augmented], 1))
+        return F.normalize(output, dim=1), augmented
 
     def _bce(self, p_u: Tensor, p_v: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        pairs = torch.cat([positive[:, None], negative], 1)
-        logits = (p_u[:, None] * p_v[pairs.flatten()].view(*pairs.shape, -1)).sum(
-            2
-        ) / self.temperature
+        pairs = torch.cat([positive[:, None], negative], 1)  # (batch, 1 + num_negatives)
+        item = p_v[pairs.flatten()].view(*pairs.shape, -1)
+        logits = (p_u[:, None] * item).sum(2) / self.temperature
         label = torch.zeros_like(logits)
         label[:, 0] = 1
         return F.binary_cross_entropy_with_logits(logits, label)
 
     def _in_batch_softmax(self, p_u: Tensor, p_v: Tensor, item: Tensor, positive: Tensor) -> Tensor:
-        """Each row's positive among the batch's; the same item in other rows is no negative."""
+        """Cross-entropy of each positive among those of the batch, without accidental hits."""
         logits = p_u @ p_v.T / self.temperature
         if self.correct_log_q:
             logits = logits - self.log_q[item]
-        if self.distinct:  # a column for each item, which counts as often as it was drawn
+        if self.distinct:  # one column for each item, weighted by how often the item was drawn
             count = torch.bincount(positive, minlength=len(item)).float()
-            return F.cross_entropy(
-                logits + count.log().expand_as(logits).scatter(1, positive[:, None], 0.0), positive
-            )
+            weight = count.log().expand_as(logits).scatter(1, positive[:, None], 0.0)
+            return F.cross_entropy(logits + weight, positive)
         same = item == item[:, None]  # (batch, batch)
-        return F.cross_entropy(
-            logits.masked_fill(
-                same ^ torch.eye(len(item), dtype=torch.bool, device=self.device), float("-inf")
-            ),
-            positive,
-        )
+        itself = torch.eye(len(item), dtype=torch.bool, device=self.device)
+        return F.cross_entropy(logits.masked_fill(same ^ itself, float("-inf")), positive)
 
     def _alignment(self, p_v: Tensor, category: Tensor, row: Tensor) -> Tensor:
-        """Eq. 3 as one would write it: a loop over categories."""
+        """Alignment loss (DAT, eq. 3) as a loop over categories."""
         weight = torch.bincount(row, minlength=len(p_v)).float()
         covariance, size = [], []
         for index in category.unique().tolist():
@@ -198,11 +190,11 @@ class BareLoop:
 
 
 def _check(config: DictConfig, augmented: bool, in_batch: bool) -> None:
-    """Equal work or none: the loop does what these settings say, whatever the others are."""
+    """Refuse settings that the loop does not implement, so that both do the same work."""
     bce = config.loss.task._target_.endswith(".BCE")
     if not (augmented or config.model._target_.endswith(".TwoTower")) or not (bce or in_batch):
         raise UserError(
-            "the bare loop is DAT or the two-tower model with BCE or the in-batch softmax: "
+            "the bare loop has DAT and the two-tower model with BCE or the in-batch softmax: "
             "use model=dat or two_tower with loss/task=bce or in_batch_softmax"
         )
     known: dict[str, Any] = {
@@ -235,7 +227,7 @@ def _check(config: DictConfig, augmented: bool, in_batch: bool) -> None:
     for key, value in known.items():
         if OmegaConf.select(config, key) != value:
             raise UserError(
-                f"{key}={OmegaConf.select(config, key)}: the bare loop knows {key}={value} alone"
+                f"{key}={OmegaConf.select(config, key)}: the bare loop needs {key}={value}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The one command of the benchmarks: checks the settings, measures, prints and writes the figures."""
+"""Command of all benchmarks: build the settings, measure, print and write the results."""
 
 import importlib
 import inspect
@@ -15,7 +15,10 @@ from twotower.wording import PlainConsole
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
-    """Run ``benchmarks/<benchmark>.py``: its ``measure`` takes its own settings as arguments, its ``table`` shows the figures."""
+    """Run ``benchmarks/<benchmark>.py``.
+
+    Its ``measure`` takes the benchmark's settings as arguments; its ``table`` shows the results.
+    """
     module = importlib.import_module(f"benchmarks.{config.benchmark}")
     own = [name for name in inspect.signature(module.measure).parameters if name != "config"]
     settings = {key: config[key] for key in config if key not in ("benchmark", "output", *own)}

@@ -1,4 +1,4 @@
-"""Measures full ranking with our metrics against torchmetrics' retrieval metrics: the same vectors in, the same values out."""
+"""Full ranking with our metrics against torchmetrics' retrieval metrics, on the same vectors."""
 
 import statistics
 from collections.abc import Callable
@@ -24,9 +24,10 @@ K = 10
 
 
 def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
-    """Seconds to rank the corpus for every test user and to compute hit rate, NDCG at 10 and MRR, both ways in turn.
+    """Seconds to rank the corpus for all test users and to compute hit rate, NDCG at 10 and MRR.
 
-    The vectors are those of an untrained model of the config, encoded in advance.
+    Both implementations run in turn. The vectors come from an untrained model of the config and
+    are encoded in advance.
     """
     data, task = build(config)
     task.eval()
@@ -57,7 +58,7 @@ def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
 
 
 def ours(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
-    """Ranks by chunks of users, metrics from ranks."""
+    """Metrics from ranks, which are computed for one batch of users after another."""
     metrics: list[RankMetric] = [HitRate(1, [K]), NDCG(1, [K]), MRR(1)]
     for user, batch in zip(users, batches, strict=True):
         rank = target_ranks(user, item, batch.target, batch.seen_row, batch.seen_item)
@@ -67,7 +68,7 @@ def ours(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[st
 
 
 def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[str, float]:
-    """Scores of all pairs that are candidates, grouped by user inside torchmetrics."""
+    """Metrics of torchmetrics from the scores of all candidate pairs, which it groups by user."""
     metrics = {
         f"hit_rate@{K}": RetrievalHitRate(top_k=K),
         f"ndcg@{K}": RetrievalNormalizedDCG(top_k=K),
@@ -75,7 +76,7 @@ def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[
     }
     for user, batch in zip(users, batches, strict=True):
         score = (user @ item.T).double()  # (batch, num_items)
-        score += 1 - score.min()  # torchmetrics takes a target with a score of 0 or less for a miss
+        score += 1 - score.min()  # torchmetrics counts a target with a score <= 0 as a miss
         relevant = torch.zeros_like(score, dtype=torch.bool)
         row = torch.arange(len(score))[:, None].expand_as(batch.target)
         relevant[row[batch.target >= 0], batch.target[batch.target >= 0]] = True
@@ -89,8 +90,9 @@ def theirs(users: list[Tensor], item: Tensor, batches: list[EvalBatch]) -> dict[
 
 
 def table(record: dict[str, Any]) -> Table:
-    """Time and values of both ways."""
-    title = f"{record['users']:,} users x {record['items']:,} items of {record['data']}, {record['threads']} threads"
+    """Time and values of both implementations."""
+    title = f"{record['users']:,} users x {record['items']:,} items of {record['data']}"
+    title = f"{title}, {record['threads']} threads"
     shown = Table("what", title=title, caption=f"torchmetrics / ours: {record['ratio']:.0f}")
     for name in ("seconds", *record["values"]["ours"]):
         shown.add_column(name, justify="right")

@@ -1,4 +1,4 @@
-"""Time of one search among very many items, exact and approximate."""
+"""Latency of a single query in exact and approximate indexes over many items."""
 
 import os
 import time
@@ -21,7 +21,11 @@ def measure(
     build_threads: int,
     indexes: DictConfig,
 ) -> dict[str, Any]:
-    """Build each index from random directions, search one query at a time on one thread, compare with exact search."""
+    """Latency and recall of each index, over random directions.
+
+    Searches one query at a time on one thread. The first index must be exact: recall is
+    the share of its items that another index finds.
+    """
     require("faiss")
     rng = np.random.default_rng(config.seed)
     items, queries = (_directions(rng, num, dim) for num in (num_items, num_queries))
@@ -32,10 +36,9 @@ def measure(
         built, seconds = _build(index, items, build_threads)
         for value in index.curve or [None]:
             row, found = _measure(index, built, value, queries, k)
-            exact = found if exact is None else exact  # the first is the flat one
-            row["recall"] = float(
-                np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])
-            )
+            exact = found if exact is None else exact  # the first index is the flat one
+            shares = [np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]
+            row["recall"] = float(np.mean(shares))
             rows.append({"index": name, "build_seconds": seconds, **row})
     sizes = {"num_items": num_items, "dim": dim, "k": k, "num_queries": num_queries}
     return {**sizes, "rows": rows, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
@@ -43,7 +46,8 @@ def measure(
 
 def _directions(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
     vectors = rng.standard_normal((num, dim), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return directions  # (num, dim)
 
 
 def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:
@@ -57,7 +61,7 @@ def _build(index: Any, items: np.ndarray, threads: int) -> tuple[Any, float]:
 def _measure(
     index: Any, built: Any, value: int | None, queries: np.ndarray, k: int
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Times of single searches, and ``(num_queries, k)`` the items found."""
+    """Times of single searches, and the items found, ``(num_queries, k)``."""
     import faiss
 
     from twotower.export.index import tune
@@ -77,9 +81,8 @@ def _measure(
 
 def table(record: dict[str, Any]) -> Table:
     """Time and recall of each index and setting."""
-    shown = Table(
-        title=f"top-{record['k']} of {record['num_items']:,} items, {record['dim']} dimensions, one query at a time"
-    )
+    title = f"top-{record['k']} of {record['num_items']:,} items, {record['dim']} dimensions"
+    shown = Table(title=f"{title}, one query at a time")
     for name in ("index", "ms, median", "ms, 95 %", f"recall@{record['k']}", "built in s"):
         shown.add_column(name, justify="left" if name == "index" else "right", no_wrap=True)
     for row in record["rows"]:
@@ -90,5 +93,6 @@ def table(record: dict[str, Any]) -> Table:
             f"{row['recall']:.4f}",
         )
         shown.add_row(name, *figures, f"{row['build_seconds']:.0f}")
-    shown.caption = f"one thread, {record['num_queries']} queries, {record['cores']} cores, load {record['load']:.1f}"
+    machine = f"{record['cores']} cores, load {record['load']:.1f}"
+    shown.caption = f"one thread, {record['num_queries']} queries, {machine}"
     return shown

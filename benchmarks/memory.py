@@ -1,4 +1,4 @@
-"""Training from windows of mapped data beside training with all data in memory.
+"""Training from windows of memory-mapped data, compared with all data in memory.
 
 Measures speed and memory, and compares the memory with the formula of docs/performance.md.
 """
@@ -24,8 +24,8 @@ from twotower.types import TrainIndex
 
 WARM_UP = 5
 MODES = ("memory", "windows")
-TRANSIENT = 5  # arrays of 8 bytes a place that live while a window is made, with its result
-COLUMNS = {  # of the table: a figure of each size and mode, and its format
+TRANSIENT = 5  # temporary arrays of 8 bytes per position while a window is made, with its result
+COLUMNS = {  # header of the table: key of the result, and its format
     "positives/s": ("train_per_second", "{:,.0f}"),
     "beside memory": ("train_ratio", "{:.3f}"),
     "beside smallest": ("train_beside_smallest", "{:.3f}"),
@@ -41,35 +41,35 @@ COLUMNS = {  # of the table: a figure of each size and mode, and its format
 def measure(
     config: DictConfig, sizes: list[int], num_items: int, rounds: int, steps: int
 ) -> dict[str, Any]:
-    """Positives per second and peak memory for each of ``sizes``, both ways in turn.
+    """Positives per second and peak memory for each of ``sizes``, in both modes in turn.
 
-    Each way has a process of its own, which waits while another works. Its step is that of
-    training, without Lightning; ``feed`` is making the batch alone.
+    Each size and mode has its own process, which waits while another one works. A step is a
+    training step without Lightning; ``feed`` only makes the batch.
 
     Raises:
-        UserError: without a window.
+        UserError: if ``data.shuffle_window`` is not set.
     """
     if config.data.shuffle_window is None:
-        raise UserError("give a window: data.shuffle_window=1000000")
+        raise UserError("data.shuffle_window is not set: set data.shuffle_window=1000000")
     sizes = sorted(sizes)
     settings = {size: _settings(config, size, num_items) for size in sizes}
     workers = {(size, mode): Worker(settings[size], mode) for size in sizes for mode in MODES}
     try:
         turns = [{key: worker.ask(steps) for key, worker in workers.items()} for _ in range(rounds)]
-        found = {key: worker.ask(0) for key, worker in workers.items()}
+        measured = {key: worker.ask(0) for key, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
-    for (size, mode), own in found.items():
+    for (size, mode), own in measured.items():
         smallest = (sizes[0], mode)
         for kind in ("train", "feed"):
             seconds = statistics.median(turn[size, mode][kind] for turn in turns)
             own[f"{kind}_per_second"] = config.data.batch_size / seconds
             own[f"{kind}_ratio"] = _rate_ratio(turns, kind, (size, mode), (size, "memory"))
             own[f"{kind}_beside_smallest"] = _rate_ratio(turns, kind, (size, mode), smallest)
-        start = found[smallest]["anonymous"] - found[smallest]["growing"]
+        start = measured[smallest]["anonymous"] - measured[smallest]["growing"]
         own["expected"] = start + own["growing"]
-    by_size = {size: {mode: found[size, mode] for mode in MODES} for size in sizes}
+    by_size = {size: {mode: measured[size, mode] for mode in MODES} for size in sizes}
     return {"shuffle_window": config.data.shuffle_window, "num_items": num_items, "sizes": by_size}
 
 
@@ -79,12 +79,12 @@ def _rate_ratio(
     one: tuple[int, str],
     other: tuple[int, str],
 ) -> float:
-    """Rate of one beside that of another, the median over rounds."""
+    """Ratio of two rates, the median over rounds."""
     return statistics.median(turn[other][kind] / turn[one][kind] for turn in turns)
 
 
 def _settings(config: DictConfig, size: int, num_items: int) -> Any:
-    """A plain config of ``size`` interactions, which are written if they are not there."""
+    """A plain config of ``size`` interactions; writes the interactions if they do not exist."""
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings["data"]["reader"] = {
         "_target_": "benchmarks.random_clicks.RandomClicks",
@@ -100,12 +100,12 @@ def _settings(config: DictConfig, size: int, num_items: int) -> Any:
 
 
 class Worker:
-    """A process that trains when asked to.
+    """A process that trains on request.
 
     Args:
-        config: plain, as ``train.yaml`` composes it.
-        mode: ``memory``: all arrays are copied into memory and shuffled at once; ``windows``:
-            they stay mapped.
+        config: plain, as composed from ``train.yaml``.
+        mode: ``memory`` copies all arrays into memory and shuffles them at once; ``windows``
+            leaves them memory-mapped.
     """
 
     def __init__(self, config: Any, mode: str) -> None:
@@ -117,10 +117,10 @@ class Worker:
         other.close()
 
     def ask(self, steps: int) -> dict[str, Any]:
-        """Seconds per step and for feeding one; for 0 steps, memory of the whole process."""
+        """Seconds of training and of feeding per step; for 0 steps, memory of the whole process."""
         self.connection.send(steps)
-        found: dict[str, Any] = self.connection.recv()
-        return found
+        measured: dict[str, Any] = self.connection.recv()
+        return measured
 
     def stop(self) -> None:
         """End the process."""
@@ -129,7 +129,7 @@ class Worker:
 
 
 def _work(connection: Connection, config: Any, mode: str, threads: int) -> None:
-    """Answer until stopped."""
+    """Answer requests until the process is stopped."""
     torch.set_num_threads(threads)
     memory = AnonymousPeak()
     started = now()
@@ -155,15 +155,15 @@ def _work(connection: Connection, config: Any, mode: str, threads: int) -> None:
         steps = connection.recv()
         if steps:
             trained = _seconds(train, batches, steps)
-            found = {"train": trained, "feed": _seconds(data.train_batch, batches, steps)}
+            measured = {"train": trained, "feed": _seconds(data.train_batch, batches, steps)}
         else:
-            found = {
+            measured = {
                 "seconds_to_first_step": first,
                 "growing": growing_bytes(data, model, mode),
                 "anonymous": memory.peak,
                 "resident": results.peak_memory_bytes(),
             }
-        connection.send(found)
+        connection.send(measured)
 
 
 def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], steps: int) -> float:
@@ -178,18 +178,19 @@ def _seconds(step: Callable[[TrainIndex], Any], batches: Iterator[TrainIndex], s
 
 def growing_bytes(data: Any, model: torch.nn.Module, mode: str) -> int:
     """Memory that grows with the data, by the formula of docs/performance.md."""
-    num, window = len(data.tables["position/train"]), data.shuffle_window
+    tables: dict[str, torch.Tensor] = data.tables
+    num, window = len(tables["position/train"]), int(data.shuffle_window or 0)
     # weights, and the state of row-wise Adagrad
-    found = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())
-    found += 4 * (data.meta["num_users"] + data.schema.num_items)  # ids
+    size: int = sum(4 * weight.numel() + 4 * len(weight) for weight in model.parameters())
+    size += 4 * (data.meta["num_users"] + data.schema.num_items)  # ids
     if mode == "memory":
-        return found + sum(table.nbytes for table in data.tables.values()) + 8 * num
+        return size + sum(table.nbytes for table in tables.values()) + 8 * num
     # one window is in use while another is made
-    return found + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
+    return size + (8 * window * (1 + TRANSIENT) if num > window else 8 * num)
 
 
 class AnonymousPeak:
-    """Watches how much memory of this process is no mapped file (Linux; elsewhere 0)."""
+    """Peak memory of this process without mapped files (Linux only; 0 on other systems)."""
 
     def __init__(self) -> None:
         self.peak = self._now()
@@ -215,8 +216,8 @@ def table(record: dict[str, Any]) -> Table:
     shown = Table(title=f"{title}, {items}, {record['threads']} threads", pad_edge=False)
     for column in ("interactions", "from", *COLUMNS):
         shown.add_column(column, justify="right")
-    for size, found in record["sizes"].items():
-        for mode, own in found.items():
+    for size, measured in record["sizes"].items():
+        for mode, own in measured.items():
             cells = []
             for figure, form in COLUMNS.values():
                 is_memory = figure in ("anonymous", "expected", "resident")

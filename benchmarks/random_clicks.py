@@ -1,4 +1,7 @@
-"""Random clicks as prepared data of any size: written chunk by chunk, so that benchmarks are not bound by preparation."""
+"""Random clicks of any size, written chunk by chunk in the format of prepared data.
+
+Benchmarks use them to avoid the time and memory of preparation.
+"""
 
 import json
 from pathlib import Path
@@ -18,12 +21,12 @@ NUM_CATEGORIES, NUM_SEGMENTS = 20, 100
 
 
 class RandomClicks(WithoutFiles):
-    """A reader that reads nothing: its data are written by :meth:`write` and say nothing about anybody's taste.
+    """A reader without files: :meth:`write` writes random clicks as prepared data.
 
     Args:
-        num_interactions: of users with 30 each.
-        num_items: drawn with a probability that falls from the first to the last.
-        history: is the history a feature?
+        num_interactions: number of interactions; each user has 30.
+        num_items: number of items; an item is drawn less often the higher its index.
+        history: whether the history is a user feature.
     """
 
     name = "random_clicks"
@@ -36,8 +39,8 @@ class RandomClicks(WithoutFiles):
         self.history = history
 
     def read(self, data_dir: Path) -> Frames:
-        """Refuse: frames of this size are what :meth:`write` is there to avoid."""
-        raise UserError("random clicks are written by src/benchmark.py benchmark=memory alone")
+        """Raise an error: :meth:`write` exists to avoid frames of this size."""
+        raise UserError("random clicks are only written by src/benchmark.py benchmark=memory")
 
     def write(self, folder: Path) -> None:
         """Write ``folder`` as :func:`~twotower.data.prepare.store.save` would: whole or not at all.
@@ -50,10 +53,8 @@ class RandomClicks(WithoutFiles):
     def _write(self, folder: Path) -> None:
         self._write_interactions(folder)
         rng = np.random.default_rng(0)
-        user, item = (
-            np.arange(self.num_users, dtype=np.int32),
-            np.arange(self.num_items, dtype=np.int32),
-        )
+        user = np.arange(self.num_users, dtype=np.int32)
+        item = np.arange(self.num_items, dtype=np.int32)
         offset = np.arange(self.num_users + 1, dtype=np.int64) * PER_USER
         category = rng.integers(NUM_CATEGORIES, size=self.num_items, dtype=np.int32)
         arrays: dict[str, np.ndarray] = {
@@ -76,45 +77,35 @@ class RandomClicks(WithoutFiles):
         pl.DataFrame({"user": user}).write_parquet(folder / "user.parquet")
         pl.DataFrame({"item": item}).write_parquet(folder / "item.parquet")
         checksums = {path.name: crc32(path) for path in sorted(folder.iterdir())}
-        (folder / "meta.json").write_text(
-            json.dumps({**self._meta(category), "checksums": checksums})
-        )
+        meta = {**self._meta(category), "checksums": checksums}
+        (folder / "meta.json").write_text(json.dumps(meta))
 
     @property
     def _small(self) -> type:
         return np.int32 if self.num_users * PER_USER < 2**31 else np.int64
 
     def _write_interactions(self, folder: Path) -> None:
-        """Users one after another, training first; one chunk of users is in memory."""
+        """Write the interactions of all users in order, with one chunk of users in memory."""
         num_train = PER_USER - 2
         names = {
             "interactions.user": np.int32,
             "interactions.item": np.int32,
             "position.train": self._small,
         }
-        arrays = {
-            name: np.lib.format.open_memmap(
-                folder / f"{name}.npy",
-                "w+",
-                kind,
-                (self.num_users * (num_train if name == "position.train" else PER_USER),),
-            )
-            for name, kind in names.items()
-        }
+        arrays = {}
+        for name, kind in names.items():
+            size = self.num_users * (num_train if name == "position.train" else PER_USER)
+            arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (size,))
         rng = np.random.default_rng(1)
         for first in range(0, self.num_users, USERS_PER_CHUNK):
-            user = np.arange(first, min(first + USERS_PER_CHUNK, self.num_users))[
-                :, None
-            ]  # (num, 1)
-            own, train = (
-                slice(first * PER_USER, (user[-1, 0] + 1) * PER_USER),
-                slice(first * num_train, (user[-1, 0] + 1) * num_train),
-            )
-            arrays["interactions.user"][own] = np.repeat(user[:, 0], PER_USER)
-            arrays["interactions.item"][own] = (
-                rng.random(len(user) * PER_USER) ** 2 * self.num_items
-            ).astype(np.int32)
-            arrays["position.train"][train] = (user * PER_USER + np.arange(num_train)).ravel()
+            end = min(first + USERS_PER_CHUNK, self.num_users)
+            user = np.arange(first, end)  # (num,)
+            own, train = (slice(first * num, end * num) for num in (PER_USER, num_train))
+            arrays["interactions.user"][own] = np.repeat(user, PER_USER)
+            item = rng.random(len(user) * PER_USER) ** 2 * self.num_items
+            arrays["interactions.item"][own] = item.astype(np.int32)
+            position = user[:, None] * PER_USER + np.arange(num_train)  # (num, num_train)
+            arrays["position.train"][train] = position.ravel()
         for array in arrays.values():
             array.flush()
 

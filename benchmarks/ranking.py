@@ -1,4 +1,4 @@
-"""Full ranking of random vectors at any size: the part of evaluation that grows with users and items."""
+"""Full ranking of random vectors at any size, without model and data."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Measures what sharded tables save in memory and cost in time beside tables that each process holds as a whole."""
+"""Memory and step time of sharded tables, compared with a whole copy in each process."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.tables import Stepper
@@ -24,18 +24,19 @@ from twotower.run.build import seed_everything
 def measure(
     config: DictConfig, rows: int, processes: int, rounds: int, steps: int
 ) -> dict[str, Any]:
-    """Milliseconds per step and bytes of a process with ``model.sharding`` of ``none`` and ``row`` in turn, on random pairs.
+    """Milliseconds per step and bytes of a process with ``model.sharding`` ``none`` and ``row``.
 
-    The step is model, loss and optimizer of the config in DDP; data are made in advance, so it is the step alone.
+    The two run in turn on random pairs. A step runs model, loss and optimizer of the config in
+    DDP; batches are made in advance, so loading is not measured.
     """
     check_number("rows", rows, 1000)
     check_number("processes", processes, 2)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        given = (plain, f"file://{folder}/rendezvous", found, rows, processes, rounds, steps)
-        multiprocessing.spawn(_measure, given, processes)
-        measured = json.loads(found.read_text())
+        output = Path(folder) / "measured.json"
+        given = (plain, f"file://{folder}/rendezvous", output, rows, processes, rounds, steps)
+        spawn(_measure, given, processes)
+        measured = json.loads(output.read_text())
     ratio = measured["row"]["step_ms"] / measured["none"]["step_ms"]
     return {"rows": rows, "processes": processes, **measured, "step_ratio": ratio}
 
@@ -44,13 +45,13 @@ def _measure(
     rank: int,
     plain: Any,
     rendezvous: str,
-    found: Path,
+    output: Path,
     rows: int,
     processes: int,
     rounds: int,
     steps: int,
 ) -> None:
-    """Measure in one process; the first one writes what it found."""
+    """Measure in one process of the group; rank 0 writes its results to ``output``."""
     config = OmegaConf.create(plain)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes)
@@ -59,18 +60,15 @@ def _measure(
     }
     torch.manual_seed(config.seed + rank)
 
-    def together(stepper: Stepper) -> float:
+    def run_together(stepper: Stepper) -> float:
         dist.barrier()
         return stepper.run(steps)
 
-    seconds = in_turn(
-        {name: partial(together, stepper) for name, stepper in steppers.items()}, rounds
-    )
+    runs = {name: partial(run_together, stepper) for name, stepper in steppers.items()}
+    seconds = in_turn(runs, rounds)
     if rank == 0:
-        measured = {
-            sharding: _figures(stepper, seconds[sharding]) for sharding, stepper in steppers.items()
-        }
-        write_json(found, measured)
+        measured = {name: _figures(stepper, seconds[name]) for name, stepper in steppers.items()}
+        write_json(output, measured)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -78,15 +76,15 @@ def _measure(
 def _stepper(config: Any, rank: int, processes: int, rows: int, sharding: str) -> Stepper:
     seed_everything(config.seed)
     with built_for(rank, processes):
-        stepper = Stepper(OmegaConf.merge(config, {"model": {"sharding": sharding}}), rows)  # type: ignore[arg-type]
+        merged: Any = OmegaConf.merge(config, {"model": {"sharding": sharding}})
+        stepper = Stepper(merged, rows)
     named: list[tuple[str, Any]] = list(stepper.model.named_parameters())
-    apart = [
-        name
-        for name, parameter in named
-        if shard_of(parameter) or getattr(parameter, "row_sparse", False)
-    ]
-    stepper.model._ddp_params_and_buffers_to_ignore = apart
-    if len(apart) < len(named):
+    ignored = []
+    for name, parameter in named:
+        if shard_of(parameter) or getattr(parameter, "row_sparse", False):
+            ignored.append(name)
+    stepper.model._ddp_params_and_buffers_to_ignore = ignored
+    if len(ignored) < len(named):  # DDP fails if every parameter is ignored
         stepper.model = DistributedDataParallel(stepper.model)
     return stepper
 
@@ -106,7 +104,7 @@ def _bytes(tensors: Any) -> int:
 
 
 def table(record: dict[str, Any]) -> Table:
-    """Time and memory of both."""
+    """Time and memory of whole and sharded tables."""
     title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}"
     shown = Table(title=f"{title}, {record['processes']} processes of one thread")
     for column in ("model.sharding", "ms per step", "parameters, MiB", "optimizer, MiB"):

@@ -1,4 +1,4 @@
-"""Measures the framework against hand-written loops of the same mathematics, and against peers, in turn."""
+"""Training speed of the framework, compared with hand-written loops and other projects."""
 
 import statistics
 from collections.abc import Callable
@@ -23,12 +23,13 @@ WARM_UP = 20
 def measure(
     config: DictConfig, rounds: int, steps: int, compiled: bool, peers: dict[str, str]
 ) -> dict[str, Any]:
-    """Rates of training, one contestant after the other in each round, the parts of a step, and the time of one full evaluation.
+    """Rates of training, times of the parts of a step, and the time of one full evaluation.
 
-    The first contestant is the framework; every ratio is to it, of the same round.
+    All programs run in turn in each round. A ratio is the framework's rate divided by the rate of
+    another program in the same round.
 
     Raises:
-        UserError: for a model or loss that the bare loop does not know, and for a peer that fails.
+        UserError: for settings that the bare loop does not implement, and if a peer fails.
     """
     check_number("steps", steps, 2)
     OmegaConf.set_struct(config, False)
@@ -49,7 +50,7 @@ def measure(
     with started(peers, data, config, steps) as others:
         seconds = in_turn(contestants | others, rounds)
     step = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = {}  # of rates: above 1 the framework is the faster one
+    ratios = {}  # of rates: above 1 the framework is faster
     for name, values in seconds.items():
         ratios[name] = [
             theirs / ours for ours, theirs in zip(seconds["framework"], values, strict=True)
@@ -70,14 +71,17 @@ def measure(
 
 
 def _compiled(config: DictConfig, data: Any, steps: int, cuda_graphs: bool) -> Callable[[], float]:
-    """The framework with a compiled step, recorded as CUDA graphs or not."""
+    """The framework with a compiled step, with or without CUDA graphs."""
     task = build(config)[1]
     task.step = callbacks.compiled(task.step, cuda_graphs=cuda_graphs)
     return partial(framework_step, config, data, task, steps, fixed_shapes=cuda_graphs)
 
 
 def parts_of_a_step(data: Any, task: Any, steps: int, whole: float) -> dict[str, float]:
-    """Mean seconds of each part of a step, in a loop without Lightning; ``framework`` is what is left of the ``whole``."""
+    """Mean seconds of each part of a step, measured in a loop without Lightning.
+
+    ``framework`` is the rest of ``whole``, the seconds of a step with Lightning.
+    """
     optimizer = task.optimizer(task.model.parameters())
     total = dict.fromkeys(("feeding", "gather", "forward", "backward", "optimizer"), 0.0)
     loader = iter(data.train_dataloader())
@@ -107,7 +111,7 @@ class StepClock(Callback):
         self.started = self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Start after the warm-up, read at the end."""
+        """Start the clock after the warm-up and read it after the last step."""
         if trainer.global_step == WARM_UP:
             self.started = now()
         if trainer.global_step == trainer.max_steps:
@@ -117,7 +121,7 @@ class StepClock(Callback):
 def framework_step(
     config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False
 ) -> float:
-    """Seconds per step of ``trainer.fit``, everything included."""
+    """Seconds per step of ``trainer.fit``, with all that Lightning does."""
     clock = StepClock()
     quiet: dict[str, Any] = {"enable_checkpointing": False, "limit_val_batches": 0}
     steps_alone = {"enable_progress_bar": False, "max_steps": WARM_UP + steps, "max_epochs": -1}
@@ -139,7 +143,7 @@ def evaluation_seconds(config: DictConfig, data: Any, task: Any) -> float:
 
 
 def table(record: dict[str, Any]) -> Table:
-    """Rates of all contestants; below them the parts of a step."""
+    """Rates of all programs, with the parts of a step below."""
     title = f"{record['model']}, {record['loss']}, {record['data']}, batch {record['batch_size']:,}"
     shown = Table("what", title=f"{title}, {record['threads']} threads")
     for name in ("ms per step", "positives/s", "framework's rate / its rate", "range"):
@@ -153,8 +157,9 @@ def table(record: dict[str, Any]) -> Table:
         )
         shown.add_row(name, *row, f"{min(ratios):.2f} to {max(ratios):.2f}")
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["parts_ms"].items())
+    num_rounds = len(record["speed_ratios"]["framework"])
     shown.caption = (
-        f"medians of {len(record['speed_ratios']['framework'])} rounds\na framework step in ms: {parts}\n"
+        f"medians of {num_rounds} rounds\na framework step in ms: {parts}\n"
         f"evaluation of {record['evaluated_users']:,} users: {record['evaluation_seconds']:.1f} s; "
         f"preparation of the data, once: {record['preparation_seconds'] or 0:.1f} s; "
         f"peak memory {record['peak_memory_bytes'] / 2**20:,.0f} MiB"

@@ -1,4 +1,4 @@
-"""Measures what a training step costs as the embedding tables grow: row-sparse optimizers should not notice."""
+"""Time of a training step as embedding tables grow; constant with row-sparse optimizers."""
 
 from functools import partial
 from typing import Any
@@ -17,10 +17,10 @@ NUM_CATEGORIES = 20
 
 
 def measure(config: DictConfig, rows: list[int], rounds: int, steps: int) -> dict[str, Any]:
-    """Milliseconds per step for each of ``rows`` users and as many items, in turn, on uniform random pairs.
+    """Milliseconds per step for each number of ``rows``, in turn, on uniform random pairs.
 
-    The step is model, loss and optimizer of the config, with own negatives, on one device and in this process; data are made in
-    advance, so it is the step alone.
+    A step runs model, loss and optimizer of the config with sampled negatives, on the CPU in this
+    process; batches are made in advance, so loading is not measured.
     """
     for number in rows:
         check_number("rows", number, 1000)
@@ -36,11 +36,11 @@ def measure(config: DictConfig, rows: list[int], rounds: int, steps: int) -> dic
 
 
 class Stepper:
-    """Model, loss and optimizer over tables of ``rows`` users and items.
+    """Model, loss and optimizer over tables of ``rows`` users and ``rows`` items.
 
     Args:
-        config: as ``train.yaml`` composes it.
-        rows: of both id tables.
+        config: as composed from ``train.yaml``.
+        rows: number of users, and of items.
     """
 
     def __init__(self, config: DictConfig, rows: int) -> None:
@@ -52,11 +52,8 @@ class Stepper:
             num_categories=NUM_CATEGORIES,
             category_counts=(1,) * NUM_CATEGORIES,
         )
-        self.rows, self.size, self.num_negatives = (
-            rows,
-            config.data.batch_size,
-            config.negatives.num,
-        )
+        self.rows, self.size = rows, config.data.batch_size
+        self.num_negatives = config.negatives.num
         self.model = build_part(config, "model", schema=schema)
         self.loss = build_part(config, "loss", schema=schema)
         self.optimizer = build_part(config, "optimizer")(self.model.parameters())
@@ -93,10 +90,9 @@ class Stepper:
 
 
 def table(record: dict[str, Any]) -> Table:
-    """Step time by rows."""
-    shown = Table(
-        title=f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}, {record['threads']} threads"
-    )
+    """Step time by number of rows."""
+    title = f"{record['model']}, {record['optimizer']}, batch {record['batch_size']}"
+    shown = Table(title=f"{title}, {record['threads']} threads")
     for column in ("rows of each table", "ms per step", f"beside {min(record['step_ms']):,}"):
         shown.add_column(column, justify="right")
     for rows, value in record["step_ms"].items():

@@ -1,4 +1,4 @@
-"""Clock and turns that the benchmarks share."""
+"""Clock and round-robin timing for all benchmarks."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,14 +11,17 @@ Key = TypeVar("Key")
 
 
 def now() -> float:
-    """Seconds, after all that was asked of a GPU is done."""
+    """Current time in seconds, after the GPU has finished all queued work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def in_turn(contestants: Mapping[Key, Callable[[], float]], rounds: int) -> dict[Key, list[float]]:
-    """Seconds of each contestant in each round; they run one after the other, so all meet the same load of the machine."""
+    """Seconds of each contestant in each round.
+
+    In a round all run one after the other, so the load of the machine affects all equally.
+    """
     seconds: dict[Key, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
@@ -27,5 +30,5 @@ def in_turn(contestants: Mapping[Key, Callable[[], float]], rounds: int) -> dict
 
 
 def milliseconds(seconds: list[float]) -> float:
-    """The median of rounds."""
+    """The median over rounds, in milliseconds."""
     return 1000 * median(seconds)

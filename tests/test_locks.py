@@ -17,7 +17,8 @@ from pathlib import Path
 from twotower.locks import alone
 with alone(Path(sys.argv[1]), "", print) as lock:
     if len(sys.argv) > 2:  # a child that inherits the lock and outlives us
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[lock], stdout=-3)
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        child = subprocess.Popen(sleep, pass_fds=[lock], stdout=-3)
         print(child.pid, flush=True)
         os._exit(0)  # as if it were killed
     print("held", flush=True)

@@ -85,7 +85,10 @@ def test_handlers_are_given_back():
 )
 def test_the_start_ends_with_a_line(signum, word):
     """While modules are imported there is nothing to undo."""
-    code = f"import os, time; from twotower import signals; signals.listen(); os.kill(os.getpid(), {signum}); time.sleep(99)"
+    code = (
+        "import os, time; from twotower import signals; signals.listen(); "
+        f"os.kill(os.getpid(), {signum}); time.sleep(99)"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True
     )
@@ -93,7 +96,10 @@ def test_the_start_ends_with_a_line(signum, word):
 
 
 def test_what_a_shell_ignores_stays_ignored():
-    code = "import os; from twotower import signals; signals.listen(); os.kill(os.getpid(), 2); print('here')"
+    code = (
+        "import os; from twotower import signals; signals.listen(); "
+        "os.kill(os.getpid(), 2); print('here')"
+    )
     command = f"trap '' INT; {sys.executable} -c \"{code}\""
     ended = subprocess.run(
         ["bash", "-c", command], cwd=ROOT / "src", capture_output=True, text=True
@@ -258,7 +264,10 @@ time.sleep(99)
 
 
 def ask_to_end(script, *settings, until):
-    """A process of its own gets a SIGTERM once ``until`` holds; its children get none from us, and must not outlive it."""
+    """Send SIGTERM to a new process once ``until`` holds.
+
+    Its children get no signal from us, and must end with it.
+    """
     process = script.popen("train", *settings)
     wait_until(until, process)
     children = processes.descendants(process.pid)
@@ -277,12 +286,8 @@ def test_two_processes_stop_after_the_same_step(script):
     assert whole.returncode == 0, err
     last = script.folder / "run" / "checkpoints" / "last.ckpt"
     _, err = ask_to_end(script, *settings, "hydra.run.dir=run", until=last.exists)
-    assert (
-        err.count(
-            "terminated; continue with: python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2"
-        )
-        == 1
-    )
+    resume = "python src/train.py ckpt_path=run/checkpoints/last.ckpt trainer.devices=2"
+    assert err.count(f"terminated; continue with: {resume}") == 1
     resumed = script.popen("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.devices=2")
     _, err = finish(resumed)
     assert resumed.returncode == 0, err

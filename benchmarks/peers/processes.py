@@ -1,4 +1,4 @@
-"""Other projects' two-tower models, each in a process and an environment of its own, on the same pairs."""
+"""Two-tower models of other projects, each in its own process and environment."""
 
 import json
 import subprocess
@@ -22,18 +22,19 @@ SCRIPTS = Path(__file__).parent
 def started(
     pythons: dict[str, str], data: Any, config: DictConfig, steps: int
 ) -> Iterator[dict[str, Callable[[], float]]]:
-    """Peers that wait for their turn: by name, a function that trains ``steps`` steps and returns seconds per step.
+    """Start the peers and yield functions that train ``steps`` steps and return seconds per step.
 
-    A peer has embeddings of ids alone, hidden layers and an in-batch softmax, of the config's widths and batch size.
+    A peer has embeddings of ids only, hidden layers and an in-batch softmax, with the widths and
+    the batch size of the config. All peers train on the same pairs.
 
     Args:
-        pythons: of each peer, the Python of its environment; a peer whose Python is absent is left out.
-        data: the data module, set up.
-        config: as ``train.yaml`` composes it.
-        steps: per turn.
+        pythons: path of the Python of each peer's environment; peers without one are left out.
+        data: the data module, after ``setup``.
+        config: as composed from ``train.yaml``.
+        steps: number of steps per turn.
 
     Raises:
-        UserError: if the config asks for what they do not do, and if a peer's process fails.
+        UserError: if the config has settings that peers do not implement, or a peer fails.
     """
     ids = {
         "model.user_features": ["user_id"],
@@ -44,13 +45,14 @@ def started(
     for key, value in ids.items() if pythons else ():
         if OmegaConf.select(config, key) != value:
             raise UserError(
-                "peers have ids alone and an in-batch softmax: use loss/task=in_batch_softmax data.history_length=0 "
-                "model.user_features=[user_id] model.item_features=[item_id]"
+                "peers only have ids and an in-batch softmax: use loss/task=in_batch_softmax "
+                "data.history_length=0 model.user_features=[user_id] model.item_features=[item_id]"
             )
     present = {name: python for name, python in pythons.items() if Path(python).exists()}
     for name in pythons.keys() - present.keys():
         PlainConsole(stderr=True).print(
-            f"{name} is left out: there is no {pythons[name]} (docs/performance.md says how to install it)"
+            f"{name} is left out: {pythons[name]} does not exist "
+            "(docs/performance.md has the commands to install it)"
         )
     with ExitStack() as opened:
         if present:
@@ -63,7 +65,7 @@ def started(
 
 
 def _write(folder: Path, data: Any, config: DictConfig, steps: int) -> Path:
-    """The training pairs, shuffled, and the settings."""
+    """Write the shuffled training pairs and the settings; return the path of the settings."""
     pairs = data.train_interactions()
     order = torch.randperm(len(pairs.user))
     np.savez(
@@ -97,7 +99,7 @@ class _Peer:
         command = [str(Path(python).absolute()), str(SCRIPTS / f"with_{name}.py"), str(settings)]
         self.process = subprocess.Popen(
             command,
-            cwd=settings.parent,  # some write logs where they stand
+            cwd=settings.parent,  # some peers write logs to the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -105,7 +107,7 @@ class _Peer:
         )
 
     def __enter__(self) -> "_Peer":
-        self()  # a first turn compiles
+        self()  # the first turn compiles
         return self
 
     def __call__(self) -> float:
@@ -119,12 +121,10 @@ class _Peer:
         except BrokenPipeError:
             pass
         self.errors.seek(0)
-        last = (
-            [line for line in self.errors.read().splitlines() if line.strip()]
-            or ["it said nothing"]
-        )[-1]
+        lines = self.errors.read().strip().splitlines() or ["no message"]
         raise UserError(
-            f"the peer {self.name} has failed: {last}; mend its environment, or leave it out with ~peers.{self.name}"
+            f"the peer {self.name} has failed: {lines[-1]}; "
+            f"mend its environment, or leave it out with ~peers.{self.name}"
         )
 
     def __exit__(self, *error: object) -> None:

@@ -1,6 +1,7 @@
-"""The two-tower model of keras-rs on JAX, as its retrieval examples build it. Run by benchmark=peers with another Python.
+"""The two-tower model of keras-rs on JAX, as in its retrieval examples.
 
-python with_keras_rs.py settings.json: answers each line of standard input with the seconds per step of one turn.
+``benchmark=peers`` runs it with the Python of another environment: ``python with_keras_rs.py
+settings.json`` prints the seconds per step of one turn for each line of standard input.
 """
 
 import json
@@ -66,6 +67,5 @@ for turn, _ in enumerate(sys.stdin):
         model.fit({"user": user[:end], "item": item[:end]}, batch_size=size, verbose=0)
         times.append(time.perf_counter())
     one, all_ = times[1] - times[0], times[2] - times[1]
-    print(
-        "seconds", (all_ - one) / (settings["steps"] - 1), flush=True
-    )  # so that starting a fit does not count
+    # the difference leaves out the time to start a fit
+    print("seconds", (all_ - one) / (settings["steps"] - 1), flush=True)

@@ -1,6 +1,7 @@
-"""LibRecommender's TwoTower with its in-batch softmax and its own trainer. Run by benchmark=peers with another Python.
+"""TwoTower of LibRecommender with its in-batch softmax and its trainer.
 
-python with_librecommender.py settings.json: answers each line of standard input with the seconds per step of one turn.
+``benchmark=peers`` runs it with the Python of another environment: ``python with_librecommender.py
+settings.json`` prints the seconds per step of one turn for each line of standard input.
 """
 
 import json
@@ -27,7 +28,7 @@ train, info = DatasetPure.build_trainset(frame)
 
 
 def fit(epochs: int) -> float:
-    """Seconds of a whole training, with what it builds before and computes after."""
+    """Seconds of a whole training, with building the model and the work after the last step."""
     tf.compat.v1.reset_default_graph()
     session = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
@@ -51,6 +52,5 @@ def fit(epochs: int) -> float:
 
 
 for _ in sys.stdin:
-    print(
-        "seconds", (fit(3) - fit(1)) / 2 / settings["steps"], flush=True
-    )  # so that building does not count
+    # the difference leaves out the time to build the model
+    print("seconds", (fit(3) - fit(1)) / 2 / settings["steps"], flush=True)

@@ -1,6 +1,7 @@
-"""RecBole's DSSM with its own trainer: a label for each pair, one negative each. Run by benchmark=peers with another Python.
+"""DSSM of RecBole with its trainer: a label for each pair, one negative per positive.
 
-python with_recbole.py settings.json: answers each line of standard input with the seconds per step of one turn.
+``benchmark=peers`` runs it with the Python of another environment: ``python with_recbole.py
+settings.json`` prints the seconds per step of one turn for each line of standard input.
 """
 
 import json
@@ -37,7 +38,7 @@ config = Config(
         "mlp_hidden_size": [*settings["hidden_dims"], settings["dim"]],
         "dropout_prob": 0.0,
         "learning_rate": settings["lr"],
-        "train_batch_size": 2 * size,  # it counts rows, and every positive has a negative
+        "train_batch_size": 2 * size,  # it counts rows: a positive and its negative
         "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
         "eval_args": {
             "split": {"RS": [1, 0, 0]},

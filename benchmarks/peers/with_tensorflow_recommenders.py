@@ -1,6 +1,8 @@
-"""The two-tower model of TensorFlow Recommenders, as its tutorial builds it. Run by benchmark=peers with another Python.
+"""The two-tower model of TensorFlow Recommenders, as in its tutorial.
 
-python with_tensorflow_recommenders.py settings.json: answers each line of standard input with the seconds per step of one turn.
+``benchmark=peers`` runs it with the Python of another environment:
+``python with_tensorflow_recommenders.py settings.json`` prints the seconds per step of one turn for
+each line of standard input.
 """
 
 import json
@@ -69,6 +71,5 @@ for turn, _ in enumerate(sys.stdin):
         model.fit(feed.take(steps), verbose=0)
         times.append(time.perf_counter())
     one, all_ = times[1] - times[0], times[2] - times[1]
-    print(
-        "seconds", (all_ - one) / (settings["steps"] - 1), flush=True
-    )  # so that starting a fit does not count
+    # the difference leaves out the time to start a fit
+    print("seconds", (all_ - one) / (settings["steps"] - 1), flush=True)

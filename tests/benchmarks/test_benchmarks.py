@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: small runs of each."""
+"""Small runs of each benchmark."""
 
 import json
 import sys
@@ -163,9 +163,8 @@ def test_the_step_beside_loops_and_peers(script, monkeypatch, tmp_path, parts):
         {"fake": sys.executable, "absent": "/no/python"}, data, config, steps=2
     ) as found:
         assert list(found) == ["fake"] and found["fake"]() == 0.128
-    assert not (
-        Path.cwd() / "log"
-    ).exists()  # what a peer writes where it stands goes with its folder
+    # a peer's working folder is temporary, and so are the files that it writes there
+    assert not (Path.cwd() / "log").exists()
 
 
 def test_a_peer_that_fails_is_named(script):
@@ -202,7 +201,7 @@ def test_models_that_the_bare_loop_does_not_know_are_refused(script):
     run = script("benchmark", *STEPS, "model.dropout=0.5")
     assert (
         run.returncode == 1
-        and "model.dropout=0.5: the bare loop knows model.dropout=0 alone" in run.stderr
+        and "model.dropout=0.5: the bare loop needs model.dropout=0" in run.stderr
     )
 
 
@@ -222,7 +221,7 @@ def test_windows_beside_memory(script):
 
 
 def test_the_memory_that_grows_with_the_data(tmp_path):
-    """100 users more have 100 vectors of 32 numbers, as many optimizer states, and ids."""
+    """100 more users add 100 vectors of 32 numbers, 100 optimizer states and 100 ids."""
     paths = (f"paths.cache_dir={tmp_path}", f"paths.run_dir={tmp_path}")
     given = ["benchmark=memory", *SMALL_WINDOWS, *paths]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -302,10 +301,10 @@ def test_settings_are_checked_as_in_other_commands(script, settings, line):
     [
         (
             "negatives.exclude_positives=true",
-            "the bare loop knows negatives.exclude_positives=False alone",
+            "the bare loop needs negatives.exclude_positives=False",
         ),
-        ("optimizer=lazy_adam", "the bare loop knows optimizer._target_=torch.optim.AdamW alone"),
-        ("benchmark=peers", "peers have ids alone"),
+        ("optimizer=lazy_adam", "the bare loop needs optimizer._target_=torch.optim.AdamW"),
+        ("benchmark=peers", "peers only have ids"),
     ],
 )
 def test_unequal_work_is_refused(script, setting, line):

@@ -1,5 +1,6 @@
-"""Prepares data anew and is killed at one file-system call after another: -m tests.data.kill_preparation FOLDER STEP.
+"""Prepare data again and again, killed at one file-system call after another.
 
+Run as ``python -m tests.data.kill_preparation FOLDER STEP``.
 Processes are forked, because a start of Python takes seconds.
 """
 

@@ -1,4 +1,4 @@
-"""Amazon's three releases on hand-made files in their official formats, and on a real one where it is at hand."""
+"""Amazon's three releases: hand-made files in the official formats, and a real one if present."""
 
 import gzip
 import json
@@ -55,15 +55,17 @@ def new(user, item, time, rating=5.0):
 
 META_2014 = [
     "{'asin': '0001', 'title': \"Drum &amp; it's stick\", 'price': 12.5, 'brand': 'Acme', "
-    "'categories': [['Musical Instruments', 'Drums &amp; Percussion', 'Sticks'], ['Toys', 'Drums &amp; Percussion']]}",
+    "'categories': [['Musical Instruments', 'Drums &amp; Percussion', 'Sticks'], "
+    "['Toys', 'Drums &amp; Percussion']]}",
     '{"asin": "0002", "categories": [["Musical Instruments"]], "brand": ""}',  # JSON is tried first
     "{'asin': '0009', 'title': 'nobody reviewed it': broken}",
     "{'asin': '0003', 'related': {'also_bought': ['0001']}, 'description': None, 'imUrl': 'http://x'}",
 ]
 META_2018 = [
-    '{"category": ["Musical Instruments", "Guitars", "Parts"], "brand": "Fend", "title": "T", "asin": "0001", '
-    '"price": "$1,012.99"}',
-    '{"category": ["Musical Instruments", "Other"], "brand": "Fend", "title": "T", "asin": "0001", "price": "$3.00"}',
+    '{"category": ["Musical Instruments", "Guitars", "Parts"], "brand": "Fend", "title": "T", '
+    '"asin": "0001", "price": "$1,012.99"}',
+    '{"category": ["Musical Instruments", "Other"], "brand": "Fend", "title": "T", '
+    '"asin": "0001", "price": "$3.00"}',
     '{"category": [], "asin": "0002", "price": ".a-box-inner{background-color:#fff}"}',
     '{"category": [], "asin": "0002", "price": ""}',
     json.dumps(
@@ -75,9 +77,11 @@ META_2018 = [
     ),
 ]
 META_2023 = [
-    '{"main_category": "Musical Instruments", "title": "T", "price": "from 5", "store": "Shop", "categories": '
-    '["Musical Instruments", "Guitars"], "parent_asin": "0001", "details": {"Brand": "x", "asin": "0002"}}',
-    '{"main_category": null, "title": "", "price": null, "store": null, "categories": [], "parent_asin": "0002"}',
+    '{"main_category": "Musical Instruments", "title": "T", "price": "from 5", "store": "Shop", '
+    '"categories": ["Musical Instruments", "Guitars"], "parent_asin": "0001", '
+    '"details": {"Brand": "x", "asin": "0002"}}',
+    '{"main_category": null, "title": "", "price": null, "store": null, "categories": [], '
+    '"parent_asin": "0002"}',
     '{"main_category": "Arts", "price": "—", "categories": [], "parent_asin": "0003"}',
 ]
 REVIEWS = [
@@ -145,8 +149,8 @@ def test_items_of_2014(tmp_path):
     ]
     assert frames.item_features == {"labels": "multi", "brand": "categorical", "price": "numeric"}
     assert frames.remarks == (
-        "amazon_2014_Musical_Instruments: 1 of 4 reviewed items are not in meta_Musical_Instruments.json.gz: no category, "
-        "no features",
+        "amazon_2014_Musical_Instruments: 1 of 4 reviewed items are not in "
+        "meta_Musical_Instruments.json.gz: no category, no features",
     )
 
 
@@ -165,10 +169,8 @@ def test_items_of_2018_the_first_of_repeated_ones_counts(tmp_path):
             5.5,
         ),  # a stray text is no label
     ]
-    assert (
-        "2 lines of meta_Musical_Instruments.json.gz repeat an item, 1 with other content: the first counts"
-        in frames.remarks[1]
-    )
+    repeated = "2 lines of meta_Musical_Instruments.json.gz repeat an item, 1 with other content"
+    assert f"{repeated}: the first counts" in frames.remarks[1]
 
 
 def test_items_of_2023_join_on_the_parent(tmp_path):
@@ -226,7 +228,8 @@ def test_without_reviews_the_address_is_named(tmp_path):
     offline.reviews = offline.reviews._replace(url="http://127.0.0.1:9/reviews_5.json.gz")
     with pytest.raises(
         UserError,
-        match=r"cannot download .*reviews_5.json.gz.*by hand.*reviews_Musical_Instruments_5.json.gz",
+        match=r"cannot download .*reviews_5.json.gz.*by hand"
+        r".*reviews_Musical_Instruments_5.json.gz",
     ):
         offline.fetch(tmp_path)
 
@@ -304,7 +307,8 @@ def test_no_reviews_at_all_is_named(tmp_path):
     [
         (
             {"category": "Beauty", "generation": 2018},
-            r"Beauty is none of 2018 \(did you mean All_Beauty or Luxury_Beauty\?\); .*AMAZON_FASHION",
+            r"Beauty is none of 2018 \(did you mean All_Beauty or Luxury_Beauty\?\); "
+            r".*AMAZON_FASHION",
         ),
         (
             {"category": "Beauty", "generation": 2023},
@@ -313,7 +317,8 @@ def test_no_reviews_at_all_is_named(tmp_path):
         ({"category": "Musical_instrument"}, r"did you mean Musical_Instruments\?"),
         (
             {"category": None},
-            r"data.reader.category is not set; the categories of 2014 are Amazon_Instant_Video, .*Video_Games",
+            r"data.reader.category is not set; the categories of 2014 are Amazon_Instant_Video, "
+            r".*Video_Games",
         ),
         (
             {"generation": 2016},

@@ -1,4 +1,4 @@
-"""The cache under bad luck, with real processes: a full disk, no permission, SIGKILL, several processes at once."""
+"""The cache with real processes: full disk, no permission, SIGKILL, several processes at once."""
 
 import json
 import os

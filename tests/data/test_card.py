@@ -31,7 +31,8 @@ SMALL = (
     "data.reader.num_items=80",
     "data.reader.interactions_per_user=10",
 )
-# training before 10, validation before 20; user 3 and items 10 and 11 are cold; user 1 comes back to item 7
+# training before 10, validation before 20; user 3 and items 10 and 11 are cold;
+# user 1 comes back to item 7
 ROWS = [(1, 7, 1), (1, 8, 2), (1, 9, 3), (1, 7, 4), (1, 10, 12), (1, 11, 21)]
 ROWS += [(2, 7, 1), (2, 8, 22), (2, 9, 23), (3, 7, 13), (3, 8, 24)]
 ITEMS = {
@@ -89,7 +90,8 @@ def test_figures_by_hand():
         figures["per_user"]["mean"],
     ) == (1, 3, 2)
     assert sorted(card.curves["item"]) == [1, 1, 2] and sorted(card.curves["user"]) == [1, 3]
-    # a user's positives in training have 0, 1, 2, … before them: 0, 1, 2 and 0; before the first target 3 and 0, then 4, 1, 1
+    # a user's positives in training have 0, 1, 2, … before them: 0, 1, 2 and 0;
+    # before the first target 3 and 0, then 4, 1, 1
     assert figures["history"]["short"] == {
         "train": 3 / 4,
         "val": 1 / 2,
@@ -102,7 +104,8 @@ def test_figures_by_hand():
 
 
 def test_categories_by_hand():
-    # of four training interactions with a category, a (items 7 and 8) has three and b (9, 11) one; 10 has no category
+    # of four training interactions with a category, a (items 7 and 8) has three and b (9, 11) one;
+    # 10 has no category
     card = measure(*prepared())
     category = card.figures["categories"]
     assert category["top"] == [
@@ -126,7 +129,10 @@ def test_categories_by_hand():
 
 
 def test_features_by_hand():
-    """Missing are training rows alone: user 2's colour, item 8's tags, item 9's price; price 2 would be the mean of 1 and 3."""
+    """Only training rows count as missing: user 2's colour, item 8's tags, item 9's price.
+
+    Price 2 would be the mean of 1 and 3.
+    """
     user, item = measure(*prepared()).figures["features"].values()
     assert [row["name"] for row in user] == ["user_id", "colour", "history"]
     assert (
@@ -181,7 +187,8 @@ def test_targets_are_distinct_and_those_seen_before_are_counted():
 
 
 def test_drift_by_hand():
-    # 30 items, so the top 3: 0, 1, 2 in training and 2, 3, 4 in test share one; the last of test's three has 5 targets
+    # 30 items, so the top 3: 0, 1, 2 in training and 2, 3, 4 in test share one;
+    # the last of test's three has 5 targets
     train, test = np.zeros(30, int), np.zeros(30, int)
     train[:5], test[:5] = [9, 8, 7, 6, 5], [1, 2, 9, 7, 5]
     assert card_figures._drift(train, test) == {
@@ -202,7 +209,8 @@ def test_spread_by_hand():
         100,
         50.5,
     ]
-    # ascending 1, 1, 2: 2 (1*1 + 2*1 + 3*2) / (3*4) - 4/3 = 1/6; the top tenth of three is one item with 2 of 4
+    # ascending 1, 1, 2: 2 (1*1 + 2*1 + 3*2) / (3*4) - 4/3 = 1/6;
+    # the top tenth of three is one item with 2 of 4
     assert concentration(np.array([1, 2, 1])) == {
         "gini": pytest.approx(1 / 6),
         "top_1%": 0.5,

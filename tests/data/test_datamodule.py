@@ -140,7 +140,10 @@ def test_training_shards_cover_each_row_once(world_size):
 
 
 def test_drawn_by_users_each_user_counts_alike():
-    """User 7 has one position, user 8 four, user 9 fifteen: a third of the draws each, over all of the user's positions."""
+    """User 7 has one position, user 8 four, user 9 fifteen: each user gets a third of the draws.
+
+    A user's draws spread over all positions of that user.
+    """
     user = torch.tensor([6] * 100 + [7] + [8] * 4 + [9] * 15)  # user 6 is not in training
     loader = TrainLoader(torch.arange(100, 120), user, "users", 8, 5)
     epochs = [torch.cat([index.position for index in loader]) for _ in range(600)]

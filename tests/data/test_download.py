@@ -26,7 +26,7 @@ HALF = 128_000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` at any address; each request takes the next of ``acts``, then all is well."""
+    """Serves ``content`` at any address; each request uses one of ``acts``, then all succeed."""
 
     daemon_threads = True
 
@@ -235,7 +235,10 @@ def test_a_read_only_folder_with_the_files_needs_no_lock(tmp_path):
     [Archive("http://x/a.zip", None, "a", ["b"]), SingleFile("http://x/a.zip", None, "a.zip")],
 )
 def test_a_folder_that_cannot_be_written(source):
-    line = r"a.zip is missing and /proc/data cannot be written \(.*\): fetch it by hand to /proc/data/a.zip,.* or set paths.data_dir"
+    line = (
+        r"a.zip is missing and /proc/data cannot be written \(.*\): "
+        r"fetch it by hand to /proc/data/a.zip,.* or set paths.data_dir"
+    )
     with pytest.raises(UserError, match=line):
         source.fetch(Path("/proc/data"))
 
@@ -308,7 +311,8 @@ def test_a_bad_archive_leaves_nothing(server, tmp_path, members, message):
     data_dir = tmp_path / "data"
     with pytest.raises(
         UserError,
-        match=rf"set.bin {message}.*fetch it by hand to .*set.bin, or unpack it so that .*a/one.dat",
+        match=rf"set.bin {message}.*fetch it by hand to .*set.bin, "
+        r"or unpack it so that .*a/one.dat",
     ):
         Archive(server.url, None, "a", ["one.dat"]).fetch(data_dir)
     assert {path.name for path in data_dir.iterdir()} == {".a.lock"}
@@ -318,10 +322,12 @@ def test_a_bad_archive_leaves_nothing(server, tmp_path, members, message):
 
 
 def start(server, data_dir):
+    url, checksum = server.url, checksum_of(CONTENT)
     code = (
-        "import sys, types; sys.modules['torch'] = types.SimpleNamespace(Tensor=object); "  # seconds, and of no use here
+        # importing torch takes seconds, and it is not needed here
+        "import sys, types; sys.modules['torch'] = types.SimpleNamespace(Tensor=object); "
         "from pathlib import Path; from twotower.data.download.download import SingleFile; "
-        f"SingleFile({server.url!r}, {checksum_of(CONTENT)!r}, 'set.bin').fetch(Path({str(data_dir)!r}))"
+        f"SingleFile({url!r}, {checksum!r}, 'set.bin').fetch(Path({str(data_dir)!r}))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen(
@@ -330,7 +336,7 @@ def start(server, data_dir):
 
 
 def test_killed_then_downloaded_by_one_of_two(server, tmp_path):
-    """SIGKILL amid the transfer; then two processes start: one downloads, the other waits and uses the result."""
+    """SIGKILL during the transfer; then two processes start: one downloads, the other waits."""
     server.pause = 0.01  # 2.6 s for all
     process = start(server, tmp_path)
     wait_until(lambda: server.requests == 1, process)

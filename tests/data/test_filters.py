@@ -92,7 +92,8 @@ def test_nothing_left_names_the_settings():
 def test_a_threshold_needs_ratings():
     with pytest.raises(
         UserError,
-        match=r"data.min_value=4 needs ratings.*data.reader.columns.value=<column>; else set data.min_value=null",
+        match=r"data.min_value=4 needs ratings.*data.reader.columns.value=<column>; "
+        r"else set data.min_value=null",
     ):
         kept([(1, 1, 1)], ALL._replace(min_value=4), ("user", "item", "time"))
 

@@ -22,7 +22,10 @@ CLICKS = [
     "9,10,1506826800000,2,1,2,10,28,5",
     "9,40,1506826801000,4,1,2,10,28,5",
 ]
-ARTICLES = "article_id,category_id,created_at_ts,words_count,quality\n10,0,86400000,250,0\n30,281,,,1\n20,5,172800000,90,0\n"
+ARTICLES = (
+    "article_id,category_id,created_at_ts,words_count,quality\n"
+    "10,0,86400000,250,0\n30,281,,,1\n20,5,172800000,90,0\n"
+)
 
 
 def make(folder: Path, clicks=CLICKS, articles: str | None = ARTICLES, header=HEADER) -> Path:
@@ -53,7 +56,8 @@ def test_by_hand(tmp_path):
     ]
     assert frames.remarks == (
         "globo: 1 articles have a recovered category (quality > 0): 25.00% of the clicks",
-        "globo: 1 clicked articles are not in articles_metadata.csv: they have neither category nor features",
+        "globo: 1 clicked articles are not in articles_metadata.csv: "
+        "they have neither category nor features",
     )
 
 

@@ -76,7 +76,8 @@ def test_prepared(tmp_path):
         "repeated pairs (the first is kept)": 1,
     }
     assert data.meta["raw"]["interactions"] == 8 + 4
-    # 40 % of 3, 2 and 2 rows, rounded half up: one each for validation; user 0 is tested on item 4, user 2 on 3 and 1
+    # 40 % of 3, 2 and 2 rows, rounded half up: one each for validation;
+    # user 0 is tested on item 4, user 2 on 3 and 1
     assert data.tables["targets/val"].tolist() == [1, 1, 1]
     assert data.tables["targets/test"].tolist() == [1, 2]
     assert data.schema.num_categories == 0

@@ -1,4 +1,4 @@
-"""MovieLens on hand-made files in the official formats, and on the real ones where they are at hand."""
+"""MovieLens: hand-made files in the official formats, and the real ones if present."""
 
 import os
 from pathlib import Path
@@ -135,7 +135,8 @@ def test_an_empty_file_is_refused(tmp_path):
 def test_offline_names_the_file_to_fetch(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"cannot download .*none.zip.*by hand.*ml-1m/ratings.dat exists, or set paths.data_dir",
+        match=r"cannot download .*none.zip.*by hand.*ml-1m/ratings.dat exists, "
+        r"or set paths.data_dir",
     ):
         reader().fetch(tmp_path)
 

@@ -29,7 +29,8 @@ def test_features_by_hand():
     }
     users = {"user": [1, 2], "colour": ["red", None]}
     arrays, tables, meta, _ = prepare(make_frames(rows, users, items), KEEP_ALL)
-    # items 10 and 20 are in training, 30 (validation) and 40 (test) are cold: no id row, and "z" is no known tag
+    # items 10 and 20 are in training, 30 (validation) and 40 (test) are cold: they have no id row,
+    # and "z" is an unknown tag
     assert arrays["item/item_id"].tolist() == [1, 2, 0, 0]
     assert arrays["item/tags"].tolist() == [[1, 2], [0, 0], [0, 0], [2, 0]]
     # training prices 1 and 3: mean 2, deviation 1; a missing price is the mean
@@ -55,13 +56,14 @@ def test_what_is_left_out_is_counted_and_kept_by_name():
     assert prepared.tables["left_out_user"].rows() == [(3, True)]
     assert prepared.meta["without_interactions"] == {"users": 0, "items": 2}
     assert prepared.meta["remarks"] == [
-        "2 of 6 items of the table of items have no interaction: they are left out, so the model does not know them and never "
-        "recommends them"
+        "2 of 6 items of the table of items have no interaction: they are left out, "
+        "so the model does not know them and never recommends them"
     ]
 
 
 def test_groups_follow_the_training_share():
-    # training interactions by category: a 5, b 3, c 2: a starts at 0 (head), b at .5 (middle), c at .8 (tail)
+    # training interactions by category: a 5, b 3, c 2:
+    # a starts at 0 (head), b at .5 (middle), c at .8 (tail)
     rows = [(u, u, 0, 1.0) for u in range(10)]
     rows += [(99, i, t, 1.0) for t, i in enumerate([0, 5, 8])]  # trains on item 0 once more
     items = {"item": list(range(10)), "category": ["a"] * 4 + ["d"] + ["b"] * 3 + ["c"] * 2}
@@ -71,7 +73,7 @@ def test_groups_follow_the_training_share():
 
 
 def test_temporal_by_hand():
-    """Training before 10, validation before 20: user 3 and item 9 are new, and stand after those that training knows."""
+    """Training before 10, validation before 20: the new user 3 and item 9 come after known ones."""
     rows = [
         (2, 7, 1, 1.0),
         (1, 7, 2, 1.0),
@@ -227,7 +229,7 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
     assert np.allclose(
         arrays["item/price"][:num_items], (prices - prices.mean()) / (prices.std() or 1), atol=1e-5
     )
-    # a user's targets come after all that the user may know: nothing of a later part lies before them
+    # a user's targets come after everything the user may know: no later part lies before them
     part = np.zeros(len(user), int)
     part[held_out["val"]], part[held_out["test"]] = 1, 2
     for position in range(len(user)):

@@ -53,7 +53,8 @@ def test_by_hand(tmp_path):
         *[(3, 40, 0), (3, 20, 1), (3, 10, 2)],
     ]
     assert frames.time_unit == "order" and not frames.remarks
-    # 5 stands at all 4 items of the file, above half of them, so it is not a category; 7 and 9 are equally frequent: 7 is smaller
+    # all 4 items of the file have 5, more than half of them, so it is not used as a category;
+    # 7 and 9 are equally frequent: 7 is smaller
     assert described(frames) == {
         10: ([5, 7], "7"),
         20: ([5, 7, 9], "7"),
@@ -128,7 +129,8 @@ def test_prepared(tmp_path):
     make_files(tmp_path / "raw")
     data = make_data(tmp_path, reader())
     data.setup()
-    # trained on 1: 10; 2: 20 10; 3: 40. Item 30 is held out alone, so it comes last and has no row of its own
+    # trained on 1: 10; 2: 20 10; 3: 40. Item 30 is only held out, so it comes last and has
+    # no row of its own
     assert data.schema.num_items == 4 and data.schema.num_train_items == 3
     assert (
         data.schema.num_categories == 2 and data.schema.num_values("attributes") == 4

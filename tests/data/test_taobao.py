@@ -1,4 +1,4 @@
-"""Taobao on hand-made files in the official format, and on a slice of the real one where it is at hand."""
+"""Taobao: hand-made files in the official format, and a slice of the real one if present."""
 
 import os
 from pathlib import Path
@@ -99,7 +99,8 @@ def test_a_bad_row_is_named(tmp_path, line, message):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"UserBehavior.csv is missing and needs a login.*tianchi.aliyun.com/dataset/649.*paths.data_dir",
+        match=r"UserBehavior.csv is missing and needs a login"
+        r".*tianchi.aliyun.com/dataset/649.*paths.data_dir",
     ):
         reader().fetch(tmp_path)
     make(tmp_path, []).write_text("")
@@ -108,7 +109,8 @@ def test_what_is_missing_is_named(tmp_path):
     make(tmp_path)
     with pytest.raises(
         UserError,
-        match=r"none of 8 rows is left: change data.reader.behaviours=\['pv'\], data.reader.first_day=2018",
+        match=r"none of 8 rows is left: change data.reader.behaviours=\['pv'\], "
+        r"data.reader.first_day=2018",
     ):
         reader(first_day="2018-11-25", last_day=None).read(tmp_path)
 
@@ -118,7 +120,8 @@ def test_what_is_missing_is_named(tmp_path):
     [
         (
             {"behaviours": ["pv", "click"]},
-            r"data.reader.behaviours must be some of pv, buy, cart, fav, each once, got \['pv', 'click'\]",
+            r"data.reader.behaviours must be some of pv, buy, cart, fav, each once, "
+            r"got \['pv', 'click'\]",
         ),
         ({"behaviours": []}, "data.reader.behaviours must be some of"),
         ({"behaviours": ["pv", "pv"]}, "each once"),

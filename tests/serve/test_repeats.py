@@ -1,4 +1,4 @@
-"""Users who come back to items: evaluation and serving hide the same, and each target counts once."""
+"""Users who return to items: evaluation and serving hide the same; each target counts once."""
 
 import numpy as np
 import polars as pl
@@ -48,7 +48,7 @@ class Regulars(WithoutFiles):
 
 
 def world(folder, mask_seen, split, behaviours=("click", "buy")):
-    """A click and a purchase of one item are a repeat even where each pair of one kind stands once."""
+    """A click and a purchase of one item are a repeat even if each kind occurs once."""
     duplicates = "first" if behaviours else "all"
     several = Temporal(700, 900, 0) if split == "several" else LeaveLastOut(1)
     data = make_data(

@@ -162,7 +162,8 @@ def test_ids_by_hand():
     assert strings.find(42) == 1 and strings.find("b00a1") is None
     with pytest.raises(
         UserError,
-        match=r"user_id=B00A2: there is no such user among the 2 of these data; did you mean B00A1\?",
+        match=r"user_id=B00A2: there is no such user among the 2 of these data; "
+        r"did you mean B00A1\?",
     ):
         strings.row("B00A2")
 

@@ -81,7 +81,10 @@ def test_what_does_not_compile_is_refused(script):
     [("model=dat", "loss.lambda3=1"), ("model=two_tower", "loss/task=in_batch_softmax")],
 )
 def test_replayed_steps_are_the_run(script, overrides):
-    """In float64, without dropout, whose draws follow the shape: the last batch of an epoch has a recording of its own."""
+    """In float64 and without dropout, because its draws depend on the shape.
+
+    The last batch of an epoch has a recording of its own.
+    """
     common = (
         *SMALL,
         *overrides,

@@ -5,9 +5,10 @@ import pytest
 from tests.conftest import ROOT
 from tests.helpers.runs import WORLD
 
-# This world is small: 128 factors for 200 items overfit, and MIND's sharp attention over several interests learns little from 700
-# histories. At its defaults MIND reaches .101 to .119 on seeds 0 to 2, with these .157 to .169; the bar is .144. YouTubeDNN has
-# not finished learning when early stopping may end it: .134 after 8 epochs, .156 after 20 (seed 0).
+# This world is small: 128 factors for 200 items overfit, and MIND's sharp attention over several
+# interests learns little from 700 histories. At its defaults MIND reaches .101 to .119 on seeds 0
+# to 2, with these .157 to .169; the bar is .144. YouTubeDNN has not finished learning when early
+# stopping may end it: .134 after 8 epochs, .156 after 20 (seed 0).
 SETTINGS = {
     "ials": ("model.dim=16",),
     "youtube_dnn": ("trainer.max_epochs=20", "callbacks.early_stopping=null"),

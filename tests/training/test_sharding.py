@@ -1,4 +1,4 @@
-"""Tables whose rows are spread over processes train, evaluate and resume as whole tables in one process do."""
+"""Sharded tables train, evaluate and resume as whole tables in one process do."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_shards_are_drawn_as_the_whole_and_leave_the_same_random_numbers(
 
 @pytest.mark.parametrize("name", sorted({*MODELS} - {"ials", "popularity"}))
 def test_every_model_shards_all_its_tables(name, data):
-    """And draws as it would in one process: dense weights are the same everywhere, table rows each process's own."""
+    """Initial weights are those of one process: dense ones everywhere, table rows by shard."""
     whole = dict(build(name, data).named_parameters())
     tables = {key for key, value in whole.items() if getattr(value, "is_table", False)}
     assert tables
@@ -279,7 +279,8 @@ def test_cold_ids_and_whole_tables_are_right_over_shards(tmp_path):
     )
 
 
-# Whole runs. 151 users of whom a process has 76 and the other 75: with batches of 25 that is 4 batches and 3
+# Whole runs. Of 151 users, one process has 76 and the other 75: with batches of 25 that is
+# 4 batches and 3
 
 WORLD = (
     *(

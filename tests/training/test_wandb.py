@@ -1,4 +1,4 @@
-"""The real W&B client, against a server of our own: what arrives, and what happens where none answers."""
+"""The real W&B client against a local server: what arrives, and what happens without an answer."""
 
 import json
 import os
@@ -246,7 +246,8 @@ def test_without_a_key_a_run_is_logged_offline(home, tmp_path, capsys):
         assert wandb.run.offline
     line = capsys.readouterr().err
     assert line.startswith(
-        "warning: W&B is offline: there is no key (WANDB_API_KEY in the environment or in .env, or `wandb login`)"
+        "warning: W&B is offline: there is no key "
+        "(WANDB_API_KEY in the environment or in .env, or `wandb login`)"
     )
     folder = line.split("wandb sync ")[1].split()[0]
     assert line.count("\n") == 1 and list(Path(folder).glob("run-*.wandb"))
@@ -319,10 +320,9 @@ def test_a_server_that_dies_neither_stops_nor_holds_up_the_run(online, tmp_path,
         run.log_results(["metric", "test"], [["mrr", 0.5]], {"val/mrr": 0.5}, tmp_path / "none")
         folder = Path(wandb.run.dir).parent
     assert time.monotonic() - started < 20
-    assert (
-        f"warning: W&B: not all was sent in time; wandb sync --include-online {folder} sends the run later"
-        in (capsys.readouterr().err.replace("\n", ""))
-    )
+    later = f"wandb sync --include-online {folder} sends the run later"
+    line = f"warning: W&B: not all was sent in time; {later}"
+    assert line in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.skipif(not shutil.which("pgrep"), reason="finds the process by pgrep")
@@ -504,7 +504,7 @@ def test_training_goes_on_when_the_server_dies(online, script, tmp_path):
 
 
 def test_two_variants_never_share_a_name():
-    """W&B averages over the runs of a group: those of two variants would be taken for seeds of one."""
+    """W&B averages the runs of a group: it would take those of two variants for seeds of one."""
     choices = {"model": "dat", "data": "table"}
     variants = [
         ["data.history_length=2"],

@@ -1,4 +1,4 @@
-"""The callback in whole runs: same weights with and without it, resumed, in two processes, for other models."""
+"""The callback in whole runs: weights unchanged by it, resuming, two processes, other models."""
 
 import csv
 
@@ -111,7 +111,10 @@ def test_plots_come_after_the_figures_and_may_fail(script, monkeypatch):
     monkeypatch.setattr("twotower.training.diagnostics.plots.draw", fail)
     run = script("train", *WITH, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert run.returncode == 0
-    expected = "warning: the plots of the diagnostics are left out: ZeroDivisionError: no [plot] for $5_to_$10"
+    expected = (
+        "warning: the plots of the diagnostics are left out: "
+        "ZeroDivisionError: no [plot] for $5_to_$10"
+    )
     assert run.stderr.split("\n")[-2:] == [expected, ""] and run.stderr.count("warning") == 1
     assert script.metrics("run")["diagnostics"]
 

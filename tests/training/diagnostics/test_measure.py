@@ -56,7 +56,7 @@ def test_a_swap_ends_even_when_something_fails():
 
 
 def test_planted_answers(data):
-    """``a_u`` set to one vector for everybody is collapsed and of no use; ``a_v`` set to what it mimics has R² 1."""
+    """``a_u`` equal for all users is useless; ``a_v`` equal to its target has R² 1."""
     model = make_dat(data.schema).eval()
     with torch.no_grad():
         model.user_augmented.weight[:] = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.0, 3.0])
@@ -94,7 +94,7 @@ def test_mimic_error_of_the_train_pairs_is_the_loss(data):
 
 
 def test_users_with_several_targets_against_plain_python(tmp_path):
-    """Held-out mimic errors over all (user, target) pairs, hit rate and MRR by each user's best target."""
+    """Held-out mimic errors over all (user, target) pairs; metrics by a user's best target."""
     data = make_data(tmp_path, split=RandomRatio(0.3, 0.3, 0, 1))
     data.setup()
     model = make_dat(data.schema).eval()
@@ -128,7 +128,7 @@ def target_ranks_of(batch, model, sample):
 
 
 def test_a_model_that_lives_on_a_u_fails_when_it_is_shuffled(data):
-    """Towers that pass ``a`` on: user ``u`` points at the first target's item, so everything is lost with ``a_u``."""
+    """Towers that return ``a``; each ``a_u`` points at the first target, so ranking needs it."""
     model = make_dat(data.schema, hidden_dims=[], dim=40, normalize=False).eval()
     sample = sample_of(data, model)
     with torch.no_grad():

@@ -18,7 +18,8 @@ def test_mean_pairwise_cosine_by_hand():
 
 
 def test_effective_rank_by_hand():
-    # singular values 3 and 1: shares 3/4 and 1/4, entropy -.75 ln .75 - .25 ln .25 = .562335, e^.562335 = 1.754765
+    # singular values 3 and 1: shares 3/4 and 1/4,
+    # entropy -.75 ln .75 - .25 ln .25 = .562335, e^.562335 = 1.754765
     assert measures.effective_rank(
         torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     ) == pytest.approx(1.754765, rel=1e-6)
@@ -48,7 +49,8 @@ def test_zero_share_by_hand():
 
 
 def test_mimic_fit_by_hand():
-    # errors (1-2, 0) and (3-4, 2-2): squares 1 + 1, mean 1; the constant (3, 1) errs by 1 + 1 each: R² = 1 - 1/2
+    # errors (1-2, 0) and (3-4, 2-2): squares 1 + 1, mean 1;
+    # the constant (3, 1) errs by 1 + 1 each: R² = 1 - 1/2
     augmented, target = (
         torch.tensor([[1.0, 0.0], [3.0, 2.0]]),
         torch.tensor([[2.0, 0.0], [4.0, 2.0]]),
@@ -60,7 +62,8 @@ def test_mimic_fit_by_hand():
 
 
 def test_covariance_distances_by_hand():
-    # category 4: ±(1,1): [[2, 2], [2, 2]]; category 1: ±(1,0): [[2, 0], [0, 0]]: difference [[0, 2], [2, 2]], norm √12
+    # category 4: ±(1,1): [[2, 2], [2, 2]]; category 1: ±(1,0): [[2, 0], [0, 0]]:
+    # difference [[0, 2], [2, 2]], norm √12
     vectors = torch.tensor([[0.0, 0.0], [2.0, 2.0], [5.0, 1.0], [7.0, 1.0], [9.0, 9.0]])
     distance, norm = measures.covariance_distances(vectors, torch.tensor([4, 4, 1, 1, -1]), [4, 1])
     np.testing.assert_allclose(distance, [[0, math.sqrt(12)], [math.sqrt(12), 0]])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from twotower.errors import UserError, check_number
