@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
@@ -25,6 +26,7 @@ def remember() -> None:
     composed: dict[str, DictConfig] = {}
     merged: dict[str, DictConfig] = {}
     read_now, compose_now = ConfigRepository.load_config, ConfigLoaderImpl.load_configuration
+    choices_now = defaults_list._create_interpolation_map
     merge_now, mode_now = ConfigLoaderImpl._compose_config_from_defaults_list, Hydra.get_mode
 
     def load_config(self: ConfigRepository, config_path: str) -> Any:
@@ -56,6 +58,13 @@ def remember() -> None:
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         return mode_now(self, config_name, [text for text in overrides if text.startswith(OF_MODE)])
 
+    def choices(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig:
+        """What interpolations in a list of defaults may name: slow, and most lists have none."""
+        if not any(default.is_interpolation() for default in defaults if not default.is_self()):
+            return DictConfig({})
+        return choices_now(overrides, defaults, self_added)
+
+    defaults_list._create_interpolation_map = choices
     Hydra.get_mode = get_mode
     ConfigLoaderImpl._compose_config_from_defaults_list = merge
     ConfigRepository.load_config = load_config
