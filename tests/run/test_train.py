@@ -341,6 +341,7 @@ def test_the_checkpoint_that_was_best_is_tested_wherever_it_is(script):
     run = script(
         "train",
         *SMALL,
+        "trainer.max_epochs=2",
         "callbacks.best.dirpath=elsewhere",
         "callbacks.best.filename=top",
         "hydra.run.dir=run",
