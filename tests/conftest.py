@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # as in the processes that the tests start: sums must round alike
 download.RETRIES = 0  # tests without a network need not wait for one
 composition.remember()
+os.fsync = lambda file: None  # waits for the disk; no test cuts the power
 
 
 EXTRAS = {  # optional packages that tests need, by folder or file

@@ -278,10 +278,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"
     [
         (("benchmark=tabels",), "benchmark=tabels: no such option (did you mean tables?)"),
         (("rownds=3",), "unknown setting rownds (did you mean rounds?)"),
-        *(
-            ((f"benchmark={name}", "+sed=1"), "unknown setting sed (did you mean seed?)")
-            for name in NAMES
-        ),
+        (("benchmark=step", "+sed=1"), "unknown setting sed (did you mean seed?)"),
         *(((f"benchmark={name}", "+clicks=1"), "unknown setting clicks") for name in NAMES),
         (("benchmark=tables", "+users=5"), "unknown setting users"),
         (("benchmark=ranking", "rounds=2"), "unknown setting rounds"),

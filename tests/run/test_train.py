@@ -1,17 +1,35 @@
 """The scripts as their users run them: whole processes on small worlds."""
 
 import json
+import shutil
 import signal
 
 import polars as pl
 import pytest
 import torch
 
+from tests.conftest import Script
 from tests.helpers.runs import SMALL, logged
 from tests.helpers.waiting import finish, wait_until
 from twotower.errors import UserError
 from twotower.run.build import construct
 from twotower.run.cli import explain
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    """The folder of a script that has trained one epoch, in ``run``."""
+    script = Script(tmp_path_factory.mktemp("one_epoch"), pytest.MonkeyPatch())
+    run = script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    return script.folder
+
+
+@pytest.fixture
+def trained(script, one_epoch):
+    """A script with a copy of that run."""
+    shutil.copytree(one_epoch, script.folder, dirs_exist_ok=True)
+    return script
 
 
 def test_train_then_evaluate(script):
@@ -44,24 +62,6 @@ def test_train_then_evaluate(script):
     val = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "split=val", "output=val.json")
     assert val.returncode == 0, val.stderr
     assert json.loads((script.folder / "val.json").read_text())["val"] == record["val"]
-
-
-def test_a_refused_resume_leaves_no_record(script):
-    run = script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
-    assert run.returncode == 0, run.stderr
-    record = script.folder / "run" / ".hydra"
-    assert {path.name for path in record.iterdir()} == {
-        "config.yaml",
-        "hydra.yaml",
-        "overrides.yaml",
-    }
-    last = "ckpt_path=run/checkpoints/last.ckpt"
-    again = script("train", last, "model.dim=9")
-    assert again.returncode == 1 and len(list(record.iterdir())) == 3, again.stderr
-    again = script("train", last, "trainer.max_epochs=2")
-    assert again.returncode == 0, again.stderr
-    (resumed,) = record.glob("resumed-*")
-    assert "trainer.max_epochs=2" in (resumed / "overrides.yaml").read_text()
 
 
 def test_alignment_is_logged_where_it_is_weighted(script):
@@ -118,10 +118,17 @@ def step_of(path):
         return 0
 
 
-def test_resuming_can_train_longer_but_not_otherwise(script):
-    assert script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run").returncode == 0
+def test_resuming_can_train_longer_but_not_otherwise(trained):
+    script, record = trained, trained.folder / "run" / ".hydra"
+    files = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert {path.name for path in record.iterdir()} == files
+    again = script("train", "ckpt_path=run/checkpoints/last.ckpt", "model.dim=9")
+    assert again.returncode == 1, again.stderr
+    assert {path.name for path in record.iterdir()} == files  # none of what was refused
     longer = script("train", "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2")
     assert longer.returncode == 0, longer.stderr
+    (resumed,) = record.glob("resumed-*")
+    assert "trainer.max_epochs=2" in (resumed / "overrides.yaml").read_text()
     assert script.metrics("run")["epochs"] == 2
     other = script("train", "ckpt_path=run/checkpoints/last.ckpt", "loss.lambda3=0")
     assert (
@@ -154,26 +161,24 @@ def test_resuming_can_train_longer_but_not_otherwise(script):
         "subprocess.Popen",
     ],
 )
-def test_a_foreign_checkpoint_runs_no_code(script, target):
-    assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0
-    path = script.folder / "run" / "checkpoints" / "best.ckpt"
+def test_a_foreign_checkpoint_runs_no_code(trained, target):
+    path = trained.folder / "run" / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["twotower"]["config"]["model"] = {"_target_": target, "args": "x"}
     torch.save(checkpoint, path)
-    run = script("evaluate", f"ckpt_path={path}")
+    run = trained("evaluate", f"ckpt_path={path}")
     assert run.returncode == 1 and target in run.stderr and len(run.stderr.splitlines()) == 1, (
         run.stderr
     )
 
 
-def test_a_checkpoint_refuses_other_data(script):
-    assert script("train", *SMALL, "debug=smoke", "hydra.run.dir=run").returncode == 0
-    path = script.folder / "run" / "checkpoints" / "best.ckpt"
+def test_a_checkpoint_refuses_other_data(trained):
+    path = trained.folder / "run" / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["twotower"]["config"]["data"]["reader"]["seed"] = 1
     torch.save(checkpoint, path)
     for name in ("evaluate", "train"):
-        run = script(name, f"ckpt_path={path}")
+        run = trained(name, f"ckpt_path={path}")
         assert run.returncode == 1 and "trained on other data" in run.stderr, run.stderr
 
 
@@ -336,6 +341,7 @@ def test_the_checkpoint_that_was_best_is_tested_wherever_it_is(script):
     run = script(
         "train",
         *SMALL,
+        "trainer.max_epochs=2",
         "callbacks.best.dirpath=elsewhere",
         "callbacks.best.filename=top",
         "hydra.run.dir=run",
