@@ -25,7 +25,8 @@ KINDS = {
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
 JSON_ROWS = 100_000  # of JSON lines, in which fields are looked for
 FILE, LINE = "_file", "_line"  # columns that locate a row; dropped where they are not asked for
-FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+# RecursionError: of Polars, at types that are nested hundreds of levels deep
+FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, RecursionError)
 # else Polars panics at a time zone such as +05:30, as pandas writes them
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
