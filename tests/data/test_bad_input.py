@@ -322,6 +322,11 @@ CASES = {
         ("data.reader.interactions=clicks.json",),
         ["clicks.json is one list", "jq"],
     ),
+    "deep JSON": (
+        {"clicks.jsonl": '{"user": 1, "item": ' + "[" * 100_000 + "]" * 100_000 + "}\n"},
+        ("data.reader.interactions=clicks.jsonl",),
+        ["clicks.jsonl line 1 is nested too deeply", "mend"],
+    ),
     "an unknown behaviour": (
         {"clicks.csv": f"{HEADER},event\n" + "".join(f"{row},view\n" for row in ROWS)},
         (*CLICKS, "data.reader.behaviours=[buy]"),

@@ -84,3 +84,11 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("twotower.data.readers.parse.shutil.copyfileobj", no_room)
     with pytest.raises(UserError, match=r"no room to unpack .*clicks\.csv\.xz: set TMPDIR"):
         total(path)
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    """Memory and time go with the limit, not with what the file would unpack to."""
+    path = tmp_path / "clicks.csv.gz"
+    path.write_bytes(gzip.compress(bytes(8 << 20)) * 25)  # 200 MiB in 0.2 MiB
+    with pytest.raises(UserError, match=r"clicks\.csv\.gz unpacks to more than 64 MiB.*gunzip"):
+        total(path)

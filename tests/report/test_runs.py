@@ -9,7 +9,9 @@ import pytest
 from tests.report.world import METRICS, make_ranks, make_run
 from twotower.errors import UserError
 from twotower.report import runs
+from twotower.report.learning import read_curve
 from twotower.report.ranks import read_ranks
+from twotower.run.run_folder import RunFolder
 
 RANKS = make_ranks(0, 0, num_users=30)
 NDCG = {"ndcg@10": METRICS["ndcg@10"]}
@@ -40,6 +42,19 @@ def test_a_failed_run_gives_its_error(tmp_path):
     assert reason(tmp_path) == "failed: the loss is nan at step 3"
     (tmp_path / "failed.json").write_text('{"err')
     assert reason(tmp_path) == "failed: failed.json is damaged"
+
+
+@pytest.mark.parametrize("place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_pipe_or_device_is_not_read(tmp_path, place):
+    """Reading one could wait for ever, or fill the memory."""
+    for name in ("metrics.json", "failed.json", "metrics.csv", "test_ranks.parquet"):
+        place(tmp_path / name)
+    expected = "damaged: metrics.json cannot be used (it is no ordinary file)"
+    assert reason(tmp_path) == expected
+    assert RunFolder(tmp_path).read_error() == "failed.json is damaged"
+    assert read_curve(tmp_path, "ndcg@10") == {}
+    expected = "test_ranks.parquet is damaged (it is no ordinary file)"
+    assert read_ranks(tmp_path, NDCG, {}) == expected
 
 
 def test_an_unfinished_run_gives_when_it_last_wrote(tmp_path):

@@ -6,6 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from twotower.files import open_ordinary
 from twotower.plotting import BLACK, COLOURS, GREY, band, frame, new_figure, short
 from twotower.report.section import Section
 from twotower.report.text import metric_name
@@ -52,7 +53,8 @@ def read_curve(folder: Path, metric: str) -> dict[int, float]:
     """Validation values by epoch, from 1, in ``metrics.csv``; empty without them."""
     name = f"val/{metric}"
     try:
-        log = pl.read_csv(RunFolder(folder).log, infer_schema_length=None)
+        with open_ordinary(RunFolder(folder).log) as file:
+            log = pl.read_csv(file, infer_schema_length=None)
         rows = log.select(pl.col("epoch").cast(int) + 1, pl.col(name).cast(float)).drop_nulls()
     except (OSError, ValueError, pl.exceptions.PolarsError):
         return {}  # no log, a damaged one, or a run without validation

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from twotower.files import open_ordinary
 from twotower.metrics.base import RankMetric
 from twotower.report.record import reason
 from twotower.run.ranks import ROUNDING
@@ -45,7 +46,8 @@ def read_ranks(folder: Path, metrics: dict[str, RankMetric], test: dict[str, flo
     """
     path = RunFolder(folder).ranks
     try:
-        frame = pl.read_parquet(path, columns=list(Ranks._fields)).cast(pl.Int32)
+        with open_ordinary(path) as file:
+            frame = pl.read_parquet(file, columns=list(Ranks._fields)).cast(pl.Int32)
     except FileNotFoundError:
         return f"no {path.name}"
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:

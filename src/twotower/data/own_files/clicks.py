@@ -1,6 +1,6 @@
 """Read the user's table of interactions into compact columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import polars as pl
@@ -94,21 +94,9 @@ def read_clicks(
     rows = source.frame.select(
         FILE, LINE, **{role: reading.values for role, reading in chosen.items()}
     )
-    needed = [role for role in ("user", "item", "time") if role in roles]
     if wishes.behaviours is not None:
         _check_behaviours(source, roles, frame, wishes.behaviours)
-    dropped = {}
-    for reason, is_kept in _filters(wishes, needed).items():
-        num_rows = len(frame)
-        frame, rows = frame.filter(is_kept), rows.filter(is_kept)
-        if len(frame) < num_rows:
-            dropped[reason] = num_rows - len(frame)
-    for role in needed:
-        if num := frame[role].null_count():
-            raise UserError(
-                f"{source.place(rows.filter(pl.col(role).is_null()))} has no {role} ({num:,} in "
-                "all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
-            )
+    frame, rows, dropped = _keep(source, roles, frame, rows, wishes)
     remarks = _behaviours(roles, frame) if wishes.behaviours is None else []
     if clock is None:
         frame = frame.with_columns(time=pl.int_range(pl.len(), dtype=pl.Int64))
@@ -225,15 +213,39 @@ def _refuse_lost(
     return meaning
 
 
-def _filters(wishes: Wishes, needed: Sequence[str]) -> dict[str, pl.Expr]:
-    """Which rows to keep, by the reason for which the others are dropped."""
+def _keep(
+    source: Source,
+    roles: dict[str, str],
+    frame: pl.DataFrame,
+    rows: pl.LazyFrame,
+    wishes: Wishes,
+) -> tuple[pl.DataFrame, pl.LazyFrame, dict[str, int]]:
+    """Drop the rows that the user does not want, and refuse gaps in the others.
+
+    Returns:
+        The rest of ``frame`` and of ``rows``, the same rows with their places; how many rows were
+        dropped, by reason.
+    """
+    needed = [role for role in ("user", "item", "time") if role in roles]
     filters = {}
     if wishes.behaviours is not None:
         reason = f"behaviours other than {', '.join(wishes.behaviours)}"
         filters[reason] = pl.col("behaviour").cast(pl.String).is_in(wishes.behaviours)
     if wishes.drop_incomplete:
         filters[INCOMPLETE] = pl.all_horizontal(pl.col(needed).is_not_null())
-    return filters
+    dropped = {}
+    for reason, is_kept in filters.items():
+        num_rows = len(frame)
+        frame, rows = frame.filter(is_kept), rows.filter(is_kept)
+        if len(frame) < num_rows:
+            dropped[reason] = num_rows - len(frame)
+    for role in needed:
+        if num := frame[role].null_count():
+            raise UserError(
+                f"{source.place(rows.filter(pl.col(role).is_null()))} has no {role} ({num:,} in "
+                "all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
+            )
+    return frame, rows, dropped
 
 
 def _behaviours(roles: dict[str, str], frame: pl.DataFrame) -> list[str]:

@@ -105,6 +105,8 @@ def _bad_json(file: IO[bytes]) -> str | None:
         except ValueError as error:
             shown = clip(line.decode(errors="replace"), 40)
             return f"line {number:,} is not JSON ({error}): {shown!r}; mend or remove it"
+        except RecursionError:
+            return f"line {number:,} is nested too deeply: mend or remove it"
         if not isinstance(value, dict):
             return f"line {number:,} is not a JSON object: mend or remove it"
     return None

@@ -87,30 +87,16 @@ def read_side(
     """
     source.head()  # refuses a table without rows
     table = source.collect(source.frame.select(*source.schema))
-    for name in declared:
-        if name not in table.columns:
-            raise UserError(
-                f"data.reader.{side}_features: {name} is not a column of {source.path}; it has "
-                f"{', '.join(table.columns)}"
-            )
+    _check_declared(source, side, declared)
     columns = {side: _ids(source, table[roles[side]])}
     kinds: dict[str, FeatureKind] = {}
     report = [(roles[side], side, examples(table[roles[side]]))]
-    for name, column in table.to_dict().items():
-        if name == roles[side]:
-            continue
+    for name, column in table.drop(roles[side]).to_dict().items():
         if name == roles.get("title"):
             columns["title"] = column.list.join(", ") if column.dtype == LABELS else _text(column)
             feature = Feature(None, column, _with_gaps("title, for people", column))
         elif name == roles.get("category"):
-            is_list = column.dtype == LABELS
-            values = primary(column) if is_list else _text(column)
-            columns["category"] = values
-            if is_list:
-                columns["categories"], kinds["categories"] = column, "multi"
-            else:
-                kinds["category"] = "categorical"
-            feature = Feature(None, values, _with_gaps("category", values))
+            feature = _category(column, columns, kinds)
         elif any(fnmatch.fnmatch(name, pattern) for pattern in ignore):
             feature = Feature(None, column, "left out, as data.reader.ignore says")
         else:
@@ -128,6 +114,29 @@ def read_side(
         report.append((name, feature.meaning, examples(feature.values)))
     frame = _one_row_each(source, pl.DataFrame(columns), side, kinds)
     return Side(frame, kinds, report, len(table))
+
+
+def _check_declared(source: Source, side: str, declared: dict[str, FeatureKind]) -> None:
+    for name in declared:
+        if name not in source.schema:
+            raise UserError(
+                f"data.reader.{side}_features: {name} is not a column of {source.path}; it has "
+                f"{', '.join(source.schema)}"
+            )
+
+
+def _category(
+    column: pl.Series, columns: dict[str, pl.Series], kinds: dict[str, FeatureKind]
+) -> Feature:
+    """Add ``category``, and ``categories`` where the column holds lists."""
+    is_list = column.dtype == LABELS
+    values = primary(column) if is_list else _text(column)
+    columns["category"] = values
+    if is_list:
+        columns["categories"], kinds["categories"] = column, "multi"
+    else:
+        kinds["category"] = "categorical"
+    return Feature(None, values, _with_gaps("category", values))
 
 
 def feature_of(

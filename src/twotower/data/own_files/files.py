@@ -27,7 +27,8 @@ JSON_ROWS = 100_000  # of JSON lines, in which fields are looked for
 MAX_PREAMBLE = 100  # lines in which the header of text is looked for
 COMMENTS = ("#", "%", "//")
 FILE, LINE = "_file", "_line"  # columns that locate a row; dropped where they are not asked for
-FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+# RecursionError: of Polars, at types that are nested hundreds of levels deep
+FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, RecursionError)
 # else Polars panics at a time zone such as +05:30, as pandas writes them
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 

@@ -32,7 +32,10 @@ def is_scalar(dtype: pl.DataType) -> bool:
 
 def as_text(column: pl.Expr) -> pl.Expr:
     """Text that does not depend on how a format stores a value: 5, 5.0 and 5.00 are ``5``."""
-    return column.cast(pl.String).str.replace(WITHOUT_FRACTION, "$1")
+    text = column.cast(pl.String)
+    # the search for plain text is far quicker than the expression, and few ids have a point
+    may_end = text.str.contains(".0", literal=True)
+    return pl.when(may_end).then(text.str.replace(WITHOUT_FRACTION, "$1")).otherwise(text)
 
 
 def plain(column: pl.Expr, dtype: pl.DataType, missing: list[str]) -> pl.Expr:

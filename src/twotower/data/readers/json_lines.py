@@ -9,10 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from twotower.data.readers.parse import open_csv
+from twotower.data.readers.parse import GZIP_MAGIC, open_csv
 from twotower.errors import UserError
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_json_lines(path: Path, types: dict[str, type[pl.DataType]]) -> pl.DataFrame:

@@ -2,11 +2,13 @@
 
 import csv
 import errno
+import gzip
 import io
 import lzma
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,10 @@ import polars as pl
 
 from twotower.errors import UserError
 
-XZ_MAGIC = b"\xfd7zXZ\x00"
+XZ_MAGIC, GZIP_MAGIC = b"\xfd7zXZ\x00", b"\x1f\x8b"
+BLOCK = 1 << 20
+# bytes, or multiples of its size, to which a gzip file may unpack; tables take 3 to 20 times
+MOST_UNPACKED, MOST_TIMES = 64 << 20, 100
 # the ASCII unit separator: Polars splits only at single bytes, and MovieLens separates by "::"
 FIELD = b"\x1f"
 ID = re.compile(r"[0-9]{1,9}")  # fits in 32 bits
@@ -163,13 +168,15 @@ def open_csv(path: Path) -> Iterator[Path]:
     Polars inside the block, one line names ``path``.
 
     Raises:
-        UserError: if the file is missing, empty, a folder or damaged, or there is no room to unpack
-            it.
+        UserError: if the file is missing, empty, a folder or damaged, unpacks to far more than its
+            own size, or there is no room to unpack it.
     """
     head = _read(path, len(XZ_MAGIC))
     if not head:
         raise UserError(f"{path} is empty")
     try:
+        if head.startswith(GZIP_MAGIC):
+            _refuse_bomb(path)
         if head != XZ_MAGIC:
             yield path
             return
@@ -193,3 +200,24 @@ def open_csv(path: Path) -> Iterator[Path]:
         if error.errno is not None or "os error" in str(error):
             raise
         raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a gzip file that unpacks to far more than its own size.
+
+    Raises:
+        UserError: naming the file; not for a damaged one, which the reader of it reports.
+    """
+    most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+    unpacked = 0
+    try:
+        with gzip.open(path) as file:
+            while unpacked <= most and (block := file.read(BLOCK)):
+                unpacked += len(block)
+    except (OSError, EOFError, zlib.error):
+        return
+    if unpacked > most:
+        raise UserError(
+            f"{path} unpacks to more than {most >> 20:,} MiB, far more than its size suggests: "
+            "unpack it yourself if you trust it (gunzip), and give the unpacked file"
+        )

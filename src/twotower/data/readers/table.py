@@ -1,4 +1,4 @@
-"""The user's own tables of clicks, users and items: CSV and relatives, Parquet, Arrow or JSON lines."""
+"""The user's own tables of interactions, users and items: text, Parquet, Arrow or JSON lines."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +18,7 @@ from twotower.errors import UserError, check_choice
 from twotower.types import FeatureKind
 
 KINDS = ("categorical", "multi", "numeric")
+SIDES = {"users": "user", "items": "item"}  # tables, and the column of their ids
 RULES = 4  # raise it when the same table gives other frames, so that it is prepared anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
@@ -25,23 +26,26 @@ UNITS = ("s", "ms", "us", "ns", "step", "order")
 class Table:
     """Reads a table of interactions and, where there are any, tables of users and items.
 
-    What the settings leave open is judged by names and values, and printed once as it was taken.
+    What the settings leave open is inferred from names and values, and printed once.
 
     Args:
         interactions: path or glob, or several, below ``data_dir`` or the working folder.
         users: the same, of a table with one row per user; None: there is none.
         items: the same, of items.
-        columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``part`` and ``category`` among the
-            interactions; None leaves a role to the common names.
+        columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``part`` and
+            ``category`` among the interactions; None looks for the usual names.
         user_columns: column of ``user`` in ``users``.
         item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
-        user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the others are inferred.
+        user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the
+            others are inferred.
         item_features: the same for ``items``.
-        ignore: columns of ``users`` and ``items`` that are no features; ``*`` stands for any characters.
-        list_separator: text that holds it is a list of values; None: no text is.
-        time_unit: ``s``, ``ms``, ``us``, ``ns`` since 1970, ``step`` of one clock, ``order`` of each user alone; None: by size.
-        time_format: of dates, in the letters of ``strptime``; None tries the usual ones. Without a zone they are UTC.
-        behaviours: which to keep; several are kept apart; None takes all alike.
+        ignore: columns of ``users`` and ``items`` to leave out; ``*`` stands for any characters.
+        list_separator: text with this separator is a list of values; None: no text is.
+        time_unit: ``s``, ``ms``, ``us``, ``ns`` since 1970, ``step`` of one clock, ``order`` of
+            each user alone; None infers it from the size of the numbers.
+        time_format: of dates, in the letters of ``strptime``; None tries the usual ones. Without a
+            zone they are UTC.
+        behaviours: which to keep; several are kept apart; None keeps all without distinction.
         drop_incomplete: drop rows without user, item or time instead of refusing them.
         separator: between the fields of text files; None takes that of the header.
         header: names of the columns of text files without a header line.
@@ -88,14 +92,16 @@ class Table:
                 )
         if behaviours is not None and (not behaviours or len(set(behaviours)) < len(behaviours)):
             raise UserError(
-                f"data.reader.behaviours must name different behaviours, got {behaviours}; null takes all"
+                f"data.reader.behaviours must name different behaviours, got {behaviours}; "
+                "null takes all"
             )
         self.paths = {"interactions": interactions, "users": users, "items": items}
         self.columns = {"interactions": columns, "users": user_columns, "items": item_columns}
+        # the values are of KINDS
         self.features: dict[str, dict[str, Any]] = {
             "users": user_features or {},
             "items": item_features or {},
-        }  # of KINDS
+        }
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
@@ -126,53 +132,42 @@ class Table:
         """Read the tables.
 
         Raises:
-            UserError: for files that cannot be read, columns that are missing and values that are of the wrong type, naming
-                file, line and cure.
+            UserError: for files that cannot be read, missing columns and values of the wrong type,
+                naming file, line and cure.
         """
         with ExitStack() as stack:
             sources = {}
             for name, paths in self.paths.items():
                 if paths:
                     setting = f"data.reader.{name}"
-                    is_clicks = name == "interactions"
-                    text_format = (
-                        self.text_format if is_clicks else self.text_format._replace(header=None)
-                    )
                     files = find(setting, paths, data_dir)
+                    text_format = self.text_format
+                    if name != "interactions":
+                        text_format = text_format._replace(header=None)
                     sources[name] = open_source(setting, files, text_format, self.missing, stack)
             return self._frames(sources)
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
         source = sources["interactions"]
         roles = self._click_roles(source)
-        sides = {
-            name: self._side(sources[name], name) for name in ("users", "items") if name in sources
-        }
+        sides = {name: self._side(sources[name], name) for name in SIDES if name in sources}
         whole = {
             side: name not in sides or sides[name].frame[side].dtype.is_integer()
-            for side, name in (("user", "users"), ("item", "items"))
+            for name, side in SIDES.items()
         }
         clicks = read_clicks(source, roles, self.wishes, whole)
-        shown = report(
-            source,
-            len(clicks.frame),
-            roles,
-            clicks.meaning,
-            {sources[name]: side for name, side in sides.items()},
-        )
-        remarks = [shown, *clicks.remarks]
+        shown = {sources[name]: side for name, side in sides.items()}
+        remarks = [report(source, len(clicks.frame), roles, clicks.meaning, shown)]
+        remarks += clicks.remarks
         tables: dict[str, pl.DataFrame] = {}
-        for side, name in (("user", "users"), ("item", "items")):
-            dtype = clicks.frame[side].dtype
-            tables[name] = pl.DataFrame(schema={side: dtype})
+        for name, side in SIDES.items():
+            ids = clicks.frame[side]
+            tables[name] = pl.DataFrame(schema={side: ids.dtype})
             if name in sides:
-                tables[name] = sides[name].frame.with_columns(
-                    pl.col(side).cast(dtype, strict=False)
-                )
-                remarks += coverage(
-                    clicks.frame[side], tables[name][side], side, source, sources[name]
-                )
-        kinds = {name: sides[name].kinds if name in sides else {} for name in tables}
+                same_type = pl.col(side).cast(ids.dtype, strict=False)
+                tables[name] = sides[name].frame.with_columns(same_type)
+                remarks += coverage(ids, tables[name][side], side, source, sources[name])
+        kinds = {name: sides[name].kinds if name in sides else {} for name in SIDES}
         if "category" not in tables["items"].columns:
             tables["items"], more, remark = self._categories(
                 source, roles, clicks.item, tables["items"]
@@ -193,7 +188,7 @@ class Table:
         )
 
     def _click_roles(self, source: Source) -> dict[str, str]:
-        """The columns; one that only its name makes a rating must hold numbers."""
+        """Column of each role; a column of ratings that is not stated must hold numbers."""
         stated = self.columns["interactions"]
         roles = choose(source, stated, INTERACTIONS, ("user", "item"))
         if "value" in roles and stated["value"] is None:
@@ -203,7 +198,8 @@ class Table:
         return roles
 
     def _side(self, source: Source, name: str) -> Side:
-        side, known = {"users": ("user", USERS), "items": ("item", ITEMS)}[name]
+        side = SIDES[name]
+        known = USERS if side == "user" else ITEMS
         roles = choose(source, self.columns[name], known, (side,))
         return read_side(source, side, roles, self.features[name], self.ignore, self.list_separator)
 
@@ -212,15 +208,19 @@ class Table:
     ) -> tuple[pl.DataFrame, dict[str, FeatureKind], str]:
         """Categories of items from the interactions, where the table of items has none."""
         if "category" not in roles:
-            nothing = "no table has a category of items, so the alignment loss has nothing to align: set loss.lambda3=0"
-            return items.with_columns(category=pl.lit(None, pl.String)), {}, nothing
+            remark = (
+                "no table has a category of items, so the alignment loss has nothing to align: "
+                "set loss.lambda3=0"
+            )
+            return items.with_columns(category=pl.lit(None, pl.String)), {}, remark
         found, num_unclear = item_categories(source, roles, item, items["item"].dtype)
         joined = items.join(
             found, on="item", how="full", coalesce=True, maintain_order="left_right"
         )
-        remark = f"the category of an item is its most frequent {roles['category']} among the interactions"
-        return (
-            joined,
-            {"category": "categorical"},
-            remark + (f"; {num_unclear:,} items have several" if num_unclear else ""),
+        remark = (
+            f"the category of an item is its most frequent {roles['category']} among the "
+            "interactions"
         )
+        if num_unclear:
+            remark += f"; {num_unclear:,} items have several"
+        return joined, {"category": "categorical"}, remark
