@@ -76,7 +76,8 @@ class ResumableSweeper(BasicSweeper):
         missing = sum(run.status != "done" for run in runs)
         if missing:
             raise UserError(
-                f"{missing} of {len(runs)} runs did not finish; the same command continues with them"
+                f"{missing} of {len(runs)} runs did not finish; "
+                "the same command continues with them"
             )
 
     def _parse(self, config: DictConfig) -> list[Override]:

@@ -1,4 +1,4 @@
-"""A killed and resumed run equals one that was never stopped, bit for bit, under every trainer setting.
+"""A killed and resumed run equals one that was never stopped, under every trainer setting.
 
 One run is copied at several moments: a copy is what a SIGKILL at that moment leaves on the disk.
 Each copy is then resumed in the run's own folder.

@@ -47,8 +47,8 @@ def check_target(folder: Path, force: bool) -> None:
     """Refuse a folder that must not be replaced, before anything is computed.
 
     Raises:
-        UserError: for a folder that is not an export, an export without ``force``, and an export with
-            other files, which are named.
+        UserError: for a folder that is not an export, an export without ``force``, and an export
+            with other files, which are named.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -81,8 +81,8 @@ def read(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged, or is not from an export ({printable(str(error))[:200]}): move the folder "
-            "away and export again"
+            f"{path} is damaged, or is not from an export ({printable(str(error))[:200]}): "
+            "move the folder away and export again"
         ) from error
     if version > FORMAT_VERSION:
         raise UserError(

@@ -45,8 +45,8 @@ class CategoryAlignment(nn.Module):
         major: ``batch``, the largest category of each batch, the first one of equal size (the
             paper), or ``global``, the largest of the training data. In a batch from many categories
             of similar size the largest one is random, so the others' target changes in every step.
-        detach_major: no gradient into the major category. The paper does not stop this gradient: there a
-            large category also moves towards the noise of small ones.
+        detach_major: no gradient into the major category. The paper does not stop this
+            gradient: there a large category also moves towards the noise of small ones.
         count: ``pairs``, an item counts as often as it occurs in the batch, as a positive or as a
             drawn negative (the paper's sample set); ``items``, each distinct item counts once, so
             that a popular item does not dominate its category's covariance.

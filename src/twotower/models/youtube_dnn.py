@@ -15,8 +15,8 @@ class YouTubeDNN(nn.Module):
 
     Source: Covington et al., RecSys 2016, section 3. As in the paper, the history's items have
     embeddings separate from the output vectors ``e_v``, unless ``share_item_table`` is set. The
-    user id is not an input by default, so a new user with a history needs no training. L2-normalised
-    vectors and a temperature are our additions; ``normalize=false`` with
+    user id is not an input by default, so a new user with a history needs no training.
+    L2-normalised vectors and a temperature are our additions; ``normalize=false`` with
     ``loss.task.temperature=1`` is the paper.
 
     Args:

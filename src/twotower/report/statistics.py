@@ -1,4 +1,4 @@
-"""Tests whether a difference is larger than chance: over users, over seeds, corrected for their number."""
+"""Tests of differences over users and over seeds, corrected for the number of tests."""
 
 import warnings
 from collections.abc import Sequence

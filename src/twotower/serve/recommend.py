@@ -1,4 +1,4 @@
-"""Gets recommendations or similar items from a trained model, as a table or as JSON (``src/recommend.py``)."""
+"""Gets recommendations or similar items from a trained model, as a table or as JSON."""
 
 import json
 import sys

@@ -17,8 +17,8 @@ def read_json_lines(path: Path, types: dict[str, type[pl.DataType]]) -> pl.DataF
     """Read the fields ``types`` of every object, which must all be there; others are ignored.
 
     Raises:
-        UserError: if the file is missing, empty or damaged, or a line is not a JSON object or lacks a
-            field.
+        UserError: if the file is missing, empty or damaged, or a line is not a JSON object or
+            lacks a field.
     """
     with open_csv(path) as plain:
         try:

@@ -28,7 +28,7 @@ class S3Rec:
         sha256: checksum of the first; None: do not check.
         attributes_sha256: checksum of the second.
         max_attributes: keep an item's most frequent ones.
-        max_category_share: an attribute that a larger share of the items carries is not a category; 1
+        max_category_share: an attribute of a larger share of the items is not a category; 1
             admits all.
     """
 
@@ -123,8 +123,8 @@ def _read_attributes(path: Path) -> pl.DataFrame:
     """``item`` and a list of ``attributes``, from ``{"item": [attribute, …], …}``.
 
     Raises:
-        UserError: naming the line that is not valid JSON, or the first item that is not a number with a
-            list of numbers.
+        UserError: naming the line that is not valid JSON, or the first item that is not a number
+            with a list of numbers.
     """
     try:
         content = json.loads(path.read_bytes())
