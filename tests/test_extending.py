@@ -119,7 +119,7 @@ def test_a_sweep_resumes_with_an_own_package(mylab):
     refused = mylab("train", *chosen, *WORLD)
     assert refused.returncode == 1 and "trusted=[mylab.]" in refused.stderr
     again = succeeds(mylab, "train", *chosen, *WORLD, "trusted=[mylab.]")
-    assert f"{one.name}: goes on" in again.stdout and "seed-1" in again.stdout
+    assert f"{one.name}: continues" in again.stdout and "seed-1" in again.stdout
     assert torch.load(one / "checkpoints/last.ckpt", weights_only=True)["global_step"] == before
 
 

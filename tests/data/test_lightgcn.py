@@ -49,7 +49,7 @@ def test_by_hand(tmp_path):
     ("train", "test", "message"),
     [
         ("0 1 2\n1 a\n", TEST, "train.txt line 2: 'a' is not a whole number"),
-        (TRAIN, "0 1\n0 2\n", "test.txt line 2: user 0 has a line already"),
+        (TRAIN, "0 1\n0 2\n", "test.txt line 2: user 0 has two lines"),
         (TRAIN, "\n", "test.txt is empty"),
     ],
 )

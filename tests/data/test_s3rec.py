@@ -79,7 +79,7 @@ def test_the_most_frequent_attributes_are_kept(tmp_path):
         ("1 2 3\n\n2 x 3\n", r"Toy.txt line 3: 'x' is not a whole number"),
         ("1 2 3\n2.5 3\n", r"Toy.txt line 2: '2.5' is not a whole number"),
         ("1 2 3\n2\n", r"Toy.txt line 2 names a user and no item"),
-        ("1 2 3\n2 4\n1 5\n", r"Toy.txt line 3: user 1 has a line already"),
+        ("1 2 3\n2 4\n1 5\n", r"Toy.txt line 3: user 1 has two lines"),
         (" \n", r"Toy.txt is empty"),
     ],
 )

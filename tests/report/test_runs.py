@@ -49,11 +49,11 @@ def test_a_pipe_or_device_is_not_read(tmp_path, place):
     """Reading one could wait for ever, or fill the memory."""
     for name in ("metrics.json", "failed.json", "metrics.csv", "test_ranks.parquet"):
         place(tmp_path / name)
-    expected = "damaged: metrics.json cannot be used (it is no ordinary file)"
+    expected = "damaged: metrics.json cannot be used (it is not an ordinary file)"
     assert reason(tmp_path) == expected
     assert RunFolder(tmp_path).read_error() == "failed.json is damaged"
     assert read_curve(tmp_path, "ndcg@10") == {}
-    expected = "test_ranks.parquet is damaged (it is no ordinary file)"
+    expected = "test_ranks.parquet is damaged (it is not an ordinary file)"
     assert read_ranks(tmp_path, NDCG, {}) == expected
 
 

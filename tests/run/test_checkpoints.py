@@ -134,7 +134,7 @@ def test_a_wrong_path_is_one_line(tmp_path):
         ("last", "there is no such file"),
         ("a\0b", "there is no such file"),
         ("a" * 5000, "there is no such file"),
-        *((value, "is no path") for value in (0, "", True, ["a"], None)),
+        *((value, "is not a path") for value in (0, "", True, ["a"], None)),
     ):
         with pytest.raises(UserError, match=message):
             checkpoint_file(path)

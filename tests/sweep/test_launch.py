@@ -209,7 +209,7 @@ def test_killed_after_early_stopping_trains_no_more(script):
     (folder,) = folders(script, "single-synthetic").values()
     (folder / "metrics.json").unlink()  # as if it had been killed in its test
     run = script("train", *settings)
-    assert ": goes on" in run.stdout and records(script, "single-synthetic") == before
+    assert ": continues" in run.stdout and records(script, "single-synthetic") == before
 
 
 @pytest.mark.slow
