@@ -86,7 +86,7 @@ CASES = {
     "a folder": (
         {"clicks/a.csv": GOOD},
         ("data.reader.interactions=clicks",),
-        ["clicks is a folder: give files, data.reader.interactions='folder/*.csv'"],
+        ["clicks is a folder: give files, such as data.reader.interactions='folder/*.csv'"],
     ),
     "unknown ending": (
         {"clicks.xls": GOOD},

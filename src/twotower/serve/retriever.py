@@ -275,8 +275,8 @@ def load(
         trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
 
     Raises:
-        UserError: for a file that is not a checkpoint of this project, and for other data than it was
-            trained on.
+        UserError: for a file that is not a checkpoint of this project, and for other data than it
+            was trained on.
     """
     read_env_file()
     file = RunFolder(Path(path)).best if Path(path).is_dir() else path

@@ -23,8 +23,8 @@ def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
             )
         for path in paths:
             if not path.is_file():
-                kind = "a folder" if path.is_dir() else "no ordinary file"
-                raise UserError(f"{path} is {kind}: give files, {setting}='folder/*.csv', say")
+                kind = "a folder" if path.is_dir() else "not an ordinary file"
+                raise UserError(f"{path} is {kind}: give files, such as {setting}='folder/*.csv'")
         files += paths
     return files
 
