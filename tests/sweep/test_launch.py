@@ -215,7 +215,7 @@ def test_killed_after_early_stopping_trains_no_more(script):
 @pytest.mark.slow
 def test_one_process_waits_for_another(script):
     assert script("train", *UNTRAINED, "seed=0").returncode == 0
-    folder = named(script, "single-synthetic", "seed-0")
+    ((_, folder),) = folders(script, "single-synthetic").items()
     (folder / "metrics.json").rename(folder / "hidden.json")
     with RunFolder(folder).alone():
         other = script.popen("train", *UNTRAINED, "seed=0")
