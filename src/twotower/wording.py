@@ -43,9 +43,14 @@ def printable(text: str) -> str:
     return "".join(c for c in spaced if c in JOINERS or unicodedata.category(c) not in UNSAFE)
 
 
+def one_line(text: object) -> str:
+    """The text of an error, for example, with line ends and runs of blanks as one blank each."""
+    return " ".join(str(text).split())
+
+
 def clip(text: str, length: int = 80) -> str:
     """``text`` on one line of at most ``length`` characters, safe to print."""
-    text = " ".join(printable(text).split())
+    text = one_line(printable(text))
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 

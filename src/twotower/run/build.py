@@ -22,6 +22,7 @@ from twotower.run.checks.checks import check_types
 from twotower.run.checks.own_code import CURE, is_installed
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
+from twotower.wording import one_line
 
 Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values
 
@@ -180,20 +181,19 @@ def construct(place: str, node: Any, **extra: Any) -> Any:
     except (UserError, OSError, MemoryError):
         raise
     except MisconfigurationException as error:  # Lightning's, such as of an absent accelerator
-        reason = " ".join(str(error).split())
-        raise UserError(f"{place}.* does not fit this machine or itself: {reason}") from error
+        message = f"{place}.* does not fit this machine or itself: {one_line(error)}"
+        raise UserError(message) from error
     except Exception as error:
         if "memory" in str(error):  # torch's RuntimeError for a table that is too large
             raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"{place} does not fit {target}: {reason}") from error
+        raise UserError(f"{place} does not fit {target}: {one_line(error)}") from error
 
 
 def _callable(place: str, target: Any) -> Callable[..., Any]:
     try:
         found = get_object(target)
     except Exception as error:  # of the import of any module
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         cure = "" if is_installed(str(target)) else f": {CURE}"
         raise UserError(f"{place}._target_={target} cannot be imported: {reason}{cure}") from error
     if not callable(found):

@@ -26,7 +26,7 @@ from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import CONF, check_config, suggest
 from twotower.run.environment import read_env_file
 from twotower.run.run_folder import RunFolder
-from twotower.wording import PlainConsole, override
+from twotower.wording import PlainConsole, one_line, override
 
 DEBUG = "HYDRA_FULL_ERROR"
 
@@ -154,7 +154,7 @@ def explain(error: BaseException) -> str | None:
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
     names = {type(link).__name__ for link in chain}
-    text = " ".join(" ".join(map(str, chain)).split())
+    text = one_line(" ".join(map(str, chain)))
     if "tensorboard" in text and "ModuleNotFoundError" in names:
         return (
             "logger=tensorboard needs a package that is not installed: "
@@ -164,7 +164,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, UserError):
             return str(link)
     if "MisconfigurationException" in names:  # Lightning's, which may not be imported yet
-        return " ".join(str(chain[-1]).split())
+        return one_line(chain[-1])
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _explain_config(error, text)
     if "Config group override must be a string" in text:  # Hydra's, a ValueError
@@ -202,7 +202,7 @@ def _explain_config(error: Exception, text: str) -> str:
         return f"{group}={option}: no such option{close}; choose from {', '.join(options)}"
     if match := re.search(r"Could not override '([\w.@/-]+)'", text):
         return f"unknown setting {match[1]}{_suggest_setting(match[1])}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _cause(error: BaseException) -> BaseException | None:

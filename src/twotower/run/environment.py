@@ -1,13 +1,12 @@
 """Documented variables from the project's own ``.env`` file."""
 
 import os
-import sys
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from twotower.errors import UserError
-from twotower.wording import printable
+from twotower.wording import printable, warn
 
 FILE = Path(__file__).parents[3] / ".env"
 KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make processes run anything
@@ -42,5 +41,4 @@ def read_env_file() -> None:
     ignored = [printable(key) for key in found if key not in KEYS]
     if ignored and "LOCAL_RANK" not in os.environ:  # only the first process prints
         names = ", ".join(ignored)
-        line = f"warning: {FILE}: {names} ignored, as .env may set only {', '.join(KEYS)}"
-        print(line, file=sys.stderr)
+        warn(f"{FILE}: {names} ignored, as .env may set only {', '.join(KEYS)}")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from twotower.errors import UserError
-from twotower.wording import printable
+from twotower.wording import one_line, printable
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -54,7 +54,7 @@ def naming(path: object) -> Iterator[None]:
         # torch raises a RuntimeError where memory is short; explain() in cli.py has a line for it
         if path is None or isinstance(error, MemoryError) or "memory" in str(error):
             raise
-        reason = printable(" ".join(str(error).split()))
+        reason = printable(one_line(error))
         raise UserError(
             f"ckpt_path={path} is damaged or does not fit this run: "
             f"{type(error).__name__}: {reason}"

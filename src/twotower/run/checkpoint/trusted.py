@@ -19,6 +19,7 @@ from twotower.errors import UserError
 from twotower.run.checks.checks import CONF
 from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.settings import FIXED
+from twotower.wording import one_line
 
 VARIABLE = "TWOTOWER_TRUSTED"
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -115,7 +116,7 @@ def _check_trusted(place: str, target: object, trusted: tuple[str, ...]) -> None
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # the import of a module can raise anything
         cure = "" if is_installed(module) else f": {CURE}"
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{what}, and it cannot be imported: {reason}{cure}") from error
     is_code = inspect.isclass(found) or inspect.isfunction(found)
     if not is_code or not f"{found.__module__}.".startswith(trusted):
