@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from twotower.training.evaluation import SHARES
 from twotower.wording import PlainConsole, printable
 
 PACKAGES = (
@@ -22,7 +24,18 @@ PACKAGES = (
     "polars",
     "numpy",
 )
-COLUMNS = ("val", "test", "head", "middle", "tail", "warm", "cold", "cold_user", "oracle")
+COLUMNS = (
+    "val",
+    "test",
+    "popularity",
+    "head",
+    "middle",
+    "tail",
+    "warm",
+    "cold",
+    "cold_user",
+    "oracle",
+)
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:
@@ -32,18 +45,20 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     """
     (_, *names), rows = as_rows(record)
     title = f"{record['model']} on {record['data']}, seed {record['seed']}"
-    table = Table(pad_edge=False, title=Text(title), caption=Text(_caption(record)))
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False, title=Text(title), caption=Text(_caption(record))
+    )
     table.add_column("metric", no_wrap=True)
     for name in map(str, names):
         table.add_column(
-            name.replace("_", " "),
+            name.replace("_", "\n"),
             justify="right",
             no_wrap=True,
             style="bold" if name == "test" else None,
         )
     if "oracle" in names:
-        table.add_column("of oracle", justify="right", no_wrap=True)
-    for metric, *values in rows:
+        table.add_column("of\noracle", justify="right", no_wrap=True)
+    for metric, *values in _without_repeats(rows):
         cells = [_cell(value) for value in values]
         if "oracle" in names:
             found = dict(zip(names, values, strict=True))
@@ -52,6 +67,14 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     console = PlainConsole()
     console.print(table)
     console.print(str(where), soft_wrap=True)  # in one piece, as it is copied into the next command
+
+
+def _without_repeats(rows: list[list[Any]]) -> list[list[Any]]:
+    """Leave out metrics that equal an earlier one everywhere: recall, with one target per user."""
+    kept: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        kept.setdefault(tuple(row[1:]), row)
+    return list(kept.values())
 
 
 def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
@@ -86,7 +109,7 @@ def versions() -> dict[str, str]:
 def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
     """``val``, ``test`` and ``oracle`` of all users, and the groups of ``test`` (or ``val``)."""
     columns: dict[str, dict[str, float]] = {}
-    for part in ("val", "test", "oracle"):
+    for part in ("val", "test", "popularity", "oracle"):
         columns[part] = {
             key: value for key, value in (record.get(part) or {}).items() if _is_metric(key)
         }
@@ -98,18 +121,18 @@ def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _is_metric(key: str) -> bool:
-    return "/" not in key and key not in ("zero_items", "hidden_targets")
+    return "/" not in key and key not in SHARES
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{value:.4f}".removeprefix("0")
 
 
 def _caption(record: dict[str, Any]) -> str:
     facts = [printable(record.get("data_note") or "")]
     if record.get("train_examples_per_second"):
         facts.append(
-            f"{record['epochs']} epochs, {record['train_examples_per_second']:,.0f} positives/s"
+            f"epochs {record['epochs']}, {record['train_examples_per_second']:,.0f} positives/s"
         )
     zero = (record.get("test") or {}).get("zero_items", 0)
     if zero > 0:

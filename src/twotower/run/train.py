@@ -15,15 +15,15 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
 from twotower.errors import UserError, extra
 from twotower.files import write_json
-from twotower.models.oracle import Oracle
-from twotower.run import ranks, results, settings
+from twotower.run import announce, ranks, results, settings
 from twotower.run.about import new_run, resumed_run, warn_of_refusal, write_record
-from twotower.run.build import Config, build, build_metrics, build_part, seed_everything
+from twotower.run.build import Config, build, build_part, seed_everything
 from twotower.run.checkpoint.checkpoints import read_checkpoint
 from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.resume import Resume
 from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checks.checks import check_monitors
+from twotower.run.references import oracle_metrics, popularity_metrics
 from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
 from twotower.training.callbacks import Throughput
@@ -63,6 +63,9 @@ def train(config: DictConfig) -> dict[str, float]:
         warn_of_refusal(info, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(folder.path, config, is_resumed=True)
+        if not _is_in_sweep():
+            announce.print_start(info, data, task, trainer, folder.path)
+        announce.warn_of_data(data)
     if hasattr(task.model, "fit"):
         _fit_in_closed_form(trainer, task, data, folder)
     else:
@@ -71,13 +74,15 @@ def train(config: DictConfig) -> dict[str, float]:
     chosen = read_checkpoint(_chosen(trainer, folder))
     task.load_state_dict(chosen["state_dict"])
     trainer.test(task, data, verbose=False)
-    oracle = _oracle_metrics(plain, data, trainer) if data.has_oracle else None
+    popularity = popularity_metrics(plain, data, trainer)
+    oracle = oracle_metrics(plain, data, trainer) if data.has_oracle else None
     if trainer.is_global_zero:
         record = {
             **_record(info, plain, data, trainer),
             "epochs": epochs,
             "val": chosen["twotower"].val,
             "test": task.results["test"],
+            "popularity": popularity,
             "oracle": oracle,
             "diagnostics": task.results.get("diagnostics"),
             "wall_seconds": time.perf_counter() - started,
@@ -132,9 +137,10 @@ def _write_results(
     with extra("the ranks of the test are"):
         ranks.write(folder, task, data)
     write_json(folder.record, record)
-    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep has a table of all its runs
+    if not _is_in_sweep():  # a sweep has a table of all its runs
         with extra("the table of results is"):
             results.print_table(record, folder.path)
+        announce.warn_of_result(record, _monitor(trainer))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "draw_plots"):
             with extra("the plots of the diagnostics are"):
@@ -142,6 +148,10 @@ def _write_results(
     if isinstance(logger, RunWandbLogger):
         chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
         logger.log_results(*results.as_rows(record), chosen_epoch, folder.plots)
+
+
+def _is_in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _check_folder(folder: RunFolder, ckpt_path: str | None) -> None:
@@ -177,6 +187,11 @@ def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
     )
 
 
+def _monitor(trainer: pl.Trainer) -> str:
+    """The metric that chooses the checkpoint."""
+    return getattr(trainer.checkpoint_callback, "monitor", None) or "val/ndcg@10"
+
+
 def _logger(config: Plain, info: RunInfo) -> Any:
     logger = build_part(config, "logger") if config.get("logger") else False
     if isinstance(logger, RunWandbLogger):
@@ -192,28 +207,6 @@ def _callbacks(config: Config) -> list[pl.Callback]:
     if config["trainer"].get("enable_progress_bar") is False and "progress" in names:
         names.remove("progress")  # Lightning refuses both
     return [build_part(config, f"callbacks.{name}") for name in names]
-
-
-def _oracle_metrics(
-    config: Config, data: RetrievalDataModule, trainer: pl.Trainer
-) -> dict[str, float]:
-    """Test metrics of the best possible ranking of synthetic data; logged as ``oracle/…``.
-
-    No user takes an item twice, so seen items are hidden, whatever ``data.mask_seen`` is: otherwise
-    they would rank above the targets.
-    """
-    task = RetrievalTask(
-        Oracle(),
-        None,
-        None,
-        build_metrics(config, data),
-        data.group_names,
-        None,
-        test_name="oracle",
-    )
-    with data.hiding_all_seen():
-        trainer.test(task, data, verbose=False)
-    return task.results["oracle"]
 
 
 def _examples_per_second(trainer: pl.Trainer) -> float | None:

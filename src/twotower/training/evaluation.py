@@ -15,8 +15,9 @@ from twotower.metrics.base import RankMetric
 from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
 from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 
-# logged beside the metrics: all-zero item vectors, and targets that the mask of seen items hides
-SHARES = ("zero_items", "hidden_targets")
+# logged beside the metrics: all-zero item vectors, the mean cosine of two item vectors, and targets
+# that the mask of seen items hides
+SHARES = ("zero_items", "item_cosine", "hidden_targets")
 
 
 class Evaluation:
@@ -96,11 +97,19 @@ class Evaluation:
                         values[_in_group(group, label)] = value
         zero = (self.corpus == 0).all(1).sum().item()  # dead ReLU rows, which are never found
         values["zero_items"] = zero / len(self.corpus)
+        values["item_cosine"] = mean_cosine(self.corpus)
         hidden, num_targets = over_processes(self._num_targets[None]).sum(0).tolist()
         values["hidden_targets"] = hidden / max(1, num_targets)
         self.corpus = torch.empty(0)
         self._in_full.close()
         return values
+
+
+def mean_cosine(vectors: Tensor) -> float:
+    """Mean cosine of two different rows of ``(num, dim)``; near 1 all rows are alike."""
+    num = len(vectors)
+    unit = torch.nn.functional.normalize(vectors.double(), dim=1)
+    return ((unit.sum(0).square().sum() - unit.square().sum()) / max(1, num * (num - 1))).item()
 
 
 def over_processes(own: Tensor) -> Tensor:
