@@ -32,10 +32,10 @@ def print_start(
     steps = len(data.train_dataloader())
     print(f"{model}: {parameters:,} parameters, batch {data.batch_size}, {steps:,} steps an epoch")
     device = trainer.strategy.root_device
-    where = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    where = f"threads: {torch.get_num_threads()}, cores: {os.cpu_count()}"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    print(f"{trainer.world_size} process on {device.type}: {where}")
+    print(f"processes: {trainer.world_size} on {device.type}, {where}")
     print(f"folder {shown_path(folder)}", flush=True)
 
 

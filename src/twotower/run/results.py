@@ -46,7 +46,11 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     (_, *names), rows = as_rows(record)
     title = f"{record['model']} on {record['data']}, seed {record['seed']}"
     table = Table(
-        box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False, title=Text(title), caption=Text(_caption(record))
+        box=SIMPLE_HEAD,
+        padding=(0, 0),
+        pad_edge=False,
+        title=Text(title),
+        caption=Text(_caption(record)),
     )
     table.add_column("metric", no_wrap=True)
     for name in map(str, names):

@@ -61,6 +61,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
     Kind.PROCESSES: ("trainer.devices", "trainer.num_nodes"),
     Kind.MACHINE: (
         "callbacks.diagnostics",
+        "callbacks.epochs",
         "callbacks.last",
         "callbacks.progress",
         "callbacks.speed",
