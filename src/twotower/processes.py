@@ -1,4 +1,4 @@
-"""Other processes: find them, read their state, end them."""
+"""Other processes: find them, read their state, end them; and the cores shared with them."""
 
 import ctypes
 import os
@@ -10,6 +10,27 @@ from pathlib import Path
 
 GRACE_S = 10.0  # before a process is killed
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and per how many
+
+
+def wait_without_spinning() -> None:
+    """Let OpenMP's threads sleep at barriers; call it before torch is imported.
+
+    Threads that spin wait a time slice of the scheduler at each barrier when another process uses
+    their core: a training then takes more than ten times as long. The user's own setting stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def available_cores() -> int:
+    """Cores that this process may use: by its CPU affinity and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cores
+    return max(1, min(cores, quota // period))
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Lines before and after a training: what it works on, and what to know before trusting it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.processes import available_cores
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
 from twotower.wording import shown_path, warn
@@ -28,11 +28,11 @@ def print_start(
         f"{int(data.tables[f'targets/{part}'].sum()):,} {part} targets" for part in ("val", "test")
     )
     print(f"{name}: {sizes}, {len(positions):,} training interactions, {targets}")
-    parameters = sum(parameter.numel() for parameter in task.model.parameters())  # type: ignore[attr-defined]
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
     steps = len(data.train_dataloader())
     print(f"{model}: {parameters:,} parameters, batch {data.batch_size}, {steps:,} steps an epoch")
     device = trainer.strategy.root_device
-    where = f"threads: {torch.get_num_threads()}, cores: {os.cpu_count()}"
+    where = f"threads: {torch.get_num_threads()}, cores: {available_cores()}"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     print(f"processes: {trainer.world_size} on {device.type}, {where}")

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from twotower import signals
 from twotower.errors import UserError
+from twotower.processes import wait_without_spinning
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import CONF, check_config, suggest
 from twotower.run.environment import read_env_file
@@ -47,6 +48,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
         in_sweep: the function that the jobs of a sweep run instead.
     """
     signals.listen()
+    wait_without_spinning()
     given = os.environ.get(DEBUG, "")
     os.environ[DEBUG] = "1"  # Hydra raises instead of printing
     _quiet()

@@ -29,8 +29,10 @@ from twotower.run.wandb_names import flatten, variant
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
+from twotower.training.progress import monitor_of
 from twotower.training.stopping import prepare_to_stop
 from twotower.training.task import RetrievalTask
+from twotower.training.threads import StepThreads
 from twotower.types import RunInfo
 
 
@@ -53,7 +55,7 @@ def train(config: DictConfig) -> dict[str, float]:
     seed_everything(plain["seed"])
     logger = _logger(plain, info)
     with naming(ckpt_path):
-        callbacks = [*_callbacks(plain), Resume()]
+        callbacks = [*_callbacks(plain), StepThreads(), Resume()]
         trainer = build_part(plain, "trainer", logger=logger, callbacks=callbacks)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         prepare_to_stop(trainer, folder.last, launch)
@@ -140,7 +142,7 @@ def _write_results(
     if not _is_in_sweep():  # a sweep has a table of all its runs
         with extra("the table of results is"):
             results.print_table(record, folder.path)
-        announce.warn_of_result(record, _monitor(trainer))
+        announce.warn_of_result(record, monitor_of(trainer))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "draw_plots"):
             with extra("the plots of the diagnostics are"):
@@ -185,11 +187,6 @@ def _chosen(trainer: pl.Trainer, folder: RunFolder) -> Path:
         f"no checkpoint was written to {folder.best.parent}, so there are no weights to test: look "
         "at callbacks.best and callbacks.last"
     )
-
-
-def _monitor(trainer: pl.Trainer) -> str:
-    """The metric that chooses the checkpoint."""
-    return getattr(trainer.checkpoint_callback, "monitor", None) or "val/ndcg@10"
 
 
 def _logger(config: Plain, info: RunInfo) -> Any:

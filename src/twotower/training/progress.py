@@ -11,22 +11,18 @@ from twotower.training.callbacks import EarlyStopping
 from twotower.wording import duration
 
 
+def monitor_of(trainer: pl.Trainer) -> str:
+    """The metric that chooses the checkpoint, empty without ``callbacks.best``."""
+    return getattr(trainer.checkpoint_callback, "monitor", None) or ""
+
+
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with the loss and the metric that chooses the checkpoint.
-
-    Args:
-        refresh_rate: batches between two updates.
-        monitor: the metric.
-    """
-
-    def __init__(self, refresh_rate: int, monitor: str) -> None:
-        super().__init__(refresh_rate=refresh_rate)
-        self.monitor = monitor
+    """Lightning's bar with the loss and the metric that chooses the checkpoint."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Two figures, so that the bar fits into 80 columns."""
-        known = trainer.callback_metrics
-        names = {"loss": "train/loss", self.monitor.rpartition("/")[2]: self.monitor}
+        known, monitor = trainer.callback_metrics, monitor_of(trainer)
+        names = {"loss": "train/loss", monitor.rpartition("/")[2]: monitor}
         return {name: f"{known[key]:.4f}" for name, key in names.items() if key in known}
 
     @property
@@ -37,16 +33,9 @@ class ProgressBar(RichProgressBar):
 
 
 class EpochLines(Callback):
-    """Prints a line for each epoch, and why the training stopped; in a file, too.
+    """Prints a line for each epoch, and why the training stopped; in a file, too."""
 
-    Args:
-        monitor: the metric that chooses the checkpoint.
-        mode: ``max`` if a larger value is better, else ``min``.
-    """
-
-    def __init__(self, monitor: str, mode: str) -> None:
-        self.monitor = monitor
-        self.mode = mode
+    def __init__(self) -> None:
         self.best: float | None = None
         self.best_epoch = 0
         self._started = 0.0  # of the epoch
@@ -76,16 +65,17 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch: loss, validation, best so far, seconds, remaining time."""
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs or -1
-        value = trainer.callback_metrics.get(self.monitor)
+        monitor = monitor_of(trainer)
+        value = trainer.callback_metrics.get(monitor)
         if value is not None:
-            self._compare(value.item(), epoch)
+            self._compare(value.item(), epoch, getattr(trainer.checkpoint_callback, "mode", "max"))
         if not trainer.is_global_zero or self._loss is None:
             return
         seconds = time.perf_counter() - self._started
         parts = [f"epoch {epoch:>{len(str(last))}}/{last}" if last > 0 else f"epoch {epoch}"]
         parts.append(f"loss {self._loss.item() / self._num_steps:.4f}")
         if value is not None:
-            parts.append(f"{self.monitor} {value.item():.4f}")
+            parts.append(f"{monitor} {value.item():.4f}")
             parts.append(f"best {self.best:.4f} (epoch {self.best_epoch})")
         parts.append(duration(seconds))
         if epoch < last and not trainer.should_stop:
@@ -105,6 +95,6 @@ class EpochLines(Callback):
         best = f"; best epoch {self.best_epoch}" if self.best_epoch else ""
         print(f"training ends: {reason}{best}", flush=True)
 
-    def _compare(self, value: float, epoch: int) -> None:
-        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+    def _compare(self, value: float, epoch: int, mode: str) -> None:
+        if self.best is None or (value > self.best if mode == "max" else value < self.best):
             self.best, self.best_epoch = value, epoch
