@@ -2,6 +2,7 @@
 # make ablation   DAT's parts on MovieLens-100K, 3 seeds, then the report; run it again to resume
 # make benchmark  times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation"
 # make test       runs the default tests; make lint checks format, lint and types; make check is both
+# make site       builds the documents as a site, build/site/index.html
 # make lock       updates constraints.txt; ARGS=--upgrade takes the newest allowed versions
 VENV ?= .venv
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 ABLATION := sweep=ablation experiment=movielens_100k hydra/launcher=joblib hydra.launcher.n_jobs=2 \
 	callbacks.progress=null trainer.enable_progress_bar=false
 
-.PHONY: install train ablation test lint check format benchmark lock clean
+.PHONY: install train ablation test lint check format benchmark site lock clean
 
 install: $(STAMP)
 
@@ -39,6 +40,9 @@ format: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python src/benchmark.py $(ARGS)
+
+site: $(STAMP)
+	$(BIN)/python docs/site.py
 
 # One file for all platforms and Python versions, with markers. Keeps the comments at its top,
 # except the last one.

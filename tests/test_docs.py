@@ -1,5 +1,6 @@
 """Options, files and functions that the documents list exist, and the traced lists are true."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -84,3 +85,16 @@ def test_the_functions_from_a_csv_file_to_a_rank_are_called(traced, tmp_path):
     assert len(functions) <= 40
     assert len({function.split(":")[0] for function in functions}) <= 15
     assert set(functions) <= set(callers), set(functions) - set(callers)
+
+
+def test_links_of_the_site_lead_to_its_pages():
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs" / "site.py")
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+    names = site.pages()
+    text = "[data](docs/data.md#card) [`conf/`](conf) [all](docs/README.md) [x](https://x.org/a)"
+    expected = "[data](data.md#card) `conf/` [all](index.md) [x](https://x.org/a)"
+    assert site.with_site_links(text, ROOT / "README.md", names) == expected
+    text = "[start](../README.md) [dat](dat.md)\n\n```sh\n[a](dat.md.x)\n```\n"
+    expected = "[start](index.md) [dat](dat.md)\n\n```sh\n[a](dat.md.x)\n```\n"
+    assert site.with_site_links(text, ROOT / "docs" / "data.md", names) == expected
