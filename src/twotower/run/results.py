@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.text import Text
 from twotower.training.evaluation import SHARES
 from twotower.wording import PlainConsole, printable
 
+ROOT = Path(__file__).parents[3]
 PACKAGES = (
     "twotower",
     "torch",
@@ -100,14 +102,31 @@ def peak_memory_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that compute."""
+    """Versions of Python and of the packages that compute, and the commit of this project."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return found | _commit()
+
+
+def _commit() -> dict[str, str]:
+    """The commit, with ``-dirty`` if tracked files differ from it; empty of an installed package.
+
+    An installed package may lie in a folder that belongs to another project's repository.
+    """
+    if not (ROOT / ".git").exists():
+        return {}
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        run = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or a repository that it refuses
+        return {}
+    return {"commit": run.stdout.strip()}
 
 
 def _columns(record: dict[str, Any]) -> dict[str, dict[str, float]]:
