@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from twotower.report.statistics import Evidence, bootstrap, holm, over_seeds, over_users, sign_flip
+from twotower.report.statistics import (
+    Evidence,
+    bootstrap,
+    holm,
+    over_seeds,
+    over_users,
+    seeds_needed,
+    sign_flip,
+    smallest_found,
+    spread_over_seeds,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +116,48 @@ def test_equal_trainings_over_seeds_are_found_different_at_the_nominal_rate():
     assert 4 <= rejected <= 26, rejected  # 15 ± 3 * 3.8
     # interval and test agree
     assert all((test.p < 0.05) == (test.low * test.high > 0) for test in tests)
+
+
+@pytest.mark.parametrize(
+    # the numbers of G*Power 3 for a paired t test: 5 %, two-sided, power 80 %
+    ("difference", "seeds"),
+    [(0.2, 5), (0.1, 10), (0.08, 15), (-0.05, 34), (0.02, None), (0, None), (9, 2), (1e9, 2)],
+)
+def test_seeds_needed(difference, seeds):
+    assert seeds_needed(difference, 0.1, 0.05) == seeds
+
+
+def test_seeds_needed_without_spread():
+    assert seeds_needed(0.1, 0, 0.05) == 2 and seeds_needed(0, 0, 0.05) is None
+
+
+def test_the_smallest_difference_that_is_found_takes_so_many_seeds():
+    for num_seeds in (2, 3, 5, 34):
+        least = smallest_found(num_seeds, 0.1, 0.05)
+        assert seeds_needed(least, 0.1, 0.05) == num_seeds
+        assert seeds_needed(0.99 * least, 0.1, 0.05) == num_seeds + 1
+    assert smallest_found(2, 0.1, 0.05 / 1000) > smallest_found(2, 0.1, 0.05)
+
+
+def test_so_many_seeds_find_a_true_difference_at_the_promised_rate():
+    generator = np.random.default_rng(8)
+    num_seeds = seeds_needed(0.004, 0.005, 0.05)
+    assert num_seeds == 15
+    found = 0
+    for _ in range(600):
+        # each seed moves both runs; their difference has a standard deviation of .005
+        shared, own = generator.normal(0.1, 0.02, num_seeds), generator.normal(size=(2, num_seeds))
+        one, other = shared + 0.005 / math.sqrt(2) * own
+        test = over_seeds(dict(enumerate(one + 0.004)), dict(enumerate(other)), 0.95)
+        found += test.p < 0.05
+    assert 0.8 - 0.05 <= found / 600 <= 0.85 + 0.05, found  # three standard errors of .016
+
+
+def test_the_spread_of_a_difference_is_paired_by_seed():
+    # differences .01 .02 .03
+    paired = spread_over_seeds({0: 0.11, 1: 0.22, 2: 0.33}, {2: 0.3, 1: 0.2, 0: 0.1})
+    assert paired == pytest.approx(0.01)
+    # variances 1 and 4
+    unpaired = spread_over_seeds({0: 2, 1: 3, 2: 4}, {5: -2, 6: 0, 7: 2})
+    assert unpaired == pytest.approx(math.sqrt(5))
+    assert spread_over_seeds({0: 1, 1: 2}, {0: 1}) is None

@@ -1,4 +1,4 @@
-"""Tests of differences over users and over seeds, corrected for the number of tests."""
+"""Tests of differences over users and over seeds, their correction, and their power."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+POWER = 0.8  # the usual chance of finding a difference that is there
+MAX_SEEDS = 100  # nobody trains more
 
 
 class Evidence(NamedTuple):
@@ -107,3 +110,62 @@ def holm(tests: Sequence[Evidence | None]) -> list[Evidence | None]:
     adjusted = np.maximum.accumulate(raised).clip(max=1).tolist()
     by_p = {test.p: value for test, value in zip(known, adjusted, strict=True)}
     return [test and test._replace(adjusted=by_p[test.p]) for test in tests]
+
+
+def spread_over_seeds(variant: dict[int, float], baseline: dict[int, float]) -> float | None:
+    """Standard deviation of the difference of one run of each, with the same seed if they have.
+
+    Args:
+        variant: metric of each seed's run.
+        baseline: the same.
+
+    Returns:
+        None with fewer than two seeds on a side.
+    """
+    if min(len(variant), len(baseline)) < 2:
+        return None
+    if variant.keys() == baseline.keys():
+        return float(np.std([variant[seed] - baseline[seed] for seed in variant], ddof=1))
+    one, other = (np.var(list(own.values()), ddof=1) for own in (variant, baseline))
+    return float(np.sqrt(one + other))
+
+
+def power(effect: np.ndarray, num_seeds: np.ndarray, alpha: float) -> np.ndarray:
+    """Chance that the paired t test of ``over_seeds`` finds a true difference.
+
+    Args:
+        effect: the difference divided by the standard deviation of the paired differences.
+        num_seeds: at least 2.
+        alpha: p values below it count as found.
+
+    Returns:
+        In the common shape of ``effect`` and ``num_seeds``.
+    """
+    freedom = num_seeds - 1
+    bar = stats.t.ppf(1 - alpha / 2, freedom)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of very large effects
+        found = stats.nct.sf(bar, freedom, np.abs(effect) * np.sqrt(num_seeds))
+    # the other side is left out: less than alpha / 2, and a finding of the wrong sign
+    certain: np.ndarray = np.nan_to_num(found, nan=1)
+    return certain
+
+
+def seeds_needed(difference: float, spread: float, alpha: float) -> int | None:
+    """The fewest seeds that find a true difference of this size with a chance of ``POWER``.
+
+    Returns:
+        None if these are more than ``MAX_SEEDS``.
+    """
+    seeds = np.arange(2, MAX_SEEDS + 1)
+    if spread == 0:
+        return 2 if difference else None
+    enough = power(np.array(difference / spread), seeds, alpha) >= POWER
+    return int(seeds[enough.argmax()]) if enough.any() else None
+
+
+def smallest_found(num_seeds: int, spread: float, alpha: float) -> float:
+    """The smallest true difference that so many seeds find with a chance of ``POWER``."""
+    effects = np.geomspace(0.01, 1e6, 5000)
+    enough = power(effects, np.array(num_seeds), alpha) >= POWER
+    return float(effects[enough.argmax()]) * spread
