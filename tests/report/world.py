@@ -13,10 +13,10 @@ from twotower.metrics.hit_rate import HitRate
 from twotower.metrics.mrr import MRR
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
+from twotower.report.comparison import Options
 from twotower.report.ranks import Ranks, per_user
 from twotower.report.record import Record
 from twotower.report.runs import Run
-from twotower.report.section import Options
 
 METRICS = {
     "hit_rate@10": HitRate(1, [10]),

@@ -5,9 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from twotower.plotting import BAR, BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
+from twotower.report.comparison import Comparison
 from twotower.report.ranks import Ranks
 from twotower.report.runs import Run
-from twotower.report.section import Comparison, Section
+from twotower.report.section import Section
 from twotower.report.statistics import bootstrap
 from twotower.report.text import percent, versus
 

@@ -12,10 +12,11 @@ from twotower.errors import UserError, check_number
 from twotower.files import write_text
 from twotower.metrics.base import RankMetric
 from twotower.report import markdown, quoted, runs, tables
+from twotower.report.comparison import Options
 from twotower.report.console import show
 from twotower.report.page import as_html
 from twotower.report.plots import draw
-from twotower.report.section import Options, Report, make_section
+from twotower.report.section import Report, make_section
 from twotower.report.variants import by_data
 from twotower.wording import PlainConsole
 

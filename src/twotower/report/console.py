@@ -1,32 +1,51 @@
 """The report in the terminal."""
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from twotower.report.grid import Grid, make_grid
+from twotower.report.answer import answers
+from twotower.report.grid import Grid, make_grid, parts_grid
 from twotower.report.section import Report
-from twotower.report.text import legend, title
+from twotower.report.text import ALL_VARIANTS, ONE_PART, SECTIONS, legend, title
 from twotower.wording import PlainConsole
+
+MAX_PAIRS = 20
 
 
 def show(report: Report, console: PlainConsole) -> None:
-    """Print two tables for each data set, the legend, and what is left out."""
+    """Print the answers and tables of each data set, the legend, and what is left out."""
+    if len(report.sections) > 1:
+        console.print(SECTIONS)
     for section in report.sections:
-        grid = make_grid(section)
-        places = range(len(grid.heading))
-        console.print(_table(grid, list(places[: grid.difference]), title(section)))
-        if grid.difference is not None:
-            console.print(_table(grid, [0, *places[grid.difference :]]))
-    console.print(legend(report.sections), style="dim")
+        console.print(Text(title(section), style="bold"))
+        for answer in answers(section):
+            console.print(Text.assemble("• ", (answer.lead, "bold"), answer.rest))
+        pairs = parts_grid(section)
+        if pairs:
+            _show(pairs._replace(lines=pairs.lines[:MAX_PAIRS]), ONE_PART, console)
+            if len(pairs.lines) > MAX_PAIRS:
+                console.print(f"{len(pairs.lines) - MAX_PAIRS} more pairs are in the files.")
+        _show(make_grid(section), ALL_VARIANTS, console)
+    words = legend(report.sections).items()
+    console.print(Text("\n".join(f"{word}: {text}" for word, text in words)), style="dim")
     if report.left_out:
         console.print("Left out:")
     for run in report.left_out:
         console.print(Text.assemble((run.name, "yellow"), f": {run.reason}"))
 
 
+def _show(grid: Grid, name: str, console: PlainConsole) -> None:
+    """The table, in two parts: both would be wider than most terminals."""
+    places = range(len(grid.heading))
+    console.print(_table(grid, list(places[: grid.details]), name))
+    if grid.details < len(places):
+        console.print(_table(grid, [0, *places[grid.details :]]))
+
+
 def _table(grid: Grid, places: list[int], title: str | None = None) -> Table:
     """Some columns of the grid; rows without anything in them are left out."""
-    table = Table(title=title, pad_edge=False)
+    table = Table(title=title, pad_edge=False, box=SIMPLE, collapse_padding=True)
     for place in places:
         heading = grid.heading[place]
         table.add_column(heading, justify="right" if place else "left", overflow="fold")
@@ -35,5 +54,5 @@ def _table(grid: Grid, places: list[int], title: str | None = None) -> Table:
         if line.is_clear and grid.difference in places:
             cells[places.index(grid.difference)].stylize("bold green")
         if any(cells[1:]):
-            table.add_row(*cells, style="dim" if line.is_quoted else None)
+            table.add_row(*cells, style="dim" if line.is_reference else None)
     return table

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from twotower.plotting import BAR, BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
-from twotower.report.section import Comparison, Section
+from twotower.report.comparison import Comparison
+from twotower.report.section import Section
 from twotower.report.text import difference_text, percent, versus
 
 SHIFT = 0.16  # of the two intervals of a row, up and down

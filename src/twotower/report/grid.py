@@ -1,11 +1,24 @@
-"""The table of a data set as plain cells, before formatting."""
+"""The tables of a data set as plain cells, before formatting."""
 
 from typing import NamedTuple
 
+from twotower.report.answer import needed_text
+from twotower.report.comparison import Comparison
+from twotower.report.parts import Pair, shown
 from twotower.report.quoted import Quoted
-from twotower.report.section import Comparison, Section
-from twotower.report.text import difference_text, evidence_text, metric_name, number, with_spread
+from twotower.report.section import Section
+from twotower.report.text import (
+    MINUS,
+    difference_text,
+    evidence_text,
+    metric_name,
+    number,
+    with_spread,
+)
 from twotower.report.variants import Variant
+from twotower.run.settings import Value
+
+LAMBDAS = {"λ1": "loss.lambda1", "λ2": "loss.lambda2", "λ3": "loss.lambda3"}
 
 
 class Line(NamedTuple):
@@ -14,42 +27,99 @@ class Line(NamedTuple):
     Attributes:
         cells: as many as the heading has; some have two lines.
         is_clear: whether the difference is more than chance, over users and over seeds.
-        is_quoted: whether it is a published row.
+        is_reference: whether it is no variant: popularity, the oracle, or a published row.
     """
 
     cells: list[str]
     is_clear: bool = False
-    is_quoted: bool = False
+    is_reference: bool = False
 
 
 class Grid(NamedTuple):
-    """Heading and rows; ``difference`` is the column to emphasise, None if nothing is compared."""
+    """A table.
+
+    Attributes:
+        heading: of the columns.
+        lines: the rows.
+        difference: the column to emphasise; None if nothing is compared.
+        details: the first of the columns that matter less, which a narrow output may put aside.
+    """
 
     heading: list[str]
     lines: list[Line]
     difference: int | None
+    details: int
 
 
 def make_grid(section: Section) -> Grid:
-    """The variants of a data set, then the published rows."""
-    metrics = list(section.options.metrics)
-    heading = ["variant", "seeds", *map(metric_name, metrics)]
+    """The variants of a data set, then the rows to compare them with."""
+    metric, *others = section.options.metrics
+    heading = ["variant", _heading(metric)]
     difference = len(heading) if section.comparisons else None
     if section.comparisons:
-        heading += [f"Δ {metric_name(section.options.metric)}", "over users", "over seeds"]
-    lines = [Line(_own(section.baseline, metrics) + ["baseline"])]
+        heading += [f"Δ {metric_name(metric)}", "over users", "over seeds"]
+    details = len(heading)
+    heading += ["seeds", *map(_heading, others)]
+    compared = ["baseline", "", ""] if section.comparisons else []
+    lines = [Line(_own(section.baseline, compared, section))]
     for comparison in section.comparisons:
-        cells = _own(comparison.variant, metrics) + _compared(comparison, section)
+        cells = _own(comparison.variant, _compared(comparison, section), section)
         lines.append(Line(cells, comparison.is_clear(section.options.level)))
-    lines += [_published(row, metrics) for row in section.quoted if row.metrics.keys() & metrics]
-    width = len(heading)
-    lines = [line._replace(cells=(line.cells + [""] * width)[:width]) for line in lines]
-    return Grid(heading, lines, difference)
+    empty = [""] * len(compared)
+    for name, values in section.references.items():
+        lines.append(_reference(name, values, empty, section))
+    lines += [_published(row, empty, section) for row in section.quoted]
+    return Grid(heading, [line for line in lines if any(line.cells[1:])], difference, details)
 
 
-def _own(variant: Variant, metrics: list[str]) -> list[str]:
-    values = [with_spread(variant, metric) for metric in metrics]
-    return [variant.label, str(len(variant.runs)), *values]
+def parts_grid(section: Section) -> Grid | None:
+    """The pairs that differ in one part; None if there are none."""
+    if not section.parts:
+        return None
+    metric = section.options.metric
+    variants = [variant for pair, _ in section.parts for variant in (pair.start, pair.end)]
+    lambdas = {
+        name: key
+        for name, key in LAMBDAS.items()
+        if any(key in variant.settings for variant in variants)
+    }
+    heading = ["part", f"Δ {metric_name(metric)}", "over users", "over seeds"]
+    difference, details = 1, len(heading)
+    heading += [*lambdas, "seeds needed", "seeds", _heading(metric)]
+    lines = []
+    for pair, comparison in section.parts:
+        num_tests = sum(other.part == pair.part for other, _ in section.parts)
+        cells = [
+            f"{pair.part}: {pair.change}\n{pair.end.label} {MINUS} {pair.start.label}",
+            *_compared(comparison, section),
+            *(_change(pair, key) for key in lambdas.values()),
+            needed_text(comparison, section.options, num_tests),
+            _num_seeds(comparison),
+            " → ".join(number(own.mean(metric)) for own in (comparison.other, comparison.one)),
+        ]
+        lines.append(Line(cells, comparison.is_clear(section.options.level)))
+    return Grid(heading, lines, difference, details)
+
+
+def _heading(metric: str) -> str:
+    return f"{metric_name(metric)} ↑"  # of all metrics higher is better
+
+
+def _change(pair: Pair, key: str) -> str:
+    """``0.5``, or ``0 → 1`` of the part that differs; empty without this weight."""
+    values: list[Value] = [variant.settings.get(key) for variant in (pair.start, pair.end)]
+    known = dict.fromkeys(shown(value) for value in values if value is not None)
+    return " → ".join(known)
+
+
+def _num_seeds(comparison: Comparison) -> str:
+    one, other = len(comparison.one.seeds), len(comparison.other.seeds)
+    return str(one) if one == other else f"{one} against {other}"
+
+
+def _own(variant: Variant, compared: list[str], section: Section) -> list[str]:
+    metric, *others = (with_spread(variant, metric) for metric in section.options.metrics)
+    return [variant.label, metric, *compared, str(len(variant.runs)), *others]
 
 
 def _compared(comparison: Comparison, section: Section) -> list[str]:
@@ -64,6 +134,12 @@ def _compared(comparison: Comparison, section: Section) -> list[str]:
     ]
 
 
-def _published(row: Quoted, metrics: list[str]) -> Line:
-    values = [number(row.metrics[name]) if name in row.metrics else "" for name in metrics]
-    return Line([f"{row.model} (quoted: {row.source})", "", *values], is_quoted=True)
+def _reference(name: str, values: dict[str, float], empty: list[str], section: Section) -> Line:
+    """A row with metrics alone; ``empty`` are the cells of the comparison."""
+    metrics = section.options.metrics
+    metric, *others = (number(values[own]) if own in values else "" for own in metrics)
+    return Line([name, metric, *empty, "", *others], is_reference=True)
+
+
+def _published(row: Quoted, empty: list[str], section: Section) -> Line:
+    return _reference(f"{row.model} (quoted: {row.source})", row.metrics, empty, section)

@@ -1,29 +1,64 @@
 """The report as Markdown, and blocks of other Markdown files that it replaces."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from twotower.errors import UserError
 from twotower.files import write_text
-from twotower.report.grid import Grid, Line, make_grid
-from twotower.report.section import Report
-from twotower.report.text import legend, title
+from twotower.report.answer import answers
+from twotower.report.grid import Grid, Line, make_grid, parts_grid
+from twotower.report.protocol import facts, repeats
+from twotower.report.section import Report, Section
+from twotower.report.text import (
+    ALL_VARIANTS,
+    ONE_PART,
+    PROTOCOL,
+    REPEATS,
+    SECTIONS,
+    legend,
+    title,
+)
 
 BLOCK = re.compile(r"<!-- report:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- /report -->", re.S)
 MARKUP = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def as_markdown(report: Report) -> str:
-    """Tables, legend, and what is left out."""
-    parts = []
+    """For each data set the answers, tables and protocol; then the legend, and what is left out."""
+    parts = [SECTIONS] if len(report.sections) > 1 else []
     for section in report.sections:
-        parts += [f"**{escape(title(section))}**", _table(make_grid(section))]
-    parts.append(legend(report.sections))
+        parts.append(f"**{escape(title(section))}**")
+        found = answers(section)
+        parts.append(_list(f"**{escape(own.lead)}**{escape(own.rest)}" for own in found))
+        pairs = parts_grid(section)
+        if pairs:
+            parts += [f"**{ONE_PART}**", _table(pairs)]
+        parts += [f"**{ALL_VARIANTS}**", _table(make_grid(section))]
+        parts += [f"**{PROTOCOL}**", *_protocol(section)]
+    words = legend(report.sections).items()
+    parts.append(_list(f"{word}: {text}" for word, text in words))
     if report.left_out:
         parts.append("Left out:")
-        lines = [f"- {_code(run.name)}: {escape(run.reason)}" for run in report.left_out]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        parts.append(_list(f"{_code(run.name)}: {escape(run.reason)}" for run in report.left_out))
+    return "\n\n".join(filter(None, parts))
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _protocol(section: Section) -> list[str]:
+    lines = []
+    for repeat in repeats(section):
+        folders = ", ".join(map(_code, repeat.folders))
+        lines.append(f"{_code(repeat.label)}: {_code(repeat.command)}; run folders {folders}")
+    return [
+        _list(f"{name}: {escape(value)}" for name, value in facts(section).items()),
+        f"<details><summary>{REPEATS}</summary>",
+        _list(lines),
+        "</details>",
+    ]
 
 
 def escape(text: str) -> str:
@@ -44,7 +79,7 @@ def _table(grid: Grid) -> str:
 
 def _cells(line: Line, grid: Grid) -> list[str]:
     cells = [cell.replace("\n", ", ") for cell in line.cells]
-    cells[0] = f"*{escape(cells[0])}*" if line.is_quoted else _code(cells[0])
+    cells[0] = f"*{escape(cells[0])}*" if line.is_reference else _code(cells[0])
     if line.is_clear and grid.difference is not None:
         cells[grid.difference] = f"**{cells[grid.difference]}**"
     return cells

@@ -4,29 +4,31 @@ import base64
 from html import escape
 from pathlib import Path
 
-from twotower.report.grid import Grid, Line, make_grid
+from twotower.report.alt import describe
+from twotower.report.answer import answers
+from twotower.report.grid import Grid, Line, make_grid, parts_grid
+from twotower.report.protocol import facts, repeats
 from twotower.report.section import Report, Section
-from twotower.report.text import legend, metric_name, title
+from twotower.report.style import STYLE
+from twotower.report.text import (
+    ALL_VARIANTS,
+    ONE_PART,
+    PROTOCOL,
+    REPEATS,
+    SECTIONS,
+    legend,
+    metric_name,
+    title,
+)
 
 PAGE = """<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Report: {metric}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem;
-  margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.25rem; margin-top: 2.5rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd;
-  white-space: nowrap; vertical-align: top; }}
-th:first-child, td:first-child {{ text-align: left; white-space: normal; }}
-thead th {{ border-bottom: 2px solid #222; }}
-tr.quoted td {{ color: #666; font-style: italic; }}
-td small {{ display: block; color: #666; }}
-p.legend {{ font-size: .88rem; color: #555; max-width: 60rem; }}
-figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }}
-dt {{ font-family: monospace; }} dd {{ margin: 0 0 .4rem 1.5rem; color: #555; }}
-</style></head>
+<head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Report: {metric}</title>
+<style>
+{style}</style></head>
 <body>
 {body}
 </body>
@@ -39,28 +41,59 @@ def as_html(report: Report, plots: list[dict[str, Path]]) -> str:
     metric = escape(metric_name(report.sections[0].options.metric))
     names = ", ".join(dict.fromkeys(section.name for section in report.sections))
     body = [f"<h1>{escape(names)}: {metric}</h1>"]
+    if len(report.sections) > 1:
+        body.append(f"<p>{SECTIONS}</p>")
     for section, images in zip(report.sections, plots, strict=True):
         body += _section(section, images)
-    body.append(f'<p class="legend">{escape(legend(report.sections))}</p>')
+    body += ["<h2>How to read the tables</h2>", _pairs(legend(report.sections))]
     if report.left_out:
-        body.append("<h2>Left out</h2><dl>")
-        for run in report.left_out:
-            body.append(f"<dt>{escape(run.name)}</dt><dd>{escape(run.reason)}</dd>")
-        body.append("</dl>")
-    return PAGE.format(metric=metric, body="\n".join(body))
+        left_out = {run.name: run.reason for run in report.left_out}
+        body += ["<h2>Left out</h2>", _pairs(left_out)]
+    return PAGE.format(metric=metric, style=STYLE, body="\n".join(body))
 
 
 def _section(section: Section, images: dict[str, Path]) -> list[str]:
-    body = [f"<h2>{escape(title(section))}</h2>", _table(make_grid(section))]
+    body = [f"<h2>{escape(title(section))}</h2>"]
+    lines = "".join(
+        f"<li><strong>{escape(answer.lead)}</strong>{escape(answer.rest)}</li>"
+        for answer in answers(section)
+    )
+    body.append(f'<ul class="answers">{lines}</ul>' if lines else "")
+    pairs = parts_grid(section)
+    if pairs:
+        body += [f"<h3>{ONE_PART}</h3>", _table(pairs)]
+    body += [f"<h3>{ALL_VARIANTS}</h3>", _table(make_grid(section))]
     for name, path in images.items():
-        data = base64.b64encode(path.read_bytes()).decode()
-        image = f'<img alt="{name.replace("_", " ")}" src="data:image/png;base64,{data}">'
-        body.append(f"<figure>{image}</figure>")
+        body.append(_figure(path.read_bytes(), describe(name, section)))
+    body += [f"<h3>{PROTOCOL}</h3>", _pairs(facts(section)), *_repeats(section)]
     return body
 
 
+def _figure(png: bytes, alt: str) -> str:
+    """The picture, at its own width or, on a phone, at a part of it that can be scrolled."""
+    width = int.from_bytes(png[16:20], "big")  # of the PNG's header
+    data = base64.b64encode(png).decode()
+    style = f'style="--width: {width}px"'
+    image = f'<img alt="{escape(alt)}" {style} src="data:image/png;base64,{data}">'
+    return f'<figure class="wide">{image}</figure>'
+
+
+def _repeats(section: Section) -> list[str]:
+    body = [f"<details><summary>{REPEATS}</summary>"]
+    for repeat in repeats(section):
+        folders = "".join(f"<li>{escape(name)}</li>" for name in repeat.folders)
+        body.append(f"<h4>{escape(repeat.label)}</h4>")
+        body.append(f"<pre>{escape(repeat.command)}</pre><ul>{folders}</ul>")
+    return [*body, "</details>"]
+
+
+def _pairs(words: dict[str, str]) -> str:
+    items = (f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in words.items())
+    return f"<dl>{''.join(items)}</dl>"
+
+
 def _table(grid: Grid) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in grid.heading)
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in grid.heading)
     rows = "".join(_row(line, grid) for line in grid.lines)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<div class="wide">{table}</div>'
@@ -72,6 +105,8 @@ def _row(line: Line, grid: Grid) -> str:
         first, _, second = escape(cell).partition("\n")
         if line.is_clear and place == grid.difference:
             first = f"<strong>{first}</strong>"
-        cells.append(f"<td>{first}{f'<small>{second}</small>' if second else ''}</td>")
-    kind = ' class="quoted"' if line.is_quoted else ""
+        tag = "td" if place else 'th scope="row"'
+        small = f"<small>{second}</small>" if second else ""
+        cells.append(f"<{tag}>{first}{small}</{tag[:2]}>")
+    kind = ' class="reference"' if line.is_reference else ""
     return f"<tr{kind}>{''.join(cells)}</tr>"

@@ -26,6 +26,10 @@ class Record(BaseModel):
     Attributes:
         settings: flat, see :func:`twotower.run.settings.flat`; without those that are null, as
             a setting may be newer than a run.
+        epochs: that were trained.
+        popularity: metrics of ranking by the number of training interactions.
+        oracle: metrics of the best possible ranking, of synthetic data.
+        versions: of packages, and the commit.
     """
 
     model: Text
@@ -37,6 +41,10 @@ class Record(BaseModel):
     settings: dict[str, Value]
     test: dict[str, float]
     categories: list[Category] = []
+    epochs: int | None = None
+    popularity: dict[str, float] | None = None
+    oracle: dict[str, float] | None = None
+    versions: dict[Text, Text] = {}
 
 
 def read_record(path: Path) -> Record:

@@ -6,69 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from twotower.metrics.base import RankMetric
-from twotower.report.quoted import Entry, Quoted, fitting
+from twotower.report.comparison import Comparison, Options, compare
+from twotower.report.effects import Effect, Row, effects_of
+from twotower.report.quoted import Quoted, fitting
 from twotower.report.ranks import Ranks
 from twotower.report.runs import LeftOut, Run
-from twotower.report.statistics import Evidence, holm, over_seeds, over_users
-from twotower.report.variants import Variant, choose_baseline, on_common_seeds, variants
-
-
-class Options(NamedTuple):
-    """Settings of a report.
-
-    Attributes:
-        metric: its differences are tested.
-        metrics: the columns of the table by name, ``metric`` first, each with one cut-off.
-        baseline: label of the variant to compare with; None: the plainest.
-        level: of intervals.
-        resamples: of bootstrap and permutation test.
-        seed: of both.
-        published: figures of other projects.
-    """
-
-    metric: str
-    metrics: dict[str, RankMetric]
-    baseline: str | None
-    level: float
-    resamples: int
-    seed: int
-    published: list[Entry]
-
-
-class Comparison(NamedTuple):
-    """A variant minus the baseline.
-
-    Attributes:
-        variant: with all its runs.
-        one: the variant with the runs that are compared.
-        other: the baseline with the runs that are compared.
-        note: on the seeds, see :func:`twotower.report.variants.on_common_seeds`.
-        value: difference of the means over the runs that are compared.
-        overall: difference of the means over all runs.
-        users: these trained models, other test users; None without ranks of all runs compared.
-        seeds: these test users, other trainings; None with fewer than two seeds on a side.
-    """
-
-    variant: Variant
-    one: Variant
-    other: Variant
-    note: str
-    value: float
-    overall: float
-    users: Evidence | None
-    seeds: Evidence | None
-
-    def is_clear(self, level: float) -> bool:
-        """Whether both tests find a difference, to the side that all runs together point to.
-
-        One test alone leaves the other source of chance open.
-        """
-        if self.users is None or self.seeds is None:
-            return False
-        ends = [self.value, self.overall, *self.users[:2], *self.seeds[:2]]
-        is_one_sided = min(ends) > 0 or max(ends) < 0
-        return is_one_sided and max(self.users.adjusted, self.seeds.adjusted) < 1 - level
+from twotower.report.variants import Variant, choose_baseline, variants
 
 
 class Section(NamedTuple):
@@ -80,6 +23,10 @@ class Section(NamedTuple):
         note: of the data set.
         baseline: the variant that the others are compared with.
         comparisons: one for each other variant, the best first.
+        parts: pairs of variants that differ in one part, by part; first the pair with most seeds,
+            of several the largest gain.
+        effects: one for each part.
+        references: metrics of popularity and of the best possible ranking, where runs have them.
         quoted: published rows.
         left_out: runs of this data set that are not counted everywhere.
         num_users: number of test users; None if no run has ranks.
@@ -91,6 +38,9 @@ class Section(NamedTuple):
     note: str
     baseline: Variant
     comparisons: list[Comparison]
+    parts: list[Row]
+    effects: list[Effect]
+    references: dict[str, dict[str, float]]
     quoted: list[Quoted]
     left_out: list[LeftOut]
     num_users: int | None
@@ -118,13 +68,17 @@ def make_section(runs: list[Run], options: Options) -> Section:
             num_users = len(np.unique(run.ranks.user))
         else:
             left_out.append(LeftOut(run.name, f"not in the tests over users: {run.ranks}"))
+    parts, effects = effects_of(found, options)
     record = runs[0].record
     return Section(
         name=record.data,
         fingerprint=record.split_fingerprint,
         note=record.data_note,
         baseline=baseline,
-        comparisons=_compare(others, baseline, options),
+        comparisons=compare([(variant, baseline) for variant in others], options),
+        parts=parts,
+        effects=effects,
+        references=_references(runs),
         quoted=fitting(options.published, record.data, num_users, found),
         left_out=left_out,
         num_users=num_users,
@@ -143,26 +97,14 @@ def _on_same_targets(runs: list[Run]) -> list[Run]:
     ]
 
 
-def _compare(others: list[Variant], baseline: Variant, options: Options) -> list[Comparison]:
-    name = options.metric
-    comparisons = []
-    for variant in others:
-        (one, other), note = on_common_seeds([variant, baseline])
-        value = one.mean(name) - other.mean(name)
-        overall = variant.mean(name) - baseline.mean(name)
-        seeds = over_seeds(one.values(name), other.values(name), options.level)
-        users = None
-        if one.has_ranks and other.has_ranks:
-            metric = options.metrics[name]
-            difference = one.per_user(metric) - other.per_user(metric)  # (num_users,)
-            users = over_users(difference, options.resamples, options.level, options.seed)
-        comparisons.append(Comparison(variant, one, other, note, value, overall, users, seeds))
-    by_users = holm([comparison.users for comparison in comparisons])
-    by_seeds = holm([comparison.seeds for comparison in comparisons])
-    return [
-        comparison._replace(users=users, seeds=seeds)
-        for comparison, users, seeds in zip(comparisons, by_users, by_seeds, strict=True)
-    ]
+def _references(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """Values of any run: they are the same for all runs of a data set."""
+    found: dict[str, dict[str, float]] = {}
+    models = {run.record.model for run in runs}
+    for record in (run.record for run in runs):
+        values = {"popularity": record.popularity, "oracle": record.oracle}
+        found |= {name: own for name, own in values.items() if own and name not in models}
+    return found
 
 
 class Report(NamedTuple):

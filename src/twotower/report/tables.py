@@ -4,10 +4,11 @@ from typing import Any
 
 import polars as pl
 
-from twotower.report.grid import Grid, Line, make_grid
-from twotower.report.section import Comparison, Report
+from twotower.report.comparison import Comparison
+from twotower.report.grid import Grid, Line, make_grid, parts_grid
+from twotower.report.section import Report
 from twotower.report.statistics import Evidence
-from twotower.report.text import metric_name, title
+from twotower.report.text import ONE_PART, metric_name, title
 from twotower.report.variants import Variant
 
 FORMULA = r"^\s*[=+\-@＝＋－＠]"
@@ -20,6 +21,8 @@ LATEX = {
     "−": "$-$",
     "Δ": r"$\Delta$",
     "λ": r"$\lambda$",
+    "→": r"$\to$",
+    "↑": r"$\uparrow$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{character: f"{{{character}}}" for character in "[]*"},  # a row may begin with them
     **{character: f"${character}$" for character in "+<>="},
@@ -27,7 +30,7 @@ LATEX = {
 
 
 def as_csv(report: Report) -> str:
-    """One row for each variant and each published model, unrounded."""
+    """One row for each variant, reference and published model, unrounded."""
     rows = []
     for section in report.sections:
         data = {"data": section.name, "fingerprint": section.fingerprint}
@@ -36,6 +39,9 @@ def as_csv(report: Report) -> str:
         for comparison in section.comparisons:
             own = _own(comparison.variant, metrics)
             rows.append(data | own | _compared(comparison, section.options.metric))
+        for name, values in section.references.items():
+            own = {metric: values[metric] for metric in metrics if metric in values}
+            rows.append(data | {"variant": name, "source": "computed by the runs"} | own)
         for row in section.quoted:
             own = {"variant": row.model, "source": row.source}
             rows.append({"data": section.name} | own | row.metrics)
@@ -71,20 +77,26 @@ def _seeds(variant: Variant) -> str:
 
 
 def as_latex(report: Report) -> str:
-    """A table for each data set, which needs the package booktabs."""
+    """The tables of each data set, which need the package booktabs."""
     lines = [r"% \usepackage{booktabs}"]
     for section in report.sections:
-        grid = make_grid(section)
+        pairs = parts_grid(section)
+        if pairs:
+            lines += _latex(pairs, f"{title(section)}. {ONE_PART}.")
         metric = metric_name(section.options.metric)
         caption = f"{title(section)}. Difference: {metric} to {section.baseline.label}."
-        columns = "l" + "r" * (len(grid.heading) - 1)
-        lines += [r"\begin{table}", r"\centering", r"\small", rf"\caption{{{escape(caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _row(Line(grid.heading), grid)]
-        for is_quoted in (False, True):
-            rows = [_row(line, grid) for line in grid.lines if line.is_quoted == is_quoted]
-            lines += [r"\midrule", *rows] if rows else []
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        lines += _latex(make_grid(section), caption)
     return "\n".join(lines) + "\n"
+
+
+def _latex(grid: Grid, caption: str) -> list[str]:
+    columns = "l" + "r" * (len(grid.heading) - 1)
+    lines = [r"\begin{table}", r"\centering", r"\small", rf"\caption{{{escape(caption)}}}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _row(Line(grid.heading), grid)]
+    for is_reference in (False, True):
+        rows = [_row(line, grid) for line in grid.lines if line.is_reference == is_reference]
+        lines += [r"\midrule", *rows] if rows else []
+    return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
 
 
 def _row(line: Line, grid: Grid) -> str:

@@ -2,21 +2,41 @@
 
 from twotower.plotting import short
 from twotower.report.section import Section
-from twotower.report.statistics import Evidence
+from twotower.report.statistics import POWER, Evidence
 from twotower.report.variants import Variant
 
 SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 MINUS = "−"
 SECTIONS = "The data sets differ in interactions, split or masking, so they are not compared."
-METRICS = "Test metrics: mean ± sample standard deviation over seeds."
-COMPARISONS = (
-    "Δ: difference to the first row with LEVEL intervals, over the seeds that both have; with "
-    "fewer than two of these, over all runs of both, unpaired. Over users: paired bootstrap and "
-    "sign-flip test of each user's mean over the seeds: would other test users show the same of "
-    "these trained models? Over seeds (needs two on each side): t interval of the runs, paired by "
-    "seed: would other trainings show the same for these users? p: after Holm's correction over "
-    "the comparisons of a table. Bold: both are below the level and agree."
-)
+ONE_PART = "One part at a time"
+ALL_VARIANTS = "All variants"
+PROTOCOL = "Protocol"
+REPEATS = "Commands and run folders"
+METRICS = {
+    "↑": "higher is better, as for all metrics here",
+    "±": "sample standard deviation over seeds, of test metrics",
+}
+REFERENCES = {
+    "popularity": "all items by their number of training interactions, the same for every user",
+    "oracle": "the best possible ranking, which is known of synthetic data",
+}
+COMPARISONS = {
+    "Δ": "difference to the first row, or to the variant without the part, with LEVEL intervals; "
+    "over the seeds that both have, with fewer than two of these over all runs of both, unpaired",
+    "over users": "would other test users show the same of these trained models? Paired bootstrap "
+    "and sign-flip test of each user's mean over the seeds",
+    "over seeds": "would other trainings show the same for these users? t interval of the runs, "
+    "paired by seed; needs two seeds on each side",
+    "p": "after Holm's correction over the comparisons with the first row, or over the pairs of a "
+    "part",
+    "bold": "both tests are below the level and agree",
+}
+PARTS = {
+    "part": "each row is of two variants that differ in that part alone; of a setting with several "
+    "values, each is compared with the first",
+    "seeds needed": "so many find a true difference of the measured size over seeds, with a chance "
+    "of CHANCE",
+}
 
 
 def metric_name(metric: str) -> str:
@@ -50,16 +70,25 @@ def percent(share: float, form: str = ".0%") -> str:
 
 
 def evidence_text(evidence: Evidence, least: float = 0) -> str:
-    """``+.0012 to +.0045`` and, in a second line, ``p = .012``.
+    """``+.0012 to +.0045`` and, in a second line, ``p = .012``; see :func:`p_text`."""
+    return f"{to_text(evidence)}\n{p_text(evidence, least)}"
+
+
+def to_text(evidence: Evidence) -> str:
+    """The interval: ``+.0012 to +.0045``."""
+    return f"{number(evidence.low, '+')} to {number(evidence.high, '+')}"
+
+
+def p_text(evidence: Evidence, least: float = 0) -> str:
+    """The corrected p: ``p = .012``.
 
     Args:
-        evidence: with the corrected p.
+        evidence: of a test.
         least: the smallest p that the test can give.
     """
     p, bound = evidence.adjusted, max(least, 0.001)
     sign, shown = ("<", bound) if p < bound else ("=", p)
-    text = "p = 1" if p >= 1 else f"p {sign} {shown:.3f}".replace(" 0.", " .")
-    return f"{number(evidence.low, '+')} to {number(evidence.high, '+')}\n{text}"
+    return "p = 1" if p >= 1 else f"p {sign} {shown:.3f}".replace(" 0.", " .")
 
 
 def title(section: Section) -> str:
@@ -74,12 +103,16 @@ def versus(section: Section) -> str:
     return f"{section.name}: Δ {metric_name(section.options.metric)} to {baseline}"
 
 
-def legend(sections: list[Section]) -> str:
-    """What the columns mean, and why there is more than one table."""
-    text = METRICS
-    if len(sections) > 1:
-        text = f"{SECTIONS} {text}"
+def legend(sections: list[Section]) -> dict[str, str]:
+    """What the words and signs of the tables mean."""
+    known = {name for section in sections for name in section.references}
+    words = METRICS | {name: text for name, text in REFERENCES.items() if name in known}
     if any(section.comparisons for section in sections):
-        level = percent(sections[0].options.level)
-        text = f"{text} {COMPARISONS.replace('LEVEL', level)}"
-    return text
+        words |= COMPARISONS
+    if any(section.parts for section in sections):
+        words |= PARTS
+    level = percent(sections[0].options.level)
+    chance = percent(POWER)
+    return {
+        word: text.replace("LEVEL", level).replace("CHANCE", chance) for word, text in words.items()
+    }

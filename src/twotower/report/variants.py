@@ -18,7 +18,7 @@ class Variant(NamedTuple):
 
     Attributes:
         label: short, different for each variant of a data set.
-        runs: in order of their seeds.
+        runs: in order of their seeds; of several variants taken together, several of each seed.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Variant(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         """Ascending."""
-        return [run.record.seed for run in self.runs]
+        return sorted({run.record.seed for run in self.runs})
 
     @property
     def has_ranks(self) -> bool:
@@ -40,8 +40,11 @@ class Variant(NamedTuple):
         return all(isinstance(run.ranks, Ranks) for run in self.runs)
 
     def values(self, metric: str) -> dict[int, float]:
-        """Test values by seed."""
-        return {run.record.seed: run.record.test[metric] for run in self.runs}
+        """Test values by seed, the mean where a seed has several runs."""
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            found.setdefault(run.record.seed, []).append(run.record.test[metric])
+        return {seed: float(np.mean(values)) for seed, values in found.items()}
 
     def mean(self, metric: str) -> float:
         """Mean test value over its runs."""
@@ -118,8 +121,8 @@ def choose_baseline(variants: list[Variant], label: str | None) -> Variant:
         UserError: if no variant, or more than one, is called so.
     """
     if label is None:
-        return min(variants, key=_complexity)
-    label = _greek(label)
+        return min(variants, key=complexity)
+    label = greek(label)
     exact = [variant for variant in variants if variant.label == label]
     matching = exact or [variant for variant in variants if label in variant.label]
     if len(matching) != 1:
@@ -129,7 +132,7 @@ def choose_baseline(variants: list[Variant], label: str | None) -> Variant:
     return matching[0]
 
 
-def _complexity(variant: Variant) -> tuple[bool, bool, int, str]:
+def complexity(variant: Variant) -> tuple[bool, bool, int, str]:
     """First a two-tower model with all λ zero, then any with all λ zero, then a short label."""
     lambdas = [value for key, value in variant.settings.items() if key.startswith("loss.lambda")]
     is_plain = variant.runs[0].record.model == "two_tower" and not any(lambdas)
@@ -160,12 +163,13 @@ def _overrides(run: Run) -> dict[str, str]:
 
 def _short_names(keys: set[str]) -> dict[str, str]:
     """The last part of each dotted name where no other ends like it."""
-    last = {key: _greek(re.split(r"[./]", key)[-1]) for key in keys}
+    last = {key: greek(re.split(r"[./]", key)[-1]) for key in keys}
     ends = list(last.values())
     return {key: end if ends.count(end) == 1 else key for key, end in last.items()}
 
 
-def _greek(name: str) -> str:
+def greek(name: str) -> str:
+    """``λ3`` for ``lambda3``."""
     return re.sub(r"\blambda(?=\d)", "λ", name)
 
 
