@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.conftest import ROOT, make_data
 from tests.helpers.frames import KEEP_ALL, make_frames
+from tests.helpers.pictures import faults
 from twotower.data.card import figures as card_figures
 from twotower.data.card.console import show
 from twotower.data.card.describe import describe
@@ -429,6 +430,7 @@ def test_the_sheet_draws_what_the_figures_say():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(figures, curves, times).savefig(io.BytesIO())
+    assert faults(draw(figures, curves, times)) == []
 
 
 def test_a_thousand_categories_and_dates_draw_without_warnings():
@@ -444,6 +446,7 @@ def test_a_thousand_categories_and_dates_draw_without_warnings():
         warnings.simplefilter("error")
         draw(figures, curves, times).savefig(out := io.BytesIO())
     assert out.getvalue().startswith(b"\x89PNG")
+    assert faults(draw(figures, curves, times)) == []
 
 
 def test_prepare_then_again_then_by_force(script):

@@ -15,12 +15,13 @@ from twotower import locks
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export import manifest, tables
-from twotower.export.curve import draw_curve
+from twotower.export.curve import recall_curve
 from twotower.export.index import Flat, Index, tune
 from twotower.export.parity import Sample, measure_index, take_sample, tower_difference
 from twotower.export.readme import as_readme
 from twotower.export.towers import Tower, as_inputs, fix_cold_rows, write_tower
 from twotower.files import recover_folder, whole_folder
+from twotower.plotting import save_figure
 from twotower.run import results
 from twotower.types import Model
 
@@ -198,7 +199,8 @@ def _versions() -> dict[str, str]:
 def _finish(partial: Path, record: dict[str, Any]) -> None:
     """Write plot, README and manifest."""
     if record["parity"]["curve"]:
-        draw_curve(record["parity"], record["index"], partial / "recall_latency.png")
+        figure = recall_curve(record["parity"], record["index"])
+        save_figure(figure, partial / "recall_latency.png")
     names = [path.name + "/" * path.is_dir() for path in partial.iterdir()]
     (partial / "README.md").write_text(as_readme(record, [*names, manifest.FILE]))
     manifest.write(partial, record)

@@ -1,16 +1,31 @@
 """Gains by category, from head to tail."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from twotower.plotting import BAR, BLACK, BLUE, GREY, ORANGE, frame, new_figure, short
+from twotower.plotting import (
+    BAR,
+    BLACK,
+    BLUE,
+    GREY,
+    NARROW,
+    ORANGE,
+    frame,
+    legend_below,
+    new_figure,
+    set_heading,
+    short,
+)
 from twotower.report.comparison import Comparison
 from twotower.report.ranks import Ranks
 from twotower.report.runs import Run
 from twotower.report.section import Section
 from twotower.report.statistics import bootstrap
-from twotower.report.text import percent, versus
+from twotower.report.text import metric_name, percent, versus
 
 MAX_CATEGORIES = 18  # the largest; the others, and those with few test users, are taken together
 MIN_USERS = 20  # fewer give no useful interval
@@ -25,20 +40,29 @@ def categories(section: Section) -> Figure | None:
     if len(groups) < 2:
         return None
     shown = rows[:MAX_PANELS]
-    figure = new_figure(max(7, 2.2 + 0.5 * len(groups)), 1.9 + 1.7 * len(shown))
+    figure = new_figure(NARROW, 2.9 + 1.3 * len(shown))
     panels = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, row in zip(panels, shown, strict=True):
         _draw(panel, [gain(row, mask, section) for mask in groups.values()])
         note = f" ({row.note})" if row.note else ""
-        frame(panel, f"{short(row.variant.label, 60)}{note}", grid="y")
-    panels[-1].set_xticks(range(len(groups)), list(groups), rotation=40, ha="right", fontsize=8.5)
+        frame(panel, f"{short(row.variant.label)}{note}", grid="y")
+        panel.set_ylabel(f"Δ test {metric_name(section.options.metric)}", fontsize=9)
+    slanted: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    panels[-1].set_xticks(range(len(groups)), list(groups), fontsize=9, **slanted)
+    panels[-1].set_xlabel("category, largest in training first (test users)")
     omitted = f"; the best {len(shown)} of {len(rows)} variants" if len(rows) > len(shown) else ""
-    figure.suptitle(
-        f"{versus(section)} by category, largest in training first (test users)\n"
+    set_heading(
+        figure,
+        f"{versus(section)} by category\n"
         f"{percent(section.options.level)} intervals over users, each by itself: of {len(groups)}, "
         f"some miss zero by chance{omitted}",
-        fontsize=10,
     )
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", label="better"),
+        Line2D([], [], color=ORANGE, marker="o", label="worse"),
+        Line2D([], [], color=GREY, marker="o", label="the interval contains zero"),
+    ]
+    legend_below(figure, handles)
     return figure
 
 

@@ -7,7 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twotower.plotting import COLOURS, GREY, band, frame, new_figure, short
+from twotower.plotting import (
+    BLUE,
+    GREY,
+    NARROW,
+    band,
+    frame,
+    legend_below,
+    new_figure,
+    set_heading,
+    short,
+)
 from twotower.report.section import Section
 from twotower.report.text import metric_name, number
 from twotower.report.variants import Variant, on_common_seeds
@@ -15,7 +25,7 @@ from twotower.run.settings import Value
 
 SETTINGS = {"λ1": "loss.lambda1", "λ2": "loss.lambda2", "λ3": "loss.lambda3"}
 MIN_POINTS = 3  # of a curve
-WIDE = 20  # a logarithmic axis if the largest weight is more times the smallest
+MAX_COLUMNS = 7  # of a heat map as narrow as the other plots
 
 
 class Point(NamedTuple):
@@ -32,13 +42,12 @@ def curves(section: Section) -> Figure | None:
     groups = {names: group for names, group in groups.items() if len(group) >= MIN_POINTS}
     if not groups:
         return None
-    figure = new_figure(4.2 * len(groups) + 0.8, 4.2)
-    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    for panel, colour, ((name,), group) in zip(panels, COLOURS, groups.items(), strict=False):
-        _curve(panel, sorted(group, key=lambda point: point.weights[name]), name, colour, section)
-    panels[0].set_ylabel(f"test {metric_name(section.options.metric)}")
-    what = "one weight varied alone\nband: ± standard deviation over seeds"
-    figure.suptitle(f"{section.name}: {what}", fontsize=10)
+    figure = new_figure(NARROW, 1.3 + 2.3 * len(groups))
+    panels = figure.subplots(len(groups), 1, sharey=True, squeeze=False)[:, 0]
+    for panel, ((name,), group) in zip(panels, groups.items(), strict=True):
+        _curve(panel, sorted(group, key=lambda point: point.weights[name]), name, section)
+    set_heading(figure, f"{short(section.name)}: one weight varied alone")
+    legend_below(figure)
     return figure
 
 
@@ -52,16 +61,17 @@ def heat_map(section: Section) -> Figure | None:
     variants, note = on_common_seeds([point.variant for point in group])
     columns = sorted({point.weights[across] for point in group})
     rows = sorted({point.weights[up] for point in group})
+    metric = section.options.metric
     cells = np.full((len(rows), len(columns)), np.nan)
     for point, variant in zip(group, variants, strict=True):
         cell = rows.index(point.weights[up]), columns.index(point.weights[across])
-        cells[cell] = variant.mean(section.options.metric)
-    figure = new_figure(2.6 + 0.95 * len(columns), 1.9 + 0.6 * len(rows))
+        cells[cell] = variant.mean(metric)
+    figure = new_figure(NARROW * max(1, len(columns) / MAX_COLUMNS), 1.6 + 0.45 * len(rows))
     axis = figure.subplots()
-    frame(axis, f"{section.name}: test {metric_name(section.options.metric)}")
+    frame(axis, f"{short(section.name)}: test {metric_name(metric)} by two weights")
     axis.grid(visible=False)
     image = axis.imshow(cells, cmap="cividis", origin="lower", aspect="auto")
-    figure.colorbar(image, ax=axis, shrink=0.9, format="%.4f")
+    figure.colorbar(image, ax=axis, format="%.4f", label=f"test {metric_name(metric)}")
     axis.set_facecolor("#EEEEEE")
     _write_cells(axis, cells)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
@@ -109,27 +119,24 @@ def _is_grid(group: list[Point], pair: tuple[str, ...]) -> bool:
     return min(sides) >= 2 and len(group) > sum(sides) - 1
 
 
-def _curve(axis: Axes, group: list[Point], name: str, colour: str, section: Section) -> None:
+def _curve(axis: Axes, group: list[Point], name: str, section: Section) -> None:
+    """Test values over the weights that were tried, at equal distances."""
     metric = section.options.metric
     own = [point.variant for point in group]
     (*variants, baseline), note = on_common_seeds([*own, section.baseline])
-    weights = [point.weights[name] for point in group]
     values = [list(variant.values(metric).values()) for variant in variants]
-    band(axis, weights, values, colour)
-    for weight, found in zip(weights, values, strict=True):
-        axis.plot([weight] * len(found), found, ".", color=colour, alpha=0.5, markersize=4)
+    band(axis, range(len(group)), values, BLUE, "mean ± standard deviation over seeds")
+    for place, found in enumerate(values):
+        label = "" if place else "one seed"
+        axis.plot([place] * len(found), found, ".", color=BLUE, alpha=0.5, ms=4, label=label)
     if section.baseline not in own:
-        label = short(baseline.label, 24)
+        label = short(baseline.label)
         axis.axhline(baseline.mean(metric), color=GREY, ls="--", lw=1.2, label=label)
-        axis.legend(frameon=False, fontsize=8, loc="best")
-    positive = [weight for weight in weights if weight > 0]
-    if positive and max(positive) / min(positive) > WIDE:
-        axis.set_xscale("symlog", linthresh=min(positive))
-        axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
-        axis.set_xticks([], minor=True)
+    axis.set_xticks(range(len(group)), [f"{point.weights[name]:g}" for point in group])
     fixed = [f"{key} = {value:g}" for key, value in group[0].weights.items() if key != name]
     frame(axis, f"{name} at {', '.join(fixed)}" if fixed else name)
     axis.set_xlabel(f"{name}\n{note}".strip())
+    axis.set_ylabel(f"test {metric_name(metric)}")
 
 
 def _write_cells(axis: Axes, cells: np.ndarray) -> None:

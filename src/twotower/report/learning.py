@@ -1,46 +1,68 @@
-"""Learning curves: validation by epoch, a line for each variant, a band over its seeds."""
+"""Learning curves: validation by epoch, a panel for each variant beside the baseline."""
 
 from pathlib import Path
 
-import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from twotower.files import open_ordinary
-from twotower.plotting import BLACK, COLOURS, GREY, band, frame, new_figure, short
+from twotower.plotting import (
+    BLACK,
+    BLUE,
+    NARROW,
+    band,
+    frame,
+    legend_below,
+    new_figure,
+    set_heading,
+    short,
+)
 from twotower.report.section import Section
 from twotower.report.text import metric_name
 from twotower.report.variants import Variant, on_common_seeds
-from twotower.run.run_folder import RunFolder
+from twotower.run.learning import read_log
+
+MAX_PANELS = 8
 
 
 def learning(section: Section) -> Figure | None:
-    """The baseline and the best variants; None if no run has validated more than once."""
+    """The best variants; None if no run has validated more than once."""
     metric = section.options.metric
     known = [own for variant in section.variants if (own := _with_curves(variant, metric))]
     if not known:
         return None
-    shown, note = on_common_seeds(known[: len(COLOURS) + 1])
-    figure = new_figure(9, 4.8)
-    axis = figure.subplots()
-    colours = iter(COLOURS)
-    for variant in shown:
-        colour = BLACK if variant.label == section.baseline.label else next(colours, GREY)
-        curves = [read_curve(run.folder, metric) for run in variant.runs]
-        for curve in curves:
-            axis.plot(list(curve), list(curve.values()), color=colour, linewidth=0.8, alpha=0.35)
-        epochs = sorted(set.intersection(*map(set, curves)))
-        values = [[curve[epoch] for curve in curves] for epoch in epochs]
-        band(axis, epochs, values, colour, short(variant.label))
-    frame(axis, f"{section.name}: validation {metric_name(metric)}")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shown, note = on_common_seeds(known[: MAX_PANELS + 1])
+    num_baselines = int(shown[0].label == section.baseline.label)
+    panels = shown[num_baselines:] or shown
+    num_columns = min(2, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    figure = new_figure(NARROW, 1.7 + 1.6 * num_rows)
+    axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis, variant in zip(axes, panels, strict=False):
+        for baseline in shown[:num_baselines]:
+            _draw(axis, baseline, metric, BLACK, f"{short(baseline.label)} (baseline)")
+        if variant not in shown[:num_baselines]:
+            _draw(axis, variant, metric, BLUE, "the variant named above the plot")
+        frame(axis, short(variant.label), size=9)
+    for axis in axes[: len(panels)][-num_columns:]:
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("epoch")
+    figure.supylabel(f"validation {metric_name(metric)}", fontsize=10)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     num_hidden = len(known) - len(shown)
-    hidden = f" (the best variants; {num_hidden} more are not shown)" if num_hidden else ""
-    axis.set_xlabel(f"epoch{hidden}")
-    title = f"mean over the epochs of all seeds\n{note}".strip()
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, title=title)
-    legend.get_title().set_fontsize(8)
+    hidden = f"; the best variants, {num_hidden} more are not shown" if num_hidden else ""
+    what = f"mean ± standard deviation over seeds, of the epochs that all have{hidden}"
+    set_heading(figure, f"{short(section.name)}: {what}\n{note}".strip())
+    legend_below(figure)
     return figure
+
+
+def _draw(axis: Axes, variant: Variant, metric: str, colour: str, label: str) -> None:
+    curves = [read_curve(run.folder, metric) for run in variant.runs]
+    epochs = sorted(set.intersection(*map(set, curves)))
+    band(axis, epochs, [[curve[epoch] for curve in curves] for epoch in epochs], colour, label)
 
 
 def _with_curves(variant: Variant, metric: str) -> Variant | None:
@@ -51,11 +73,5 @@ def _with_curves(variant: Variant, metric: str) -> Variant | None:
 
 def read_curve(folder: Path, metric: str) -> dict[int, float]:
     """Validation values by epoch, from 1, in ``metrics.csv``; empty without them."""
-    name = f"val/{metric}"
-    try:
-        with open_ordinary(RunFolder(folder).log) as file:
-            log = pl.read_csv(file, infer_schema_length=None)
-        rows = log.select(pl.col("epoch").cast(int) + 1, pl.col(name).cast(float)).drop_nulls()
-    except (OSError, ValueError, pl.exceptions.PolarsError):
-        return {}  # no log, a damaged one, or a run without validation
-    return dict(rows.rows())
+    rows = read_log(folder, "epoch", f"val/{metric}")
+    return {int(epoch) + 1: value for epoch, value in rows}

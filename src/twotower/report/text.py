@@ -100,7 +100,7 @@ def title(section: Section) -> str:
 def versus(section: Section) -> str:
     """What the differences of a data set are."""
     baseline = short(section.baseline.label)
-    return f"{section.name}: Δ {metric_name(section.options.metric)} to {baseline}"
+    return f"{short(section.name)}: Δ {metric_name(section.options.metric)} to {baseline}"
 
 
 def legend(sections: list[Section]) -> dict[str, str]:

@@ -49,7 +49,7 @@ class RunFolder(NamedTuple):
 
     @property
     def plots(self) -> Path:
-        """Pictures of the diagnostics."""
+        """The learning curve and the pictures of the diagnostics."""
         return self.path / "plots"
 
     @property

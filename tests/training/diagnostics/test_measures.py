@@ -74,3 +74,20 @@ def test_hits_by_category_by_hand():
     rank, category = torch.tensor([1, 10, 11, 3, 2]), torch.tensor([0, 2, 2, 2, -1])
     targets, hits = measures.hits_by_category(rank, category, 3, k=10)
     assert targets.tolist() == [1, 0, 3] and hits.tolist() == [1, 0, 2]
+
+
+def test_paired_change_by_hand():
+    # 3 gain and 1 loses of 14: 2/14; with half a user more in each cell (3.5 - 1.5) / 16 = .125,
+    # error 1.96 √(5 - 4/16) / 16 = .26698
+    change, low, high = measures.paired_change(3, 1, 14)
+    assert change == pytest.approx(2 / 14)
+    assert (low, high) == pytest.approx((0.125 - 0.26698, 0.125 + 0.26698), abs=1e-5)
+
+
+def test_the_interval_of_a_paired_change_covers_it_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    both, gained, lost, num = 0.05, 0.02, 0.04, 500
+    counts = generator.multinomial(num, [both, gained, lost, 1 - both - gained - lost], size=2000)
+    ends = [measures.paired_change(gain, loss, num)[1:] for _, gain, loss, _ in counts.tolist()]
+    covered = np.mean([low < gained - lost < high for low, high in ends])
+    assert 0.94 < covered < 0.965

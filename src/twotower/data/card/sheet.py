@@ -14,7 +14,7 @@ from twotower.data.card.findings import percent
 from twotower.data.prepare.prepare import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
 from twotower.plotting import BLUE, GREEN, GREY, ORANGE
-from twotower.wording import clip, printable
+from twotower.wording import clip, duration, printable
 
 PART_COLOURS = {"train": BLUE, "val": GREEN, "test": ORANGE}
 GROUP_COLOURS = dict(zip(GROUPS, (BLUE, GREEN, ORANGE), strict=True))
@@ -83,16 +83,19 @@ def _time(axis: Axes, figures: dict[str, Any], times: dict[str, Any]) -> None:
     edges = np.asarray(times["edges"])
     if times["unit"] in UNITS_PER_SECOND:
         edges = edges / (UNITS_PER_SECOND[times["unit"]] * 86_400)  # matplotlib counts in days
-        locator = AutoDateLocator()
+        locator = AutoDateLocator(maxticks=6)  # more dates would lie on one another
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        unit, step = "date", duration((edges[1] - edges[0]) * 86_400)
+    else:
+        unit, step = "time, as in the data", f"{edges[1] - edges[0]:,.4g}"
     baseline = np.zeros(len(edges) - 1)
     for name, part in times["parts"].items():
         top = baseline + np.asarray(part["histogram"])
         axis.stairs(top, edges, baseline=baseline, fill=True, color=PART_COLOURS[name], label=name)
         baseline = top
-    spans = f"interactions per {len(baseline)}th of the time"
-    axis.set(title="interactions over time", ylabel=spans, ylim=(0, None))
+    axis.set(title="interactions over time", xlabel=unit, ylim=(0, None))
+    axis.set_ylabel(f"interactions per {step}")
 
 
 def _long_tail(axis: Axes, curves: dict[str, np.ndarray]) -> None:
@@ -116,7 +119,7 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
         return
     for row, name in enumerate(GROUPS):
         own = np.where(group == row, size, 0)
-        label = f"{name}: {(group == row).sum():,} with {own.sum() / size.sum():.0%}"
+        label = f"{name}: {(group == row).sum():,} ({own.sum() / size.sum():.0%})"
         # one outline: thousands of single bars take seconds to draw
         edges = np.arange(len(size) + 1) - 0.5
         axis.stairs(own, edges, fill=True, color=GROUP_COLOURS[name], label=label)
@@ -125,9 +128,11 @@ def _categories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarra
     if len(size) <= NAMED_CATEGORIES:
         names = [_wrapped(clip(row["name"], 30), 16, 2) for row in figures["categories"]["top"]]
         axis.set_xticks(range(len(size)), names, rotation=60, ha="right", rotation_mode="anchor")
+        places = "category"
     else:
-        lowest = max(0.8, size.min() * 0.8)
-        axis.set(xlabel="rank, largest first", yscale="log", ylim=(lowest, None))
+        axis.set(yscale="log", ylim=(max(0.8, size.min() * 0.8), None))
+        places = "rank of the category, largest first"
+    axis.set_xlabel(f"{places} (above: number and share of interactions)")
 
 
 def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray]) -> None:
@@ -143,7 +148,7 @@ def _histories(axis: Axes, figures: dict[str, Any], curves: dict[str, np.ndarray
     axis.xaxis.set_major_formatter(COUNTS)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(title="history of evaluated users", xlim=(0, None), ylim=(0, 1.02))
-    axis.set(xlabel="earlier interactions, at most", ylabel="users")
+    axis.set(xlabel="earlier interactions, at most", ylabel="share of users")
 
 
 def _targets(axis: Axes, figures: dict[str, Any]) -> None:

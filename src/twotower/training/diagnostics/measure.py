@@ -79,9 +79,9 @@ def measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
         user = [encode_users(model, batch.user) for batch in sample.users]  # (batch, dim) each
         rank = _ranks(sample, user, sample.corpus)
         items = _some_items(sample, limits.num_items)
-        values = _geometry(model, sample, user, items)
-        values |= _mimic(model, sample, user) | _swaps(model, sample, user, rank, limits.k)
-        parts = [_own(model, sample, items)]
+        values = _mimic(model, sample, user)
+        parts = [_geometry(model, sample, user, items), _own(model, sample, items)]
+        parts.append(_swaps(model, sample, user, rank, limits.k))
         if sample.category_names:
             parts += [_hit_rates(sample, rank, limits), _covariances(sample, items, limits)]
     tables: Tables = {}
@@ -107,7 +107,7 @@ def _some_items(sample: Sample, num: int) -> Tensor:
     return chosen.sort().values.to(sample.corpus.device)
 
 
-def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -> Values:
+def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -> Diagnosis:
     """Cosine, effective rank and zero vectors of tower outputs and augmented vectors."""
     vectors = {"user": torch.cat(user).flatten(0, -2), "item": sample.corpus[items]}
     if (a_u := augmented_table(model, "user")) is not None:
@@ -119,7 +119,7 @@ def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -
         values[f"cosine/{name}"] = measures.mean_pairwise_cosine(rows)
         values[f"effective_rank/{name}"] = measures.effective_rank(rows)
         values[f"zero_share/{name}"] = measures.zero_share(rows)
-    return values
+    return Diagnosis(values, {"num_vectors": {name: len(rows) for name, rows in vectors.items()}})
 
 
 def _mimic(model: Model, sample: Sample, user: list[Tensor]) -> Values:
@@ -150,8 +150,13 @@ def _mimic(model: Model, sample: Sample, user: list[Tensor]) -> Values:
     return values
 
 
-def _swaps(model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int) -> Values:
-    """Ranking metrics as trained, and with augmented vectors shuffled or replaced by their mean."""
+def _swaps(
+    model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor], k: int
+) -> Diagnosis:
+    """Ranking metrics as trained, and with augmented vectors shuffled or replaced by their mean.
+
+    The table has the users who get or lose a hit by it.
+    """
     ranks = {"intact": rank}
     if (a_u := augmented_table(model, "user")) is not None:
         own = torch.cat([a_u(batch.user["user_id"]) for batch in sample.users])
@@ -165,13 +170,24 @@ def _swaps(model: Model, sample: Sample, user: list[Tensor], rank: list[Tensor],
             with replaced(a_v, others):
                 corpus = encode_corpus(model, sample.corpus_features())
             ranks[f"a_v_{name}"] = _ranks(sample, user, corpus)
-    values = {}
+    values, hit = {}, {}
     for name, parts in ranks.items():
         first = [part.where(part > 0, torch.inf).amin(1) for part in parts]
         best = torch.cat(first)  # (num_users,) rank of each user's best target
-        values[f"hit_rate@{k}/{name}"] = (best <= k).double().mean().item()
+        hit[name] = best <= k
+        values[f"hit_rate@{k}/{name}"] = hit[name].double().mean().item()
         values[f"mrr/{name}"] = (1 / best).mean().item()
-    return values
+    intact = hit.pop("intact")
+    if not hit:
+        return Diagnosis(values, {})
+    table = {
+        "k": k,
+        "num_users": len(intact),
+        "intact": values[f"hit_rate@{k}/intact"],
+        "gained": {name: int((own & ~intact).sum()) for name, own in hit.items()},
+        "lost": {name: int((intact & ~own).sum()) for name, own in hit.items()},
+    }
+    return Diagnosis(values, {"swaps": table})
 
 
 def _substitutes(own: Tensor) -> dict[str, Tensor]:

@@ -100,3 +100,18 @@ def hits_by_category(
     known = category >= 0
     targets = torch.bincount(category[known], minlength=num_categories)
     return targets, torch.bincount(category[known & (rank <= k)], minlength=num_categories)
+
+
+def paired_change(gained: int, lost: int, num: int) -> tuple[float, float, float]:
+    """Change of a rate when each of ``num`` users is measured twice, with its interval of 95 %.
+
+    Half a user is added to each of the four cells (Agresti and Min, Statistics in Medicine 2005).
+
+    Args:
+        gained: users who have a hit only the second time.
+        lost: users who have a hit only the first time.
+        num: users.
+    """
+    middle = (gained - lost) / (num + 2)
+    error = 1.96 * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / (num + 2)) / (num + 2)
+    return (gained - lost) / num, middle - error, middle + error

@@ -10,19 +10,21 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import binomtest
 
 from twotower.plotting import (
+    BAR,
     BLACK,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
+    legend_below,
     new_figure,
     save_figure,
     set_title,
     short,
 )
 from twotower.training.diagnostics.measure import Diagnosis
-from twotower.training.diagnostics.measures import principal_axes
+from twotower.training.diagnostics.measures import paired_change, principal_axes
 
 Course = list[dict[str, float]]  # values of each measured validation, with its epoch
 
@@ -33,14 +35,14 @@ CATEGORY_COLOURS = (
 )  # fmt: skip
 REST = "#DADADA"
 MAX_NAME = 24
+ERROR = {"ecolor": BLACK, "elinewidth": 1}
 VECTORS = {
-    "user": ("pᵤ", BLUE),
-    "item": ("pᵥ", ORANGE),
-    "a_u": ("aᵤ", GREEN),
-    "a_v": ("aᵥ", PURPLE),
+    "user": ("pᵤ, user tower", BLUE),
+    "item": ("pᵥ, item tower", ORANGE),
+    "a_u": ("aᵤ, augmented user", GREEN),
+    "a_v": ("aᵥ, augmented item", PURPLE),
 }
 SWAPS = {
-    "intact": "as trained",
     "a_u_shuffled": "aᵤ shuffled over users",
     "a_u_mean": "aᵤ replaced by its mean",
     "a_v_shuffled": "aᵥ shuffled over items",
@@ -49,79 +51,120 @@ SWAPS = {
 
 
 def draw(folder: Path, course: Course, found: Diagnosis) -> None:
-    """Write the plots into ``folder``.
-
-    Args:
-        folder: made if it is missing.
-        course: values of each measured validation, with its ``epoch``.
-        found: measured at the test.
-    """
+    """Write the plots into ``folder``, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables = found.tables
-    figures = {"vectors": _vectors(course, found.values)}
-    if any(name.startswith("mimic") for name in found.values):
-        figures["augmented"] = _augmented(course, found.values)
-    if "covariance" in tables:
-        figures["category_covariance"] = _covariance(tables["covariance"])
-        figures["item_vectors"] = _plane(tables["plane"])
-    if "hit_rate" in tables:
-        figures["category_hit_rate"] = _hit_rate(tables["hit_rate"])
-    if tables.get("model"):
-        figures["model"] = _own(tables["model"])
-    for name, figure in figures.items():
+    for name, figure in figures(course, found).items():
         save_figure(figure, folder / f"{name}.png")
 
 
-def _vectors(course: Course, values: dict[str, float]) -> Figure:
-    """How the tower outputs and the augmented vectors spread out."""
-    figure = new_figure(13, 4.2)
-    cosine, rank, zero = figure.subplots(1, 3)
-    for axis, measure, title in (
-        (cosine, "cosine", "mean cosine of two vectors"),
-        (rank, "effective_rank", "effective rank: directions in use"),
+def figures(course: Course, found: Diagnosis) -> dict[str, Figure]:
+    """The plots by name.
+
+    Args:
+        course: values of each measured validation, with its ``epoch``.
+        found: measured at the test.
+    """
+    tables = found.tables
+    drawn = {"vectors": _vectors(course, found)}
+    if "swaps" in tables:
+        drawn["augmented"] = _augmented(course, tables["swaps"])
+    if "covariance" in tables:
+        drawn["category_covariance"] = _covariance(tables["covariance"])
+        drawn["item_vectors"] = _plane(tables["plane"])
+    if "hit_rate" in tables:
+        drawn["category_hit_rate"] = _hit_rate(tables["hit_rate"])
+    if tables.get("model"):
+        drawn["model"] = _own(tables["model"])
+    return drawn
+
+
+def _vectors(course: Course, found: Diagnosis) -> Figure:
+    """How the tower outputs and the augmented vectors spread out; how many are zero, if any."""
+    values = found.values
+    zero = {
+        name: values[f"zero_share/{name}"] for name in VECTORS if f"zero_share/{name}" in values
+    }
+    num_panels = 3 if any(zero.values()) else 2
+    figure = new_figure(4.5 * num_panels, 4)
+    panels = figure.subplots(1, num_panels)
+    for axis, measure, unit in zip(
+        panels,
+        ("cosine", "effective_rank"),
+        ("mean cosine of two vectors", "effective rank: directions in use"),
+        strict=False,
     ):
         for name, (label, colour) in VECTORS.items():
             key = f"{measure}/{name}"
             if not _line(axis, course, key, label, color=colour) and key in values:
                 axis.axhline(values[key], color=colour, label=label)  # the model is not trained
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        _epochs(axis, title)
-    names = [name for name in VECTORS if f"zero_share/{name}" in values]
-    shares = [values[f"zero_share/{name}"] for name in names]
-    labels, colours = zip(*(VECTORS[name] for name in names), strict=True)
-    bars = zero.bar(labels, shares, color=colours, width=0.6)
-    zero.bar_label(bars, [f"{share:.1%}" for share in shares], padding=2)
-    zero.set_ylim(0, max(0.05, 1.15 * max(shares)))
-    zero.yaxis.set_major_formatter(PercentFormatter(1))
-    set_title(zero, "zero vectors at the test")
+        _epochs(axis, unit.partition(":")[0], unit)
+    if any(zero.values()):
+        _zero(panels[2], zero, found.tables["num_vectors"])
+    legend_below(figure)
     return figure
 
 
-def _augmented(course: Course, values: dict[str, float]) -> Figure:
+def _zero(axis: Axes, share: dict[str, float], num: dict[str, int]) -> None:
+    """Share of vectors that are zero, with Wilson intervals of 95 %."""
+    labels, colours = zip(*(VECTORS[name] for name in share), strict=True)
+    hits = [round(share[name] * num[name]) for name in share]
+    error = _wilson(hits, [num[name] for name in share])
+    names = [label.partition(",")[0] for label in labels]
+    axis.bar(names, list(share.values()), color=colours, width=0.6, yerr=error, error_kw=ERROR)
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("share of the vectors, with 95 % intervals")
+    set_title(axis, "zero vectors at the test")
+
+
+def _augmented(course: Course, swaps: dict[str, Any]) -> Figure:
     """How well the augmented vectors mimic, and what ranking loses without them."""
-    figure = new_figure(13, 4.2)
-    fit, use = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    figure = new_figure(10, 4)
+    fit, use = figure.subplots(1, 2)
     for name in ("a_u", "a_v"):
         label, colour = VECTORS[name]
         for part, words, style in (("train", "trained", "-"), ("held_out", "held-out", ":")):
             key = f"mimic_r2/{part}/{name}"
             _line(fit, course, key, f"{label}, {words} pairs", color=colour, linestyle=style)
-    fit.axhline(0, color=GREY, linewidth=1)
-    fit.set_ylim(bottom=max(fit.get_ylim()[0], -1.5), top=1.02)
-    one = {"color": GREY, "va": "bottom", "transform": fit.get_yaxis_transform()}
-    fit.text(0.01, 0, "one vector for everybody", **one)
-    _epochs(fit, "mimic error as R²: 1 is perfect")
+    fit.axhline(0, color=GREY, linewidth=1.5, ls="--", label="one vector for all users (items)")
+    fit.set_yscale("symlog", linthresh=1)  # it begins far below 0
+    fit.set_ylim(top=1.1)
+    fit.yaxis.set_major_formatter("{x:g}")
+    _epochs(fit, "how well augmented vectors mimic", "mimic error as R²; 1 is perfect")
 
-    metric = next(key.split("/")[0] for key in values if key.startswith("hit_rate@"))
-    swaps = [swap for swap in SWAPS if f"{metric}/{swap}" in values]
-    scores = [values[f"{metric}/{swap}"] for swap in swaps]
-    colours = [BLACK if swap == "intact" else GREY for swap in swaps]
-    bars = use.barh([SWAPS[swap] for swap in swaps], scores, color=colours, height=0.6)
-    use.bar_label(bars, _with_changes(scores), padding=3)
-    use.set_xlim(0, 1.25 * max(*scores, 1e-9))
-    use.invert_yaxis()
-    set_title(use, f"{metric} on a sample of test users: no loss means no use")
+    names = [name for name in SWAPS if name in swaps["gained"]]
+    ends = [
+        paired_change(swaps["gained"][name], swaps["lost"][name], swaps["num_users"])
+        for name in names
+    ]
+    change, low, high = np.array(ends).T
+    place = np.arange(len(names))
+    use.axvline(0, color=GREY, linewidth=1.5, linestyle="--")
+    use.hlines(place, low, high, color=BLACK, **BAR)
+    use.plot(change, place, "o", color=BLACK)
+    use.set_yticks(place, [SWAPS[name] for name in names])
+    use.set_ylim(len(names) - 0.5, -0.5)
+    use.grid(axis="x", alpha=0.25)
+    use.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    use.set_xlabel(
+        f"Δ hit rate@{swaps['k']}, with 95 % intervals\n"
+        f"as trained: {swaps['intact']:.4f} of {swaps['num_users']:,} test users"
+    )
+    set_title(use, "use in ranking: no loss means no use")
+    legend_below(figure)
     return figure
+
+
+def _wilson(hits: list[int], num: list[int]) -> np.ndarray:
+    """``(2, len(hits))`` lengths below and above of the Wilson intervals of 95 %."""
+    bounds = [
+        binomtest(hit, each).proportion_ci(method="wilson")
+        for hit, each in zip(hits, num, strict=True)
+    ]
+    low, high = np.array(bounds).T
+    rate = np.array(hits) / np.array(num)
+    return np.maximum([rate - low, high - rate], 0)  # not below 0 by a rounding error
 
 
 def _line(axis: Axes, course: Course, key: str, label: str, **style: Any) -> bool:
@@ -132,42 +175,35 @@ def _line(axis: Axes, course: Course, key: str, label: str, **style: Any) -> boo
     return bool(points)
 
 
-def _epochs(axis: Axes, title: str) -> None:
+def _epochs(axis: Axes, title: str, unit: str) -> None:
     set_title(axis, title)
-    axis.set_xlabel("epochs trained")
+    axis.set(xlabel="epochs trained", ylabel=unit)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False)
-
-
-def _with_changes(scores: list[float]) -> list[str]:
-    """Each score, and how much more or less it is than the first."""
-    shown = [f"{scores[0]:.4f}"]
-    for score in scores[1:]:
-        change = f"  ({score / scores[0] - 1:+.0%})" if scores[0] else ""
-        shown.append(f"{score:.4f}{change}")
-    return shown
 
 
 def _covariance(table: dict[str, Any]) -> Figure:
     """Heat map of the distances between the categories' covariances."""
     distance = np.array(table["distance"])  # (num, num)
-    largest, num = distance.max(), len(distance)
+    num = len(distance)
+    np.fill_diagonal(distance, np.nan)  # always 0, which would take a part of the colours
+    least, largest = np.nanmin(distance), np.nanmax(distance)
     figure = new_figure(3.6 + 0.5 * num, 2.6 + 0.45 * num)
     axis = figure.subplots()
+    axis.set_facecolor("#EEEEEE")
     image = axis.imshow(distance, cmap="viridis_r")
     names = [short(name, MAX_NAME) for name in table["names"]]
-    axis.set_xticks(range(num), names, rotation=45, ha="right")
+    axis.set_xticks(range(num), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(num), _counted(table["names"], table["items"]))
     digits = max(1, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
         if row != column:
-            colour = "white" if value > 0.5 * largest else BLACK
+            colour = "white" if value > (least + largest) / 2 else BLACK
             text = f"{value:.{digits}f}"
             axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(image, ax=axis, shrink=0.8)
-    set_title(axis, "‖Cᵢ − Cⱼ‖ of the items' vectors, by category (items)")
+    figure.colorbar(image, ax=axis, shrink=0.8, label="Frobenius distance ‖Cᵢ − Cⱼ‖")
+    axis.set(xlabel="category", ylabel="category (items)")
+    set_title(axis, "distance of the covariances of two categories' item vectors")
     return figure
 
 
@@ -204,7 +240,7 @@ def _plane(table: dict[str, Any]) -> Figure:
             axis.scatter(x[own].mean(), y[own].mean(), c=colour, label=label, **mean)
     if (category == -1).any():
         axis.scatter([], [], c=REST, label=f"others ({(category == -1).sum():,})")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    legend_below(figure)
     axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axis.set_xlabel(f"principal axis 1, {share[0]:.0%} of the variance")
     axis.set_ylabel(f"principal axis 2, {share[1]:.0%} of the variance")
@@ -216,25 +252,19 @@ def _hit_rate(table: dict[str, Any]) -> Figure:
     """Hit rate of each category with its Wilson interval of 95 %."""
     targets, hits = np.array(table["targets"]), np.array(table["hits"])
     rate = hits / targets
-    bounds = [
-        binomtest(hit, num).proportion_ci(method="wilson")
-        for hit, num in zip(table["hits"], table["targets"], strict=True)
-    ]
-    low, high = np.array(bounds).T
-    error = np.maximum([rate - low, high - rate], 0)  # not below 0 by a rounding error
+    error = _wilson(table["hits"], table["targets"])
     figure = new_figure(8.5, 1.8 + 0.36 * len(rate))
     axis = figure.subplots()
     place = np.arange(len(rate))  # bars placed by name would merge names that are cut alike
-    lines = {"ecolor": BLACK, "elinewidth": 1}
-    axis.barh(place, rate, color=BLUE, height=0.6, xerr=error, error_kw=lines)
+    axis.barh(place, rate, color=BLUE, height=0.6, xerr=error, error_kw=ERROR)
     axis.set_yticks(place, _counted(table["names"], table["targets"]))
     overall = hits.sum() / targets.sum()
     axis.axvline(overall, color=ORANGE, linewidth=1.5, label=f"these together: {overall:.3f}")
-    axis.set_xlim(0, max(1.05 * high.max(), 1e-3))
+    axis.set_xlim(0, max(1.05 * (rate + error[1]).max(), 1e-3))
     axis.invert_yaxis()
-    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     set_title(axis, f"hit rate@{table['k']} by category (targets)")
-    axis.set_xlabel("with 95 % intervals")
+    axis.set_xlabel(f"hit rate@{table['k']}, with 95 % intervals")
+    legend_below(figure)
     return figure
 
 
@@ -245,5 +275,6 @@ def _own(tables: dict[str, list[float]]) -> Figure:
     for axis, (name, entries) in zip(panels, tables.items(), strict=True):
         axis.bar(range(len(entries)), entries, color=BLUE, width=0.6)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="entry", ylabel=name.replace("_", " "))
         set_title(axis, name.replace("_", " "))
     return figure
