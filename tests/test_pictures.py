@@ -79,5 +79,5 @@ def test_titles_and_legends_of_any_length_fit(num):
 def test_lines_are_broken_at_their_width():
     text = "one two three\nfour"
     assert broken(text, 9, size=10) == text
-    assert broken(text, 0.4, size=10) == "one\ntwo\nthree\nfour"
+    assert broken(text, 0.5, size=10) == "one\ntwo\nthree\nfour"
     assert max(map(len, broken("a" * 99, 1, size=10).split("\n"))) < 20

@@ -24,7 +24,7 @@ from twotower.report.section import Section
 from twotower.report.text import difference_text, metric_name, percent, versus
 
 # what a row holds, from top to bottom, as a share of its height
-NAME, NOTE, OVER_USERS, OVER_SEEDS = -0.34, -0.1, 0.12, 0.36
+NAME, NOTE, OVER_USERS, OVER_SEEDS = -0.35, -0.12, 0.1, 0.34
 
 
 def forest(section: Section) -> Figure | None:
@@ -66,9 +66,11 @@ def _draw(axis: Axes, place: float, row: Comparison, section: Section) -> None:
         axis.hlines(place + shift, evidence.low, evidence.high, color=colour, **BAR)
         fill = colour if evidence.adjusted < 1 - options.level else "white"
         axis.plot(row.value, place + shift, marker, color=colour, mfc=fill, ms=7, mew=1.6)
-    axis.vlines(0, place + (0 if row.note else NOTE), place + 0.5, color=BLACK, linewidth=1)
+    axis.vlines(0, place, place + 0.5, color=BLACK, linewidth=1)
+    axis.axhline(place + 0.5, color=GREY, linewidth=0.6)
     inside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center"}
     difference = difference_text(row.value, row.other.mean(options.metric))
-    axis.text(0, place + NAME, short(row.variant.label), fontsize=9, **inside)
-    axis.text(1, place + NAME, difference, ha="right", fontsize=9, **inside)
+    name = place + (NAME if row.note else (NAME + NOTE) / 2)
+    axis.text(0, name, short(row.variant.label), fontsize=9, **inside)
+    axis.text(1, name, difference, ha="right", fontsize=9, **inside)
     axis.text(1, place + NOTE, row.note, ha="right", fontsize=8, color=GREY, **inside)

@@ -53,7 +53,7 @@ def learning(section: Section) -> Figure | None:
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     num_hidden = len(known) - len(shown)
     hidden = f"; the best variants, {num_hidden} more are not shown" if num_hidden else ""
-    what = f"mean ± standard deviation over seeds, of the epochs that all have{hidden}"
+    what = f"mean ± standard deviation over seeds\nuntil the first of them stops{hidden}"
     set_heading(figure, f"{short(section.name)}: {what}\n{note}".strip())
     legend_below(figure)
     return figure

@@ -30,7 +30,7 @@ def draw(folder: RunFolder, record: dict[str, Any], metric: str) -> None:
     left, right = figure.subplots(1, 2, sharex=True)
     _line(left, loss, "training", "loss")
     _line(right, validation, "validation", metric)
-    right.set_xlim(0, 1.02 * max(epoch for epoch, _ in [*loss, *validation]))
+    right.set_xlim(0, 1.04 * max(epoch for epoch, _ in [*loss, *validation]))
     if validation and metric in record["val"]:
         best = record["val"][metric]
         epoch, _ = min(validation, key=lambda point: abs(point[1] - best))
