@@ -81,6 +81,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist] = ()) -> None:
                 labelled.setdefault(label, handle)
         handles = list(labelled.values())
     look: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": 9}
+    look["labelspacing"] = 0.7
     for num_columns in range(len(handles), 0, -1):
         legend = figure.legend(handles=handles, ncols=num_columns, **look)
         _write_plainly(figure)  # for its width

@@ -167,6 +167,13 @@ def test_rows_of_the_forest_hold_the_longest_names_and_notes(unequal):
     assert faults(forest(section)) == []
 
 
+def test_learning_curves_show_popularity_where_it_is_known(unequal):
+    section = unequal._replace(references={"popularity": {"ndcg@10": 0.05}})
+    for axis in learning(section).axes:
+        assert axis.lines[-1].get_label() == "popularity, test"
+        assert axis.lines[-1].get_ydata() == [0.05, 0.05]
+
+
 def test_each_learning_curve_is_named_by_its_plot(unequal):
     titles = [axis.get_title(loc="left") for axis in learning(unequal).axes]
     assert titles == [row.variant.label for row in unequal.comparisons]

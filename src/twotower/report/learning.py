@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from twotower.plotting import (
     BLACK,
     BLUE,
+    GREY,
     NARROW,
     band,
     frame,
@@ -34,6 +35,7 @@ def learning(section: Section) -> Figure | None:
     shown, note = on_common_seeds(known[: MAX_PANELS + 1])
     num_baselines = int(shown[0].label == section.baseline.label)
     panels = shown[num_baselines:] or shown
+    bar = section.references.get("popularity", {}).get(metric)
     num_columns = min(2, len(panels))
     num_rows = -(-len(panels) // num_columns)
     figure = new_figure(NARROW, 1.7 + 1.6 * num_rows)
@@ -43,6 +45,8 @@ def learning(section: Section) -> Figure | None:
             _draw(axis, baseline, metric, BLACK, f"{short(baseline.label)} (baseline)")
         if variant not in shown[:num_baselines]:
             _draw(axis, variant, metric, BLUE, "the variant named above the plot")
+        if bar is not None:
+            axis.axhline(bar, color=GREY, linestyle=":", linewidth=1.5, label="popularity, test")
         frame(axis, short(variant.label), size=9)
     for axis in axes[: len(panels)][-num_columns:]:
         axis.tick_params(labelbottom=True)

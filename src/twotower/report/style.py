@@ -21,7 +21,7 @@ th:first-child { text-align: left; white-space: normal; position: sticky; left: 
 thead th { border-bottom: 2px solid var(--text); font-weight: bold; }
 .reference > * { color: var(--pale); font-style: italic; }
 td small, th small { display: block; font-weight: normal; color: var(--pale); font-size: .8rem; }
-figure { margin: 1.5rem 0; } img { width: var(--width); max-width: 100%; height: auto; }
+figure { margin: 1.5rem 0; } img { width: calc(var(--width) * .78); max-width: 100%; height: auto; }
 dl, details { font-size: .88rem; max-width: 60rem; }
 dt { font-weight: bold; } dd { margin: 0 0 .4rem 1.2rem; color: var(--pale); }
 @media (min-width: 40rem) { dl { display: grid; grid-template-columns: fit-content(18rem) 1fr;
@@ -34,6 +34,6 @@ summary { cursor: pointer; } pre { white-space: pre-wrap; background: var(--box)
   th:first-child { min-width: 6.6rem; max-width: 6.6rem; font-size: .8rem; }
   td small { white-space: normal; }
   .answers { padding: .6rem .7rem .6rem 1.6rem; font-size: .92rem; }
-  img { max-width: none; width: calc(var(--width) * .62); }
+  img { max-width: none; width: calc(var(--width) * .48); }
 }
 """

@@ -150,8 +150,8 @@ def _write_results(
     with extra("the plot of the learning curve is"):
         from twotower.run import learning  # matplotlib takes time to import
 
-        monitor = getattr(trainer.checkpoint_callback, "monitor", None) or "val/ndcg@10"
-        learning.draw(folder, record, monitor.removeprefix("val/"))
+        metric = monitor_of(trainer).removeprefix("val/") or "ndcg@10"
+        learning.draw(folder, record, metric)
     if isinstance(logger, RunWandbLogger):
         chosen_epoch = {f"val/{name}": value for name, value in record["val"].items()}
         logger.log_results(*results.as_rows(record), chosen_epoch, folder.plots)

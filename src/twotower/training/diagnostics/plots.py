@@ -87,10 +87,11 @@ def _vectors(course: Course, found: Diagnosis) -> Figure:
     num_panels = 3 if any(zero.values()) else 2
     figure = new_figure(4.5 * num_panels, 4)
     panels = figure.subplots(1, num_panels)
-    for axis, measure, unit in zip(
+    for axis, measure, title, unit in zip(
         panels,
         ("cosine", "effective_rank"),
-        ("mean cosine of two vectors", "effective rank: directions in use"),
+        ("are all vectors alike?", "do they use all directions?"),
+        ("mean cosine of two vectors", "effective rank, directions in use"),
         strict=False,
     ):
         for name, (label, colour) in VECTORS.items():
@@ -98,7 +99,7 @@ def _vectors(course: Course, found: Diagnosis) -> Figure:
             if not _line(axis, course, key, label, color=colour) and key in values:
                 axis.axhline(values[key], color=colour, label=label)  # the model is not trained
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        _epochs(axis, unit.partition(":")[0], unit)
+        _epochs(axis, title, unit)
     if any(zero.values()):
         _zero(panels[2], zero, found.tables["num_vectors"])
     legend_below(figure)
@@ -129,7 +130,7 @@ def _augmented(course: Course, swaps: dict[str, Any]) -> Figure:
             _line(fit, course, key, f"{label}, {words} pairs", color=colour, linestyle=style)
     fit.axhline(0, color=GREY, linewidth=1.5, ls="--", label="one vector for all users (items)")
     fit.set_yscale("symlog", linthresh=1)  # it begins far below 0
-    fit.set_ylim(top=1.1)
+    fit.set_ylim(min(-1, 1.5 * fit.get_ylim()[0]), 1.1)
     fit.yaxis.set_major_formatter("{x:g}")
     _epochs(fit, "how well augmented vectors mimic", "mimic error as R²; 1 is perfect")
 
