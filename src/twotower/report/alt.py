@@ -57,8 +57,8 @@ def _categories(section: Section) -> str:
 
 def _learning(section: Section) -> str:
     return (
-        f"Validation {metric_name(section.options.metric)} by epoch, a panel for each variant beside "
-        f"{section.baseline.label}, mean and spread over seeds. {_best(section)}"
+        f"Validation {metric_name(section.options.metric)} by epoch, a panel for each variant "
+        f"beside {section.baseline.label}, mean and spread over seeds. {_best(section)}"
     )
 
 

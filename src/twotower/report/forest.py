@@ -46,9 +46,11 @@ def forest(section: Section) -> Figure | None:
     axis.spines["left"].set_visible(False)
     handles = [
         Line2D([], [], color=BLUE, marker="o", label="over users: these models"),
-        Line2D([], [], color=ORANGE, marker="D", label="over seeds: these users"),
         Line2D([], [], color=GREY, marker="o", mfc="white", lw=0, label="hollow: could be chance"),
     ]
+    if any(row.seeds for row in rows):
+        label = "over seeds: these users"
+        handles.insert(1, Line2D([], [], color=ORANGE, marker="D", label=label))
     legend_below(figure, handles)
     return figure
 

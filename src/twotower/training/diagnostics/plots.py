@@ -199,7 +199,7 @@ def _covariance(table: dict[str, Any]) -> Figure:
     digits = max(1, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 1
     for (row, column), value in np.ndenumerate(distance):
         if row != column:
-            colour = "white" if value > (least + largest) / 2 else BLACK
+            colour = "white" if value > (least + largest) / 2 else "black"
             text = f"{value:.{digits}f}"
             axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axis, shrink=0.8, label="Frobenius distance ‖Cᵢ − Cⱼ‖")
