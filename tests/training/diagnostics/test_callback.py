@@ -61,6 +61,7 @@ def test_same_weights_with_and_without_and_resumed(script):
         "category_covariance",
         "category_hit_rate",
         "item_vectors",
+        "learning",
     }
     logged = [row["diagnostics/val/mimic_r2/train/a_u"] for row in columns(script, "with")]
     assert len([value for value in logged if value]) == 2  # once an epoch
@@ -92,6 +93,7 @@ def test_every_n_epochs_and_a_model_without_augmented_vectors(script):
         "category_covariance",
         "category_hit_rate",
         "item_vectors",
+        "learning",
     }
 
 
@@ -145,7 +147,7 @@ def test_two_processes(script):
     )
     _, err = finish(process)
     assert process.returncode == 0, err
-    assert len(plots(script, "run")) == 5
+    assert len(plots(script, "run")) == 6
     rows = columns(script, "run")
     assert len([row for row in rows if row["diagnostics/val/mrr/a_u_shuffled"]]) == 3
 
