@@ -229,8 +229,9 @@ def test_bad_questions(data):
     for k in (0, 41, True, 1.5, np.int64(41), np.bool_(True), "5", None):
         with pytest.raises(UserError, match="give a whole number from 1 to 40"):
             model.recommend(model.users.raw[0], k)
-    with pytest.raises(UserError, match="item_id=999: there is no such item"):
-        model.recommend_history([999])
+    known = model.items.raw[0]
+    with pytest.raises(UserError, match=r"^history=\[…,999\]: there is no such item"):
+        model.recommend_history([known, 999])
     for history in ("77", 7, None):
         with pytest.raises(UserError, match="give a list of item ids"):
             model.recommend_history(history)

@@ -57,8 +57,12 @@ class Lookup:
         place = _find(self.rest[self.side], value)
         return None if place is None else reason(self.side, self.rest["clicked"][place])
 
-    def row(self, value: object) -> int:
+    def row(self, value: object, setting: str | None = None) -> int:
         """The row of an id.
+
+        Args:
+            value: the id.
+            setting: in which it is given, for the error; None: ``user_id`` or ``item_id``.
 
         Raises:
             UserError: for an unknown id, with similar ids.
@@ -66,13 +70,14 @@ class Lookup:
         row = self.find(value)
         if row is not None:
             return row
+        setting = setting or f"{self.side}_id={value}"
         if why := self.why_not(value):
-            raise UserError(f"{self.side}_id={value}: {why}")
+            raise UserError(f"{setting}: {why}")
         near = self.near(value)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise UserError(
-            f"{self.side}_id={value}: there is no such {self.side} among the {len(self.raw):,} "
-            f"of these data{hint}"
+            f"{setting}: there is no such {self.side} among the {len(self.raw):,} of these "
+            f"data{hint}"
         )
 
     def near(self, value: object) -> list[str]:

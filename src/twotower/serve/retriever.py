@@ -225,7 +225,8 @@ class Retriever:
         if isinstance(history, str) or not hasattr(history, "__iter__"):
             raise UserError(f"history={history!r}: give a list of item ids, the oldest first")
         schema, length = self.data.schema, self.data.options.history_length
-        items = torch.tensor([self.items.row(item) for item in history], dtype=torch.long)
+        rows = [self.items.row(item, f"history=[…,{item}]") for item in history]
+        items = torch.tensor(rows, dtype=torch.long)
         new = from_values("user", schema.user, features or {}, self.data.encodings)
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
