@@ -15,6 +15,7 @@ from rich.console import Console
 from tests.conftest import ROOT, make_data
 from tests.helpers.frames import KEEP_ALL, make_frames
 from tests.helpers.pictures import faults
+from tests.helpers.table import reader as table_reader
 from twotower.data.card import figures as card_figures
 from twotower.data.card.console import show
 from twotower.data.card.describe import describe
@@ -278,7 +279,7 @@ def changed(**changes):
     [
         ({"parts__test__cold_item_targets": 0.38}, "38% of test targets are cold"),
         ({"parts__test__cold_users": 0.05}, "5.0% of test users are cold"),
-        ({"categories": {"num": 0}}, "no item has a category: .* loss.lambda3=0"),
+        ({"categories": {"num": 0}}, "no item has a category: set loss.lambda3=0"),
         ({"categories__num": 1}, "one category: .* loss.lambda3=0"),
         ({"categories__largest_share": 0.8}, "one category, news, holds 80%"),
         ({"categories__items_without": 0.1}, "10% of items have no category"),
@@ -347,7 +348,7 @@ def full_figures(duplicates="first", **more):
         "remarks": ["half a file", "a table\nof columns"],
         "options": {
             "split": {"name": "Temporal", "val_from": 10},
-            "filters": {"k_core": None},
+            "filters": {"min_value": None, "k_core": 0},
             "mask_seen": "except_targets",
             "reader": {},
         },
@@ -372,12 +373,13 @@ def test_the_screen_shows_it_all_without_breaking_lines(width):
     items = {**ITEMS, "category": ["[red]a" + "b" * 60, "[red]a" + "b" * 60, "c", None, "c"]}
     text = printed(full_figures(items=items)[0], width)
     assert max(map(len, text.splitlines())) <= width
-    assert "of columns" not in text
+    # remarks are printed above the card
+    for part in ("half a file", "of columns", "Temporal", "null", "targets seen before"):
+        assert part not in text, part
     for part in (
         "mine",
         "[bold]reconstructed",
-        "half a file",
-        "k_core=null",
+        "temporal, val_from=10",
         "except_targets",
         "- repeated pairs",
         "[red]a",
@@ -395,7 +397,7 @@ def test_no_categories_and_no_clock_are_said_not_drawn():
     for part in figures["parts"].values():
         part.pop("first"), part.pop("last")
     text = printed(figures, 100)
-    assert "order only, no clock" in text and "largest" not in text and "set loss.lambda3=0" in text
+    assert "largest" not in text and "set loss.lambda3=0" in text
     axes = draw(figures, curves, {}).axes
     assert axes[1].get_title(loc="left") == "parts (the data know order, no clock)"
     assert [text.get_text() for text in axes[3].texts] == ["no item has a category"]
@@ -496,6 +498,17 @@ def test_a_cache_of_somebody_else_gets_no_card(tmp_path, monkeypatch, capsys):
     assert "there already" in capsys.readouterr().out
     with pytest.raises(UserError, match="is a file"):
         describe(data, "small", False, str(folder / "meta.json"))
+
+
+def test_remarks_stand_once_above_the_card_also_where_data_are_there(tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    rows = [f"u{row % 9},i{row % 8},{1_600_000_000 + row},{row % 2}" for row in range(60)]
+    (tmp_path / "raw" / "clicks.csv").write_text("\n".join(["user,item,ts,shade", *rows]))
+    data = make_data(tmp_path, table_reader(interactions="clicks.csv"))
+    for _ in range(2):
+        describe(data, "mine", False, None)
+        shown = capsys.readouterr()
+        assert shown.err.count("What was taken as what") == 1 and "shade" not in shown.out
 
 
 def test_what_is_prepared_is_what_training_reads():

@@ -1,5 +1,6 @@
 """The data card on the screen."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from twotower.data.prepare.prepare import GROUPS
 from twotower.wording import clip, duration
 
 MAX_NAME = 28
+LONG = 0.5  # seconds
 SHARES = {
     "cold_item_targets": "cold targets",
     "cold_users": "cold users",
@@ -26,11 +28,11 @@ def show(figures: dict[str, Any], console: Console) -> None:
     """Print a card's figures."""
     console.print()
     console.print(_about(figures))
-    console.print()
-    tables = [_kept(figures), _parts(figures), _spread(figures), _facts(figures)]
+    beside = [[_kept(figures), _parts(figures)], [_spread(figures), _facts(figures)]]
     if figures["categories"]["num"]:
-        tables += [_categories(figures), _groups(figures)]
-    console.print(Columns([*tables, _features(figures)], padding=(1, 4, 0, 0)))
+        beside.append([_categories(figures), _groups(figures)])
+    for tables in [*beside, [_features(figures)]]:
+        console.print(Columns(tables, padding=(1, 4, 0, 0)))  # beside one another where they fit
     console.print()
     for finding in figures["findings"]:
         line = Table.grid(padding=(0, 1))
@@ -43,11 +45,11 @@ def _about(figures: dict[str, Any]) -> Table:
     rows = [("data", figures["data"])]
     if figures["note"]:
         rows.append(("note", figures["note"]))
-    # a remark of several lines is a table, which preparation has printed
-    rows += [("remark", remark) for remark in figures["remarks"] if "\n" not in remark]
+    split = dict(options["split"])
+    option = re.sub(r"(?<!^)(?=[A-Z])", "_", split.pop("name")).lower()
     rows += [
-        ("split", _settings(options["split"])),
-        ("filters", _settings(options["filters"])),
+        ("split", ", ".join([option, *_settings(split)])),
+        ("filters", ", ".join(_settings(options["filters"]))),
         ("mask_seen", str(options["mask_seen"]).lower()),
         ("prepared", _effort(figures["preparation"])),
         ("fingerprint", figures["fingerprint"]),
@@ -58,15 +60,15 @@ def _about(figures: dict[str, Any]) -> Table:
     return table
 
 
-def _settings(settings: dict[str, Any]) -> str:
-    values = {name: "null" if value is None else value for name, value in settings.items()}
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+def _settings(settings: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in settings.items() if value is not None]
 
 
 def _effort(preparation: dict[str, Any]) -> str:
     stages = sorted(preparation["stages"].items(), key=lambda stage: -stage[1])
-    slowest = ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages[:3])
-    return f"in {duration(preparation['seconds'])} ({slowest})"
+    slow = [f"{name} {duration(seconds)}" for name, seconds in stages[:3] if seconds >= LONG]
+    most = f" ({', '.join(slow)})" if slow else ""
+    return f"in {duration(preparation['seconds'])}{most}"
 
 
 def _kept(figures: dict[str, Any]) -> Table:
@@ -94,12 +96,13 @@ def _parts(figures: dict[str, Any]) -> Table:
             [key, *(part.get(key, "") for part in parts.values())] for key in ("first", "last")
         ]
     for key, label in SHARES.items():
-        rows.append([label, "", percent(parts["val"][key]), percent(parts["test"][key])])
+        val, test = parts["val"][key], parts["test"][key]
+        if val or test:
+            rows.append([label, "", percent(val), percent(test)])
     if history["length"]:
         shares = (percent(history["short"][name]) for name in parts)
         rows.append([f"histories below {history['length']}", *shares])
-    clock = "" if has_clock else ", order only, no clock"
-    caption = f"density {percent(figures['kept']['density'])}{clock}"
+    caption = f"density {percent(figures['kept']['density'])}"
     return _table("parts", ["", *parts], rows, caption)
 
 
@@ -119,7 +122,8 @@ def _facts(figures: dict[str, Any]) -> Table:
     ]
     if drift["top"]:
         rows.append([f"top {drift['top']} items that stay so in test", percent(drift["overlap"])])
-    rows.append([f"repeated consumption ({repeats['of']})", percent(repeats["share"])])
+    if repeats["of"] == "kept":  # else they are among the dropped
+        rows.append(["repeated consumption", percent(repeats["share"])])
     rows += [[f"interactions: {name}", num] for name, num in figures["behaviours"].items()]
     return _table("good to know", ["", ""], rows)
 
@@ -141,7 +145,8 @@ def _groups(figures: dict[str, Any]) -> Table:
     for name in GROUPS:
         num, items, share = (groups[name][key] for key in ("categories", "items", "share"))
         rows.append([name, num, items, percent(share), percent(targets[name])])
-    caption = f"{percent(figures['categories']['items_without'])} of items have no category"
+    without = figures["categories"]["items_without"]
+    caption = f"{percent(without)} of items have no category" if without else None
     return _table("groups", ["", "categories", "items", "training", "test"], rows, caption)
 
 
@@ -152,8 +157,11 @@ def _features(figures: dict[str, Any]) -> Table:
             values = f"{feature['values']:,}" if feature["values"] else ""
             if "width" in feature:
                 values += f" (up to {feature['width']} each)"
+            kind = feature["kind"]
+            if kind == "history":
+                kind = f"last {figures['history']['length']} items"
             missing = "" if "missing" not in feature else percent(feature["missing"])
-            rows.append([f"{side}: {feature['name']}", feature["kind"], values, missing])
+            rows.append([f"{side}: {feature['name']}", kind, values, missing])
     return _table("features", ["", "kind", "values", "missing"], rows)
 
 

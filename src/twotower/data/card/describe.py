@@ -11,6 +11,7 @@ from twotower.data.card.figures import measure
 from twotower.data.card.findings import findings
 from twotower.data.card.sheet import draw
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.data.prepare.store import print_remarks
 from twotower.errors import UserError
 from twotower.files import whole_file
 from twotower.plotting import save_figure
@@ -40,6 +41,8 @@ def describe(
     before = _written_at(data.folder)
     prepared = data.preparation.load(force)
     was_there = _written_at(data.folder) == before
+    if was_there:  # else preparation has printed them
+        print_remarks(prepared.meta)
     card = measure(prepared, data.options)
     figures = {**_about(data, name, prepared.meta), **card.figures}
     figures["findings"] = findings(figures)

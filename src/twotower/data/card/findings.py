@@ -50,7 +50,10 @@ def _cold(figures: dict[str, Any]) -> Iterator[str]:
 def _categories(figures: dict[str, Any]) -> Iterator[str]:
     category = figures["categories"]
     if category["num"] == 0:
-        yield "no item has a category: lambda3 has nothing to align, set loss.lambda3=0"
+        yield (
+            "no item has a category: set loss.lambda3=0, or name the column of categories "
+            "(data=table)"
+        )
         return
     if category["num"] == 1:
         yield "there is one category: lambda3 has nothing to align it with, set loss.lambda3=0"

@@ -126,8 +126,7 @@ class Preparation:
             seconds = time.perf_counter() - started
             about = {"sources": sources, "seconds": seconds, "stages": dict(stage.seconds)}
             save(self.folder, prepared, about)
-        for remark in prepared.meta["remarks"]:
-            _print(remark)
+        print_remarks(prepared.meta)
 
     def _sources(self) -> dict[str, list[int]]:
         """Size and time of each raw file that is there."""
@@ -137,6 +136,12 @@ class Preparation:
             if path.exists()
         }
         return {name: [file.st_size, file.st_mtime_ns] for name, file in status.items()}
+
+
+def print_remarks(meta: dict[str, Any]) -> None:
+    """Print what the reader inferred and left out."""
+    for remark in meta["remarks"]:
+        _print(remark)
 
 
 def _print(text: str, soft_wrap: bool = False) -> None:
