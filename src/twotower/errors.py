@@ -3,12 +3,14 @@
 import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from twotower.wording import clip, warn
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -37,6 +39,23 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def results(attempts: Iterable[Callable[[], T]]) -> list[T]:
+    """The results of all attempts.
+
+    Raises:
+        UserError: with what is wrong in all of them, so that it is mended at once.
+    """
+    found, wrong = [], []
+    for attempt in attempts:
+        try:
+            found.append(attempt())
+        except UserError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UserError("; ".join(wrong))
+    return found
 
 
 @contextmanager

@@ -100,10 +100,11 @@ def read_clicks(
     remarks = _behaviours(roles, frame) if wishes.behaviours is None else []
     if clock is None:
         frame = frame.with_columns(time=pl.int_range(pl.len(), dtype=pl.Int64))
-        remarks.append(
-            f"{source.name} has no column of times, so each user's order is that of the file; if "
-            "the whole file is one log in order of time, set data.reader.time_unit=step"
-        )
+        if wishes.time_unit is None:
+            remarks.append(
+                f"{source.name} has no column of times, so each user's order is that of the file; "
+                "if the whole file is one log in order of time, set data.reader.time_unit=step"
+            )
     apart = tuple(wishes.behaviours or ()) if len(wishes.behaviours or ()) > 1 else ()
     return Clicks(
         _compact(frame, apart),
@@ -119,7 +120,7 @@ def read_clicks(
 
 def item_categories(
     source: Source, roles: dict[str, str], item: Reading, id_type: pl.DataType
-) -> tuple[pl.DataFrame, int]:
+) -> tuple[pl.DataFrame, str]:
     """The category of each item among the interactions; each value of a list counts.
 
     Args:
@@ -129,8 +130,7 @@ def item_categories(
         id_type: the type of the ids.
 
     Returns:
-        ``item`` and its most frequent ``category`` (ties to the first in the alphabet); how many
-        items have several.
+        ``item`` and its most frequent ``category`` (ties to the first in the alphabet); a remark.
     """
     name = roles["category"]
     is_list = source.schema[name] == LABELS
@@ -139,7 +139,10 @@ def item_categories(
     if is_list:
         pairs = pairs.explode("category")
     counts = pairs.drop_nulls().group_by("item", "category").agg(num=pl.len())
-    return most_frequent(source.collect(counts))
+    found, num_unclear = most_frequent(source.collect(counts))
+    several = f"; {num_unclear:,} items have several" if num_unclear else ""
+    remark = f"the category of an item is its most frequent {name} among the interactions{several}"
+    return found, remark
 
 
 def _readings(

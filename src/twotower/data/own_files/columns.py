@@ -1,14 +1,15 @@
-"""Choose the column of each role: the stated one, or one with a common name and a fitting type."""
+"""Choose the column of each role: the stated one, or one with a common name or fitting values."""
 
 import difflib
-import re
+from functools import partial
 
 import polars as pl
 
+from twotower.data.own_files.content import category_columns, id_column, time_columns
 from twotower.data.own_files.files import Source
-from twotower.data.own_files.values import LABELS, is_scalar
-from twotower.errors import UserError
-from twotower.wording import clip
+from twotower.data.own_files.values import LABELS, is_scalar, numbers
+from twotower.errors import UserError, results
+from twotower.wording import clip, override
 
 # Names that public data sets and click logs use, the likeliest first, without case and punctuation
 USER = "user userid uid visitorid customerid reviewerid memberid accountid clientid sessionid"
@@ -31,6 +32,7 @@ INTERACTIONS = {
 }
 ITEMS = {"item": f"{ITEM} id", "category": CATEGORY, "title": "title name itemname productname"}
 USERS = {"user": f"{USER} id"}
+SIDES = {"users": "user", "items": "item"}  # tables, and the column of their ids
 HOLDS: dict[type[pl.DataType], str] = {
     pl.List: "lists",
     pl.Array: "arrays",
@@ -39,49 +41,104 @@ HOLDS: dict[type[pl.DataType], str] = {
     pl.Binary: "binary data",
     pl.Time: "times of day",
 }
+Columns = dict[str, str]  # by role
 
 
-def choose(
-    source: Source, stated: dict[str, str | None], known: dict[str, str], needed: tuple[str, ...]
-) -> dict[str, str]:
-    """The column of each role that has one.
+def choose_columns(
+    sources: dict[str, Source], stated: dict[str, dict[str, str | None]], time_unit: str | None
+) -> dict[str, Columns]:
+    """The columns of each table: those that are stated, or have a common name, or fitting values.
 
     Args:
-        source: the table.
-        stated: by role, the column that the user states; None leaves it to the names.
-        known: by role, common names, the likeliest first.
-        needed: roles that must have a column.
+        sources: ``interactions``, and ``users`` and ``items`` where they are given.
+        stated: by table and role, the column that the user states, or None.
+        time_unit: as the user states it; ``step`` and ``order`` need no column of times.
 
     Raises:
-        UserError: for a stated column that is not there or has a type that does not fit, or a
-            needed role without a column.
+        UserError: for stated columns that are not there or have a type that does not fit, needed
+            roles without a column, and several columns that may be the times.
     """
+    clicks = sources["interactions"]
+    known = {"interactions": INTERACTIONS, "users": USERS, "items": ITEMS}
+    for name, side in SIDES.items():
+        if name in sources:
+            column = stated["interactions"][side]
+            names = known["interactions"][side]
+            if column is None and not any(_word(name) in names.split() for name in clicks.schema):
+                column = id_column(clicks, sources[name])
+            if column is not None:  # a column of ids has the same name in both tables, if it can
+                known["interactions"] = {**known["interactions"], side: _word(column)}
+                known[name] = {**known[name], side: f"{_word(column)} {known[name][side]}"}
+    attempts = [
+        partial(_choose, source, stated[name], known[name]) for name, source in sources.items()
+    ]
+    chosen = dict(zip(sources, results(attempts), strict=True))
+    roles = chosen["interactions"]
+    if "value" in roles and stated["interactions"]["value"] is None:
+        ratings = clicks.known(roles["value"])
+        read = ratings.to_frame().select(numbers(pl.col(ratings.name), ratings)).to_series()
+        if read.has_nulls():  # only the name is that of a column of ratings
+            del roles["value"]
+    if "time" not in roles and time_unit not in ("step", "order"):
+        roles |= _time_by_values(clicks, roles)
+    return chosen
+
+
+def propose_categories(sources: dict[str, Source], chosen: dict[str, Columns]) -> list[str]:
+    """The remark on columns whose values look like categories of items, if there are any."""
+    for name in ("items", "interactions"):
+        if name in sources and (found := category_columns(sources[name], chosen[name])):
+            listed = ", ".join(f"{clip(name, 40)} ({num} values)" for name, num in found.items())
+            setting = override(f"{setting_of(sources[name])}.category", next(iter(found)))
+            return [
+                f"no column of {sources[name].name} is named as the category of an item; it may "
+                f"be {listed}: set {setting}"
+            ]
+    return []
+
+
+def _time_by_values(clicks: Source, roles: Columns) -> Columns:
+    found = time_columns(clicks, roles)
+    if len(found) > 1:
+        listed = ", ".join(clip(name, 40) for name in found)
+        setting = override("data.reader.columns.time", found[0])
+        raise UserError(
+            f"{clicks.path} has several columns that look like times ({listed}) and none with a "
+            f"common name: set the time of the interaction, {setting} say, or "
+            "data.reader.time_unit=order if the rows of each user are in order of time"
+        )
+    return {"time": found[0]} if found else {}
+
+
+def _choose(source: Source, stated: dict[str, str | None], known: dict[str, str]) -> Columns:
+    """Columns of one table; the first names of ``known`` are the likeliest."""
     setting = setting_of(source)
     chosen = {role: name for role, name in stated.items() if name is not None}
+    wrong = []  # everything is said at once
     for role, name in chosen.items():
         if name not in source.schema:
-            raise UserError(
-                f"{setting}.{role}={name}: {source.path} has no such column"
-                f"{_nearest(name, source)}; {_listed(source)}"
+            wrong.append(
+                f"{setting}.{role}={name}: {source.path} has no such column{_nearest(name, source)}"
             )
-        _refuse_type(source, role, name)
+        elif not _fits(role, source.schema[name]):
+            wrong.append(_unfit(source, role, name))
+    missing = []
     for role, names in known.items():
         if role in chosen:
             continue
         free = {_word(name): name for name in source.schema if name not in chosen.values()}
-        found = [free[word] for word in names.split() if word in free]
+        found = [free[name] for name in names.split() if name in free]
         fitting = [name for name in found if _fits(role, source.schema[name])]
         if fitting:
             chosen[role] = fitting[0]
-        elif found and role in (*needed, "time"):  # else clicks would be in the order of the file
-            _refuse_type(source, role, found[0])
-        elif role in needed:
-            raise UserError(
-                f"{source.path} has no column that looks like the {role}"
-                f"{_nearest(role, source) or _nearest(f'{role}_id', source)}: set {setting}.{role}"
-                f" (or, of text without a header, data.reader.header=[user,item,time]); "
-                f"{_listed(source)}"
-            )
+        elif found and role in ("user", "item", "time"):  # else clicks would be in file order
+            wrong.append(_unfit(source, role, found[0]))
+        elif role in ("user", "item"):
+            missing.append(role)
+    if missing:
+        wrong.append(_not_found(source, missing))
+    if wrong:
+        raise UserError("; ".join([*wrong, _listed(source)]))
     return chosen
 
 
@@ -105,17 +162,31 @@ def _fits(role: str, dtype: pl.DataType) -> bool:
     return is_scalar(dtype) or (role in ("category", "title") and dtype == LABELS)
 
 
-def _refuse_type(source: Source, role: str, name: str) -> None:
-    dtype = source.schema[name]
-    if not _fits(role, dtype):
-        raise UserError(
-            f"{source.path} column {clip(name, 40)} holds {describe(dtype)}, which cannot be the "
-            f"{role}: set {setting_of(source)}.{role} to another column, or write it as text"
-        )
+def _unfit(source: Source, role: str, name: str) -> str:
+    return (
+        f"{source.path} column {clip(name, 40)} holds {describe(source.schema[name])}, which "
+        f"cannot be the {role}: set {setting_of(source)}.{role} to another column, or write it as "
+        "text"
+    )
+
+
+def _not_found(source: Source, roles: list[str]) -> str:
+    near = [_nearest(role, source) or _nearest(f"{role}_id", source) for role in roles]
+    looked = [f"the {role}{hint}" for role, hint in zip(roles, near, strict=True)]
+    settings = [f"{setting_of(source)}.{role}=…" for role in roles]
+    is_clicks = source.setting == "data.reader.interactions"
+    header = (
+        " (or, without a header line, data.reader.header=[user,item,time])" if is_clicks else ""
+    )
+    return (
+        f"{source.path} has no column that looks like {' or '.join(looked)}: set "
+        f"{' and '.join(settings)}{header}"
+    )
 
 
 def _word(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A name without case and punctuation."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _nearest(word: str, source: Source) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 import polars as pl
 
 from twotower.data.own_files.columns import describe
+from twotower.data.own_files.content import CODE
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.times import MICROSECONDS_A_DAY, parse_dates
 from twotower.data.own_files.values import (
@@ -25,7 +26,6 @@ from twotower.wording import clip
 # whole numbers with more distinct values are quantities, unless the name says that they are codes
 MAX_WHOLE_VALUES = 20
 MAX_LABELS = 50  # so many distinct values are never too many
-CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")
 MAX_NAME = 50  # of a feature: files are called after it
 # names that mean something else in a batch
 RESERVED = {"user", "item", "title", "user_id", "item_id", "history", "latent"}

@@ -2,31 +2,35 @@
 
 import difflib
 import glob
+from functools import partial
 from pathlib import Path
 
-from twotower.errors import UserError
+from twotower.errors import UserError, results
 
 
 def find(setting: str, patterns: str | list[str], data_dir: Path) -> list[Path]:
     """The files of a setting, below ``data_dir`` or else below the working folder.
 
     Raises:
-        UserError: if a pattern has no file, or stands for a folder or a pipe.
+        UserError: for patterns that have no file, or stand for a folder or a pipe.
     """
-    files: list[Path] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        paths = matches(pattern, data_dir)
-        if not paths:
-            raise UserError(
-                f"{setting}={pattern}: there is no such file below {data_dir} or "
-                f"{Path.cwd()}{_nearby(pattern, data_dir)}"
-            )
-        for path in paths:
-            if not path.is_file():
-                kind = "a folder" if path.is_dir() else "not an ordinary file"
-                raise UserError(f"{path} is {kind}: give files, such as {setting}='folder/*.csv'")
-        files += paths
-    return files
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    found = results(partial(_find, setting, pattern, data_dir) for pattern in listed)
+    return [path for paths in found for path in paths]
+
+
+def _find(setting: str, pattern: str, data_dir: Path) -> list[Path]:
+    paths = matches(pattern, data_dir)
+    if not paths:
+        raise UserError(
+            f"{setting}={pattern}: there is no such file below {data_dir} or "
+            f"{Path.cwd()}{_nearby(pattern, data_dir)}"
+        )
+    for path in paths:
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "not an ordinary file"
+            raise UserError(f"{path} is {kind}: give files, such as {setting}='folder/*.csv'")
+    return paths
 
 
 def matches(pattern: str, data_dir: Path) -> list[Path]:

@@ -35,7 +35,7 @@ def report(
     )
     head = source.head()
     names = {column: role for role, column in roles.items()}
-    table.add_row(f"{source.name}, {num_rows:,} rows", style="bold")
+    table.add_row(clip(source.name, 30), f"{num_rows:,} rows", style="bold")
     for column, dtype in source.schema.items():
         role = names.get(column)
         if role is None:
@@ -47,7 +47,7 @@ def report(
         table.add_row(f"  {clip(column, 30)}", taken, examples(head[column]))
     for other, side in sides.items():
         table.add_section()
-        table.add_row(f"{other.name}, {side.num_rows:,} rows", style="bold")
+        table.add_row(clip(other.name, 30), f"{side.num_rows:,} rows", style="bold")
         for column, taken, some in side.report:
             table.add_row(f"  {clip(column, 30)}", taken, some)
     text = io.StringIO()

@@ -1,6 +1,7 @@
 """The user's own tables of interactions, users and items: text, Parquet, Arrow or JSON lines."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,15 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.own_files.clicks import Wishes, item_categories, read_clicks
-from twotower.data.own_files.columns import INTERACTIONS, ITEMS, USERS, choose
+from twotower.data.own_files.columns import SIDES, choose_columns, propose_categories
 from twotower.data.own_files.features import Side, read_side
 from twotower.data.own_files.files import Source, TextFormat, open_source
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.report import coverage, report
-from twotower.data.own_files.values import Reading, numbers
-from twotower.errors import UserError, check_choice
-from twotower.types import FeatureKind
+from twotower.errors import UserError, check_choice, results
 
 KINDS = ("categorical", "multi", "numeric")
-SIDES = {"users": "user", "items": "item"}  # tables, and the column of their ids
-RULES = 4  # raise it when the same table gives other frames, so that it is prepared anew
+RULES = 5  # raise it when the same table gives other frames, so that it is prepared anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -33,7 +31,7 @@ class Table:
         users: the same, of a table with one row per user; None: there is none.
         items: the same, of items.
         columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``part`` and
-            ``category`` among the interactions; None looks for the usual names.
+            ``category`` among the interactions; None looks for the usual names, then at values.
         user_columns: column of ``user`` in ``users``.
         item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
         user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the
@@ -124,9 +122,11 @@ class Table:
 
     def fetch(self, data_dir: Path) -> None:
         """Nothing to download: refuse what is missing."""
-        for name, paths in self.paths.items():
-            if paths:
-                find(f"data.reader.{name}", paths, data_dir)
+        results(
+            partial(find, f"data.reader.{name}", paths, data_dir)
+            for name, paths in self.paths.items()
+            if paths
+        )
 
     def read(self, data_dir: Path) -> Frames:
         """Read the tables.
@@ -149,15 +149,18 @@ class Table:
 
     def _frames(self, sources: dict[str, Source]) -> Frames:
         source = sources["interactions"]
-        roles = self._click_roles(source)
-        sides = {name: self._side(sources[name], name) for name in SIDES if name in sources}
+        roles = choose_columns(sources, self.columns, self.wishes.time_unit)
+        columns = roles["interactions"]
+        sides = {
+            name: self._side(sources[name], name, roles[name]) for name in SIDES if name in sources
+        }
         whole = {
             side: name not in sides or sides[name].frame[side].dtype.is_integer()
             for name, side in SIDES.items()
         }
-        clicks = read_clicks(source, roles, self.wishes, whole)
+        clicks = read_clicks(source, columns, self.wishes, whole)
         shown = {sources[name]: side for name, side in sides.items()}
-        remarks = [report(source, len(clicks.frame), roles, clicks.meaning, shown)]
+        remarks = [report(source, len(clicks.frame), columns, clicks.meaning, shown)]
         remarks += clicks.remarks
         tables: dict[str, pl.DataFrame] = {}
         for name, side in SIDES.items():
@@ -168,12 +171,19 @@ class Table:
                 tables[name] = sides[name].frame.with_columns(same_type)
                 remarks += coverage(ids, tables[name][side], side, source, sources[name])
         kinds = {name: sides[name].kinds if name in sides else {} for name in SIDES}
-        if "category" not in tables["items"].columns:
-            tables["items"], more, remark = self._categories(
-                source, roles, clicks.item, tables["items"]
+        items = tables["items"]
+        if "category" in items.columns:
+            pass
+        elif "category" in columns:
+            found, remark = item_categories(source, columns, clicks.item, items["item"].dtype)
+            tables["items"] = items.join(
+                found, on="item", how="full", coalesce=True, maintain_order="left_right"
             )
-            kinds["items"] = kinds["items"] | more
+            kinds["items"] = kinds["items"] | {"category": "categorical"}
             remarks.append(remark)
+        else:
+            tables["items"] = items.with_columns(category=pl.lit(None, pl.String))
+            remarks += propose_categories(sources, roles)
         return Frames(
             clicks.frame,
             tables["users"],
@@ -187,40 +197,6 @@ class Table:
             where=clicks.where,
         )
 
-    def _click_roles(self, source: Source) -> dict[str, str]:
-        """Column of each role; a column of ratings that is not stated must hold numbers."""
-        stated = self.columns["interactions"]
-        roles = choose(source, stated, INTERACTIONS, ("user", "item"))
-        if "value" in roles and stated["value"] is None:
-            known = source.known(roles["value"])
-            if known.to_frame().select(numbers(pl.col(known.name), known)).to_series().has_nulls():
-                del roles["value"]
-        return roles
-
-    def _side(self, source: Source, name: str) -> Side:
-        side = SIDES[name]
-        known = USERS if side == "user" else ITEMS
-        roles = choose(source, self.columns[name], known, (side,))
-        return read_side(source, side, roles, self.features[name], self.ignore, self.list_separator)
-
-    def _categories(
-        self, source: Source, roles: dict[str, str], item: Reading, items: pl.DataFrame
-    ) -> tuple[pl.DataFrame, dict[str, FeatureKind], str]:
-        """Categories of items from the interactions, where the table of items has none."""
-        if "category" not in roles:
-            remark = (
-                "no table has a category of items, so the alignment loss has nothing to align: "
-                "set loss.lambda3=0"
-            )
-            return items.with_columns(category=pl.lit(None, pl.String)), {}, remark
-        found, num_unclear = item_categories(source, roles, item, items["item"].dtype)
-        joined = items.join(
-            found, on="item", how="full", coalesce=True, maintain_order="left_right"
-        )
-        remark = (
-            f"the category of an item is its most frequent {roles['category']} among the "
-            "interactions"
-        )
-        if num_unclear:
-            remark += f"; {num_unclear:,} items have several"
-        return joined, {"category": "categorical"}, remark
+    def _side(self, source: Source, name: str, roles: dict[str, str]) -> Side:
+        features = self.features[name]
+        return read_side(source, SIDES[name], roles, features, self.ignore, self.list_separator)
