@@ -54,11 +54,14 @@ def test_the_only_column_of_times_is_the_time_whatever_its_name(tmp_path, writte
     assert "seen_on" in frames.remarks[0] and " time, " in frames.remarks[0]
 
 
-def test_times_of_another_format_are_refused_rather_than_left_out(tmp_path):
-    german = clicks(lambda row: f"{newest_first(row):%d.%m.%Y %H:%M}")
-    with pytest.raises(UserError, match=r"column seen_on: '31\.05\.2024 12:00'.*time_format"):
-        read(tmp_path, german)
-    frames = read(tmp_path, german, time_format="%d.%m.%Y %H:%M")
+@pytest.mark.parametrize(
+    "form", ["%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%a %b %d %H:%M:%S +0000 %Y", "%d %b %Y %H:%M"]
+)
+def test_times_of_another_format_are_refused_rather_than_left_out(tmp_path, form):
+    text = clicks(lambda row: newest_first(row).strftime(form))
+    with pytest.raises(UserError, match=r"column seen_on: .*time_format"):
+        read(tmp_path, text)
+    frames = read(tmp_path, text, time_format=form)
     assert frames.interactions["time"][0] == int(START.timestamp()) * 10**6
 
 
@@ -107,6 +110,9 @@ def test_several_columns_of_times_are_a_question(tmp_path):
         lambda row: 10_000 + row,
         lambda row: f"10.0.12.{row}",
         lambda row: f"1.{row}.3",
+        lambda row: f"12:{row}",
+        lambda row: f"2001: part {row}",
+        lambda row: newest_first(row).isoformat() if row % 3 else "",  # of some interactions only
     ],
 )
 def test_dates_of_users_and_items_and_other_numbers_are_no_times(tmp_path, values):

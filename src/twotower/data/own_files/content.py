@@ -8,11 +8,14 @@ import polars as pl
 from twotower.data.own_files.files import Source
 from twotower.data.own_files.values import as_text, is_scalar
 
-# 2024-05-31 with or without a time, 31.05.24, 20240531, and seconds, milli-, micro- or nanoseconds
-# since 1970 from 2004 to 2033: earlier ones look like other numbers of ten digits
+# 2024-05-31 with or without a time, 31.05.24, 20240531; others with a year and a time of day; and
+# seconds, milli-, micro- or nanoseconds since 1970 from 2004 to 2033: earlier ones look like other
+# numbers of ten digits
+YEAR = r"\b(19|20)\d\d\b"
 TIME = (
     r"^(((19|20)\d\d[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](\d\d){1,2})([ T,].*)?"
     r"|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+    rf"|.*{YEAR}.* \d\d?:\d\d.*|.* \d\d?:\d\d.*{YEAR}.*"
     r"|1[1-9]\d{8}(\d{3}){0,3}([.,]\d+)?)$"
 )
 CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")  # a name of codes
@@ -34,7 +37,7 @@ def time_columns(source: Source, roles: dict[str, str]) -> list[str]:
         name
         for name in _free(source, roles)
         if not CODE.search(name)
-        and _are_times(source.known(name))
+        and _are_times(source.head()[name])
         and not _is_of(source, source.frame, roles["user"], name)
         and not _is_of(source, source.frame, roles["item"], name)
     ]
@@ -84,13 +87,15 @@ def _free(source: Source, roles: dict[str, str]) -> list[str]:
     return [name for name, dtype in source.schema.items() if name not in taken and is_scalar(dtype)]
 
 
-def _are_times(known: pl.Series) -> bool:
-    if known.dtype.is_temporal():
-        return len(known) > 0
-    if known.dtype.is_float():
-        known = known.cast(pl.Int64, strict=False)  # else large numbers are written as 1.6e12
-    text = known.to_frame().select(as_text(pl.col(known.name))).to_series()
-    return int(text.str.contains(TIME).sum()) >= MOST * len(text) > 0
+def _are_times(column: pl.Series) -> bool:
+    if column.dtype.is_temporal():
+        num = column.count()
+    else:
+        if column.dtype.is_float():
+            column = column.cast(pl.Int64, strict=False)  # else 1.6e12 stands for large numbers
+        text = column.to_frame().select(as_text(pl.col(column.name))).to_series()
+        num = int(text.str.contains(TIME).sum())
+    return num >= MOST * len(column)
 
 
 def _is_of(source: Source, rows: pl.LazyFrame, side: str, column: str) -> bool | None:

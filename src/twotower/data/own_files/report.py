@@ -55,8 +55,8 @@ def report(
     console = PlainConsole(file=text, width=width, color_system=None)
     console.print(table)
     console.print(
-        "Otherwise: data.reader.columns.time=…, item_columns.category=…, "
-        "item_features={price:numeric}, ignore=[…]"
+        "Otherwise, below data.reader: columns.time=…, item_columns.category=…, "
+        "item_columns.title=…, item_features={price:numeric}, ignore=[…]"
     )
     return text.getvalue().rstrip()
 
