@@ -183,6 +183,16 @@ def test_everything_that_is_missing_is_named_at_once(tmp_path):
         assert part in str(caught.value), part
 
 
+def test_likely_columns_are_proposed(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, table("Kunde,book,customer", user, item, user))
+    for part in (
+        "the user (did you mean customer?) or the item (did you mean book?)",
+        "set data.reader.columns.user=customer and data.reader.columns.item=book",
+    ):
+        assert part in str(caught.value), part
+
+
 def test_all_missing_files_are_named_at_once(tmp_path):
     (tmp_path / "clicks.csv").write_text("")
     table = reader(interactions=["click.csv", "b.csv"], items="i.csv", users="clicks.csv")

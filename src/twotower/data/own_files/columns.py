@@ -117,12 +117,12 @@ def _choose(source: Source, stated: dict[str, str | None], known: dict[str, str]
     wrong = []  # everything is said at once
     for role, name in chosen.items():
         if name not in source.schema:
-            wrong.append(
-                f"{setting}.{role}={name}: {source.path} has no such column{_nearest(name, source)}"
-            )
+            near = _nearest(name, source)
+            hint = f" (did you mean {clip(near, 40)}?)" if near else ""
+            wrong.append(f"{setting}.{role}={name}: {source.path} has no such column{hint}")
         elif not _fits(role, source.schema[name]):
             wrong.append(_unfit(source, role, name))
-    missing = []
+    missing: dict[str, str | None] = {}
     for role, names in known.items():
         if role in chosen:
             continue
@@ -134,7 +134,10 @@ def _choose(source: Source, stated: dict[str, str | None], known: dict[str, str]
         elif found and role in ("user", "item", "time"):  # else clicks would be in file order
             wrong.append(_unfit(source, role, found[0]))
         elif role in ("user", "item"):
-            missing.append(role)
+            # customer is not the common customer_id, but likely
+            likely = [free[word] for word in free if f"{word}id" in names.split()]
+            near = _nearest(role, source) or _nearest(f"{role}_id", source)
+            missing[role] = likely[0] if likely else near
     if missing:
         wrong.append(_not_found(source, missing))
     if wrong:
@@ -170,17 +173,17 @@ def _unfit(source: Source, role: str, name: str) -> str:
     )
 
 
-def _not_found(source: Source, roles: list[str]) -> str:
-    near = [_nearest(role, source) or _nearest(f"{role}_id", source) for role in roles]
-    looked = [f"the {role}{hint}" for role, hint in zip(roles, near, strict=True)]
-    settings = [f"{setting_of(source)}.{role}=…" for role in roles]
+def _not_found(source: Source, guesses: dict[str, str | None]) -> str:
+    looked, settings = [], []
+    for role, guess in guesses.items():
+        name = f"{setting_of(source)}.{role}"
+        looked.append(f"the {role}" + (f" (did you mean {clip(guess, 40)}?)" if guess else ""))
+        settings.append(override(name, guess) if guess else f"{name}=…")
     is_clicks = source.setting == "data.reader.interactions"
-    header = (
-        " (or, without a header line, data.reader.header=[user,item,time])" if is_clicks else ""
-    )
+    header = " (or, without a header line, data.reader.header=[user,item,time])"
     return (
         f"{source.path} has no column that looks like {' or '.join(looked)}: set "
-        f"{' and '.join(settings)}{header}"
+        f"{' and '.join(settings)}{header if is_clicks else ''}"
     )
 
 
@@ -189,10 +192,10 @@ def _word(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _nearest(word: str, source: Source) -> str:
+def _nearest(word: str, source: Source) -> str | None:
     names = {name.lower(): name for name in source.schema}
     close = difflib.get_close_matches(word.lower(), names, n=1)
-    return f" (did you mean {clip(names[close[0]], 40)}?)" if close else ""
+    return names[close[0]] if close else None
 
 
 def _listed(source: Source) -> str:
