@@ -28,11 +28,12 @@ def show(figures: dict[str, Any], console: Console) -> None:
     """Print a card's figures."""
     console.print()
     console.print(_about(figures))
-    beside = [[_kept(figures), _parts(figures)], [_spread(figures), _facts(figures)]]
+    beside = [[_kept(figures)], [_parts(figures)], [_spread(figures), _facts(figures)]]
     if figures["categories"]["num"]:
         beside.append([_categories(figures), _groups(figures)])
     for tables in [*beside, [_features(figures)]]:
-        console.print(Columns(tables, padding=(1, 4, 0, 0)))  # beside one another where they fit
+        console.print()
+        console.print(Columns(tables, padding=(0, 4, 0, 0)))  # beside one another where they fit
     console.print()
     for finding in figures["findings"]:
         line = Table.grid(padding=(0, 1))

@@ -183,7 +183,9 @@ def examples(column: pl.Series) -> str:
         return f"{low} … {high}"
     if is_scalar(values.dtype):
         values = values.head(1000).unique(maintain_order=True)
-    return ", ".join(clip(str(value), 20) for value in values.head(3).to_list())
+    shown = [clip(str(value), 20) for value in values.head(3).to_list()]
+    long = len(", ".join(shown)) > 40
+    return ", ".join(shown[:2] if long else shown)
 
 
 def _with_gaps(meaning: str, values: pl.Series) -> str:

@@ -99,5 +99,7 @@ def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
-        raise UserError(f"features.{name} must be a number, got {value!r}")
+        raise UserError(
+            f"features.{name} must be a number (of a date, the days since 1970), got {value!r}"
+        )
     return float((float(value) - encoding["mean"][0]) / encoding["std"][0])
