@@ -38,8 +38,7 @@ def time_columns(source: Source, roles: dict[str, str]) -> list[str]:
         for name in _free(source, roles)
         if not CODE.search(name)
         and _are_times(source.head()[name])
-        and not _is_of(source, source.frame, roles["user"], name)
-        and not _is_of(source, source.frame, roles["item"], name)
+        and not any(_is_of_all(source, roles[side], name) for side in ("user", "item"))
     ]
 
 
@@ -96,6 +95,13 @@ def _are_times(column: pl.Series) -> bool:
         text = column.to_frame().select(as_text(pl.col(column.name))).to_series()
         num = int(text.str.contains(TIME).sum())
     return num >= MOST * len(column)
+
+
+def _is_of_all(source: Source, side: str, column: str) -> bool | None:
+    """Judged by the first rows if they suffice; in order of time, their ids may not repeat."""
+    if _is_of(source, source.head().lazy(), side, column) is False:
+        return False
+    return _is_of(source, source.frame, side, column)
 
 
 def _is_of(source: Source, rows: pl.LazyFrame, side: str, column: str) -> bool | None:
