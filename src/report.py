@@ -1,4 +1,6 @@
-"""Compare run folders: python src/report.py runs=outputs/sweeps/<sweep>."""
+"""Compare run folders: python src/report.py runs=outputs/sweeps/<sweep>; list all of them: list."""
+
+import sys
 
 from twotower import signals
 
@@ -7,4 +9,8 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.report.command.report", "report")
+    if sys.argv[1:2] == ["list"]:
+        del sys.argv[1]
+        command("twotower.report.listing.show", "list")
+    else:
+        command("twotower.report.command.report", "report")

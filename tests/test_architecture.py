@@ -80,27 +80,31 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "polars", "matplotlib", "pyarrow
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    "command",
     [
-        ["loss.lamda3=0"],
-        ["dry=true"],
+        ["train", "loss.lamda3=0"],
+        ["train", "dry=true"],
+        ["report", "list", "runs=."],
         *(
-            pytest.param(given, marks=pytest.mark.slow)
+            pytest.param(["train", *given], marks=pytest.mark.slow)
             for given in (["--help"], ["--cfg", "job"], ["model=dta"])
         ),
     ],
     ids=" ".join,
 )
-def test_commands_without_training_import_no_torch(overrides, tmp_path):
+def test_commands_without_training_import_no_torch(command, tmp_path):
     """Imports take seconds, and a mistake on the command line should show at once."""
+    name, *overrides = command
     code = f"""
 import atexit, runpy, sys
 sys.path.insert(0, {str(ROOT / "src")!r})
 atexit.register(lambda: print("imported:", sorted({HEAVY} & set(sys.modules))))
-runpy.run_path({str(ROOT / "src" / "train.py")!r}, run_name="__main__")
+runpy.run_path({str(ROOT / "src" / f"{name}.py")!r}, run_name="__main__")
 """
-    command = [sys.executable, "-c", code, *overrides]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *overrides], cwd=tmp_path, capture_output=True, text=True
+    )
     assert run.stdout.endswith("imported: []\n"), run.stdout + run.stderr
 
 

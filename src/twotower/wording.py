@@ -74,6 +74,17 @@ def override(key: str, value: str) -> str:
     return shlex.quote(f'{key}="{escaped}"')  # the inner quotes are for Hydra
 
 
+def resume_command(last: Path, again: Iterable[str] = ()) -> str:
+    """The command that continues a run from its ``last.ckpt``.
+
+    Args:
+        last: the checkpoint.
+        again: overrides to repeat, see :func:`twotower.run.settings.repeated`.
+    """
+    given = override("ckpt_path", shown_path(last))
+    return " ".join(["python src/train.py", given, *map(shlex.quote, again)])
+
+
 def shown_path(path: Path) -> str:
     """``path`` relative to the working folder if it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -9,6 +9,7 @@ import pytest
 from tests.report.world import METRICS, make_ranks, make_run
 from twotower.errors import UserError
 from twotower.report import runs
+from twotower.report.folders import find
 from twotower.report.learning import read_curve
 from twotower.report.ranks import read_ranks
 from twotower.run.run_folder import RunFolder
@@ -29,11 +30,11 @@ def test_run_folders_are_found_below_a_folder_and_by_glob_and_once(tmp_path, mon
     (tmp_path / "a" / "report").mkdir()  # a report's own folder is no run
     (tmp_path / "a" / "circle").symlink_to(tmp_path / "a")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert runs.find(["a", "b"]) == {one: "a/model=dat,seed=0", two: "b"}
-    assert runs.find(["a", str(tmp_path / "a"), "?/model=*", "link"]) == {one: one.name}
-    assert list(runs.find([str(tmp_path / "a" / "*")])) == [one]
+    assert find(["a", "b"]) == {one: "a/model=dat,seed=0", two: "b"}
+    assert find(["a", str(tmp_path / "a"), "?/model=*", "link"]) == {one: one.name}
+    assert list(find([str(tmp_path / "a" / "*")])) == [one]
     with pytest.raises(UserError, match="runs=c: there is no run folder"):
-        runs.find(["a", "c"])
+        find(["a", "c"])
 
 
 def test_a_failed_run_gives_its_error(tmp_path):

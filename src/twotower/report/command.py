@@ -14,6 +14,7 @@ from twotower.metrics.base import RankMetric
 from twotower.report import markdown, quoted, runs, tables
 from twotower.report.comparison import Options
 from twotower.report.console import show
+from twotower.report.folders import find
 from twotower.report.page import as_html
 from twotower.report.plots import draw
 from twotower.report.section import Report, make_section
@@ -45,7 +46,7 @@ def report(config: DictConfig) -> None:
 
 
 def _read(places: list[str], options: Options) -> tuple[list[runs.Run], list[runs.LeftOut]]:
-    found = runs.find(places)
+    found = find(places)
     read = [runs.read(folder, name, options.metrics) for folder, name in found.items()]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]

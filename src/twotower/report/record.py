@@ -39,6 +39,7 @@ class Record(BaseModel):
     seed: int
     overrides: list[Text]
     settings: dict[str, Value]
+    val: dict[str, float] = {}
     test: dict[str, float]
     categories: list[Category] = []
     epochs: int | None = None

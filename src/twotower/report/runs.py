@@ -1,17 +1,14 @@
-"""Run folders: find them, read them, and explain why a run is excluded."""
+"""Reads run folders, and explains why a run is excluded."""
 
 import math
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from twotower.errors import UserError
 from twotower.metrics.base import RankMetric
 from twotower.report.ranks import Ranks, read_ranks
 from twotower.report.record import Record, read_record, reason
-from twotower.run.run_folder import SIGNS, RunFolder
+from twotower.run.run_folder import RunFolder
 from twotower.wording import printable
 
 
@@ -36,41 +33,6 @@ class LeftOut(NamedTuple):
 
     name: str
     reason: str
-
-
-def find(places: list[str]) -> dict[Path, str]:
-    """Run folders at or below ``places`` (folders or globs), each with its name in the report.
-
-    Raises:
-        UserError: if a place is missing or holds no run.
-    """
-    found: dict[Path, None] = {}
-    for place in places:
-        path = Path(place)
-        roots = [path] if path.exists() else sorted(Path(path.anchor).glob(place.lstrip("/")))
-        below = [folder.resolve() for root in roots for folder in _run_folders(root)]
-        if not below:
-            raise UserError(
-                f"runs={place}: there is no run folder; "
-                "each run leaves .hydra and metrics.json in its own"
-            )
-        found |= dict.fromkeys(sorted(below))
-    common = os.path.commonpath([folder.parent for folder in found])
-    return {folder: printable(str(folder.relative_to(common))) for folder in found}
-
-
-def _run_folders(root: Path) -> Iterator[Path]:
-    """``root``, or the run folders nearest below it; links are followed, in circles once."""
-    seen = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-        elif any(name in SIGNS for name in (*inner, *files)):
-            inner.clear()
-            yield Path(folder)
-        seen.add(real)
-        inner[:] = [name for name in inner if not name.startswith(".")]
 
 
 def read(folder: Path, name: str, metrics: dict[str, RankMetric]) -> Run | LeftOut:

@@ -1,7 +1,8 @@
-"""What a run writes about itself: the ``RunInfo`` of its checkpoints, and ``.hydra/``."""
+"""What a run writes about itself: its checkpoints' ``RunInfo``, ``.hydra/`` and its state."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from twotower import signals
 from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.run import settings
@@ -16,7 +18,8 @@ from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checkpoint.trusted import check_targets, trusted_packages
-from twotower.run.run_folder import HYDRA
+from twotower.run.cli import failure_line
+from twotower.run.run_folder import HYDRA, RunFolder
 from twotower.types import RunInfo
 from twotower.wording import masked
 
@@ -56,6 +59,22 @@ def write_record(folder: Path, config: DictConfig, is_resumed: bool) -> None:
     parts = {"config": config, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
     for name, part in parts.items():
         write_text(target / f"{name}.yaml", masked(OmegaConf.to_yaml(part)))
+
+
+@contextmanager
+def under_way(folder: RunFolder) -> Iterator[None]:
+    """Inside, the folder names this process; an error that ends the run is in ``failed.json``."""
+    folder.failure.unlink(missing_ok=True)  # of an earlier attempt
+    folder.sign()
+    try:
+        yield
+    except Exception as error:
+        if not signals.asked():  # a process that was asked to end has not failed
+            overrides = [masked(text) for text in HydraConfig.get().overrides.task]
+            folder.write_failure(masked(failure_line(error)), overrides)
+        raise
+    finally:
+        folder.process.unlink(missing_ok=True)
 
 
 def warn_of_refusal(info: RunInfo, trusted: str | Iterable[str] | None) -> None:

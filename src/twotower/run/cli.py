@@ -189,6 +189,14 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def failure_line(error: Exception) -> str:
+    """One line for ``failed.json``, of any error."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, ChildProcessError):  # its message is the line of the run's own process
+        return first
+    return explain(error) or f"{type(error).__name__}: {first}"
+
+
 def _explain_config(error: Exception, text: str) -> str:
     """One line for an error of Hydra or OmegaConf; with a suggestion for a typo.
 

@@ -1,11 +1,13 @@
 """The run folder: paths, record, status and lock of a run."""
 
+import os
+import socket
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from twotower import locks
+from twotower import locks, processes
 from twotower.files import read_bytes, read_json, write_json
 
 RECORD, FAILURE, LOG, HYDRA = "metrics.json", "failed.json", "metrics.csv", ".hydra"
@@ -68,6 +70,11 @@ class RunFolder(NamedTuple):
         return self.path / HYDRA / "config.yaml"
 
     @property
+    def process(self) -> Path:
+        """The process that trains in this folder; a killed one leaves it."""
+        return self.path / ".process"
+
+    @property
     def mark(self) -> Path:
         """Fingerprint of the config that a sweep runs in this folder."""
         return self.path / ".fingerprint"
@@ -105,6 +112,23 @@ class RunFolder(NamedTuple):
         while earlier.exists():
             earlier = earlier.with_name(f"{earlier.name}_")
         return self.path.rename(earlier)
+
+    def sign(self) -> None:
+        """Name this process as the one that trains in this folder."""
+        pid = os.getpid()
+        started = processes.started(pid)
+        write_json(self.process, {"pid": pid, "started": started, "host": socket.gethostname()})
+
+    def is_running(self) -> bool:
+        """Does the process that trains here still exist? One on another machine is taken to."""
+        record = _read(self.process)
+        if record.get("host") != socket.gethostname():
+            return bool(record)
+        pid = record.get("pid")
+        if not isinstance(pid, int) or not 0 < pid < 2**31:  # damaged
+            return False
+        is_same = record.get("started") == processes.started(pid)  # ids are used again
+        return is_same and processes.state(pid) != "gone"
 
     def read_record(self) -> dict[str, Any]:
         """``metrics.json``, empty if there is none or it is damaged."""

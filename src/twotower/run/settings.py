@@ -13,8 +13,11 @@ from twotower.files import short_hash
 # roots that a checkpoint decides
 FIXED = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "metric", "seed")
 PLACES = ("data_dir", "cache_dir")  # settings of data that the command decides
-# a command that resumes has to repeat these
-LAUNCH = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+# a command that resumes has to repeat these: no checkpoint decides them
+REPEATED = (
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("paths.data_dir", "paths.cache_dir", "trusted"),
+)
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # of any node
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
@@ -164,6 +167,11 @@ def fingerprint(config: DictConfig) -> str:
 def key_of(override: str) -> str:
     """The key of an override as a dotted name: ``model.history`` of ``model/history=gru``."""
     return override.split("=", 1)[0].lstrip("+~").replace("/", ".").split("@")[0]
+
+
+def repeated(overrides: Iterable[str]) -> list[str]:
+    """The overrides that a command has to repeat to resume the run."""
+    return [text for text in overrides if key_of(text) in REPEATED]
 
 
 def is_within(key: str, roots: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from twotower.data.prepare import store
 from twotower.errors import UserError, extra
 from twotower.files import write_json
 from twotower.run import announce, ranks, results, settings
-from twotower.run.about import new_run, resumed_run, warn_of_refusal, write_record
+from twotower.run.about import new_run, resumed_run, under_way, warn_of_refusal, write_record
 from twotower.run.build import Config, build, build_part, seed_everything
 from twotower.run.checkpoint.checkpoints import read_checkpoint
 from twotower.run.checkpoint.file import naming
@@ -43,6 +44,11 @@ def train(config: DictConfig) -> dict[str, float]:
     Returns:
         Test metrics by name.
     """
+    with ExitStack() as stack:
+        return _train(config, stack)
+
+
+def _train(config: DictConfig, stack: ExitStack) -> dict[str, float]:
     started = time.perf_counter()
     ckpt_path = config.ckpt_path
     plain, info = new_run(config) if ckpt_path is None else resumed_run(config)
@@ -50,21 +56,22 @@ def train(config: DictConfig) -> dict[str, float]:
     _check_folder(folder, ckpt_path)
     if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_record(folder.path, config, is_resumed=False)
+        stack.enter_context(under_way(folder))
     overrides = HydraConfig.get().overrides.task
-    launch = [text for text in overrides if settings.key_of(text) in settings.LAUNCH]
     seed_everything(plain["seed"])
     logger = _logger(plain, info)
     with naming(ckpt_path):
         callbacks = [*_callbacks(plain), StepThreads(), Resume()]
         trainer = build_part(plain, "trainer", logger=logger, callbacks=callbacks)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        prepare_to_stop(trainer, folder.last, launch)
+        prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
         data, task = build(plain, info, trainer)
     check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
     if trainer.is_global_zero:
         warn_of_refusal(info, config.trusted)
         if ckpt_path is not None:  # accepted now
             write_record(folder.path, config, is_resumed=True)
+            stack.enter_context(under_way(folder))
         if not _is_in_sweep():
             announce.print_start(info, data, task, trainer, folder.path)
         announce.warn_of_data(data)

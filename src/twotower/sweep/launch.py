@@ -17,7 +17,7 @@ from twotower import signals
 from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.run import train as run
-from twotower.run.cli import DEBUG, explain
+from twotower.run.cli import DEBUG, explain, failure_line
 from twotower.run.run_folder import RunFolder
 from twotower.run.settings import fingerprint
 from twotower.sweep.plan import quoted
@@ -63,7 +63,7 @@ def _train_locked(config: DictConfig, folder: RunFolder, lock: int) -> dict[str,
         signals.raise_if_asked()  # a process that was asked to end has not failed
         _record_failure(folder, error)
         # a UserError can be sent between processes, which not every exception can
-        raise UserError(_line(error)) from None
+        raise UserError(failure_line(error)) from None
     finally:
         _clean_up()
     folder.failure.unlink(missing_ok=True)
@@ -79,15 +79,8 @@ def _record_failure(folder: RunFolder, error: Exception) -> None:
     if explain(error) is None and not isinstance(error, ChildProcessError):
         traceback.print_exception(error)  # a bug of ours, or of a library
     overrides = [masked(text) for text in HydraConfig.get().overrides.task]
-    folder.write_failure(masked(_line(error)), overrides)
-    print(f"{folder.path.name}: failed: {_line(error)}", file=sys.stderr, flush=True)
-
-
-def _line(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, ChildProcessError):
-        return first
-    return explain(error) or f"{type(error).__name__}: {first}"
+    folder.write_failure(masked(failure_line(error)), overrides)
+    print(f"{folder.path.name}: failed: {failure_line(error)}", file=sys.stderr, flush=True)
 
 
 def _num_tasks() -> int:

@@ -1,6 +1,5 @@
 """Ends a training after SIGTERM or Ctrl-C: between two steps, with its state saved."""
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from twotower import processes, signals
 from twotower.training.callbacks import LastCheckpoint, is_last_batch
-from twotower.wording import override, shown_path
+from twotower.wording import resume_command
 
 
 class Stopping(Checkpoint):
@@ -107,5 +106,4 @@ def prepare_to_stop(
 def _how_to_resume(last: Path, again: Sequence[str] = ()) -> str:
     if not last.exists():
         return "nothing was saved yet"
-    resume = override("ckpt_path", shown_path(last))
-    return " ".join(["continue with: python src/train.py", resume, *map(shlex.quote, again)])
+    return f"continue with: {resume_command(last, again)}"

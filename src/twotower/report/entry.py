@@ -1,0 +1,152 @@
+"""What a run folder says of its run, finished or not. Imports no torch."""
+
+import csv
+import io
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import BaseModel
+
+from twotower.files import open_ordinary, read_bytes
+from twotower.report.record import Text as Line
+from twotower.report.record import read_record, reason
+from twotower.run.run_folder import HYDRA, RunFolder
+from twotower.run.settings import changes_result, key_of, repeated
+from twotower.wording import printable, resume_command, shown_path
+
+MAX_YAML = 1 << 20  # bytes
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast
+TRAIN = "python src/train.py"
+
+
+class _Overrides(BaseModel):
+    task: list[Line] = []
+    hydra: list[Line] = []
+
+
+class _Runtime(BaseModel):
+    choices: dict[str, Line | None] = {}
+
+
+class _Hydra(BaseModel):
+    """What Hydra writes about a command."""
+
+    overrides: _Overrides = _Overrides()
+    runtime: _Runtime = _Runtime()
+
+
+class Entry(NamedTuple):
+    """A run.
+
+    Attributes:
+        folder: where it is.
+        written: when it last wrote, in seconds since 1970.
+        status: ``finished``, ``running``, ``failed``, ``interrupted`` or ``damaged``.
+        model: name of the option; empty if not known.
+        data: name of the option; empty if not known.
+        overrides: as given.
+        val: validation metric; of an unfinished run the best so far.
+        test: test metric.
+        note: why it failed or cannot be read.
+    """
+
+    folder: RunFolder
+    written: float
+    status: str
+    model: str = ""
+    data: str = ""
+    overrides: tuple[str, ...] = ()
+    val: float | None = None
+    test: float | None = None
+    note: str = ""
+
+    @property
+    def settings(self) -> list[str]:
+        """The overrides that change a result, without model and data, which have their place."""
+        shown = []
+        for text in self.overrides:
+            key = key_of(text)
+            if key not in ("model", "data") and changes_result(key):
+                shown.append(text)
+        return shown
+
+    @property
+    def is_left(self) -> bool:
+        """Can a command go on with it?"""
+        return self.status in ("failed", "interrupted")
+
+    @property
+    def command(self) -> str:
+        """How to go on with a run that is of no sweep: from its checkpoint, or anew."""
+        if self.folder.last.exists():
+            return resume_command(self.folder.last, repeated(self.overrides))
+        return " ".join([TRAIN, *map(shlex.quote, self.overrides)])
+
+
+def read(folder: RunFolder, metric: str) -> Entry:
+    """What a folder says; what cannot be read is a note."""
+    written = 0.0
+    try:
+        written = _written(folder)
+        record = read_record(folder.record)
+    except FileNotFoundError:
+        return _unfinished(folder, written, metric)
+    except (OSError, ValueError) as error:
+        note = f"metrics.json cannot be used: {reason(error)}"
+        return Entry(folder, written, "damaged", note=note)
+    about = (record.model, record.data, tuple(record.overrides))
+    values = (record.val.get(metric), record.test.get(metric))
+    return Entry(folder, written, "finished", *about, *values)
+
+
+def _unfinished(folder: RunFolder, written: float, metric: str) -> Entry:
+    status, note = "interrupted", ""
+    if folder.is_running():
+        status = "running"
+    elif folder.failure.exists():
+        status, note = "failed", printable(folder.read_error())
+    hydra = _read_hydra(folder.path / HYDRA / "hydra.yaml") or _Hydra()
+    choices, overrides = hydra.runtime.choices, tuple(hydra.overrides.task)
+    about = (choices.get("model") or "", choices.get("data") or "", overrides)
+    best = _best(folder, f"val/{metric}")
+    return Entry(folder, written, status, *about, best, note=note)
+
+
+def sweep_command(folder: Path) -> str:
+    """The command that goes on with the sweep in a folder; empty if there is none."""
+    hydra = _read_hydra(folder / "multirun.yaml")
+    if hydra is None:
+        return ""
+    given = hydra.overrides.task
+    given += [text for text in hydra.overrides.hydra if "launcher" in text]
+    if folder.parent.name != "sweeps":  # the command would put it elsewhere
+        given.append(f"hydra.sweep.dir={shown_path(folder)}")
+    return " ".join([TRAIN, "-m", *map(shlex.quote, given)])
+
+
+def _written(folder: RunFolder) -> float:
+    """When the run last wrote a file."""
+    files = (folder.record, folder.failure, folder.last, folder.log)
+    times = [path.stat().st_mtime for path in files if path.exists()]
+    return max(times) if times else folder.path.stat().st_mtime
+
+
+def _best(folder: RunFolder, name: str) -> float | None:
+    """The largest value of a column of ``metrics.csv``; None without one."""
+    try:
+        with open_ordinary(folder.log) as file:
+            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8"))
+            return max((float(row[name]) for row in rows if row.get(name)), default=None)
+    except (OSError, ValueError, csv.Error):
+        return None
+
+
+def _read_hydra(path: Path) -> _Hydra | None:
+    """Hydra's own node of a config that it wrote; None if there is none or it is damaged."""
+    try:
+        config = yaml.load(read_bytes(path, MAX_YAML), LOADER)
+        return _Hydra.model_validate(config["hydra"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+        return None
