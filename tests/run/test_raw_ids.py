@@ -61,3 +61,12 @@ def test_other_arguments_are_as_they_were():
         "ckpt_path=a b",
     ):
         assert quote_ids([argument]) == [argument]
+
+
+def test_conditions_are_texts():
+    assert read("where=category=books, new") == "category=books, new"
+    assert read("where=[price<=20.5,'tag=a,b', year>1990]") == [
+        "price<=20.5",
+        "tag=a,b",
+        "year>1990",
+    ]

@@ -56,11 +56,26 @@ def test_answers_of_a_trained_run(script, monkeypatch):
     assert "there is no user nobody" in found["notes"][0] and "cold_ids=mean" in found["notes"][0]
     assert found["found"] == model.recommend_history([], 5).to_dicts()
 
+    books = model.recommend(user, 5, where="category=category 1")
+    some = script("recommend", CKPT, f"user_id={user}", "k=5", "where=category=category 1")
+    assert some.returncode == 0 and all(str(item) in some.stdout for item in books["item"])
+    assert set(books["category"]) == {"category 1"}
+    every = ("output=lists.parquet", "k=3", "where=[category=category 1|category 2,price>0]")
+    run = script("recommend", CKPT, *every)
+    assert run.returncode == 0, run.stderr
+    lists = pl.read_parquet(script.folder / "lists.parquet")
+    assert f"{len(lists)} rows" in run.stdout and "lists.parquet" in run.stdout
+    assert len(lists) == 3 * len(model.users.raw)
+    again = script("recommend", CKPT, *every)
+    assert again.returncode == 1 and "is there already: set force=true" in again.stderr
+    again = script("recommend", CKPT, *every, "force=true", "format=json")
+    assert json.loads(again.stdout)["rows"] == len(lists)
+
 
 @pytest.mark.parametrize(
     ("question", "line"),
     [
-        ("k=3", "give one of user_id=…, item_id=… and history=[…], here is none"),
+        ("k=3", "history=[…] and output=<file>.parquet (all users), here is none"),
         ("user_id=1 item_id=2", "here are user_id and item_id"),
         ("user_id=1 k=0", "k must be greater than or equal to 1, got 0"),
         ("user_id=[1]", "give one id"),
@@ -69,6 +84,8 @@ def test_answers_of_a_trained_run(script, monkeypatch):
         ("user_id=1 format=xml", "format"),
         ("user_id=1 usr=2", "usr"),
         ("user_id=1", "there is no such file"),
+        ("output=lists.csv", "output=lists.csv: name a file that ends in .parquet"),
+        ("output=a.parquet user_id=1", "here are user_id and output"),
     ],
 )
 def test_bad_questions_are_one_line(script, question, line):

@@ -1,32 +1,35 @@
-"""Quotes for ids on the command line: Hydra reads ``6777_314``, ``1e5`` and ``true`` as no text."""
+"""Quotes for ids and conditions on the command line, which Hydra would not read as text.
+
+Such as ``6777_314``, ``1e5``, ``true`` and ``year>=1990``.
+"""
 
 import re
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
 QUOTED = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
-ONE_ID = re.compile(r"(\+{0,2}(?:user_id|item_id))=(.*)", re.DOTALL)
-SEVERAL_IDS = re.compile(r"(\+{0,2}history)=\s*\[(.*)\]\s*", re.DOTALL)
+ONE_ID = re.compile(r"(\+{0,2}(?:user_id|item_id|where))=(.*)", re.DOTALL)
+SEVERAL_IDS = re.compile(r"(\+{0,2}(?:history|where))=\s*\[(.*)\]\s*", re.DOTALL)
 # one element of a list: a quoted text, or anything up to the next comma
 ELEMENT = re.compile(rf"\s*({QUOTED}|[^,]*?)\s*(?:,|$)", re.DOTALL)
 
 
 def quote_ids(arguments: list[str]) -> list[str]:
-    """Put the ids of ``user_id=…``, ``item_id=…`` and ``history=[…]`` into quotes.
+    """Put the texts of ``user_id=…``, ``item_id=…``, ``history=[…]`` and ``where=…`` into quotes.
 
     Args:
-        arguments: of the command line; those without ids stay as they are.
+        arguments: of the command line; the others stay as they are.
     """
     return [_quote_argument(argument) for argument in arguments]
 
 
 def _quote_argument(argument: str) -> str:
+    if found := SEVERAL_IDS.fullmatch(argument):
+        return f"{found[1]}=[{','.join(_quote(value) for value in _elements(found[2]))}]"
     if found := ONE_ID.fullmatch(argument):
         value = found[2].strip()
         is_list = value.startswith("[") and value.endswith("]")  # which the command refuses
         return argument if is_list else f"{found[1]}={_quote(value)}"
-    if found := SEVERAL_IDS.fullmatch(argument):
-        return f"{found[1]}=[{','.join(_quote(value) for value in _elements(found[2]))}]"
     return argument
 
 

@@ -1,9 +1,10 @@
-"""Gets recommendations or similar items from a trained model, as a table or as JSON."""
+"""Gets recommendations or similar items: a table or JSON, or a file with those of all users."""
 
 import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -14,6 +15,7 @@ from rich.table import Table
 from twotower.errors import UserError
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
+from twotower.serve.everyone import check_target, write_lists
 from twotower.serve.retriever import RawId, Retriever, from_checkpoint
 from twotower.wording import PlainConsole, printable
 
@@ -44,19 +46,27 @@ class Answer(NamedTuple):
     found: pl.DataFrame
 
 
-def recommend(config: DictConfig) -> Answer:
-    """Answer the question of the config.
+def recommend(config: DictConfig) -> Answer | None:
+    """Answer the question of the config, or write the lists of all users.
 
     Raises:
         UserError: for no question or two, unknown items, a ``k`` out of range, and a checkpoint
             that does not fit the data.
     """
     name, value = _question(config)
+    if name == "output":
+        check_target(Path(value), config.force)
     with redirect_stdout(sys.stderr):  # preparation prints lines, and JSON must stand alone
         checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
         saved = restore_config(checkpoint["twotower"], resolved(config)[0])
         model = from_checkpoint(saved, checkpoint)
-        answer = ANSWERS[name](model, value, config)
+        if name == "output":
+            num_rows = write_lists(model, Path(value), config.k, config.seen, _where(config))
+        else:
+            answer = ANSWERS[name](model, value, config)
+    if name == "output":
+        _print_file(model, Path(value), num_rows, config.format)
+        return None
     if config.format == "json":
         _print_json(model, answer)
     else:
@@ -66,11 +76,11 @@ def recommend(config: DictConfig) -> Answer:
 
 def _question(config: DictConfig) -> tuple[str, Any]:
     """Name and value of the one question, checked before anything is loaded."""
-    given = [name for name in ANSWERS if config[name] is not None]
+    given = [name for name in (*ANSWERS, "output") if config[name] is not None]
     if len(given) != 1:
         names = " and ".join(given) or "none"
         raise UserError(
-            "give one of user_id=…, item_id=… and history=[…], "
+            "give one of user_id=…, item_id=…, history=[…] and output=<file>.parquet (all users), "
             f"here {'are' if given else 'is'} {names}"
         )
     (name,) = given
@@ -102,7 +112,7 @@ def _for_user(model: Retriever, user_id: RawId, config: DictConfig) -> Answer:
             "left out: seen=true shows them"
         )
     question = {"user_id": model.users.raw[row], "known": True}
-    found = model.recommend(user_id, config.k, config.seen)
+    found = model.recommend(user_id, config.k, config.seen, where=_where(config))
     return Answer(question, f"for user {user_id}", notes, model.history(user_id, NUM_SHOWN), found)
 
 
@@ -110,7 +120,7 @@ def _for_unknown_user(model: Retriever, user_id: RawId, config: DictConfig) -> A
     why = model.users.why_not(user_id)
     reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
     note = f"{reason}; this is the list for a user without history or features: {_policy(model)}"
-    found = model.recommend_history([], config.k, config.seen)
+    found = model.recommend_history([], config.k, config.seen, where=_where(config))
     question = {"user_id": user_id, "known": False}
     return Answer(question, "for an unknown user", [note], model.catalogue.clear(), found)
 
@@ -125,7 +135,7 @@ def _for_history(model: Retriever, history: list[RawId], config: DictConfig) -> 
     items = model.newcomer(history).items
     question = {"history": model.items.raw[items.numpy()].to_list(), "known": False}
     shown = model.catalogue[items.flip(0)[:NUM_SHOWN].numpy()]
-    found = model.recommend_history(history, config.k, config.seen)
+    found = model.recommend_history(history, config.k, config.seen, where=_where(config))
     return Answer(question, "for a new user", notes, shown, found)
 
 
@@ -137,7 +147,13 @@ def _for_item(model: Retriever, item_id: RawId, config: DictConfig) -> Answer:
     name = f" ({item['title']})" if item["title"] else ""
     title = f"nearest to item {item_id}{name}, by the cosine of item vectors"
     question = {"item_id": item["item"], "known": True}
-    return Answer(question, title, notes, None, model.similar(item_id, config.k))
+    return Answer(question, title, notes, None, model.similar(item_id, config.k, _where(config)))
+
+
+def _where(config: DictConfig) -> list[str]:
+    """The conditions on items."""
+    where = config.where
+    return list(where) if OmegaConf.is_list(where) else [where] * (where is not None)
 
 
 Answering = Callable[[Retriever, Any, DictConfig], Answer]
@@ -151,6 +167,18 @@ ANSWERS: dict[str, Answering] = {
 def _policy(model: Retriever) -> str:
     name = f", cold_ids={model.cold_ids}" if model.cold_ids else ""
     return f"the id's vector is {POLICIES[model.cold_ids]}{name}"
+
+
+def _print_file(model: Retriever, target: Path, num_rows: int, form: str) -> None:
+    num_users = len(model.users.raw)
+    if form == "json":
+        record = {"output": str(target), "users": num_users, "rows": num_rows}
+        print(json.dumps({"model": model.name, **record}, indent=1))
+        return
+    console = PlainConsole(soft_wrap=True)
+    console.print(model.name, style="bold")
+    console.print(f"{num_rows:,} rows (user, rank, item, score) for {num_users:,} users:")
+    console.print(str(target))
 
 
 def _print_json(model: Retriever, answer: Answer) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import polars as pl
 import torch
@@ -17,31 +17,20 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError, check_choice
-from twotower.retrieval.exact import encode_corpus, encode_items, encode_users, top_k
+from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
 from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checks.checks import CONF
 from twotower.run.environment import read_env_file
 from twotower.run.run_folder import RunFolder
-from twotower.serve.lookup import Lookup, plain
+from twotower.serve.candidates import Candidates, checked_k
+from twotower.serve.filters import Where, matching_items
+from twotower.serve.lookup import Lookup
+from twotower.serve.person import Person
 from twotower.types import Model, RunInfo
 
 RawId = int | str
 Part = Literal["val", "test"]
-
-
-class Person(NamedTuple):
-    """A user as the model sees them.
-
-    Attributes:
-        features: of the user tower, each ``(1, ...)``.
-        items: ``(num_items,)`` corpus indices of their interactions, oldest first.
-        targets: ``(num_targets,)`` held-out items; empty if nothing is held out.
-    """
-
-    features: dict[str, Tensor]
-    items: Tensor
-    targets: Tensor = torch.empty(0, dtype=torch.long)
 
 
 class Retriever:
@@ -129,7 +118,12 @@ class Retriever:
         raise UserError("user_vector takes user_id, or the history of a new user")
 
     def recommend(
-        self, user_id: RawId, k: int = 10, seen: bool | None = None, before: Part | None = None
+        self,
+        user_id: RawId,
+        k: int = 10,
+        seen: bool | None = None,
+        before: Part | None = None,
+        where: Where = None,
     ) -> pl.DataFrame:
         """The ``k`` best items for a user of the data.
 
@@ -140,11 +134,12 @@ class Retriever:
                 (``except_targets`` keeps seen items only if they are targets of ``before``).
             before: ``val`` or ``test``: as evaluation saw the user, before the first held-out
                 interaction of that part, so the list is that of evaluation. None: as of today.
+            where: conditions on items, see :func:`twotower.serve.filters.matching_items`.
 
         Raises:
-            UserError: for an unknown id, and a ``k`` out of range.
+            UserError: for an unknown id, a ``k`` out of range, and conditions that no item meets.
         """
-        return self._best(self.person(user_id, before), k, seen)
+        return self._best(self.person(user_id, before), k, seen, where)
 
     def recommend_history(
         self,
@@ -152,6 +147,7 @@ class Retriever:
         k: int = 10,
         seen: bool | None = None,
         features: Mapping[str, Any] | None = None,
+        where: Where = None,
     ) -> pl.DataFrame:
         """The ``k`` best items for a new user; the id's vector follows the model's ``cold_ids``.
 
@@ -160,27 +156,31 @@ class Retriever:
             k: see :meth:`recommend`.
             seen: keep items of the history, see :meth:`recommend`.
             features: raw values by name; the others are unknown.
+            where: see :meth:`recommend`.
 
         Raises:
-            UserError: for an unknown id or feature, and a ``k`` out of range.
+            UserError: see :meth:`recommend`, and for an unknown feature.
         """
-        return self._best(self.newcomer(history, features), k, seen)
+        return self._best(self.newcomer(history, features), k, seen, where)
 
-    def similar(self, item_id: RawId, k: int = 10) -> pl.DataFrame:
+    def similar(self, item_id: RawId, k: int = 10, where: Where = None) -> pl.DataFrame:
         """The ``k`` other items with the largest cosine to an item; ``score`` is the cosine.
 
         Raises:
-            UserError: for an unknown id, and a ``k`` out of range.
+            UserError: see :meth:`recommend`.
         """
         row = self.items.row(item_id)
-        return self.nearest(self.item_vectors[row], k, [row])
+        return self.nearest(self.item_vectors[row], k, [row], where)
 
-    def nearest(self, vector: Tensor, k: int = 10, without: Sequence[int] = ()) -> pl.DataFrame:
+    def nearest(
+        self, vector: Tensor, k: int = 10, without: Sequence[int] = (), where: Where = None
+    ) -> pl.DataFrame:
         """Like :meth:`similar`, for any item vector ``(dim,)``; ``without`` some rows."""
-        k = _checked_k(k, len(self.item_vectors) - len(without))
+        k = checked_k(k, len(self.item_vectors) - len(without))
         excluded = torch.tensor(without, dtype=torch.long)
         unit, items = F.normalize(vector[None], dim=1), F.normalize(self.item_vectors, dim=1)
-        score, index = top_k(unit, items, torch.zeros_like(excluded), excluded, k)
+        candidates = Candidates.of(items, matching_items(self.data, where))
+        score, index = candidates.best(unit, torch.zeros_like(excluded), excluded, k)
         return self._answer(score[0], index[0])
 
     def history(self, user_id: RawId, num: int = 10) -> pl.DataFrame:
@@ -237,12 +237,13 @@ class Retriever:
         with torch.no_grad():
             return encode_users(self.model, person.features)  # (1, dim), or (1, num_interests, dim)
 
-    def _best(self, person: Person, k: int, seen: bool | None) -> pl.DataFrame:
-        k = _checked_k(k, len(self.item_vectors))
+    def _best(self, person: Person, k: int, seen: bool | None, where: Where) -> pl.DataFrame:
+        k = checked_k(k, len(self.item_vectors))
         mask_seen = self.data.mask_seen if seen is None else not seen
         row = torch.zeros_like(person.items)
         pairs = hidden(row, person.items, person.targets[None], mask_seen)
-        score, index = top_k(self._vector(person), self.item_vectors, *pairs, k)
+        candidates = Candidates.of(self.item_vectors, matching_items(self.data, where))
+        score, index = candidates.best(self._vector(person), *pairs, k)
         found = torch.isin(index[0], person.items)[score[0] > -torch.inf]
         return self._answer(score[0], index[0]).with_columns(seen=pl.Series(found.numpy()))
 
@@ -251,14 +252,6 @@ class Retriever:
         rows = self.catalogue[index[shown].numpy()].drop("cold")
         rows = rows.insert_column(0, pl.int_range(1, len(rows) + 1, eager=True).alias("rank"))
         return rows.with_columns(score=pl.Series(score[shown].numpy()))
-
-
-def _checked_k(k: int, most: int) -> int:
-    """``k`` as Python's integer; NumPy's and torch's are accepted."""
-    whole = plain(k)
-    if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= most:
-        raise UserError(f"k={k}: give a whole number from 1 to {most:,}, the number of items")
-    return whole
 
 
 def load(

@@ -81,7 +81,7 @@ def from_values(
 def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
     """``(1,)``, or ``(1, width)`` for a feature of several values."""
     if feature.kind == "numeric":
-        return torch.tensor([_scaled(feature.name, value, encoding)], dtype=torch.float32)
+        return torch.tensor([scaled(feature.name, value, encoding)], dtype=torch.float32)
     is_list = feature.kind == "multi" and not isinstance(value, str)
     given = list(value or []) if is_list else [value]
     index = [_index(one, encoding["value"]) for one in given if one is not None] or [0]
@@ -95,7 +95,17 @@ def _index(value: Any, vocabulary: pl.Series) -> int:
     return int(place[0]) + 1 if len(place) else 0
 
 
-def _scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
+def scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
+    """A number as training saw it, 0 for None.
+
+    Args:
+        name: of the feature.
+        value: raw.
+        encoding: its ``mean`` and ``std``.
+
+    Raises:
+        UserError: if it is not a number.
+    """
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too

@@ -34,6 +34,7 @@ ROOTS: dict[str, Any] = {
     "user_id": Any,
     "item_id": Any,
     "history": Any,
+    "where": Text | list[Text] | None,
     "seen": bool | None,
     "format": Literal["table", "json"],
     "runs": Text | list[Text],
