@@ -2,7 +2,9 @@
 
 import json
 
+import polars as pl
 import pytest
+import torch
 
 from twotower.export import packages
 
@@ -31,6 +33,25 @@ def test_train_export_check(script, monkeypatch):
         and record["index"]["settings"]["ef_search"] == 32
     )
     assert record["model"] == "mf" and len(record["parity"]["curve"]) == 6
+    readme = (script.folder / "run/export/README.md").read_text()
+    name, test = "ndcg@10", record["metrics"]["test"]
+    half = record["half_width"][name]
+    assert (
+        f"| {name} | {record['metrics']['val'][name]:.4f} | {test[name]:.4f} ± {half:.4f}" in readme
+    )
+    ranks = pl.read_parquet(script.folder / "run/test_ranks.parquet")["rank"]  # one per user
+    gains = (ranks <= 10) / (1 + ranks).log(2)
+    assert half == pytest.approx(1.96 * gains.std() / len(gains) ** 0.5)
+    for line in (
+        f"{record['dataset']['users']} users, {record['dataset']['items']} items",
+        "split `LeaveLastOut` (min_history=1): Each user's last interaction is for test",
+        "k_core=5",
+        f"exported on {record['exported']}",
+        "Trained with `data.reader.num_users=120 ",
+        f"torch {torch.__version__.partition('+')[0]}",
+        "This model reads no history",
+    ):
+        assert line in readme
     assert (script.folder / "run/export/recall_latency.png").stat().st_size > 10_000
     assert script("export", "check=run/export").returncode == 0
     again = script("export", BEST)
@@ -57,8 +78,6 @@ def test_train_export_check(script, monkeypatch):
 def test_a_checkpoint_of_other_data_is_refused(script, monkeypatch):
     run = script("train", *SMALL, "model=popularity")
     assert run.returncode == 0, run.stderr
-    import torch
-
     path = script.folder / "run/checkpoints/best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["twotower"]["fingerprint"] = "another"

@@ -6,8 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
-from tests.helpers.exporting import CPU, assert_same_lists, check_parity, exact, export_model, serve
+from tests.conftest import ROOT, make_data
+from tests.helpers.exporting import (
+    CPU,
+    assert_same_lists,
+    check_parity,
+    exact,
+    export_model,
+    serve,
+    serve_new,
+)
 from tests.helpers.models import MODELS, build
 from twotower.export.tables import encode_corpus_items, encode_users
 
@@ -34,6 +42,7 @@ def test_every_model_is_exported_and_served(name, data, tmp_path):
     assert record["parity"]["index"]["recall"] == 1.0 or name == "popularity"  # whose items tie
     served = serve(tmp_path / "export", data.ids["user"]["user"].to_list(), 5)
     assert_same_lists(served, *exact(model, data, 5))
+    serve_new(model, data, tmp_path / "export", 5)
 
 
 @pytest.mark.slow
@@ -52,6 +61,19 @@ def test_the_readme_serves_what_exact_search_ranks(exported):
     )  # new users and items are among them
     served = serve(folder, data.ids["user"]["user"].to_list(), 5)
     assert_same_lists(served, *exact(model, data, 5))
+
+
+def test_the_readme_serves_new_users_as_the_model_does(exported):
+    folder, data, model, _ = exported
+    serve_new(model, data, folder, 5)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_new_users_what_they_saw_if_the_evaluation_does(tmp_path):
+    data = make_data(tmp_path, mask_seen=False)
+    data.setup()
+    model, _ = export_model("youtube_dnn", data, tmp_path / "export")
+    serve_new(model, data, tmp_path / "export", 5)
 
 
 def test_the_exact_index_finds_what_the_evaluation_counts(exported):

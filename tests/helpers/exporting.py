@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from tests.helpers.models import build
+from tests.helpers.retriever import INFO
 from twotower.data.batches.present import present_features, present_seen
+from twotower.export.card import about_data
 from twotower.export.folder import Measure, write_export
 from twotower.export.index import Flat
 from twotower.export.tables import encode_corpus_items
 from twotower.export.towers import OnnxTower, as_inputs
 from twotower.retrieval.exact import top_k
+from twotower.serve.retriever import Retriever
 from twotower.types import EvalIndex
 
 MEASURE = Measure(num_users=40, k=5, seed=0, tolerance=1e-4)
@@ -33,6 +36,10 @@ def about(data):
         "data": "d",
         "data_note": "",
         "data_fingerprint": data.fingerprint,
+        "dataset": about_data(data),
+        "exported": "2026-11-28",
+        "overrides": [],
+        "seed": 0,
         "metrics": {"test": None},
     }
 
@@ -46,15 +53,31 @@ def export_model(name, data, folder, *overrides, index=None, user_vectors=False)
     return build(name, data, *overrides), record
 
 
-def serve(folder: Path, users: list, k: int) -> list[list]:
-    """Results of the README's example in a process that can import neither torch nor twotower."""
-    (example,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    ask = f"import json\nprint(json.dumps([recommend(user, {k}) for user in {users!r}]))\n"
+def serve(folder: Path, users: list, k: int, function: str = "recommend") -> list[list]:
+    """Results of the README's code in a process that can import neither torch nor twotower."""
+    example, new_user = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    ask = f"import json\nprint(json.dumps([{function}(user, {k}) for user in {users!r}]))\n"
     run = subprocess.run(
-        [sys.executable, "-c", BLOCKED + example + ask], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", BLOCKED + example + new_user + ask],
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+def serve_new(model, data, folder: Path, k: int) -> None:
+    """Check the README's code for new users against a retriever, histories of several lengths."""
+    retriever = Retriever(data, model, INFO)
+    items = retriever.items.raw.to_list()
+    histories = [[], items[:1], items[3:6], [items[-1], *items[:9], items[-1]]]
+    wanted = [retriever.recommend_history(history, k) for history in histories]
+    assert_same_lists(
+        serve(folder, histories, k, "recommend_new"),
+        [found["item"].to_list() for found in wanted],
+        np.array([found["score"].to_list() for found in wanted]),
+    )
 
 
 @torch.no_grad()

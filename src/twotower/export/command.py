@@ -1,5 +1,6 @@
 """Exports a checkpoint as files for other systems (``src/export.py``)."""
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.export import manifest
+from twotower.export import card, manifest
 from twotower.export.packages import PACKAGES, require
-from twotower.run.build import build_part, rebuild
+from twotower.run.build import build_metrics, build_part, rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
 from twotower.run.run_folder import RunFolder
@@ -62,6 +63,8 @@ def _about(
     info: RunInfo = checkpoint["twotower"]
     run = RunFolder.of(ckpt_path)
     is_tested = ckpt_path.name == run.best.name or not run.best.exists()
+    record = run.read_record() if is_tested else {}
+    test = record.get("test")
     return {
         "model": info.choices["model"],
         "data": info.choices["data"],
@@ -69,6 +72,10 @@ def _about(
         "data_note": data.note,
         "overrides": info.overrides,
         "seed": info.config["seed"],
-        "metrics": {"val": info.val, "test": run.read_record().get("test") if is_tested else None},
+        "exported": datetime.now(timezone.utc).date().isoformat(),
+        "dataset": card.about_data(data),
+        "metrics": {"val": info.val, "test": test},
+        "half_width": card.half_widths(run.ranks, build_metrics(info.config, data), test or {}),
+        "popularity": record.get("popularity"),
         "settings": info.config,
     }

@@ -1,4 +1,4 @@
-"""README of an export: its files, how to serve from them, and what was measured."""
+"""README of an export: a card of the model, how to serve it, and what was compared."""
 
 from typing import Any
 
@@ -8,9 +8,7 @@ tower, index = onnxruntime.InferenceSession("user_tower.onnx"), faiss.read_index
 items = pq.read_table("item_vectors.parquet", columns=["item"])["item"].to_pylist()
 dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
-def recommend(user_id, k=10):
-    user = pq.read_table("users.parquet", filters=[("user", "=", user_id)]).to_pylist()[0]
-    features, seen = user["features"], user["seen"]
+def search(features, seen, k):
     inputs = {x.name: np.array([features[x.name]], dtypes[x.type]) for x in tower.get_inputs()}
     vectors = tower.run(None, inputs)[0].reshape(-1, index.d)  # one, or one for each interest
     scores, rows = index.search(vectors, k + len(seen))
@@ -18,6 +16,23 @@ def recommend(user_id, k=10):
     for score, row in sorted(zip(scores.ravel().tolist(), rows.ravel().tolist()), reverse=True):
         best.setdefault(row, score)
     return [(items[row], score) for row, score in best.items() if row not in (-1, *seen)][:k]
+
+def recommend(user_id, k=10):
+    user = pq.read_table("users.parquet", filters=[("user", "=", user_id)]).to_pylist()[0]
+    return search(user["features"], user["seen"], k)
+"""
+
+NEW_USER = """rows = {item: row for row, item in enumerate(items)}
+known = pq.read_table("vocabularies/item.item_id.parquet").to_pydict()
+indices = dict(zip(known["value"], known["index"]))
+
+def recommend_new(history, k=10, **features):
+    given = {x.name: np.zeros(x.shape[1:], dtypes[x.type]) for x in tower.get_inputs()}
+    if "history" in given:
+        last = [indices.get(item, 0) for item in history][-len(given["history"]):]
+        given["history"][len(given["history"]) - len(last):] = last
+    seen = SEEN
+    return search({**given, **features}, seen, k)
 """
 
 FILES = {
@@ -36,16 +51,36 @@ FILES = {
     "manifest.json": "for programs: inputs, versions, metrics, parity, SHA-256 of every file",
 }
 
-SERVING = f"""
-## Serving
+SERVING = """## Serving
 
 `pip install onnxruntime faiss-cpu pyarrow numpy`, then, in this folder:
 
 ```python
-{EXAMPLE}```
+{example}```
 
-`users.parquet` has no row of a new user: give the features directly, with `user_id` 0 and the
-`history` of their clicks.
+A new user has no row in `users.parquet`. This continues the code above; `history` holds raw ids of
+items, the oldest first:
+
+```python
+{new_user}```
+
+`features` are other inputs of the user tower, as the numbers of the table below; those that are not
+given are unknown, like the user's id.{same_list}
+"""
+
+USE = """## Intended use and limits
+
+- The model chooses candidates: the best items of a catalogue for a user, by the inner product of
+  two vectors. The scores order the items of one user; they are not probabilities.
+- It knows the users, items and interactions of its data and nothing later. An item without training
+  interactions ({num_cold:,} of {items:,}) is placed by its features alone. Train again as the
+  catalogue changes.
+- The metrics say how well it finds what users chose without it. They do not say what users would
+  choose if they were shown its lists; that takes an experiment with users.
+- Rare items and categories have fewer training interactions and are mostly found less often: see
+  `head/`, `middle/` and `tail/` under `metrics` in `manifest.json`.
+- `users.parquet` holds what each user chose. If that is personal data, so are this folder and the
+  lists made with it.
 """
 
 
@@ -56,25 +91,93 @@ def as_readme(record: dict[str, Any], names: list[str]) -> str:
         record: the manifest.
         names: of the files that are there.
     """
+    dataset = record["dataset"]
+    index = record["index"]
+    num_cold = dataset["items"] - dataset["items_in_training"]
     lines = [f"# {record['model']} on {record['data']}", ""]
     lines += [record["data_note"], ""] if record["data_note"] else []
-    lines += ["| file | content |", "|---|---|"]
-    lines += [f"| `{name}` | {text} |" for name, text in FILES.items() if name in names]
-    lines.append(SERVING)
+    lines += [
+        f"A two-tower retrieval model, exported on {record['exported']}: a tower for users, a "
+        f"tower for items, and an index (`{index['type']}`) of {index['items']:,} item vectors "
+        f"with {index['dim']} numbers each.",
+        "",
+        *_metrics(record),
+        *_data(dataset, record["data_fingerprint"]),
+        USE.format(num_cold=num_cold, items=dataset["items"]),
+        *["## Files", "", "| file | content |", "|---|---|"],
+        *[f"| `{name}` | {text} |" for name, text in FILES.items() if name in names],
+        "",
+        _serving(record),
+    ]
     for side in ("user", "item"):
         lines += _inputs(side, record["schema"][f"{side}_tower"], record["numeric"])
-    parity, k = record["parity"], record["parity"]["k"]
-    lines += ["## Measured", ""]
-    for side in ("user", "item"):
-        difference = f"{parity[f'{side}_tower']:.2g}"
-        lines.append(f"- `{side}_tower.onnx` differs from PyTorch by {difference} at most.")
-    found = parity["index"]
-    lines.append(
-        f"- `index.faiss` ({record['index']['type']}) over {parity['users']:,} test users: "
-        f"recall@{k} of exact search {found['recall']:.4f}, hit rate@{k} {found['hit_rate']:.4f} "
-        f"(exact search {parity['exact_hit_rate']:.4f})."
+    return "\n".join([*lines, *_parity(record), *_settings(record)])
+
+
+def _metrics(record: dict[str, Any]) -> list[str]:
+    """A row for each metric of all users, without those that repeat another."""
+    test, val = record["metrics"]["test"], record["metrics"].get("val") or {}
+    popularity = record.get("popularity") or {}
+    if not test:
+        return ["## Metrics", "", "Unknown: the checkpoint is not in its run folder.", ""]
+    rows: dict[tuple[str, ...], str] = {}
+    for name, value in test.items():
+        if "/" not in name and name in val and name in record["half_width"]:
+            shown = f"{value:.4f} ± {record['half_width'][name]:.4f}"
+            cells = (_cell(val[name]), shown, _cell(popularity.get(name)))
+            rows.setdefault(cells, name)
+    hidden = "without those that the user had seen" if record["dataset"]["mask_seen"] else "all"
+    return [
+        *[
+            "## Metrics",
+            "",
+            "| metric | validation | test | popularity, test |",
+            "|---|---|---|---|",
+        ],
+        *[f"| {name} | {' | '.join(cells)} |" for cells, name in rows.items()],
+        "",
+        f"The whole catalogue is ranked ({hidden}); ties count against the model. ± is a 95 % "
+        "interval over the test users. It is of this one training, "
+        f"seed {record['seed']}: another seed gives other values, which it leaves out. Popularity "
+        "ranks by the number of training interactions.",
+        "",
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _data(dataset: dict[str, Any], fingerprint: str) -> list[str]:
+    split = dict(dataset["split"])
+    name, meaning = split.pop("name"), split.pop("meaning")
+    lines = [
+        "## Data",
+        "",
+        f"- {dataset['users']:,} users, {dataset['items']:,} items, "
+        f"{dataset['interactions']:,} interactions, {dataset['training_interactions']:,} of them "
+        "for training",
+        f"- split `{name}` ({_pairs(split)}): {meaning}",
+        f"- filters: {_pairs(dataset['filters'])}",
+    ]
+    for part, times in dataset["times"].items():
+        lines.append(f"- {part}: from {times['first']} to {times['last']} (UTC)")
+    return [*lines, f"- fingerprint: {fingerprint}", ""]
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _serving(record: dict[str, Any]) -> str:
+    inputs = [entry["name"] for entry in record["schema"]["user_tower"]["inputs"]]
+    seen = "[rows[item] for item in history if item in rows]"
+    same = " This model reads no history, so all new users get the same list."
+    return SERVING.format(
+        example=EXAMPLE,
+        new_user=NEW_USER.replace("SEEN", seen if record["dataset"]["mask_seen"] else "[]"),
+        same_list="" if "history" in inputs else same,
     )
-    return "\n".join([*lines, ""])
 
 
 def _inputs(side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float]]) -> list[str]:
@@ -100,3 +203,32 @@ def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, floa
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
     order = ", in any order, padded with 0" if kind == "multi" else ""
     return f"index of `vocabularies/{name}.parquet`{order}; 0 if unknown"
+
+
+def _parity(record: dict[str, Any]) -> list[str]:
+    parity, k = record["parity"], record["parity"]["k"]
+    lines = ["## Comparison with the model", ""]
+    for side in ("user", "item"):
+        difference = f"{parity[f'{side}_tower']:.2g}"
+        lines.append(f"- `{side}_tower.onnx` differs from PyTorch by {difference} at most.")
+    found = parity["index"]
+    lines.append(
+        f"- `index.faiss` ({record['index']['type']}) over {parity['users']:,} test users: "
+        f"recall@{k} of exact search {found['recall']:.4f}, hit rate@{k} {found['hit_rate']:.4f} "
+        f"(exact search {parity['exact_hit_rate']:.4f})."
+    )
+    return [*lines, ""]
+
+
+def _settings(record: dict[str, Any]) -> list[str]:
+    given = " ".join(record["overrides"])
+    trained = f"Trained with `{given}`" if given else "Trained with the defaults"
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [
+        "## Settings and versions",
+        "",
+        f"{trained}; all settings are under `settings` in `manifest.json`.",
+        "",
+        f"Exported with {versions}.",
+        "",
+    ]
