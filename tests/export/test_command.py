@@ -36,9 +36,9 @@ def test_train_export_check(script, monkeypatch):
     readme = (script.folder / "run/export/README.md").read_text()
     name, test = "ndcg@10", record["metrics"]["test"]
     half = record["half_width"][name]
-    assert (
-        f"| {name} | {record['metrics']['val'][name]:.4f} | {test[name]:.4f} ± {half:.4f}" in readme
-    )
+    val, popular = record["metrics"]["val"][name], record["popularity"][name]
+    row = f"| {name} | {val:.4f} | {test[name]:.4f} ± {half:.4f} | {popular:.4f} |"
+    assert row in readme
     ranks = pl.read_parquet(script.folder / "run/test_ranks.parquet")["rank"]  # one per user
     gains = (ranks <= 10) / (1 + ranks).log(2)
     assert half == pytest.approx(1.96 * gains.std() / len(gains) ** 0.5)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from twotower.run.settings import changes_result, key_of
+
 EXAMPLE = """import faiss, numpy as np, onnxruntime, pyarrow.parquet as pq
 
 tower, index = onnxruntime.InferenceSession("user_tower.onnx"), faiss.read_index("index.faiss")
@@ -73,8 +75,8 @@ USE = """## Intended use and limits
 - The model chooses candidates: the best items of a catalogue for a user, by the inner product of
   two vectors. The scores order the items of one user; they are not probabilities.
 - It knows the users, items and interactions of its data and nothing later. An item without training
-  interactions ({num_cold:,} of {items:,}) is placed by its features alone. Train again as the
-  catalogue changes.
+  interactions ({num_cold:,} of {items:,}) is placed by its features alone, if the model reads any.
+  Train again as the catalogue changes.
 - The metrics say how well it finds what users chose without it. They do not say what users would
   choose if they were shown its lists; that takes an experiment with users.
 - Rare items and categories have fewer training interactions and are mostly found less often: see
@@ -120,26 +122,29 @@ def _metrics(record: dict[str, Any]) -> list[str]:
     popularity = record.get("popularity") or {}
     if not test:
         return ["## Metrics", "", "Unknown: the checkpoint is not in its run folder.", ""]
+    heading = ["validation", "test", *["popularity, test"] * bool(popularity)]
     rows: dict[tuple[str, ...], str] = {}
     for name, value in test.items():
         if "/" not in name and name in val and name in record["half_width"]:
-            shown = f"{value:.4f} ± {record['half_width'][name]:.4f}"
-            cells = (_cell(val[name]), shown, _cell(popularity.get(name)))
-            rows.setdefault(cells, name)
+            cells = [_cell(val[name]), f"{value:.4f} ± {record['half_width'][name]:.4f}"]
+            if popularity:
+                cells.append(_cell(popularity.get(name)))
+            rows.setdefault(tuple(cells), name)
     hidden = "without those that the user had seen" if record["dataset"]["mask_seen"] else "all"
     return [
         *[
             "## Metrics",
             "",
-            "| metric | validation | test | popularity, test |",
-            "|---|---|---|---|",
+            f"| metric | {' | '.join(heading)} |",
+            "|---" * (1 + len(heading)) + "|",
         ],
         *[f"| {name} | {' | '.join(cells)} |" for cells, name in rows.items()],
         "",
-        f"The whole catalogue is ranked ({hidden}); ties count against the model. ± is a 95 % "
-        "interval over the test users. It is of this one training, "
-        f"seed {record['seed']}: another seed gives other values, which it leaves out. Popularity "
-        "ranks by the number of training interactions.",
+        f"Every item is ranked ({hidden}); ties count against the model. ± is a 95 % interval over "
+        f"the test users. It is of this one training, seed {record['seed']}: another seed gives "
+        "other values, which the interval leaves out."
+        + " Popularity ranks by the number of training interactions."
+        * bool(popularity),
         "",
     ]
 
@@ -221,7 +226,7 @@ def _parity(record: dict[str, Any]) -> list[str]:
 
 
 def _settings(record: dict[str, Any]) -> list[str]:
-    given = " ".join(record["overrides"])
+    given = " ".join(text for text in record["overrides"] if changes_result(key_of(text)))
     trained = f"Trained with `{given}`" if given else "Trained with the defaults"
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return [
