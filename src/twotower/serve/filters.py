@@ -51,7 +51,8 @@ def _meets(data: RetrievalDataModule, condition: str) -> Tensor:
     if vocabulary is None:  # standardised numbers
         encoding = data.encodings[f"item/{name}"]
         wanted = torch.tensor(scaled(name, _number(condition, value), encoding)).float()
-        return {"=": operator.eq, "!=": operator.ne, **ORDERS}[sign](index, wanted)
+        met: Tensor = {"=": operator.eq, "!=": operator.ne, **ORDERS}[sign](index, wanted)
+        return met
     if sign in ORDERS:
         numbers = vocabulary.cast(pl.Float64, strict=False)
         if numbers.null_count() == len(numbers):
