@@ -189,7 +189,7 @@ def test_nothing_is_mixed_and_nothing_dropped_in_silence(script, sweep):
     assert [line.split(",")[1] for line in table[1:]] == ["f1"] * 4 + ["f2"]
     for line in (
         "- `dead`: failed: the loss is nan",
-        "- `half`: not finished: running, or killed; last written",
+        "- `half`: not finished: interrupted; last written",
         "the same settings and seed",
         "- `model=two_tower,seed=1`: not in the tests over users: no test_ranks.parquet",
     ):

@@ -61,7 +61,7 @@ def test_a_pipe_or_device_is_not_read(tmp_path, place):
 def test_an_unfinished_run_gives_when_it_last_wrote(tmp_path):
     (tmp_path / ".hydra").mkdir()
     os.utime(tmp_path, (1e9, 1e9))
-    assert reason(tmp_path).startswith("not finished: running, or killed; last written 2001-09-")
+    assert reason(tmp_path).startswith("not finished: interrupted; last written 2001-09-")
 
 
 @pytest.mark.parametrize(

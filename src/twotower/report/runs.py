@@ -55,4 +55,5 @@ def _unfinished(folder: RunFolder) -> str:
     paths = [path for path in (folder.path, folder.log, folder.last) if path.exists()]
     written = time.localtime(max(path.stat().st_mtime for path in paths))
     when = time.strftime("%Y-%m-%d %H:%M", written)
-    return f"not finished: running, or killed; last written {when}"
+    state = "running" if folder.is_running() else "interrupted"
+    return f"not finished: {state}; last written {when}"

@@ -20,7 +20,7 @@ from twotower.serve.filters import Where, matching_items
 from twotower.serve.retriever import Retriever
 from twotower.wording import PlainConsole
 
-MAX_USERS, MAX_ROWS = 8192, 1 << 21  # in memory at a time
+MAX_USERS, MAX_ROWS = 2048, 1 << 21  # in memory at a time
 OLDEST = pl.CompatLevel.oldest()  # types that every reader of Parquet knows
 
 
@@ -92,7 +92,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     console = PlainConsole(stderr=True)
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
