@@ -22,6 +22,7 @@ from twotower.export.readme import as_readme
 from twotower.export.towers import Tower, as_inputs, fix_cold_rows, write_tower
 from twotower.files import recover_folder, whole_folder
 from twotower.plotting import save_figure
+from twotower.retrieval.exact import encode_users
 from twotower.run import results
 from twotower.types import Model
 
@@ -137,8 +138,14 @@ def write_export(
         faiss.write_index(built, str(partial / "index.faiss"))
         progress("comparing")
         tolerance = measure.tolerance
+        blank = {name: torch.zeros_like(value[:1]) for name, value in sample.features.items()}
+        with torch.no_grad():
+            unknown = encode_users(model, blank)  # a new user without history
         differences = {
-            "user_tower": tower_difference(user_tower, sample.features, sample.vector, tolerance),
+            "user_tower": max(
+                tower_difference(user_tower, sample.features, sample.vector, tolerance),
+                tower_difference(user_tower, blank, unknown, tolerance),
+            ),
             "item_tower": tower_difference(item_tower, item_features, items, tolerance),
         }
         vectors = user_tower(sample.features)

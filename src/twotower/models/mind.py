@@ -136,10 +136,11 @@ class MIND(nn.Module):
 def squash(x: Tensor) -> Tensor:
     """``‖x‖² / (1 + ‖x‖²) x / ‖x‖`` over the last dimension; zero stays zero, its gradient finite.
 
-    The factor of ``x`` is computed in float32 or better, as float16 rounds 1e-9 to zero.
+    The factor of ``x`` is computed in float32 or better, as float16 rounds 1e-9 to zero. It is a
+    lower bound rather than a term, as the ONNX export removes the addition of a number that small.
     """
     square = at_least_float32(x).square().sum(-1, keepdim=True)
-    return x * (square / (1 + square) / (square + 1e-9).sqrt()).to(x.dtype)
+    return x * (square / (1 + square) / square.clamp_min(1e-9).sqrt()).to(x.dtype)
 
 
 def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
