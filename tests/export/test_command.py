@@ -54,7 +54,7 @@ def test_train_export_check(script, monkeypatch):
         assert line in readme
     assert (script.folder / "run/export/recall_latency.png").stat().st_size > 10_000
     assert script("export", "check=run/export").returncode == 0
-    again = script("export", BEST)
+    again = script("export", "ckpt_path=run")
     assert again.returncode == 1 and "exported already" in again.stderr
     for path, message in {
         "run/checkpoints/none.ckpt": "there is no such file",

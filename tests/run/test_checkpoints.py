@@ -122,15 +122,12 @@ def test_a_truncated_file_is_refused(saved, tmp_path):
 def test_a_wrong_path_is_one_line(tmp_path):
     (tmp_path / "README.md").write_text("# Hello")
     os.mkfifo(tmp_path / "pipe.ckpt")
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoints" / "best.ckpt").touch()
     for path, message in (
         (tmp_path / "none.ckpt", "there is no such file"),
         (tmp_path / "README.md" / "x", "there is no such file"),
         (tmp_path / "pipe.ckpt", "is not an ordinary file"),
         ("/dev/zero", "is not an ordinary file"),
-        (tmp_path / "run", "is a folder: give .*/run/checkpoints/best.ckpt"),
-        (tmp_path, "is not an ordinary file"),
+        (tmp_path, "is a folder without checkpoints/best.ckpt and last.ckpt"),
         ("last", "there is no such file"),
         ("a\0b", "there is no such file"),
         ("a" * 5000, "there is no such file"),
@@ -140,6 +137,15 @@ def test_a_wrong_path_is_one_line(tmp_path):
             checkpoint_file(path)
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "README.md")
+
+
+def test_a_run_folder_stands_for_its_checkpoint(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for written in ("last", "best"):
+        (folder / f"{written}.ckpt").touch()
+        chosen = [checkpoint_file(tmp_path, resumes).stem for resumes in (False, True)]
+        assert chosen == [written, "last"]  # the only one there is, then each its own
 
 
 def test_a_wrong_ckpt_path_leaves_no_folder(script):

@@ -9,7 +9,7 @@ import torch
 from tests.helpers.runs import SMALL
 from twotower import load
 
-CKPT = "ckpt_path=run/checkpoints/best.ckpt"
+CKPT = "ckpt_path=run"
 
 
 def test_answers_of_a_trained_run(script, monkeypatch):
@@ -83,13 +83,14 @@ def test_answers_of_a_trained_run(script, monkeypatch):
         ("user_id=", "user_id holds an empty id"),
         ("user_id=1 format=xml", "format"),
         ("user_id=1 usr=2", "usr"),
-        ("user_id=1", "there is no such file"),
+        ("user_id=1", "cannot be read as a checkpoint"),
         ("output=lists.csv", "output=lists.csv: name a file that ends in .parquet"),
         ("output=a.parquet user_id=1", "here are user_id and output"),
     ],
 )
 def test_bad_questions_are_one_line(script, question, line):
-    run = script("recommend", "ckpt_path=none.ckpt", *question.split())
+    (script.folder / "empty.ckpt").touch()
+    run = script("recommend", "ckpt_path=empty.ckpt", *question.split())
     assert run.returncode == 1 and line in run.stderr and len(run.stderr.splitlines()) == 1, (
         run.stderr
     )

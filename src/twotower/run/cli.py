@@ -59,6 +59,9 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
         os.environ[DEBUG] = given  # as the user has set it
         try:
             check_config(config)
+            if config.get("ckpt_path") is not None:
+                resumes = "dry" in config  # the command trains
+                config.ckpt_path = str(checkpoint_file(config.ckpt_path, resumes))
             is_job = in_sweep and HydraConfig.get().mode == RunMode.MULTIRUN
             module, _, name = (in_sweep if is_job else function).rpartition(".")
             called = getattr(importlib.import_module(module), name)
@@ -95,12 +98,14 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
 
 
 def run_dir(ckpt_path: object, default: str) -> str:
-    """A resumed run continues in its own folder: that of ``<run folder>/checkpoints/last.ckpt``.
+    """A resumed run continues in its own folder: that of its checkpoint.
 
     Raises:
         UserError: if there is no such file, before Hydra makes a folder for it.
     """
-    return default if ckpt_path is None else str(RunFolder.of(checkpoint_file(ckpt_path)).path)
+    if ckpt_path is None:
+        return default
+    return str(RunFolder.of(checkpoint_file(ckpt_path, resumes=True)).path)
 
 
 def mode(dry: bool) -> str | None:

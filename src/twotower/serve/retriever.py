@@ -22,7 +22,6 @@ from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
 from twotower.run.checks.checks import CONF
 from twotower.run.environment import read_env_file
-from twotower.run.run_folder import RunFolder
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
 from twotower.serve.lookup import Lookup
@@ -263,7 +262,7 @@ def load(
     """Rebuild a trained model from its checkpoint alone.
 
     Args:
-        path: a checkpoint, or a run folder with ``checkpoints/best.ckpt``.
+        path: a checkpoint, or a run folder.
         data_dir: raw files; None: as the scripts find them (``TWOTOWER_DATA_DIR``, ``.env``).
         cache_dir: prepared data, found likewise.
         trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
@@ -273,8 +272,7 @@ def load(
             was trained on.
     """
     read_env_file()
-    file = RunFolder(Path(path)).best if Path(path).is_dir() else path
-    checkpoint = load_checkpoint(file, trusted=trusted)
+    checkpoint = load_checkpoint(path, trusted=trusted)
     usual: Any = OmegaConf.load(CONF / "paths.yaml").paths
     chosen = {"data_dir": data_dir, "cache_dir": cache_dir}
     paths = {name: str(path or usual[name]) for name, path in chosen.items()}

@@ -10,8 +10,12 @@ from twotower.wording import one_line, printable
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
-def checkpoint_file(path: object) -> Path:
-    """The path, if there is an ordinary file.
+def checkpoint_file(path: object, resumes: bool = False) -> Path:
+    """The path of a checkpoint; of a run folder, its ``best.ckpt``, or the only one there is.
+
+    Args:
+        path: of a file or of a run folder.
+        resumes: take the ``last.ckpt`` of a run folder first.
 
     Raises:
         UserError: if it is not a path, or there is no such file.
@@ -19,21 +23,22 @@ def checkpoint_file(path: object) -> Path:
     shown = f"ckpt_path={printable(str(path))}"
     if not isinstance(path, (str, Path)) or not str(path):
         raise UserError(
-            f"{shown} is not a path: give <run folder>/checkpoints/last.ckpt or best.ckpt, or "
-            "leave it out (a name that is a number goes into quotes, ckpt_path='\"7\"')"
+            f"{shown} is not a path: give a run folder or a checkpoint, or leave it out (a name "
+            "that is a number goes into quotes, ckpt_path='\"7\"')"
         )
     path = Path(path)
-    best = path / "checkpoints" / "best.ckpt"
+    names = ("last", "best") if resumes else ("best", "last")
     try:
-        is_file, exists, has_best = path.is_file(), path.exists(), best.exists()
+        for file in (path, *(path / "checkpoints" / f"{name}.ckpt" for name in names)):
+            if file.is_file():
+                return file
+        is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError):  # a name that is too long, or with a zero byte
-        is_file = exists = has_best = False
-    if is_file:
-        return path
-    if has_best:
-        raise UserError(f"{shown} is a folder: give {best}, or last.ckpt beside it")
+        is_folder = exists = False
+    if is_folder:
+        raise UserError(f"{shown} is a folder without checkpoints/best.ckpt and last.ckpt")
     reason = " is not an ordinary file" if exists else ": there is no such file"
-    raise UserError(f"{shown}{reason}: give <run folder>/checkpoints/best.ckpt or last.ckpt")
+    raise UserError(f"{shown}{reason}: give a run folder, or its checkpoints/best.ckpt")
 
 
 @contextmanager
