@@ -3,16 +3,15 @@
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
 from tests.helpers.composition import compose_train
 from twotower.run.checks.checks import check_config
+from twotower.run.conf import CONF, PARTS
 
-CONF = ROOT / "conf"
 OPTIONS = [
     str(path.relative_to(CONF).with_suffix(""))
     for path in sorted(CONF.rglob("*.yaml"))
     if path.parent != CONF
-    and path.stem != "base"
+    and str(path.relative_to(CONF).with_suffix("")) not in PARTS
     and path.parent.name not in ("metric", "index", "benchmark", "callbacks")
 ]
 

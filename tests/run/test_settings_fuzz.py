@@ -13,14 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.errors import UserError
-from twotower.run.checks.checks import CONF, check_config, check_types
+from twotower.run.checks.checks import check_config, check_types
+from twotower.run.conf import CONF, options
 
 GROUPS = ("data", "data/split", "negatives", "model", "loss", "loss/task", "optimizer", "logger")
 OPTIONS = [
-    f"{group}={path.stem}"
+    f"{group}={option}"
     for group in GROUPS
-    for path in sorted((CONF / group).glob("*.yaml"))
-    if path.stem != "base" and (path.stem, group) != ("none", "logger")
+    for option in options(group)
+    if (option, group) != ("none", "logger")
 ]
 ADDED = {  # arguments of Lightning and torch that the YAML files do not list
     "trainer": (

@@ -1,19 +1,15 @@
 """The frame of every script: composes the config, and turns errors into one clear line."""
 
-import difflib
 import importlib
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -24,10 +20,12 @@ from twotower import signals
 from twotower.errors import UserError
 from twotower.processes import wait_without_spinning
 from twotower.run.checkpoint.file import checkpoint_file
-from twotower.run.checks.checks import CONF, check_config, suggest
+from twotower.run.checks.checks import check_config
+from twotower.run.command_line import check_arguments, explain_config
+from twotower.run.conf import CONF
 from twotower.run.environment import read_env_file
 from twotower.run.run_folder import RunFolder
-from twotower.wording import PlainConsole, one_line, override
+from twotower.wording import PlainConsole, one_line
 
 DEBUG = "HYDRA_FULL_ERROR"
 
@@ -76,7 +74,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
             os.environ[DEBUG] = "1"
 
     try:
-        check_arguments(sys.argv[1:])
+        check_arguments(config_name, sys.argv[1:])
         read_env_file()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         if failures:
@@ -84,7 +82,7 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
     except Exception as error:
         if signum := signals.asked():  # such as a process whose partner has stopped before it
             sys.exit(signals.finish(signum))
-        line = explain(error)
+        line = explain(error, config_name)
         if given == "1" or line is None:
             raise
         _fail(line)
@@ -124,39 +122,13 @@ for resolver in (run_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    """Refuse a malformed command line, for which Hydra would print its usage or its grammar.
+def explain(error: BaseException, command: str = "train") -> str | None:
+    """One line for an error that the user can correct, None for a bug.
 
-    Raises:
-        UserError: with the form that works.
+    Args:
+        error: as it was raised.
+        command: a file of ``conf/``.
     """
-    parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
-    for text in parser.parse_args(arguments).overrides:
-        key, equals, value = text.partition("=")
-        if not text.startswith("~") and not (key.strip("+") and equals):
-            raise UserError(
-                f"{text}: a setting is given as name=value (a value with blanks needs quotes)"
-            )
-        try:
-            OverridesParser.create().parse_override(text)
-        except HydraException:
-            raise UserError(
-                f"{text}: spaces, commas, brackets and = in a text need quotes within quotes: "
-                f"{_quoted(key, value)}"
-            ) from None
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"{message} (give settings as name=value, -m first; --help shows them)")
-
-
-def _quoted(key: str, value: str) -> str:
-    return override(key, value.strip("\"'"))
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for an error that the user can correct, None for a bug."""
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
         chain.append(cause)
@@ -173,7 +145,7 @@ def explain(error: BaseException) -> str | None:
     if "MisconfigurationException" in names:  # Lightning's, which may not be imported yet
         return one_line(chain[-1])
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return _explain_config(error, text)
+        return explain_config(command, error, text)
     if "Config group override must be a string" in text:  # Hydra's, a ValueError
         return "a config group takes one of its options, not null (logger=none, say)"
     if "parameters that were not used in producing the loss" in text:
@@ -202,40 +174,9 @@ def failure_line(error: Exception) -> str:
     return explain(error) or f"{type(error).__name__}: {first}"
 
 
-def _explain_config(error: Exception, text: str) -> str:
-    """One line for an error of Hydra or OmegaConf; with a suggestion for a typo.
-
-    Args:
-        error: as it was raised.
-        text: its message and those of its causes, in one line.
-    """
-    if match := re.search(r"Could not find '([\w/]+)/([\w.-]+)'", text):
-        group, option = match.groups()
-        listed = text.split("Available options", 1)[-1].split("Config search path")[0]
-        options = re.findall(r"[\w.-]+", listed.split(":", 1)[-1])
-        close = suggest(option, options)
-        return f"{group}={option}: no such option{close}; choose from {', '.join(options)}"
-    if match := re.search(r"Could not override '([\w.@/-]+)'", text):
-        return f"unknown setting {match[1]}{_suggest_setting(match[1])}"
-    return one_line(error)
-
-
 def _cause(error: BaseException) -> BaseException | None:
     """OmegaConf raises anew, without ``from``, what a resolver has raised."""
     return error.__context__ if isinstance(error, InterpolationResolutionError) else error.__cause__
-
-
-def _suggest_setting(name: str) -> str:
-    """A suggestion of the closest key of the whole configuration, found in the YAML files."""
-    *parents, leaf = name.split(".")
-    keys = set()
-    for file in CONF.rglob("*.yaml"):
-        keys |= set(re.findall(r"^\s*([a-z]\w*):", file.read_text(), re.M))
-    groups = set() if parents else {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    for options in (groups, keys - {leaf}):
-        if close := difflib.get_close_matches(leaf, options, n=1):
-            return f" (did you mean {'.'.join([*parents, close[0]])}?)"
-    return ""
 
 
 def _quiet() -> None:

@@ -20,7 +20,7 @@ from twotower.errors import UserError, check_choice
 from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
 from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
-from twotower.run.checks.checks import CONF
+from twotower.run.conf import CONF
 from twotower.run.environment import read_env_file
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items

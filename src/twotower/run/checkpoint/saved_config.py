@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.errors import UserError
 from twotower.run.checkpoint.trusted import targets
-from twotower.run.checks.checks import CONF
+from twotower.run.conf import CONF
 from twotower.run.settings import ADDRESS, FIXED, FOLDER, PLACES, is_within
 
 FROM_COMMAND = ("strategy", "default_root_dir")  # settings of the trainer

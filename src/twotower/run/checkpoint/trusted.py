@@ -16,8 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from twotower.errors import UserError
-from twotower.run.checks.checks import CONF
 from twotower.run.checks.own_code import CURE, is_installed
+from twotower.run.conf import CONF
 from twotower.run.settings import FIXED
 from twotower.wording import one_line
 

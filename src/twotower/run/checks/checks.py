@@ -8,7 +8,6 @@ import difflib
 import math
 from collections.abc import Collection, Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,15 +22,11 @@ from twotower.run.checks import foreign
 from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.checks.roots import LEAVES, ROOTS
 from twotower.run.checks.signatures import Parameter, Signature, read_signature
+from twotower.run.command_line import missing
 from twotower.wording import clip
 
-CONF = Path(__file__).parents[4] / "conf"
 LARGEST = 3.4e38  # in float32
 LARGEST_WHOLE = 2**63 - 1
-EXAMPLES = {
-    "ckpt_path": "<run folder>/checkpoints/best.ckpt",
-    "runs": "outputs/sweeps/<name of a sweep>",
-}
 GIVEN = ("schema", "num_groups", "params", "optimizer", "num_steps")  # by code, not by the config
 LIBRARIES = ("torch", "torchmetrics", "pytorch_lightning", "lightning")  # see foreign.ARGUMENTS
 UNKNOWN = object()  # an interpolation that has no value yet
@@ -59,9 +54,7 @@ def check_config(config: DictConfig) -> None:
     if "dry" in plain:  # the command trains
         _check_together(plain)
     if "check" in plain and not (plain["check"] or plain["ckpt_path"]):  # export takes one of two
-        raise UserError(
-            f"ckpt_path is missing: give ckpt_path={EXAMPLES['ckpt_path']}, or check=<a folder>"
-        )
+        raise UserError(f"{missing('ckpt_path')} (or check=<an exported folder>)")
     _write_back(config, plain)
 
 
@@ -98,6 +91,9 @@ def check_monitors(callbacks: dict[str, Any], measured: Collection[str]) -> None
 
 def _check_together(plain: dict[str, Any]) -> None:
     """Refuse settings of a training that do not fit one another."""
+    for name in ("data", "negatives", "model", "loss", "optimizer", "trainer", "callbacks"):
+        if name not in plain:
+            raise UserError(f"~{name} removes what every run needs: leave it out")
     best, last = (plain["callbacks"].get(name) for name in ("best", "last"))
     if not best and not last:
         raise UserError(
@@ -183,7 +179,7 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
     if value is UNKNOWN:
         return value
     if value == "???":
-        raise UserError(f"{path} is missing: give {path}={EXAMPLES.get(path, '…')}")
+        raise missing(path)
     _check_size(path, value)
     known = _without_unknown(value)
     error = _misfit(known, hint)
