@@ -24,6 +24,7 @@ from twotower.run.checks.checks import check_config
 from twotower.run.command_line import check_arguments, explain_config
 from twotower.run.conf import CONF
 from twotower.run.environment import read_env_file
+from twotower.run.help import show_help, topics
 from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole, one_line
 
@@ -74,6 +75,10 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
             os.environ[DEBUG] = "1"
 
     try:
+        names = topics(sys.argv[1:])
+        if names is not None:
+            show_help(config_name, names)
+            return
         check_arguments(config_name, sys.argv[1:])
         read_env_file()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
