@@ -60,7 +60,7 @@ lock:
 # Installs again when the requirements change. pip's own settings (index, proxy, cache) apply.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export,tensorboard]'
 	touch $(STAMP)
 
 clean:

@@ -12,4 +12,4 @@ if __name__ == "__main__":
 
     # benchmarks/ is outside the package
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    command("benchmarks.command.benchmark", "benchmark")
+    command("benchmark", sys.argv[1:])

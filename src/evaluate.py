@@ -1,5 +1,7 @@
 """Repeat the test of a checkpoint: python src/evaluate.py ckpt_path=<checkpoint>."""
 
+import sys
+
 from twotower import signals
 
 if __name__ == "__main__":
@@ -7,4 +9,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.run.evaluate.evaluate", "evaluate")
+    command("evaluate", sys.argv[1:])

@@ -1,5 +1,7 @@
 """Export a checkpoint for other systems: python src/export.py ckpt_path=<checkpoint>."""
 
+import sys
+
 from twotower import signals
 
 if __name__ == "__main__":
@@ -7,4 +9,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.export.command.export", "export")
+    command("export", sys.argv[1:])

@@ -1,5 +1,7 @@
 """Prepare and describe data: python src/prepare.py data=movielens_1m."""
 
+import sys
+
 from twotower import signals
 
 if __name__ == "__main__":
@@ -7,4 +9,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.run.prepare.prepare", "prepare")
+    command("prepare", sys.argv[1:])

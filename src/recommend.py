@@ -8,7 +8,5 @@ if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
     from twotower.run.cli import command
-    from twotower.run.raw_ids import quote_ids
 
-    sys.argv[1:] = quote_ids(sys.argv[1:])
-    command("twotower.serve.recommend.recommend", "recommend")
+    command("recommend", sys.argv[1:])

@@ -9,8 +9,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    if sys.argv[1:2] == ["list"]:
-        del sys.argv[1]
-        command("twotower.report.listing.show", "list")
-    else:
-        command("twotower.report.command.report", "report")
+    command("report", sys.argv[1:])

@@ -1,5 +1,7 @@
 """Train a model, test its best checkpoint: python src/train.py model=dat loss.lambda3=0."""
 
+import sys
+
 from twotower import signals
 
 if __name__ == "__main__":
@@ -7,4 +9,4 @@ if __name__ == "__main__":
 
     from twotower.run.cli import command
 
-    command("twotower.run.train.train", "train", in_sweep="twotower.sweep.launch.train")
+    command("train", sys.argv[1:])

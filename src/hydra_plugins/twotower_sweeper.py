@@ -122,7 +122,7 @@ class ResumableSweeper(BasicSweeper):
             if run.status == "changed":
                 self._set_aside(run)
             todo.append([*run.overrides, f"hydra.sweep.subdir={quoted(name)}"])
-        # a launcher's processes do not have the path of src/train.py
+        # new processes do not have the path of src/train.py
         path = [SOURCE, os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         with signals.running():

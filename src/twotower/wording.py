@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,6 +75,16 @@ def override(key: str, value: str) -> str:
     return shlex.quote(f'{key}="{escaped}"')  # the inner quotes are for Hydra
 
 
+def typed(command: str) -> str:
+    """How to type a command: ``twotower train`` if this program was called so."""
+    called = Path(sys.argv[0])
+    if called.name == "twotower":
+        return f"twotower {command}"
+    if called.parts[-2:] == ("twotower", "__main__.py"):
+        return f"python -m twotower {command}"
+    return f"python src/{command}.py"
+
+
 def resume_command(last: Path, again: Iterable[str] = ()) -> str:
     """The command that continues a run from its ``last.ckpt``.
 
@@ -82,7 +93,7 @@ def resume_command(last: Path, again: Iterable[str] = ()) -> str:
         again: overrides to repeat, see :func:`twotower.run.settings.repeated`.
     """
     given = override("ckpt_path", shown_path(last))
-    return " ".join(["python src/train.py", given, *map(shlex.quote, again)])
+    return " ".join([typed("train"), given, *map(shlex.quote, again)])
 
 
 def shown_path(path: Path) -> str:

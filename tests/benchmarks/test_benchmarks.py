@@ -284,7 +284,7 @@ NAMES = sorted(path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml"
         (("benchmark=ranking", "rounds=2"), "unknown setting rounds"),
         (("rounds=0",), "rounds must be greater than or equal to 1, got 0"),
         (("benchmark=index", "indexes.hnsw.n=3"), "unknown setting indexes.hnsw.n"),
-        (("dry=true",), "dry=true is for src/train.py alone"),
+        (("dry=true",), "dry=true is for the train command alone"),
     ],
     ids=str,
 )

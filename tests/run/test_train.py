@@ -317,7 +317,7 @@ def test_user_errors_are_one_line(script, overrides, message):
 def test_a_logger_without_its_package_names_the_extra():
     with pytest.raises(UserError) as found:
         construct("logger", {"_target_": f"{__name__}.without_tensorboard"})
-    assert str(explain(found.value)).endswith("pip install -e '.[tensorboard]'")
+    assert str(explain(found.value)).endswith("pip install 'twotower[tensorboard]'")
 
 
 def without_tensorboard():

@@ -170,7 +170,7 @@ def test_other_scripts_take_no_dry_run(script):
     run = script("prepare", "dry=true")
     assert (
         run.returncode == 1
-        and "dry=true is for src/train.py alone" in run.stderr
+        and "dry=true is for the train command alone" in run.stderr
         and "Traceback" not in run.stderr
     )
 

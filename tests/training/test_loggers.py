@@ -96,5 +96,6 @@ def test_a_logger_that_is_not_installed_names_the_extra(monkeypatch):
     with pytest.raises(UserError) as refused:
         construct("logger", node)
     assert explain(refused.value) == (
-        "logger=tensorboard needs a package that is not installed: pip install -e '.[tensorboard]'"
+        "logger=tensorboard needs a package that is not installed: "
+        "pip install 'twotower[tensorboard]'"
     )

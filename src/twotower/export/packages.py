@@ -15,6 +15,4 @@ def require(*names: str) -> None:
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"{', '.join(missing)} not installed: run python -m pip install --editable '.[export]'"
-        )
+        raise UserError(f"{', '.join(missing)} not installed: pip install 'twotower[export]'")

@@ -10,7 +10,8 @@ from twotower.errors import UserError
 from twotower.report.record import Text, reason
 from twotower.report.variants import Variant
 
-ROOT = Path(__file__).parents[3]
+OURS = "docs/published.yaml"
+PACKAGED = Path(__file__).with_name("published.yaml")  # in this repository a link to OURS
 
 
 class Entry(BaseModel):
@@ -39,7 +40,7 @@ class Quoted(NamedTuple):
 
 
 def read(path: str | None) -> list[Entry]:
-    """The entries of a file in the current folder or in this project; none for no path.
+    """The entries of a file, by default of this project's own; none for no path.
 
     Raises:
         UserError: if it cannot be read or has another form.
@@ -47,8 +48,8 @@ def read(path: str | None) -> list[Entry]:
     if path is None:
         return []
     try:
-        text = (Path(path) if Path(path).exists() else ROOT / path).read_text()
-        return TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))
+        file = PACKAGED if path == OURS and not Path(path).exists() else Path(path)
+        return TypeAdapter(list[Entry]).validate_python(yaml.safe_load(file.read_text()))
     except (OSError, ValueError, yaml.YAMLError) as error:
         message = f"quoted={path} cannot be read as docs/published.yaml can: {reason(error)}"
         raise UserError(message) from error

@@ -8,7 +8,8 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
-import hydra
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -22,19 +23,21 @@ from twotower.processes import wait_without_spinning
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import check_config
 from twotower.run.command_line import check_arguments, explain_config
+from twotower.run.commands import COMMANDS
 from twotower.run.conf import CONF
 from twotower.run.environment import read_env_file
 from twotower.run.help import show_help, topics
+from twotower.run.raw_ids import quote_ids
 from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole, one_line
 
 DEBUG = "HYDRA_FULL_ERROR"
 
 
-def command(function: str, config_name: str, in_sweep: str = "") -> None:
-    """Run a function with the composed config.
+def command(name: str, arguments: list[str]) -> None:
+    """Run a command with the composed config.
 
-    Its module is imported once the config is composed: torch and Lightning take seconds, which
+    The module of its function is imported once the config is composed: torch and Lightning take seconds, which
     ``--help`` and a typo need not.
 
     An error that the user can correct ends with one line on standard error and exit code 1;
@@ -42,10 +45,13 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
     SIGTERM and Ctrl-C end with a line too, see :mod:`twotower.signals`.
 
     Args:
-        function: its dotted name.
-        config_name: a file of ``conf/``.
-        in_sweep: the function that the jobs of a sweep run instead.
+        name: one of ``COMMANDS``, and of the files of ``conf/``.
+        arguments: of the command line: settings and Hydra's options.
     """
+    if name == "report" and arguments[:1] == ["list"]:
+        name, arguments = "list", arguments[1:]
+    if name == "recommend":
+        arguments = quote_ids(arguments)
     signals.listen()
     wait_without_spinning()
     given = os.environ.get(DEBUG, "")
@@ -61,9 +67,11 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
             if config.get("ckpt_path") is not None:
                 resumes = "dry" in config  # the command trains
                 config.ckpt_path = str(checkpoint_file(config.ckpt_path, resumes))
-            is_job = in_sweep and HydraConfig.get().mode == RunMode.MULTIRUN
-            module, _, name = (in_sweep if is_job else function).rpartition(".")
-            called = getattr(importlib.import_module(module), name)
+            function = COMMANDS[name].function
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                function = COMMANDS[name].in_sweep or function
+            module, _, last = function.rpartition(".")
+            called = getattr(importlib.import_module(module), last)
             with signals.running():
                 return called(config)
         except Exception as error:
@@ -75,19 +83,23 @@ def command(function: str, config_name: str, in_sweep: str = "") -> None:
             os.environ[DEBUG] = "1"
 
     try:
-        names = topics(sys.argv[1:])
+        names = topics(arguments)
         if names is not None:
-            show_help(config_name, names)
+            show_help(name, names)
             return
-        check_arguments(config_name, sys.argv[1:])
+        check_arguments(name, arguments)
         read_env_file()
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        # hydra.main reads sys.argv, which has the command's name too, and with which Lightning
+        # starts further processes
+        version.setbase("1.3")
+        parser = get_args_parser()
+        _run_hydra(parser.parse_args(arguments), parser, job, str(CONF), name)
         if failures:
             raise failures[0]
     except Exception as error:
         if signum := signals.asked():  # such as a process whose partner has stopped before it
             sys.exit(signals.finish(signum))
-        line = explain(error, config_name)
+        line = explain(error, name)
         if given == "1" or line is None:
             raise
         _fail(line)
@@ -142,7 +154,7 @@ def explain(error: BaseException, command: str = "train") -> str | None:
     if "tensorboard" in text and "ModuleNotFoundError" in names:
         return (
             "logger=tensorboard needs a package that is not installed: "
-            "pip install -e '.[tensorboard]'"
+            "pip install 'twotower[tensorboard]'"
         )
     for link in chain:
         if isinstance(link, UserError):

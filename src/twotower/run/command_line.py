@@ -2,9 +2,7 @@
 
 import difflib
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -15,7 +13,7 @@ from hydra.errors import HydraException
 from twotower.errors import UserError
 from twotower.run.conf import CONF, PARTS, closest, known, options, read, roots, suggestion
 from twotower.run.raw_ids import QUOTED
-from twotower.wording import one_line, override
+from twotower.wording import one_line, override, typed
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
@@ -37,7 +35,10 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    overrides = parser.parse_args(list(arguments)).overrides
+    parsed = parser.parse_args(list(arguments))
+    if parsed.experimental_rerun is not None:
+        raise UserError("--experimental-rerun is not supported: it unpickles a file")
+    overrides = parsed.overrides
     for place, text in enumerate(overrides):
         following = overrides[place + 1 :]
         _refuse_blanks(command, text, following)
@@ -54,19 +55,13 @@ def missing(setting: str) -> UserError:
     if command and (CONF / f"{command}.yaml").exists():  # no file of the user's own
         for example in read(command).examples:
             if f"{setting}=" in example:
-                return UserError(f"{setting} is missing: {typed(command, example)}")
+                return UserError(f"{setting} is missing: {in_this_form(example)}")
     return UserError(f"{setting} is missing: give {setting}=…")
 
 
-def typed(command: str, example: str) -> str:
+def in_this_form(example: str) -> str:
     """An example of ``conf/`` in the form in which this process was started."""
-    program = Path(sys.argv[0])
-    form = f"python src/{command}.py"
-    if program.stem == "twotower":  # the installed script
-        return example.replace(form, f"twotower {command}")
-    if program.parts[-2:] == ("twotower", "__main__.py"):
-        return example.replace(form, f"python -m twotower {command}")
-    return example
+    return re.sub(r"python src/(\w+)\.py", lambda found: typed(found[1]), example)
 
 
 def _refuse_flag(command: str, arguments: Sequence[str]) -> None:

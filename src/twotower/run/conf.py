@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-CONF = Path(__file__).parents[3] / "conf"
+# in this repository twotower/conf is a link to conf/, in an installed package a folder
+CONF = (Path(__file__).parents[1] / "conf").resolve()
 PARTS = ("data/base",)  # what the options of a group share, and no options themselves
 HIDDEN = ("_target_", "_partial_", "defaults", "hydra")  # keys that are not for users
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it is there

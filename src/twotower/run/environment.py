@@ -1,4 +1,4 @@
-"""Documented variables from the project's own ``.env`` file."""
+"""Documented variables from a ``.env`` file."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from twotower.errors import UserError
+from twotower.run.conf import CONF
 from twotower.wording import printable, warn
 
-FILE = Path(__file__).parents[3] / ".env"
+# beside conf/, or in the current folder if conf/ is inside of an installed package
+PACKAGE = Path(__file__).resolve().parents[1]
+FILE = Path(".env") if CONF.parent == PACKAGE else CONF.with_name(".env")
 KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make processes run anything
     "TWOTOWER_DATA_DIR",
     "TWOTOWER_CACHE_DIR",
@@ -22,7 +25,7 @@ KEYS = (  # .env.example has the same; others, such as PYTHONPATH, could make pr
 
 
 def read_env_file() -> None:
-    """Set the documented variables that the project's ``.env`` has and the environment has not.
+    """Set the documented variables that ``.env`` has and the environment has not.
 
     Values are not interpolated, and other keys are ignored with a line on standard error.
 

@@ -23,7 +23,7 @@ from twotower.run.settings import fingerprint
 from twotower.sweep.plan import quoted
 from twotower.wording import masked
 
-SCRIPT = Path(__file__).parents[2] / "train.py"
+COMMAND = [sys.executable, "-m", "twotower", "train"]
 ERROR = "error: "  # begins the line of a process that failed
 
 
@@ -96,11 +96,11 @@ def _fits_this_process(config: DictConfig) -> bool:
 def _train_in_own_process(
     config: DictConfig, folder: RunFolder, lock: int
 ) -> dict[str, float] | None:
-    """Run a job with several processes as a script.
+    """Run a job with several processes as a command of its own.
 
     Lightning starts further processes by repeating the command line, which in a sweep is the
     whole sweep; it changes the environment; and when one process dies it kills the others,
-    including the sweep's. A script of this job alone avoids all three.
+    including the sweep's. A command of this job alone avoids all three.
 
     Raises:
         ChildProcessError: if it fails, with its error line.
@@ -112,10 +112,14 @@ def _train_in_own_process(
         overrides.append(f"ckpt_path={quoted(config.ckpt_path)}")
     output = f"hydra.run.dir={quoted(folder.path)}"
     fixed = [output, "hydra.output_subdir=null", "hydra.mode=RUN"]
-    command = [sys.executable, str(SCRIPT), *overrides, *fixed]
     environment = {key: value for key, value in os.environ.items() if key != DEBUG}
+    environment["PYTHONSAFEPATH"] = "1"  # modules of the current folder shadow none of ours
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=[lock]
+        [*COMMAND, *overrides, *fixed],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=[lock],
     ) as process:
         try:
             reason = _copy_errors(process.stderr or ())

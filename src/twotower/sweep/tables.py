@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.sweep.plan import Run, estimate_seconds
-from twotower.wording import PlainConsole, duration, printable, shown_path
+from twotower.wording import PlainConsole, duration, printable, shown_path, typed
 
 STYLES = {"done": "green", "failed": "red", "new": ""}
 OTHER_STYLE = "yellow"
@@ -70,7 +70,7 @@ def print_outcome(runs: list[Run], metric: str) -> None:
         console.print(failure, soft_wrap=True)
     if any(run.status == "done" for run in runs):
         folder = shown_path(runs[0].folder.parent)
-        console.print(f"python src/report.py runs={folder}", soft_wrap=True)
+        console.print(f"{typed('report')} runs={folder}", soft_wrap=True)
 
 
 def _counted(runs: list[Run]) -> str:

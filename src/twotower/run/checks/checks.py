@@ -50,7 +50,7 @@ def check_config(config: DictConfig) -> None:
         plain[name] = _checked(name, value, ROOTS[name])
         check_types(name, plain[name])
     if plain.get("dry") is True and HydraConfig.initialized():  # our sweeper starts no job
-        raise UserError("dry=true is for src/train.py alone, with hydra/sweeper=resumable")
+        raise UserError("dry=true is for the train command alone, with hydra/sweeper=resumable")
     if "dry" in plain:  # the command trains
         _check_together(plain)
     if "check" in plain and not (plain["check"] or plain["ckpt_path"]):  # export takes one of two
