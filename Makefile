@@ -1,7 +1,8 @@
 # make train      trains DAT on generated data; ARGS="model=two_tower data=movielens_1m" changes it
 # make ablation   DAT's parts on MovieLens-100K, 3 seeds, then the report; run it again to resume
 # make benchmark  times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation"
-# make test       runs the default tests; make lint checks format, lint and types; make check is both
+# make test       runs the default tests; make lint checks format, lint, types and Dockerfile
+# make check      runs both
 # make site       builds the documents as a site, build/site/index.html
 # make lock       updates constraints.txt; ARGS=--upgrade takes the newest allowed versions
 VENV ?= .venv
@@ -31,6 +32,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 check: lint test
 

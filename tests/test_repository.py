@@ -3,10 +3,6 @@
 import importlib.metadata
 import json
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 
 import pytest
 import yaml
@@ -14,14 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
+from tests.helpers.project import EXTRAS, PROJECT
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"]
 GROUPS = [PROJECT["dependencies"], *EXTRAS.values()]
 REQUIREMENTS = [Requirement(line) for group in GROUPS for line in group]
 LOCKED = [
@@ -92,19 +82,6 @@ def test_the_workflow_and_the_hooks_call_existing_commands():
     for hook in repository["hooks"]:
         package = hook["entry"].removeprefix(".venv/bin/").split()[0]
         assert locked(package), hook
-
-
-@pytest.mark.slow
-def test_the_wheel_contains_py_typed(tmp_path):
-    source = tmp_path / "source"  # a build leaves files in its folder
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "src", source / "src")
-    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", tmp_path]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert "twotower/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
 def test_the_citation_names_the_project_and_the_paper():
