@@ -79,14 +79,14 @@ def test_an_empty_folder_is_enough(installed, tmp_path, script):
     small = ["debug=smoke", "callbacks.progress=null", "trainer.enable_progress_bar=false"]
     small += ["callbacks.diagnostics=null", "model=mf"]
     sweep = run("train", "-m", *small, "seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
-    assert "twotower report runs=runs/sweeps/seed-synthetic" in sweep
+    assert "twotower report runs=runs/sweeps/single-synthetic" in sweep
     as_module = (installed.with_name("python"), "-m", "twotower")
     pair = [*small, "trainer.devices=2", "trainer.strategy=ddp"]
     run("train", *pair, "hydra.run.dir=runs/pair")
     run("train", "-m", *pair, "hydra.sweep.dir=runs/pairs", program=as_module)
     (found,) = tmp_path.glob("runs/pairs/*/metrics.json")
     for folder in ("runs/pair", str(found.parent.relative_to(tmp_path))):
-        assert json.loads((tmp_path / folder / "metrics.json").read_text())["status"] == "complete"
+        assert json.loads((tmp_path / folder / "metrics.json").read_text())["status"] == "completed"
     best = "ckpt_path=runs/pair/checkpoints/best.ckpt"
     assert "hit_rate@10" in run("evaluate", best)
     assert len(json.loads(run("recommend", best, "user_id=42", "k=3", "format=json"))) > 0
