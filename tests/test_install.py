@@ -95,7 +95,7 @@ def test_an_empty_folder_is_enough(installed, tmp_path, script):
     run("report", "runs=runs")
     assert (tmp_path / "runs" / "report" / "index.html").exists()
     last = "ckpt_path=runs/pair/checkpoints/last.ckpt"
-    run("train", last, "trainer.max_epochs=2", program=as_module)
+    run("train", last, "trainer.max_epochs=2", *pair[-2:], program=as_module)
     assert not (tmp_path / "outputs").exists()
 
 
