@@ -13,11 +13,12 @@ from twotower.report.statistics import (
     spread_over_seeds,
 )
 from twotower.report.text import difference_text, metric_name, number, p_text, percent, to_text
+from twotower.wording import typed
 
 MAX_PARTS = 6
 ABLATION = (
     "No two variants differ in one setting alone, so these runs do not show which part makes a "
-    "difference: python src/train.py -m sweep=ablation trains such variants."
+    "difference: {train} -m sweep=ablation trains such variants."
 )
 
 
@@ -37,7 +38,10 @@ def answers(section: Section) -> list[Answer]:
     if section.comparisons and not found:
         best = section.comparisons[0]
         subject = f"{best.variant.label} instead of {section.baseline.label}"
-        found += [_sentence(subject, "", best, section.options, 1), Answer(ABLATION)]
+        found += [
+            _sentence(subject, "", best, section.options, 1),
+            Answer(ABLATION.format(train=typed("train"))),
+        ]
     return found + _not_above_popularity(section)
 
 

@@ -9,7 +9,7 @@ from twotower.report.runs import Run
 from twotower.report.section import Section
 from twotower.report.variants import Variant
 from twotower.run.settings import key_of, names_variant
-from twotower.wording import clip
+from twotower.wording import clip, typed
 
 
 class Repeat(NamedTuple):
@@ -118,4 +118,4 @@ def _command(variant: Variant) -> str:
     ]
     seeds = ",".join(map(str, variant.seeds))
     many = ["-m"] if len(variant.seeds) > 1 else []
-    return " ".join(["python src/train.py", *many, *overrides, f"seed={seeds}"])
+    return " ".join([typed("train"), *many, *overrides, f"seed={seeds}"])
