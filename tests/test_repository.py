@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
@@ -59,6 +60,23 @@ def test_all_installed_dependencies_are_locked():
     assert len(seen) > 50
     missing = sorted(name for name, _ in seen if not locked(name))
     assert not missing, f"constraints.txt lacks {missing}: run make lock"
+
+
+@pytest.mark.parametrize("python", ["3.10.13", "3.11.7", "3.12.1", "3.13.0"])
+def test_each_supported_python_can_have_the_locked_versions(python):
+    """Of the versions that are installed here; CI installs all of them with the oldest Python."""
+    assert python in SpecifierSet(PROJECT["requires-python"])
+    environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    checked = 0
+    for line in LOCKED:
+        if line.marker and not line.marker.evaluate(environment):
+            continue
+        for found in importlib.metadata.distributions(name=line.name):
+            supported = found.metadata["Requires-Python"]
+            if supported and found.version in line.specifier:
+                checked += 1
+                assert python in SpecifierSet(supported), f"{line} needs Python {supported}"
+    assert checked > 50
 
 
 def test_the_oldest_and_newest_python_are_the_same_everywhere():
