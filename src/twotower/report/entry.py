@@ -14,11 +14,10 @@ from twotower.report.record import Text as Line
 from twotower.report.record import read_record, reason
 from twotower.run.run_folder import HYDRA, RunFolder
 from twotower.run.settings import changes_result, key_of, repeated
-from twotower.wording import printable, resume_command, shown_path
+from twotower.wording import printable, resume_command, shown_path, typed
 
 MAX_YAML = 1 << 20  # bytes
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast
-TRAIN = "python src/train.py"
 
 
 class _Overrides(BaseModel):
@@ -82,7 +81,7 @@ class Entry(NamedTuple):
         """How to go on with a run that is of no sweep: from its checkpoint, or anew."""
         if self.folder.last.exists():
             return resume_command(self.folder.last, repeated(self.overrides))
-        return " ".join([TRAIN, *map(shlex.quote, self.overrides)])
+        return " ".join([typed("train"), *map(shlex.quote, self.overrides)])
 
 
 def read(folder: RunFolder, metric: str) -> Entry:
@@ -123,7 +122,7 @@ def sweep_command(folder: Path) -> str:
     given += [text for text in hydra.overrides.hydra if "launcher" in text]
     if folder.parent.name != "sweeps":  # the command would put it elsewhere
         given.append(f"hydra.sweep.dir={shown_path(folder)}")
-    return " ".join([TRAIN, "-m", *map(shlex.quote, given)])
+    return " ".join([typed("train"), "-m", *map(shlex.quote, given)])
 
 
 def _written(folder: RunFolder) -> float:

@@ -15,15 +15,15 @@ from rich.text import Text
 from twotower.report.entry import Entry, read, sweep_command
 from twotower.report.folders import find
 from twotower.run.run_folder import RunFolder
-from twotower.wording import PlainConsole, duration, printable, shown_path
+from twotower.wording import PlainConsole, duration, printable, shown_path, typed
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
 OTHER_STYLE = "red"  # failed, damaged
 WIDEST = 120
 STATUS, VALUE, WRITTEN, GAP = 11, 5, 10, 2  # widths of columns
 NEXT = (
-    "next: python src/recommend.py ckpt_path=<run folder>/checkpoints/best.ckpt user_id=…, "
-    "likewise evaluate.py and export.py"
+    "next: {recommend} ckpt_path=<run folder>/checkpoints/best.ckpt user_id=…, "
+    "likewise evaluate and export"
 )
 
 
@@ -52,7 +52,7 @@ def show(config: DictConfig) -> None:
     listed = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.print(f"\n{counts.total()} run{'s' * (counts.total() > 1)}: {listed}")
     if counts["finished"]:
-        console.print(NEXT, style="dim", soft_wrap=True)
+        console.print(NEXT.format(recommend=typed("recommend")), style="dim", soft_wrap=True)
 
 
 def _print_group(parent: Path, entries: list[Entry], console: PlainConsole) -> None:

@@ -37,8 +37,8 @@ DEBUG = "HYDRA_FULL_ERROR"
 def command(name: str, arguments: list[str]) -> None:
     """Run a command with the composed config.
 
-    The module of its function is imported once the config is composed: torch and Lightning take seconds, which
-    ``--help`` and a typo need not.
+    The module of its function is imported once the config is composed: torch and Lightning take
+    seconds, which ``--help`` and a typo need not.
 
     An error that the user can correct ends with one line on standard error and exit code 1;
     ``HYDRA_FULL_ERROR=1`` shows the traceback. Any other error is a bug and keeps its traceback.

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from rich.text import Text
 
 from twotower.errors import UserError
-from twotower.run.command_line import typed
+from twotower.run.command_line import in_this_form
 from twotower.run.conf import CONF, File, Setting, groups, known, options, read, roots, suggestion
 from twotower.wording import PlainConsole
 
@@ -142,7 +142,7 @@ def _about(page: Page, command: str, file: File) -> None:
     if file.examples:
         page.title("Examples" if len(file.examples) > 1 else "Example")
     for example, comment in file.examples.items():
-        page.example(typed(command, example), comment)
+        page.example(in_this_form(example), comment)
 
 
 def _settings(page: Page, settings: dict[str, Setting]) -> None:
