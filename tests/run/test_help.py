@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from tests.conftest import ROOT
 from twotower.errors import UserError
 from twotower.run.checks.checks import check_config
-from twotower.run.command_line import typed
+from twotower.run.command_line import in_this_form
 from twotower.run.conf import CONF, HIDDEN, PARTS, groups, known, options, read, roots
 from twotower.run.help import show_help
 
@@ -138,7 +138,7 @@ def test_examples_have_the_form_of_the_command_that_runs(monkeypatch):
         "/venv/twotower/__main__.py": "python -m twotower export",
     }.items():
         monkeypatch.setattr("sys.argv", [program])
-        assert typed("export", "python src/export.py check=served") == f"{form} check=served"
+        assert in_this_form("python src/export.py check=served") == f"{form} check=served"
 
 
 def test_parts_are_no_options():

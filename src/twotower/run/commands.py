@@ -26,7 +26,7 @@ COMMANDS = {
     "evaluate": Command("repeat the test of a checkpoint", "twotower.run.evaluate.evaluate"),
     "recommend": Command("ask a trained model", "twotower.serve.recommend.recommend"),
     "report": Command("compare run folders", "twotower.report.command.report"),
-    # python src/report.py list
+    # typed as a word after report
     "list": Command("list all runs", "twotower.report.listing.show"),
     "export": Command("write a checkpoint for other systems", "twotower.export.command.export"),
     "prepare": Command("prepare and describe data", "twotower.run.prepare.prepare"),
