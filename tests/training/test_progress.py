@@ -1,77 +1,107 @@
-"""The lines of a training: one per epoch, why it stopped, and the metric of the progress bar."""
+"""The progress bar: one line of a terminal that says what runs, and nothing elsewhere."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from twotower.training.callbacks import EarlyStopping
-from twotower.training.progress import EpochLines, ProgressBar
+from twotower.training import progress
+from twotower.wording import PlainConsole
+
+METRICS = {"train/loss": torch.tensor(7.25), "val/ndcg@10": torch.tensor(0.5)}
 
 
 def trainer(**given):
     values = {
-        "checkpoint_callback": SimpleNamespace(monitor="val/ndcg@10", mode="max"),
-        "callback_metrics": {},
-        "callbacks": [],
-        "current_epoch": 0,
-        "global_step": 8,
-        "is_global_zero": True,
-        "max_epochs": 10,
+        "checkpoint_callback": SimpleNamespace(monitor="val/ndcg@10"),
+        "callback_metrics": METRICS,
+        "current_epoch": 99,
+        "max_epochs": 100,
         "max_steps": -1,
-        "should_stop": False,
+        "is_global_zero": True,
+        "num_training_batches": 123_456,
+        "num_val_batches": [3],
+        "num_test_batches": [3],
     }
     return SimpleNamespace(**{**values, **given})
 
 
-def epoch(lines, loss, value, **given):
-    metrics = {"val/ndcg@10": torch.tensor(value)}
-    running = trainer(callback_metrics=metrics, **given)
-    lines.on_train_epoch_start(running, None)
-    for step in (loss - 0.5, loss + 0.5):
-        lines.on_train_batch_end(running, None, {"loss": torch.tensor(step)}, None, 0)
-    lines.on_train_epoch_end(running, None)
-    return running
+def made(monkeypatch, running, terminal=True):
+    """A bar, and what it writes."""
+    file = io.StringIO()
+    options = {
+        "file": file,
+        "width": 80,
+        "force_terminal": terminal,
+        "force_interactive": terminal,
+    }
+    monkeypatch.setattr(progress, "PlainConsole", lambda: PlainConsole(**options))
+    bar = progress.ProgressBar(20)
+    bar.setup(running, None, "fit")
+    return bar, file
 
 
-def test_an_epoch_is_one_line_with_the_mean_loss_and_the_best_so_far(capsys):
-    lines = EpochLines()
-    epoch(lines, 2.0, 0.25, current_epoch=0)
-    epoch(lines, 1.5, 0.125, current_epoch=1)
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("epoch  1/10  loss 2.0000  val/ndcg@10 0.2500  best 0.2500 (epoch 1)")
-    assert second.startswith("epoch  2/10  loss 1.5000  val/ndcg@10 0.1250  best 0.2500 (epoch 1)")
-    assert second.endswith("left") and max(map(len, (first, second))) <= 100
+def shown(bar):
+    console = PlainConsole(file=io.StringIO(), width=80)
+    console.print(bar._progress.get_renderable())
+    return console.file.getvalue()
 
 
-def test_the_best_epoch_of_a_loss_is_the_lowest_and_survives_a_restart(capsys):
-    lines, lowest = EpochLines(), SimpleNamespace(monitor="val/ndcg@10", mode="min")
-    epoch(lines, 2.0, 0.25, checkpoint_callback=lowest)
-    epoch(lines, 2.0, 0.125, current_epoch=1, checkpoint_callback=lowest)
-    resumed = EpochLines()
-    resumed.load_state_dict(lines.state_dict())
-    epoch(resumed, 2.0, 0.5, current_epoch=2, checkpoint_callback=lowest)
-    assert "best 0.1250 (epoch 2)" in capsys.readouterr().out.splitlines()[-1]
+def cycle(bar, running):
+    """An epoch with a validation, then a test."""
+    bar.on_train_epoch_start(running, None)
+    bar.on_train_batch_end(running, None, None, None, 0)
+    yield "epoch"
+    bar.on_validation_start(running, None)
+    bar.on_validation_batch_end(running, None, None, None, 0, 0)
+    yield "validation"
+    bar.on_validation_end(running, None)
+    yield "epoch again"
+    bar.on_train_epoch_end(running, None)
+    bar.on_test_start(running, SimpleNamespace(test_name="popularity"))
+    bar.on_test_batch_end(running, None, None, None, 1, 0)
+    yield "test"
+    bar.on_test_end(running, None)
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ({}, "all epochs are done"),
-        ({"max_steps": 8}, "trainer.max_steps=8 are done"),
-        ({"waited": 3}, "val/ndcg@10 has not risen for 3 epochs"),
-    ],
-)
-def test_the_end_says_why(given, reason, capsys):
-    stopping = EarlyStopping(monitor="val/ndcg@10", mode="max", patience=3)
-    stopping.wait_count = given.pop("waited", 0)
-    EpochLines().on_train_end(trainer(callbacks=[stopping], **given), None)
-    assert capsys.readouterr().out == f"training ends: {reason}\n"
+def test_the_bar_fits_80_columns_and_says_what_runs(monkeypatch):
+    running = trainer()
+    bar, file = made(monkeypatch, running)
+    lines = {name: shown(bar) for name in cycle(bar, running)}
+    assert all(text.count("\n") == 1 and len(text) <= 81 for text in lines.values()), lines
+    assert lines["epoch"].startswith("epoch 100/100 ")
+    assert lines["epoch"].endswith(" loss 7.250  ndcg@10 .5000\n")
+    assert "1/123456" in lines["epoch"] and "1/123456" in lines["epoch again"]
+    assert lines["validation"].startswith("validation ━") and " 1/3 " in lines["validation"]
+    assert lines["test"].startswith("test of popularity ━") and " 2/3 " in lines["test"]
+    assert bar._progress is None and file.getvalue().rstrip().endswith(
+        "\x1b[2K\x1b[?25h"
+    )  # cleared
 
 
-def test_the_bar_shows_the_loss_and_what_chooses_the_checkpoint():
-    metrics = {"train/loss": 1.0, "val/ndcg@10": 0.5, "val/mrr": 0.25}
-    found = ProgressBar().get_metrics(trainer(callback_metrics=metrics), None)
-    assert found == {"loss": "1.0000", "ndcg@10": "0.5000"}
-    without = trainer(callback_metrics=metrics, checkpoint_callback=None)
-    assert ProgressBar().get_metrics(without, None) == {"loss": "1.0000"}
+@pytest.mark.parametrize("given", [{}, {"is_global_zero": False}])
+def test_nothing_is_written_to_a_file_or_by_further_processes(monkeypatch, given):
+    running = trainer(**given)
+    bar, file = made(monkeypatch, running, terminal=bool(given))
+    assert len(list(cycle(bar, running))) == 4 and file.getvalue() == ""
+
+
+def test_the_bar_is_gone_before_an_error_is_printed(monkeypatch):
+    running = trainer()
+    bar, _ = made(monkeypatch, running)
+    steps = cycle(bar, running)
+    next(steps), next(steps)  # within a validation
+    bar.on_exception(running, None, KeyboardInterrupt())
+    assert bar._progress is None
+    bar.on_train_batch_end(running, None, None, None, 5)  # resumed within an epoch
+    assert "6/123456" in shown(bar)
+    bar.on_train_epoch_end(running, None)
+
+
+def test_a_training_without_end_or_metrics_has_a_bar(monkeypatch):
+    running = trainer(max_epochs=-1, num_training_batches=float("inf"), callback_metrics={})
+    bar, _ = made(monkeypatch, running)
+    next(cycle(bar, running))
+    assert shown(bar).startswith("epoch 100 ") and "1/?" in shown(bar)
+    bar.on_train_epoch_end(running, None)

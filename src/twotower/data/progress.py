@@ -34,7 +34,10 @@ class Stages:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=PlainConsole(stderr=True), transient=True)
+        console = PlainConsole(stderr=True)
+        # into a file, rich would write an empty line at the end
+        is_shown = console.is_interactive
+        self._progress = Progress(*columns, console=console, transient=True, disable=not is_shown)
         self._task = self._progress.add_task(f"preparing {what}", total=len(stages))
 
     def __enter__(self) -> "Stages":

@@ -1,6 +1,7 @@
 """The evaluate command: repeats the test of a checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,7 @@ from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.file import naming
+from twotower.training.progress import ProgressBar
 from twotower.training.stopping import prepare_to_stop
 from twotower.types import RunInfo
 
@@ -23,9 +25,11 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
     info: RunInfo = checkpoint["twotower"]
     saved = restore_config(info, saved_config.resolved(config)[0])
+    has_bar = saved["trainer"].get("enable_progress_bar") is not False
+    fixed: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     with naming(config.ckpt_path):
         trainer = build_part(
-            saved, "trainer", logger=False, callbacks=[], enable_checkpointing=False
+            saved, "trainer", callbacks=[ProgressBar(20)] if has_bar else [], **fixed
         )
     prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from twotower.data.datamodule import RetrievalDataModule
@@ -62,7 +63,9 @@ def _train(config: DictConfig, stack: ExitStack) -> dict[str, float]:
     logger = _logger(plain, info)
     with naming(ckpt_path):
         callbacks = [*_callbacks(plain), StepThreads(), Resume()]
-        trainer = build_part(plain, "trainer", logger=logger, callbacks=callbacks)
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        own = {**plain["trainer"], "enable_progress_bar": has_bar}  # else Lightning adds its bar
+        trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
         data, task = build(plain, info, trainer)

@@ -1,14 +1,13 @@
-"""What a person sees of a training: a progress bar, and a line for each epoch."""
+"""The progress bar, and how it and the lines of epochs name epoch and metric."""
 
-import time
+import math
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, RichProgressBar
-from torch import Tensor
+from pytorch_lightning import callbacks
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from twotower.training.callbacks import EarlyStopping
-from twotower.wording import duration
+from twotower.wording import PlainConsole
 
 
 def monitor_of(trainer: pl.Trainer) -> str:
@@ -16,85 +15,151 @@ def monitor_of(trainer: pl.Trainer) -> str:
     return getattr(trainer.checkpoint_callback, "monitor", None) or ""
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's bar with the loss and the metric that chooses the checkpoint."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Two figures, so that the bar fits into 80 columns."""
-        known, monitor = trainer.callback_metrics, monitor_of(trainer)
-        names = {"loss": "train/loss", monitor.rpartition("/")[2]: monitor}
-        return {name: f"{known[key]:.4f}" for name, key in names.items() if key in known}
-
-    @property
-    def test_description(self) -> str:
-        """Says which ranking is tested: the model's, or the best possible one."""
-        name = getattr(self.trainer.lightning_module, "test_name", "test")
-        return "Testing" if name == "test" else f"Testing {name}"
+def epoch_name(trainer: pl.Trainer) -> str:
+    """``epoch  2/10``, counted from 1."""
+    number, last = trainer.current_epoch + 1, trainer.max_epochs or -1
+    return f"epoch {number:>{len(str(last))}}/{last}" if last > 0 else f"epoch {number}"
 
 
-class EpochLines(Callback):
-    """Prints a line for each epoch, and why the training stopped; in a file, too."""
+def short_name(monitor: str) -> str:
+    """``ndcg@10`` of ``val/ndcg@10``."""
+    return monitor.removeprefix("val/")
 
-    def __init__(self) -> None:
-        self.best: float | None = None
-        self.best_epoch = 0
-        self._started = 0.0  # of the epoch
-        self._loss: Tensor | None = None  # sum over the steps of the epoch
-        self._num_steps = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far, for a resumed run."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+def number(value: float) -> str:
+    """``.0459``, as in the table of results."""
+    return f"{value:.4f}".removeprefix("0")
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with the best epoch of the checkpoint."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+class ProgressBar(callbacks.ProgressBar):
+    """A line for the epoch, validation or test under way, on a terminal only and gone at its end.
+
+    Lightning's own bars are wider than 80 columns, read the metrics after every step, for which a
+    GPU has to finish it, and leave their last state on the screen and in files.
+
+    Args:
+        refresh_rate: steps between two updates of the metrics; 0: no bar.
+    """
+
+    def __init__(self, refresh_rate: int) -> None:
+        super().__init__()
+        self.refresh_rate = refresh_rate
+        self._enabled = refresh_rate > 0
+        self._progress: Progress | None = None  # while it is shown
+        self._tasks: list[Any] = []  # the last one is shown: a validation interrupts an epoch
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Show nothing in a file or on a terminal without cursor."""
+        super().setup(trainer, pl_module, stage)
+        if not PlainConsole().is_interactive:
+            self.disable()
+
+    def disable(self) -> None:
+        """Show nothing; Lightning calls it in all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show bars again."""
+        self._enabled = self.refresh_rate > 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._started, self._loss, self._num_steps = time.perf_counter(), None, 0
+        """Show a bar for the epoch."""
+        self._begin(epoch_name(trainer), self.total_train_batches)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *args: Any
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Sum the loss where it is, without waiting for the device."""
-        loss = outputs["loss"].detach()
-        self._loss = loss.clone() if self._loss is None else self._loss + loss
-        self._num_steps += 1
+        """Advance, and update the metrics every ``refresh_rate`` steps."""
+        if not self._tasks:  # resumed within an epoch
+            self._begin(epoch_name(trainer), self.total_train_batches)
+        self._advance(batch_idx)
+        if self._progress is not None and batch_idx % self.refresh_rate == 0:
+            self._progress.update(self._tasks[-1], figures=_figures(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch: loss, validation, best so far, seconds, remaining time."""
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or -1
-        monitor = monitor_of(trainer)
-        value = trainer.callback_metrics.get(monitor)
-        if value is not None:
-            self._compare(value.item(), epoch, getattr(trainer.checkpoint_callback, "mode", "max"))
-        if not trainer.is_global_zero or self._loss is None:
-            return
-        seconds = time.perf_counter() - self._started
-        parts = [f"epoch {epoch:>{len(str(last))}}/{last}" if last > 0 else f"epoch {epoch}"]
-        parts.append(f"loss {self._loss.item() / self._num_steps:.4f}")
-        if value is not None:
-            parts.append(f"{monitor} {value.item():.4f}")
-            parts.append(f"best {self.best:.4f} (epoch {self.best_epoch})")
-        parts.append(duration(seconds))
-        if epoch < last and not trainer.should_stop:
-            parts.append(f"at most {duration(seconds * (last - epoch))} left")
-        print("  ".join(parts), flush=True)
+        """Remove the bar."""
+        self._end()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print why the training stopped, and which epoch is tested."""
-        if not trainer.is_global_zero:
-            return
-        reason = "all epochs are done"
-        if -1 < trainer.max_steps <= trainer.global_step:
-            reason = f"trainer.max_steps={trainer.max_steps} are done"
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
-                reason = f"{callback.monitor} has not risen for {callback.patience} epochs"
-        best = f"; best epoch {self.best_epoch}" if self.best_epoch else ""
-        print(f"training ends: {reason}{best}", flush=True)
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show a bar for the validation, in place of the epoch's."""
+        self._begin("validation", _total(trainer.num_val_batches))
 
-    def _compare(self, value: float, epoch: int, mode: str) -> None:
-        if self.best is None or (value > self.best if mode == "max" else value < self.best):
-            self.best, self.best_epoch = value, epoch
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Advance."""
+        self._advance(batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
+        self._end()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show a bar that says what is tested: the model, or a ranking to compare it with."""
+        name = pl_module.test_name
+        title = "test" if name == "test" else f"test of {name}"
+        self._begin(title, _total(trainer.num_test_batches))
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Advance."""
+        self._advance(batch_idx)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
+        self._end()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the bar before the error or the signal is named."""
+        while self._tasks:
+            self._end()
+
+    def _begin(self, what: str, total: float) -> None:
+        if not self._enabled:
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=PlainConsole(),
+                transient=True,
+            )
+            self._progress.start()
+        for task in self._tasks:
+            self._progress.update(task, visible=False)
+        known = total if math.isfinite(total) else None
+        self._tasks.append(self._progress.add_task(what, total=known, figures=""))
+
+    def _advance(self, batch_idx: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._tasks[-1], completed=batch_idx + 1)
+
+    def _end(self) -> None:
+        if self._progress is None:
+            return
+        self._progress.remove_task(self._tasks.pop())
+        if self._tasks:
+            self._progress.update(self._tasks[-1], visible=True)
+        else:
+            self._progress.stop()
+            self._progress = None
+
+
+def _total(num_batches: Any) -> float:
+    return sum(num_batches) if isinstance(num_batches, list) else num_batches
+
+
+def _figures(trainer: pl.Trainer) -> str:
+    known, monitor = trainer.callback_metrics, monitor_of(trainer)
+    parts = []
+    if "train/loss" in known:
+        parts.append(f"loss {known['train/loss'].item():#.4g}")
+    if monitor in known:
+        parts.append(f"{short_name(monitor)} {number(known[monitor].item())}")
+    return "  ".join(parts)

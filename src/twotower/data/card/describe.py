@@ -43,11 +43,12 @@ def describe(
     was_there = _written_at(data.folder) == before
     if was_there:  # else preparation has printed them
         print_remarks(prepared.meta)
-    card = measure(prepared, data.options)
-    figures = {**_about(data, name, prepared.meta), **card.figures}
-    figures["findings"] = findings(figures)
-    picture = io.BytesIO()
-    save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
+    with PlainConsole(stderr=True).status("describing the data"):
+        card = measure(prepared, data.options)
+        figures = {**_about(data, name, prepared.meta), **card.figures}
+        figures["findings"] = findings(figures)
+        picture = io.BytesIO()
+        save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
     text = json.dumps(figures, indent=1) + "\n"
     files = {"card.json": text.encode(), "card.png": picture.getvalue()}
     paths = [data.folder]

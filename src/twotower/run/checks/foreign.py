@@ -152,19 +152,17 @@ ADAGRAD: dict[str, Any] = {
     "lr_decay": Nonnegative,
     "initial_accumulator_value": Nonnegative,
 }
-PROGRESS_BAR = {
-    "refresh_rate": Whole,
-    "leave": bool,
-    "theme": Part,
-    "console_kwargs": dict[str, Any] | None,
-}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "pytorch_lightning.Trainer": TRAINER,
     "pytorch_lightning.callbacks.ModelCheckpoint": MODEL_CHECKPOINT,
     "pytorch_lightning.callbacks.EarlyStopping": EARLY_STOPPING,
     "twotower.training.callbacks.EarlyStopping": EARLY_STOPPING,
-    "pytorch_lightning.callbacks.RichProgressBar": PROGRESS_BAR,
-    "twotower.training.progress.ProgressBar": PROGRESS_BAR,
+    "pytorch_lightning.callbacks.RichProgressBar": {
+        "refresh_rate": Whole,
+        "leave": bool,
+        "theme": Part,
+        "console_kwargs": dict[str, Any] | None,
+    },
     "pytorch_lightning.callbacks.TQDMProgressBar": {
         "refresh_rate": Whole,
         "process_position": Whole,
