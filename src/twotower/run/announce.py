@@ -1,5 +1,6 @@
 """Lines before and after a training: what it works on, and what to know before trusting it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,30 @@ COLLAPSED = 0.95  # mean cosine of two items' vectors
 def print_start(
     info: RunInfo, data: RetrievalDataModule, task: RetrievalTask, trainer: pl.Trainer, folder: Path
 ) -> None:
-    """Print model, data, sizes, device and folder, each on one line."""
-    model, name = info.choices["model"], info.choices["data"]
-    schema, positions = data.schema, data.tables["position/train"]
+    """Print model, data, sizes, device and folder, each on one line of 80 columns."""
+    schema, model = data.schema, task.model
     sizes = f"{data.meta['num_users']:,} users, {schema.num_items:,} items"
-    targets = ", ".join(
-        f"{int(data.tables[f'targets/{part}'].sum()):,} {part} targets" for part in ("val", "test")
-    )
-    print(f"{name}: {sizes}, {len(positions):,} training interactions, {targets}")
-    parameters = sum(parameter.numel() for parameter in task.model.parameters())
-    steps = len(data.train_dataloader())
-    print(f"{model}: {parameters:,} parameters, batch {data.batch_size}, {steps:,} steps an epoch")
+    train = len(data.tables["position/train"])
+    val, test = (int(data.tables[f"targets/{part}"].sum()) for part in ("val", "test"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    steps = math.ceil(len(data.train_dataloader()) / trainer.world_size)
     device = trainer.strategy.root_device
-    where = f"threads: {torch.get_num_threads()}, cores: {available_cores()}"
+    where = f"threads: up to {torch.get_num_threads()}, cores: {available_cores()}"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    print(f"processes: {trainer.world_size} on {device.type}, {where}")
-    print(f"folder {shown_path(folder)}", flush=True)
+    lines = {
+        "model": f"{info.choices['model']}, {parameters:,} parameters",
+        "data": f"{info.choices['data']}: {sizes}",
+        "targets": f"{train:,} to train, {val:,} to validate, {test:,} to test",
+        "steps": f"{steps:,} an epoch, batch {data.batch_size} per process",
+        "device": f"{device.type}, processes: {trainer.world_size}, {where}",
+        "folder": shown_path(folder),
+    }
+    if hasattr(model, "fit"):
+        lines["model"] = f"{info.choices['model']}, fitted in closed form"
+        del lines["steps"]
+    for name, line in lines.items():
+        print(f"{name:<8} {line}", flush=True)
 
 
 def warn_of_data(data: RetrievalDataModule) -> None:

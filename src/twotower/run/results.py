@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.training.evaluation import SHARES
-from twotower.wording import PlainConsole, printable
+from twotower.wording import PlainConsole, printable, shown_path
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = (
@@ -26,53 +26,61 @@ PACKAGES = (
     "polars",
     "numpy",
 )
-COLUMNS = (
-    "val",
-    "test",
-    "popularity",
-    "head",
-    "middle",
-    "tail",
-    "warm",
-    "cold",
-    "cold_user",
-    "oracle",
-)
+GROUPS = ("head", "middle", "tail", "warm", "cold", "cold_user")
+COLUMNS = ("val", "test", "popularity", *GROUPS, "oracle")
+HEADERS = {"cold_user": "cold\nuser"}
 
 
 def print_table(record: dict[str, Any], where: Path) -> None:
     """Print a row for each metric, then the run's folder.
 
-    Columns are validation, test, the groups of the test, and the oracle where there is one.
+    Columns are validation, test, popularity, the groups of the test, and the oracle where there is
+    one. The last groups are left out where the terminal has no room for them.
     """
-    (_, *names), rows = as_rows(record)
-    title = f"{record['model']} on {record['data']}, seed {record['seed']}"
-    table = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 0),
-        pad_edge=False,
-        title=Text(title),
-        caption=Text(_caption(record)),
-    )
-    table.add_column("metric", no_wrap=True)
-    for name in map(str, names):
-        table.add_column(
-            name.replace("_", "\n"),
-            justify="right",
-            no_wrap=True,
-            style="bold" if name == "test" else None,
-        )
-    if "oracle" in names:
-        table.add_column("of\noracle", justify="right", no_wrap=True)
-    for metric, *values in _without_repeats(rows):
-        cells = [_cell(value) for value in values]
-        if "oracle" in names:
-            found = dict(zip(names, values, strict=True))
-            cells.append(f"{found['test'] / found['oracle']:.0%}" if found["oracle"] else "")
-        table.add_row(metric, *cells)
     console = PlainConsole()
+    names, rows = as_rows(record)
+    rows = _without_repeats(rows)
+    columns = dict(zip(map(str, names), map(list, zip(*rows, strict=True)), strict=True))
+    if columns.get("popularity") == columns.get("test"):  # the model is popularity
+        columns.pop("popularity", None)
+    groups = [name for name in columns if name in GROUPS]
+    left_out: list[str] = []
+    while _width(table := _table(record, columns, left_out)) > console.width and groups:
+        left_out.insert(0, groups.pop())
+        del columns[left_out[0]]
     console.print(table)
-    console.print(str(where), soft_wrap=True)  # in one piece, as it is copied into the next command
+    # in one piece, as it is copied into the next command
+    console.print(shown_path(where), soft_wrap=True)
+
+
+def _table(record: dict[str, Any], columns: dict[str, list[Any]], left_out: list[str]) -> Table:
+    title = f"{record['model']} on {record['data']}, seed {record['seed']}"
+    caption = _caption(record)
+    if left_out:
+        caption += f"; also in metrics.json: {', '.join(left_out)}"
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False, title=Text(title), caption=Text(caption)
+    )
+    for name in columns:
+        if name == "metric":
+            table.add_column(name, no_wrap=True)
+        else:
+            style = "bold" if name == "test" else None
+            header = HEADERS.get(name, name)
+            table.add_column(header, justify="right", no_wrap=True, style=style)
+    cells = [[_cell(value) for value in values] for values in columns.values()]
+    if "oracle" in columns:
+        table.add_column("of\noracle", justify="right", no_wrap=True)
+        pairs = zip(columns["test"], columns["oracle"], strict=True)
+        cells.append([f"{test / oracle:.0%}" if oracle else "" for test, oracle in pairs])
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _width(table: Table) -> int:
+    wide = PlainConsole(width=10_000)
+    return wide.measure(table).maximum
 
 
 def _without_repeats(rows: list[list[Any]]) -> list[list[Any]]:
@@ -147,7 +155,9 @@ def _is_metric(key: str) -> bool:
     return "/" not in key and key not in SHARES
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return "" if value is None else f"{value:.4f}".removeprefix("0")
 
 
