@@ -20,7 +20,8 @@ from twotower import processes, signals
 from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.sweep.plan import Run, quoted, refuse_axes, refuse_twins, run_name, sweep_name
-from twotower.sweep.tables import print_outcome, print_plan, print_start
+from twotower.sweep.tables import how_to_continue, print_outcome, print_plan, print_start
+from twotower.sweep.watch import watching
 from twotower.wording import masked
 
 SOURCE = str(Path(__file__).parents[1])
@@ -67,9 +68,7 @@ class ResumableSweeper(BasicSweeper):
         runs = self._plan()
         refuse_twins(runs)
         if self.config.dry:
-            jobs = int(self.config.hydra.launcher.get("n_jobs") or 1)
-            at_once = jobs if jobs > 0 else os.cpu_count() or 1
-            print_plan(runs, Path(self.config.paths.output_dir), at_once)
+            print_plan(runs, Path(self.config.paths.output_dir), self._at_once())
             return
         self._run(runs)
         print_outcome(runs, self.config.callbacks.best.monitor.split("/")[-1])
@@ -105,7 +104,8 @@ class ResumableSweeper(BasicSweeper):
                 config.pop("hydra")
             check_config(config)
             place = folder / run_name(job, self._in_folder_name, varied)
-            runs.append(Run(job, place, fingerprint(config), choices["model"], choices["data"]))
+            names = (choices["model"], choices["data"])
+            runs.append(Run(job, place, fingerprint(config), *names, config))
         return runs
 
     def _run(self, runs: list[Run]) -> None:
@@ -125,8 +125,14 @@ class ResumableSweeper(BasicSweeper):
         # new processes do not have the path of src/train.py
         path = [SOURCE, os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        with signals.running():
+        signals.on_stop(hint=lambda: how_to_continue(runs))
+        with signals.running(), watching(runs, self._at_once()):
             self._launch(todo)
+
+    def _at_once(self) -> int:
+        """How many runs the launcher runs at a time."""
+        jobs = int(self.config.hydra.launcher.get("n_jobs") or 1)
+        return jobs if jobs > 0 else os.cpu_count() or 1
 
     def _set_aside(self, run: Run) -> None:
         with run.place.alone():
@@ -140,7 +146,6 @@ class ResumableSweeper(BasicSweeper):
         """Hand the runs to the launcher. A signal ends its processes, which save checkpoints."""
         from twotower.run.cli import explain
 
-        signals.on_stop(hint=lambda: "the same command continues")
         in_processes = not isinstance(self.launcher, BasicLauncher)
         if in_processes:
             signals.defer(

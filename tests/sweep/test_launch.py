@@ -1,6 +1,7 @@
 """Sweeps as their users start them: skipped, resumed, failed, killed, in several processes."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -51,6 +52,30 @@ def named(script, name, *parts):
     return folder
 
 
+def test_a_plan_measures_steps_where_no_such_run_has_finished(script):
+    command = ("-m", *TINY, "seed=0,1", "dry=true")
+    plan = script("train", *command)
+    assert plan.returncode == 0 and "and the data are not prepared yet" in plan.stdout
+    assert script("prepare", *TINY[:3]).returncode == 0
+    assert "About" in (plan := script("train", *command).stdout)
+    assert "from 20 measured steps of each variant (without early stopping)" in plan
+    endless = script("train", *command, "trainer.max_epochs=-1").stdout
+    assert "and trainer.max_epochs=-1 has no end" in endless
+    untrained = script("train", *command, "model=popularity").stdout
+    assert "and a model that is fitted in closed form has no steps" in untrained
+    assert not (script.folder / "outputs").exists()
+
+
+def test_runs_in_processes_of_their_own_leave_the_terminal_to_the_sweep(script, monkeypatch):
+    command = ("-m", *TINY, "trainer.max_epochs=1", "model=mf")
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-1")
+        apart = script("train", *command, "seed=0")
+    assert apart.returncode == 0 and "epoch 1/1" not in apart.stdout
+    here = script("train", *command, "seed=1")
+    assert here.returncode == 0 and here.stdout.count("epoch 1/1") == 1
+
+
 def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     command = (*UNTRAINED, "data.k_core=1000,0")
     first = script("train", *command)
@@ -60,13 +85,15 @@ def test_a_failed_run_stops_nothing_and_a_second_start_does_the_rest(script):
     begin = "1 failed (data.k_core=1000): "
     (line,) = [text for text in first.stdout.splitlines() if text.startswith(begin)]
     reason = line.removeprefix(begin)
+    assert "2 of 2 runs ended\n" in first.stdout
     assert reason.startswith("no interaction is left of ")
     folder = named(script, "data.k_core-synthetic", "k_core-1000")
     failed = json.loads((folder / "failed.json").read_text())
     assert failed["error"] == reason and "data.k_core=1000" in failed["overrides"]
     assert time.strptime(failed["time"], "%Y-%m-%dT%H:%M:%S%z")
     plan = script("train", *command, "dry=true").stdout
-    assert "2 runs, 1 to run" in plan and "About" in plan
+    assert "2 runs, 1 to run, in outputs/sweeps/data.k_core-synthetic" in plan
+    assert "from the finished runs among 1 in outputs" in plan
     assert "│ done" in plan and "│ failed" in plan
     # the config of the finished run changes: its result is kept aside, and it runs anew
     folder = named(script, "data.k_core-synthetic", "k_core-0")

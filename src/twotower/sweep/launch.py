@@ -7,6 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterable
+from multiprocessing import current_process
 from pathlib import Path
 
 import torch
@@ -52,6 +53,9 @@ def _train_locked(config: DictConfig, folder: RunFolder, lock: int) -> dict[str,
         return folder.read_record().get("test")
     write_text(folder.mark, expected)
     config.ckpt_path = _last_checkpoint(folder)
+    if current_process().name != "MainProcess":  # several runs share one terminal or file
+        for callback in {"progress", "epochs"} & set(config.callbacks):
+            config.callbacks[callback] = None
     print(f"{name}: {'continues' if config.ckpt_path else 'starts'}", flush=True)
     try:
         metrics = (

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twotower.errors import UserError
 from twotower.files import short_hash
@@ -16,6 +16,7 @@ FIXED = {  # settings that cannot be varied
     "sweep": "one command runs one sweep: give sweep one value",
 }
 LONGEST_NAME = 120
+UNPREPARED = "the data are not prepared yet (src/prepare.py or the first run does it)"
 
 
 class Run(NamedTuple):
@@ -27,6 +28,7 @@ class Run(NamedTuple):
         fingerprint: of its config.
         model: name of the option.
         data: name of the option.
+        config: as it is composed.
     """
 
     overrides: list[str]
@@ -34,6 +36,7 @@ class Run(NamedTuple):
     fingerprint: str
     model: str
     data: str
+    config: Any = None
 
     @property
     def place(self) -> RunFolder:
@@ -137,6 +140,11 @@ def quoted(text: str | Path) -> str:
     return f"'{escaped}'"
 
 
+def variant_of(overrides: Iterable[str]) -> frozenset[str]:
+    """The overrides of a run without its seed and those that change no result."""
+    return frozenset(override for override in overrides if names_variant(key_of(override)))
+
+
 def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
     """How long each run may take, from finished runs of the same overrides, else model and data.
 
@@ -148,17 +156,13 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
     finished = [record for record in records(output_dir) if "wall_seconds" in record]
     for record in finished:
         model_and_data = (record.get("model"), record.get("data"))
-        for key in (_variant(record.get("overrides", [])), model_and_data):
+        for key in (variant_of(record.get("overrides", [])), model_and_data):
             seconds.setdefault(key, []).append(record["wall_seconds"])
     estimates: list[float | None] = []
     for run in runs:
-        found = seconds.get(_variant(run.overrides)) or seconds.get((run.model, run.data))
+        found = seconds.get(variant_of(run.overrides)) or seconds.get((run.model, run.data))
         estimates.append(sorted(found)[len(found) // 2] if found else None)
     return estimates, len(finished)
-
-
-def _variant(overrides: Iterable[str]) -> frozenset[str]:
-    return frozenset(override for override in overrides if names_variant(key_of(override)))
 
 
 def _joined(overrides: list[str]) -> str:

@@ -1,12 +1,14 @@
 """Tables of a sweep's plan and of its outcome."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from twotower.sweep.plan import Run, estimate_seconds
-from twotower.wording import PlainConsole, duration, printable, shown_path, typed
+from twotower.sweep.plan import UNPREPARED, Run, estimate_seconds
+from twotower.wording import PlainConsole, duration, masked, printable, shown_path, typed
 
 STYLES = {"done": "green", "failed": "red", "new": ""}
 OTHER_STYLE = "yellow"
@@ -18,9 +20,16 @@ def print_start(runs: list[Run]) -> None:
     print(f"{_counted(runs)} in {shown_path(runs[0].folder.parent)}, {done} done", flush=True)
 
 
+def how_to_continue(runs: list[Run]) -> str:
+    """How much is done, and the command for the rest: the one that started the sweep."""
+    done = sum(run.status == "done" for run in runs)
+    command = masked(shlex.join(["python", "src/train.py", *sys.argv[1:]]))
+    return f"{done} of {_counted(runs)} done; continue with: {command}"
+
+
 def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
     """Print each run with its state, how many there are, and how long they may take."""
-    estimates, num_finished = estimate_seconds(runs, output_dir)
+    estimates, source = _estimates(runs, output_dir)
     keys = _varied(runs)
     table = _table(runs, keys)
     table.add_column("status", no_wrap=True)
@@ -34,16 +43,37 @@ def print_plan(runs: list[Run], output_dir: Path, at_once: int) -> None:
         table.add_row(str(number), *_values(run, keys), _styled(run.status), about)
     console = PlainConsole()
     console.print(table)
-    folder = runs[0].folder.parent
+    folder = shown_path(runs[0].folder.parent)
     console.print(f"{_counted(runs)}, {len(todo)} to run, in {folder}", soft_wrap=True)
     known = [seconds for seconds in todo if seconds is not None]
     if known:
         total = sum(known) / len(known) * len(todo)
         parallel = f", {duration(total / at_once)} with {at_once} at a time" if at_once > 1 else ""
-        source = f"from the finished runs among {num_finished} in {output_dir}"
-        console.print(f"About {duration(total)}{parallel}, {source}", soft_wrap=True)
+        console.print(f"About {duration(total)}{parallel}, from {source}", soft_wrap=True)
     elif todo:
-        console.print(f"No estimate: no run like these has finished in {output_dir}")
+        console.print(f"No estimate: {source}", soft_wrap=True)
+
+
+def _estimates(runs: list[Run], output_dir: Path) -> tuple[list[float | None], str]:
+    """Seconds of each run, from finished runs or else a few steps, and where they come from."""
+    estimates, num_finished = estimate_seconds(runs, output_dir)
+    finished = f"the finished runs among {num_finished} in {shown_path(output_dir)}"
+    sources = [finished] * any(estimates)
+    unknown = [
+        number for number, run in enumerate(runs) if not estimates[number] and run.status != "done"
+    ]
+    reason = UNPREPARED
+    if any(Path(runs[number].config.paths.cache_dir).is_dir() for number in unknown):
+        from twotower.sweep.measure import NUM_STEPS, measure_seconds  # imports torch
+
+        with PlainConsole(stderr=True).status("measuring a few steps"):
+            measured, reason = measure_seconds([runs[number] for number in unknown])
+        for number, seconds in zip(unknown, measured, strict=True):
+            estimates[number] = seconds
+        steps = f"{NUM_STEPS} measured steps of each variant (without early stopping)"
+        sources += [steps] * any(measured)
+    none = f"no run like these has finished in {shown_path(output_dir)}, and {reason}"
+    return estimates, " and ".join(sources) or none
 
 
 def print_outcome(runs: list[Run], metric: str) -> None:

@@ -105,5 +105,5 @@ def prepare_to_stop(
 
 def _how_to_resume(last: Path, again: Sequence[str] = ()) -> str:
     if not last.exists():
-        return "nothing was saved yet"
+        return "nothing was saved yet: start it again"
     return f"continue with: {resume_command(last, again)}"
