@@ -23,7 +23,8 @@ def print_start(runs: list[Run]) -> None:
 def how_to_continue(runs: list[Run]) -> str:
     """How much is done, and the command for the rest: the one that started the sweep."""
     done = sum(run.status == "done" for run in runs)
-    command = masked(shlex.join(["python", "src/train.py", *sys.argv[1:]]))
+    given = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]  # of twotower train
+    command = masked(f"{typed('train')} {shlex.join(given)}")
     return f"{done} of {_counted(runs)} done; continue with: {command}"
 
 
