@@ -70,7 +70,7 @@ def test_train_export_check(script, monkeypatch):
     missing = script("export", BEST, "output=other")
     assert (
         missing.returncode == 1
-        and "faiss not installed: run python -m pip install" in missing.stderr
+        and "faiss not installed: pip install 'twotower[export]'" in missing.stderr
     )
     assert not (script.folder / "other").exists()
 

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from tests.conftest import ROOT
 from twotower.errors import UserError
@@ -54,7 +55,8 @@ def test_comments_are_read_beside_and_above():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_five_examples_compose(command):
+def test_five_examples_compose(command, monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # of a command of another test
     examples = read(command).examples
     assert len(examples) == 5 and read(command).about
     for example in examples:
