@@ -23,12 +23,14 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     own = [name for name in inspect.signature(module.measure).parameters if name != "config"]
     settings = {key: config[key] for key in config if key not in ("benchmark", "output", *own)}
     seed_everything(config.seed)
+    parts = OmegaConf.create(settings)
+    measured = module.measure(parts, **{name: config[name] for name in own})
     record = {
         "model": config.model._target_.split(".")[-1],
         "optimizer": config.optimizer._target_.split(".")[-1],
-        "batch_size": config.data.batch_size,
+        "batch_size": parts.data.batch_size,  # derived when the data were built
         "threads": torch.get_num_threads(),
-        **module.measure(OmegaConf.create(settings), **{name: config[name] for name in own}),
+        **measured,
         "peak_memory_bytes": results.peak_memory_bytes(),
         "versions": results.versions(),
     }

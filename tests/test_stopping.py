@@ -23,6 +23,7 @@ from twotower.training.task import RetrievalTask
 
 TRAIN = (
     *SMALL,
+    "model.hidden_dims=[16]",
     "model.dropout=0.2",
     "trainer.max_epochs=2",
     "callbacks.early_stopping=null",

@@ -14,7 +14,7 @@ from twotower.run.moved import MOVED, new_name, renamed
 
 # what a checkpoint carried of its config, written before the modules moved
 EARLIER = json.loads(Path(__file__).with_name("config_of_earlier_checkpoint.json").read_text())
-TRAIN = (*SMALL, "optimizer=lazy_adam")
+TRAIN = (*SMALL, "optimizer=lazy_adam", "loss.task.temperature=0.07")
 
 
 def test_every_old_name_maps_to_an_existing_module():

@@ -21,17 +21,29 @@ COMMON = (
     "data.reader.interactions_per_user=10",
     "data.batch_size=64",
     "trainer.precision=64-true",
+    "trainer.max_epochs=10",
     "trainer.max_steps=30",
     "trainer.log_every_n_steps=1",
     "trainer.enable_progress_bar=false",
     "trainer.accelerator=cpu",
+    "callbacks.early_stopping.patience=3",
     "callbacks.progress=null",
     "callbacks.diagnostics=null",
     "hydra.run.dir=run",
 )
 CURVES = {
-    "dat": ("model=dat", "model.dropout=0.1"),
-    "two_tower": ("model=two_tower", "model/history=transformer"),
+    "dat": (
+        "model=dat",
+        "model.hidden_dims=[256,128]",
+        "loss.task.temperature=0.07",
+        "model.dropout=0.1",
+    ),
+    "two_tower": (
+        "model=two_tower",
+        "model.hidden_dims=[256,128]",
+        "loss.task.temperature=0.07",
+        "model/history=transformer",
+    ),
     "mf": ("model=mf", "loss/task=bpr"),
 }
 

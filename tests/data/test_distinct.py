@@ -6,7 +6,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._subclasses import fake_tensor
 
 from tests.conftest import make_data
-from tests.helpers.composition import compose_train
+from tests.helpers.composition import compose_derived
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.readers.synthetic import Synthetic
 from twotower.run.build import build_part
@@ -52,7 +52,7 @@ def parts(tmp_path):
     """Data, model and loss of a composed config, in float64."""
 
     def make(*overrides):
-        config = compose_train(*overrides)
+        config = compose_derived(*overrides)
         data = make_data(tmp_path, Synthetic(60, 50, 3, 6, 8, seed=1))
         data.negatives = build_part(config, "negatives")
         data.setup()

@@ -15,6 +15,9 @@ from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
+from twotower.run.checkpoint.saved_config import put
+from twotower.run.derive import rules, unset
+
 CONF = Path(__file__).parents[2] / "conf"
 OURS = {"hydra.conf", str(CONF), ""}  # other folders may change during a test
 OF_MODE = ("sweep=", "experiment=", "dry=", "hydra.mode=")  # overrides that decide hydra.mode
@@ -69,6 +72,14 @@ def remember() -> None:
     ConfigLoaderImpl._compose_config_from_defaults_list = merge
     ConfigRepository.load_config = load_config
     ConfigLoaderImpl.load_configuration = load_configuration
+
+
+def compose_derived(*overrides, num_positives=57_000):
+    """With the values that many training interactions give to settings that are null."""
+    config = compose_train(*overrides)
+    for key in unset(config):
+        put(config, key, rules(num_positives)[key])
+    return config
 
 
 def compose_train(*overrides):

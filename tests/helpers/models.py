@@ -3,7 +3,7 @@
 import torch
 
 from tests.conftest import ROOT
-from tests.helpers.composition import compose_train
+from tests.helpers.composition import compose_derived
 from twotower.layers.history import Mean
 from twotower.models.dat import DAT
 from twotower.run.build import build_part
@@ -42,7 +42,7 @@ MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def build(name, data, *overrides):
-    config = compose_train(
+    config = compose_derived(
         f"model={name}", f"data.history_length={data.options.history_length}", *overrides
     )
     torch.manual_seed(0)

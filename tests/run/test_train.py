@@ -77,6 +77,7 @@ def test_killed_and_resumed_equals_undisturbed(script):
     """A real SIGKILL within an epoch; dropout and negatives go on unchanged."""
     settings = (
         *SMALL,
+        "model.hidden_dims=[16]",
         "model.dropout=0.2",
         "seed=1",
         "trainer.max_epochs=6",

@@ -268,7 +268,7 @@ def test_killed_often_ends_as_undisturbed(script, kills, launcher):
     No process of a killed sweep goes on, and the end is that of an undisturbed sweep.
     """
     variants = "two_tower,dat" if kills > 2 else "dat"
-    settings = ("-m", *SMALL, "model.dropout=0.2", "trainer.max_epochs=4")
+    settings = ("-m", *SMALL, "model.hidden_dims=[16]", "model.dropout=0.2", "trainer.max_epochs=4")
     settings = (*settings, "seed=0,1", f"variant={variants}")
     name = "seed+variant-synthetic" if kills > 2 else "seed-synthetic"
     assert script("train", *settings).returncode == 0

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from twotower.run.build import build_part
 from twotower.run.checks.checks import check_types
+from twotower.run.derive import fill
 
 SWEEPS = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -75,6 +76,7 @@ def build(given, data):
     config = compose("train", arguments)
     for root in ("data", "negatives", "optimizer", "logger"):
         check_types(root, OmegaConf.to_container(config[root], resolve=root != "logger"))
+    fill(config, data)
     build_part(config, "model", schema=data.schema)
     build_part(config, "loss", schema=data.schema)
     assert config.logger._target_ == "twotower.training.loggers.wandb_logger.RunWandbLogger"

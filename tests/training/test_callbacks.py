@@ -11,7 +11,13 @@ from twotower.training.callbacks import compiled
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("loss.lambda3=1", "model.dropout=0.2", "model.id_dropout=0.1", "model.cold_ids=trained"),
+        (
+            "loss.lambda3=1",
+            "model.hidden_dims=[16]",
+            "model.dropout=0.2",
+            "model.id_dropout=0.1",
+            "model.cold_ids=trained",
+        ),
         (
             "loss/task=in_batch_softmax",
             "negatives.exclude_positives=true",

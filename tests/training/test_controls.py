@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from tests.helpers.composition import compose_train
+from tests.helpers.composition import compose_derived, compose_train
 from tests.helpers.models import first_batch
 from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform
@@ -29,7 +29,7 @@ def default_data(tmp_path_factory):
 
 def test_parameters_match_on_the_default_data(default_data):
     counts = {
-        name: num_parameters(compose_train(*overrides), default_data.schema)
+        name: num_parameters(compose_derived(*overrides), default_data.schema)
         for name, overrides in {
             "dat": ("model=dat",),
             "lambda0": ("variant=dat_lambda0",),
@@ -51,9 +51,11 @@ def test_parameters_match_on_other_data_and_presets(default_data):
         for side in schema[:2]
     ]
     other = schema._replace(user=features[0], item=features[1])
-    dat = num_parameters(compose_train("experiment=dat_movielens_1m", "variant=dat_lambda0"), other)
+    dat = num_parameters(
+        compose_derived("experiment=dat_movielens_1m", "variant=dat_lambda0"), other
+    )
     assert dat == num_parameters(
-        compose_train("experiment=two_tower_movielens_1m", "variant=two_tower_wide"), other
+        compose_derived("experiment=two_tower_movielens_1m", "variant=two_tower_wide"), other
     )
 
 
@@ -68,7 +70,7 @@ def test_controls_leave_optimizer_data_and_task_alone():
 
 
 def test_lambda0_is_dat_whose_vectors_only_the_task_trains(data):
-    config = compose_train("variant=dat_lambda0")
+    config = compose_derived("variant=dat_lambda0")
     batch = first_batch(data, SharedUniform(50, False))
     model, loss = (build_part(config, part, schema=data.schema) for part in ("model", "loss"))
     output = loss(model(batch), batch)
@@ -79,8 +81,8 @@ def test_lambda0_is_dat_whose_vectors_only_the_task_trains(data):
 
 def test_wide_equals_lambda0_with_the_same_values(data):
     """An id table next to one of augmented vectors is one table as wide as both."""
-    narrow = build_part(compose_train("variant=dat_lambda0"), "model", schema=data.schema)
-    wide = build_part(compose_train("variant=two_tower_wide"), "model", schema=data.schema)
+    narrow = build_part(compose_derived("variant=dat_lambda0"), "model", schema=data.schema)
+    wide = build_part(compose_derived("variant=two_tower_wide"), "model", schema=data.schema)
     for side in ("user", "item"):
         rows, columns, place = [], [], 0
         old, new = getattr(narrow, f"{side}_embedding"), getattr(wide, f"{side}_embedding")
@@ -110,7 +112,7 @@ def test_wide_equals_lambda0_with_the_same_values(data):
 
 
 def test_two_tower_cal_has_alignment_alone(data):
-    config = compose_train("variant=two_tower_cal")
+    config = compose_derived("variant=two_tower_cal")
     batch = first_batch(data, SharedUniform(50, False))
     model, loss = (build_part(config, part, schema=data.schema) for part in ("model", "loss"))
     assert (

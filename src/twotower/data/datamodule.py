@@ -36,7 +36,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         split: which interactions are for training, validation and test.
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
-        batch_size: positives per process and training step.
+        batch_size: positives per process and training step; None: set it before training.
         positives: an epoch takes each of the ``interactions`` once, or as many draws of ``users``.
         eval_batch_size: users per evaluation step.
         min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
@@ -64,7 +64,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         split: Split,
         data_dir: str,
         cache_dir: str,
-        batch_size: int,
+        batch_size: int | None,
         positives: str,
         eval_batch_size: int,
         min_value: float | None,
@@ -79,7 +79,7 @@ class RetrievalDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.reader = reader
-        self.batch_size = batch_size
+        self.batch_size = batch_size or 0  # no loader takes 0
         self.positives = positives
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core)

@@ -1,6 +1,7 @@
 """Lines before and after a training: what it works on, and what to know before trusting it."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ COLLAPSED = 0.95  # mean cosine of two items' vectors
 
 
 def print_start(
-    info: RunInfo, data: RetrievalDataModule, task: RetrievalTask, trainer: pl.Trainer, folder: Path
+    info: RunInfo,
+    data: RetrievalDataModule,
+    task: RetrievalTask,
+    trainer: pl.Trainer,
+    folder: Path,
+    derived: dict[str, Any],
 ) -> None:
-    """Print model, data, sizes, device and folder, each on one line of 80 columns."""
+    """Print model, data, sizes, derived settings, device and folder, in 80 columns."""
     schema, model = data.schema, task.model
     sizes = f"{data.meta['num_users']:,} users, {schema.num_items:,} items"
     train = len(data.tables["position/train"])
@@ -40,6 +46,10 @@ def print_start(
         "device": f"{device.type}, processes: {trainer.world_size}, {where}",
         "folder": shown_path(folder),
     }
+    if derived:
+        values = " ".join(f"{key}={value}".replace(" ", "") for key, value in derived.items())
+        text = f"from the {train:,} training interactions: {values}"
+        lines["derived"] = textwrap.fill(text, 71, subsequent_indent=" " * 9)
     if hasattr(model, "fit"):
         lines["model"] = f"{info.choices['model']}, fitted in closed form"
         del lines["steps"]

@@ -15,6 +15,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
 from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
+from twotower.run import derive, settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.restoring import CheckedConnector
@@ -35,9 +36,10 @@ def build(
     """Data module and task of a config.
 
     Args:
-        config: as ``train.yaml`` composes it.
-        info: what the task's checkpoints write about the run; schema and fingerprint of the data
-            are added. None: the task writes no checkpoints.
+        config: as ``train.yaml`` composes it. Settings that are null because the size of the data
+            decides them get their values, in place.
+        info: what the task's checkpoints write about the run; these values, and schema and
+            fingerprint of the data are added. None: the task writes no checkpoints.
         trainer: its processes share the tables of ``model.sharding=row``. None: this process has
             whole tables.
 
@@ -52,6 +54,12 @@ def build(
         raise UserError(
             f"the checkpoint was trained on other data (fingerprint {info.fingerprint}, here "
             f"{data.fingerprint}): set paths.data_dir to the files that it was trained on"
+        )
+    is_derived = derive.fill(config, data, trainer)
+    if info and is_derived:
+        info = info._replace(
+            config=saved_config.kept(config),
+            settings=settings.flat(config, repeats=info.repeats),
         )
     info = info and info._replace(schema=data.schema.plain(), fingerprint=data.fingerprint)
     with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):

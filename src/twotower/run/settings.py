@@ -20,6 +20,14 @@ REPEATED = (
 )
 ADDRESS = re.compile(r"\w*(url|sha256|mirror)s?")  # a reader's settings for downloads
 FOLDER = re.compile(r"data_dir|cache_dir|dirpath|save_dir")  # of any node
+# null: derived from the size of the data, see twotower.run.derive
+DERIVED = (
+    "data.batch_size",
+    "model.hidden_dims",
+    "loss.task.temperature",
+    "trainer.max_epochs",
+    "callbacks.early_stopping.patience",
+)
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
 
 Value = str | int | float | bool | None

@@ -17,13 +17,13 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare import store
 from twotower.errors import UserError, extra
 from twotower.files import write_json
-from twotower.run import announce, ranks, results, settings
+from twotower.run import announce, derive, ranks, results, settings
 from twotower.run.about import new_run, resumed_run, under_way, warn_of_refusal, write_record
 from twotower.run.build import Config, build, build_part, seed_everything
 from twotower.run.checkpoint.checkpoints import read_checkpoint
 from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.resume import Resume
-from twotower.run.checkpoint.saved_config import Plain
+from twotower.run.checkpoint.saved_config import Plain, put, select
 from twotower.run.checks.checks import check_monitors
 from twotower.run.references import oracle_metrics, popularity_metrics
 from twotower.run.run_folder import RunFolder
@@ -68,15 +68,22 @@ def _train(config: DictConfig, stack: ExitStack) -> dict[str, float]:
         trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
         prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
+        unset = derive.unset(plain)
         data, task = build(plain, info, trainer)
+    derived = {key: select(plain, key) for key in unset}
     check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
     if trainer.is_global_zero:
         warn_of_refusal(info, config.trusted)
-        if ckpt_path is not None:  # accepted now
-            write_record(folder.path, config, is_resumed=True)
+        for key, value in derived.items():
+            put(config, key, value)
+        if ckpt_path is not None or derived:  # accepted now
+            write_record(folder.path, config, is_resumed=ckpt_path is not None)
+        if ckpt_path is not None:
             stack.enter_context(under_way(folder))
+        if derived and isinstance(logger, RunWandbLogger):
+            logger.add_settings(derived)
         if not _is_in_sweep():
-            announce.print_start(info, data, task, trainer, folder.path)
+            announce.print_start(info, data, task, trainer, folder.path, derived)
         announce.warn_of_data(data)
     if hasattr(task.model, "fit"):
         _fit_in_closed_form(trainer, task, data, folder)

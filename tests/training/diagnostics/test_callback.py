@@ -31,7 +31,7 @@ def plots(script, run):
 
 @pytest.mark.slow
 def test_same_weights_with_and_without_and_resumed(script):
-    settings = ("seed=4", "model.dropout=0.3", "trainer.max_epochs=2")
+    settings = ("seed=4", "model.hidden_dims=[16]", "model.dropout=0.3", "trainer.max_epochs=2")
     assert script("train", *SMALL, *settings, "hydra.run.dir=without").returncode == 0
     run = script("train", *WITH, *settings, "hydra.run.dir=with")
     assert run.returncode == 0, run.stderr

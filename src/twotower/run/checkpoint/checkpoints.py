@@ -141,6 +141,8 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
             put(found, key, select(config, key))
         elif key == "data.batch_size" and whole_batch and _whole_batch(config) == whole_batch:
             put(found, key, select(config, key))  # per process: the same number in other parts
+        elif key in settings.DERIVED and select(config, key) is None:
+            continue  # the checkpoint holds the value that was derived
         else:
             _check_same(override, select(config, key), select(saved, key))
     saved_config.take_up(found, saved, given)

@@ -7,7 +7,7 @@ come from the command that reads it. All values are plain: none is interpolated 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -69,14 +69,14 @@ def addresses(option: str) -> Plain:
     return found
 
 
-def select(config: Plain | None, key: str) -> Any:
+def select(config: Any, key: str) -> Any:
     """The value with a dotted name, None if there is none."""
     for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
+        config = config.get(part) if isinstance(config, Mapping) else None
     return config
 
 
-def put(config: Plain, key: str, value: Any) -> None:
+def put(config: Any, key: str, value: Any) -> None:
     """Set the value with a dotted name."""
     *parents, leaf = key.split(".")
     for part in parents:

@@ -23,6 +23,7 @@ from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.checks.roots import LEAVES, ROOTS
 from twotower.run.checks.signatures import Parameter, Signature, read_signature
 from twotower.run.command_line import missing
+from twotower.run.settings import DERIVED
 from twotower.wording import clip
 
 LARGEST = 3.4e38  # in float32
@@ -176,7 +177,7 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
     Raises:
         UserError: if it does not fit.
     """
-    if value is UNKNOWN:
+    if value is UNKNOWN or (value is None and path in DERIVED):
         return value
     if value == "???":
         raise missing(path)

@@ -90,6 +90,12 @@ class RunWandbLogger(WandbLogger):
         if not run.disabled:
             write_text(run_id, run.id)
 
+    @rank_zero_only
+    def add_settings(self, settings: dict[str, Any]) -> None:
+        """Set values by dotted names that were not known when the run began."""
+        with self._failing_once():
+            self.experiment.config.update(settings, allow_val_change=True)
+
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
