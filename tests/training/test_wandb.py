@@ -171,6 +171,8 @@ def test_a_run_arrives(online, train, tmp_path):
     assert run.logged("test/ndcg@10") == [pytest.approx(record["test"]["ndcg@10"])]
     assert run.summary["val/ndcg@10"] == record["val"]["ndcg@10"]
     assert run.summary["test/head/ndcg@10"] == pytest.approx(record["test"]["head/ndcg@10"])
+    assert run.summary["popularity/ndcg@10"] == pytest.approx(record["popularity"]["ndcg@10"])
+    assert run.config["callbacks.early_stopping.patience"] == 12  # derived from the data
     (table,) = [
         json.loads(body)
         for name, body in run.files.items()
@@ -180,6 +182,7 @@ def test_a_run_arrives(online, train, tmp_path):
     assert (
         cells["ndcg@10"]["test"] == record["test"]["ndcg@10"]
         and cells["mrr"]["tail"] == record["test"]["tail/mrr"]
+        and cells["mrr"]["popularity"] == record["popularity"]["mrr"]
     )
     drawn = {path.stem for path in (tmp_path / "run/plots").glob("*.png")}
     assert drawn == {

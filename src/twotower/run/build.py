@@ -57,10 +57,9 @@ def build(
         )
     is_derived = derive.fill(config, data, trainer)
     if info and is_derived:
-        info = info._replace(
-            config=saved_config.kept(config),
-            settings=settings.flat(config, repeats=info.repeats),
-        )
+        plain: Any = config  # as it always is for a run that writes checkpoints
+        found = settings.flat(plain, repeats=info.repeats)
+        info = info._replace(config=saved_config.kept(plain), settings=found)
     info = info and info._replace(schema=data.schema.plain(), fingerprint=data.fingerprint)
     with built_for(*(0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)):
         model = build_part(config, "model", schema=data.schema)
