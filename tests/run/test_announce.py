@@ -11,7 +11,7 @@ from twotower.run.announce import warn_of_data, warn_of_result
 def make_clicks(folder, last):
     """Five users with four clicks on items 1 to 4, then validation and a test click."""
     rows = [f"{user},{item},{4 * user + item}" for user in range(5) for item in range(1, 5)]
-    rows += [f"{user},{item},{30 + user}" for user, item in enumerate(last)]
+    rows += [f"{user},{item},{30 + place}" for place, (user, item) in enumerate(last)]
     rows.append("0,4,50")
     (folder / "raw").mkdir()
     (folder / "raw" / "clicks.csv").write_text("\n".join(["user,item,time", *rows, ""]))
@@ -24,9 +24,10 @@ def make_clicks(folder, last):
 @pytest.mark.parametrize(
     ("last", "line"),
     [
-        ((1, 2, 3), ""),
-        ((1, 8, 9, 2), ""),  # half of the targets
-        ((1, 8, 9), "67% of the validation targets are items without training interactions"),
+        (((0, 1), (1, 2), (2, 3)), ""),
+        (((0, 1), (1, 8), (2, 9), (3, 2)), ""),  # half of the targets
+        (((0, 1), (1, 8), (2, 9)), "67% of the validation targets are of users or items without"),
+        (((0, 1), (7, 2), (7, 9), (8, 3)), "75% of the validation targets are of users or items"),
     ],
 )
 def test_cold_validation_targets(tmp_path, capsys, last, line):

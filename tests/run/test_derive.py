@@ -24,15 +24,15 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 @pytest.mark.parametrize(
     ("num_positives", "num_processes", "expected"),
     [
-        (1_500, 1, (32, [], 0.1, 40, 12)),  # 47 steps: the smallest batch
-        (4_000, 1, (32, [], 0.1, 40, 12)),  # 125 steps; 64 would give 63
-        (20_000, 1, (128, [], 0.1, 25, 8)),  # 157 steps; 50,000 / 20,000 = 2.5 times 10 and 3
-        (49_999, 1, (256, [], 0.1, 10, 3)),
+        (1_500, 1, (32, [], 0.2, 40, 12)),  # 47 steps: the smallest batch
+        (4_000, 1, (32, [], 0.2, 40, 12)),  # 125 steps; 64 would give 63
+        (20_000, 1, (128, [], 0.2, 25, 8)),  # 157 steps; 50,000 / 20,000 = 2.5 times 10 and 3
+        (49_999, 1, (256, [], 0.2, 10, 3)),
         (57_000, 1, (512, [256, 128], 0.07, 10, 3)),
         (10**8, 1, (512, [256, 128], 0.07, 10, 3)),
-        (4_000, 2, (16, [], 0.1, 40, 12)),  # a batch is per process
+        (4_000, 2, (16, [], 0.2, 40, 12)),  # a batch is per process
         (57_000, 3, (170, [256, 128], 0.07, 10, 3)),
-        (0, 64, (1, [], 0.1, 40, 12)),
+        (0, 64, (1, [], 0.2, 40, 12)),
     ],
 )
 def test_rules_by_hand(num_positives, num_processes, expected):
@@ -70,7 +70,7 @@ def test_checkpoint_record_and_hydra_hold_the_derived_values(script):
     assert run.returncode == 0, run.stderr
     assert (
         "derived from 299 training interactions: data.batch_size=32 model.hidden_dims=[] "
-        "loss.task.temperature=0.1 callbacks.early_stopping.patience=12"
+        "loss.task.temperature=0.2 callbacks.early_stopping.patience=12"
     ) in run.stdout
     assert "an epoch has 10 steps" in run.stderr
     settings = script.metrics("run")["settings"]

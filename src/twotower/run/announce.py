@@ -71,12 +71,14 @@ def warn_of_data(data: RetrievalDataModule) -> None:
     first = torch.repeat_interleave(position, counts)
     start = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     targets = first + torch.arange(len(first)) - start  # positions of all validation targets
-    items = data.tables["interactions/item"][targets]
-    cold = (items >= data.schema.num_train_items).float().mean().item()
-    if cold > MANY_COLD:
+    item, user = (data.tables[f"interactions/{side}"][targets] for side in ("item", "user"))
+    is_cold = (item >= data.schema.num_train_items) | (user >= data.meta["num_train_users"])
+    share = is_cold.float().mean().item()
+    if share > MANY_COLD:
         warn(
-            f"{cold:.0%} of the validation targets are items without training interactions, and "
-            "they choose the epoch: look at val/warm, or change data/split"
+            f"{share:.0%} of the validation targets are of users or items without training "
+            "interactions, and they choose the epoch: data.split.min_history=1 leaves out such "
+            "users, callbacks.best.monitor=val/warm/ndcg@10 such items"
         )
 
 

@@ -73,7 +73,7 @@ def rules(num_positives: int, num_processes: int = 1) -> dict[str, Any]:
     return {
         "data.batch_size": max(batch // num_processes, 1),
         "model.hidden_dims": [256, 128] if num_positives >= MANY else [],
-        "loss.task.temperature": 0.07 if num_positives >= MANY else 0.1,
+        "loss.task.temperature": 0.07 if num_positives >= MANY else 0.2,
         "trainer.max_epochs": round(EPOCHS * longer),
         "callbacks.early_stopping.patience": round(PATIENCE * longer),
     }
