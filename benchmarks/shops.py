@@ -56,14 +56,16 @@ def measure(config: DictConfig, sizes: list[int], rounds: int) -> dict[str, Any]
             test, popularity = (run[part]["hit_rate@10"] for part in ("test", "popularity"))
             found = {"truth": truth, "popularity": popularity, "model": test}
             shops.append({"clicks": clicks, "seed": seed, **found, "seconds": run["wall_seconds"]})
-            print(" ".join(f"{key} {value:,.4g}" for key, value in shops[-1].items()), flush=True)
+            print(
+                f"{clicks:,} clicks, seed {seed}: HR@10 {test:.3f}, truth {truth:.3f}", flush=True
+            )
     return {"shops": shops}
 
 
 def table(record: dict[str, Any]) -> Table:
     """Means over the shops of each size."""
     shown = Table(title=f"{record['model']}, test HR@10 on made-up shops")
-    for name in ("clicks", "truth", "popularity", "model", "of truth", "x popularity", "seconds"):
+    for name in ("clicks", "truth", "popularity", "model", "of truth", "x popular", "seconds"):
         shown.add_column(name, justify="right")
     for clicks in sorted({shop["clicks"] for shop in record["shops"]}):
         own = [shop for shop in record["shops"] if shop["clicks"] == clicks]
@@ -73,7 +75,7 @@ def table(record: dict[str, Any]) -> Table:
         )
         spread = np.std([shop["model"] for shop in own], ddof=min(1, len(own) - 1))
         shares = (f"{model / truth:.0%}", f"{model / popularity:.1f}", f"{seconds:.0f}")
-        means = (f"{truth:.3f}", f"{popularity:.3f}", f"{model:.3f} ± {spread:.3f}")
+        means = (f"{truth:.3f}", f"{popularity:.3f}", f"{model:.3f}±{spread:.3f}")
         shown.add_row(f"{clicks:,}", *means, *shares)
     return shown
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from benchmarks.timing import in_turn, milliseconds, now
 from twotower.errors import check_number
 from twotower.run.build import build_part
+from twotower.run.derive import MANY, fill
 from twotower.types import Batch, Feature, Schema
 
 WARM_UP = 3
@@ -52,6 +53,7 @@ class Stepper:
             num_categories=NUM_CATEGORIES,
             category_counts=(1,) * NUM_CATEGORIES,
         )
+        fill(config, MANY)
         self.rows, self.size = rows, config.data.batch_size
         self.num_negatives = config.negatives.num
         self.model = build_part(config, "model", schema=schema)

@@ -15,8 +15,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
-from twotower.run.checkpoint.saved_config import put
-from twotower.run.derive import rules, unset
+from twotower.run.derive import fill
 
 CONF = Path(__file__).parents[2] / "conf"
 OURS = {"hydra.conf", str(CONF), ""}  # other folders may change during a test
@@ -77,8 +76,7 @@ def remember() -> None:
 def compose_derived(*overrides, num_positives=57_000):
     """With the values that many training interactions give to settings that are null."""
     config = compose_train(*overrides)
-    for key in unset(config):
-        put(config, key, rules(num_positives)[key])
+    fill(config, num_positives)
     return config
 
 

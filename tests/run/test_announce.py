@@ -46,6 +46,8 @@ def test_enough_steps(data, capsys):
     data.batch_size = num // 40
     warn_of_data(data)
     assert "an epoch has 4" in capsys.readouterr().err
+    warn_of_data(data, has_steps=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

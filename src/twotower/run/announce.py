@@ -57,10 +57,15 @@ def print_start(
         print(f"{name:<8} {line}", flush=True)
 
 
-def warn_of_data(data: RetrievalDataModule) -> None:
-    """Warn of few steps an epoch, and of validation targets that training never saw."""
+def warn_of_data(data: RetrievalDataModule, has_steps: bool = True) -> None:
+    """Warn of few steps an epoch, and of validation targets that training never saw.
+
+    Args:
+        data: of the run.
+        has_steps: False for a model that is fitted in closed form.
+    """
     steps = len(data.train_dataloader())
-    if steps < FEW_STEPS:
+    if has_steps and steps < FEW_STEPS:
         warn(
             f"an epoch has {steps} steps: lower data.batch_size={data.batch_size}, or raise "
             "trainer.max_epochs and callbacks.early_stopping.patience"

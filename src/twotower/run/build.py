@@ -15,12 +15,13 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
 from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
-from twotower.run import derive, settings
+from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import naming
 from twotower.run.checkpoint.restoring import CheckedConnector
 from twotower.run.checks.checks import check_types
 from twotower.run.checks.own_code import CURE, is_installed
+from twotower.run.derive import derive
 from twotower.training.task import RetrievalTask
 from twotower.types import RunInfo
 from twotower.wording import one_line
@@ -55,8 +56,7 @@ def build(
             f"the checkpoint was trained on other data (fingerprint {info.fingerprint}, here "
             f"{data.fingerprint}): set paths.data_dir to the files that it was trained on"
         )
-    is_derived = derive.fill(config, data, trainer)
-    if info and is_derived:
+    if derive(config, data, trainer) and info:
         plain: Any = config  # as it always is for a run that writes checkpoints
         found = settings.flat(plain, repeats=info.repeats)
         info = info._replace(config=saved_config.kept(plain), settings=found)

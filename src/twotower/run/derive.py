@@ -31,32 +31,47 @@ def unset(config: Config) -> list[str]:
     return found
 
 
-def fill(config: Config, data: RetrievalDataModule, trainer: pl.Trainer | None = None) -> bool:
-    """Put a value in place of each null: in the config, in the data and in the trainer.
+def fill(config: Config, num_positives: int, num_processes: int = 1) -> dict[str, Any]:
+    """Put a value in place of each null.
 
     Args:
         config: as composed, or as plain values.
+        num_positives: training interactions.
+        num_processes: that share a batch.
+
+    Returns:
+        The new values by dotted name.
+    """
+    values = rules(num_positives, num_processes)
+    found = {key: values[key] for key in unset(config)}
+    for key, value in found.items():
+        put(config, key, value)
+    return found
+
+
+def derive(
+    config: Config, data: RetrievalDataModule, trainer: pl.Trainer | None = None
+) -> dict[str, Any]:
+    """Put a value in place of each null: in the config, in the data and in the trainer.
+
+    Args:
+        config: see :func:`fill`.
         data: set up. Its size decides.
         trainer: of the training; built before the data, so that its errors come first.
 
     Returns:
-        Whether there was any.
+        See :func:`fill`.
     """
-    num_positives = len(data.tables["position/train"])
     num_processes = trainer.world_size if trainer is not None else 1
-    values = rules(num_positives, num_processes)
-    keys = unset(config)
-    for key in keys:
-        put(config, key, values[key])
-        if key == "data.batch_size":
-            data.batch_size = values[key]
-        elif key == "trainer.max_epochs" and trainer is not None:
-            trainer.fit_loop.max_epochs = values[key]
-        elif key == "callbacks.early_stopping.patience" and trainer is not None:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, EarlyStopping):
-                    callback.patience = values[key]
-    return bool(keys)
+    found = fill(config, len(data.tables["position/train"]), num_processes)
+    data.batch_size = found.get("data.batch_size", data.batch_size)
+    if trainer is not None and "trainer.max_epochs" in found:
+        trainer.fit_loop.max_epochs = found["trainer.max_epochs"]
+    if trainer is not None and "callbacks.early_stopping.patience" in found:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                callback.patience = found["callbacks.early_stopping.patience"]
+    return found
 
 
 def rules(num_positives: int, num_processes: int = 1) -> dict[str, Any]:
