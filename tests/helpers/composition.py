@@ -73,7 +73,7 @@ def remember() -> None:
     ConfigLoaderImpl.load_configuration = load_configuration
 
 
-def compose_derived(*overrides, num_positives=57_000):
+def compose_derived(*overrides, num_positives=67_817):
     """With the values that many training interactions give to settings that are null."""
     config = compose_train(*overrides)
     fill(config, num_positives)

@@ -24,15 +24,17 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 @pytest.mark.parametrize(
     ("num_positives", "num_processes", "expected"),
     [
-        (1_500, 1, (32, [], 0.2, 40, 12)),  # 47 steps: the smallest batch
-        (4_000, 1, (32, [], 0.2, 40, 12)),  # 125 steps; 64 would give 63
-        (20_000, 1, (128, [], 0.2, 25, 8)),  # 157 steps; 50,000 / 20,000 = 2.5 times 10 and 3
-        (49_999, 1, (256, [], 0.2, 10, 3)),
-        (57_000, 1, (512, [256, 128], 0.07, 10, 3)),
+        (1_500, 1, (32, [], 0.3, 40, 12)),  # 47 steps: the smallest batch
+        # 125 steps, 64 would give 63; 50,000 / 4,000 = 12.5, times .07 its root is .247
+        (4_000, 1, (32, [], 0.25, 40, 12)),
+        # 157 steps; 50,000 / 20,000 = 2.5, times 10 and 3 epochs; .07 times its root is .111
+        (20_000, 1, (128, [], 0.11, 25, 8)),
+        (49_999, 1, (256, [], 0.07, 10, 3)),
+        (67_817, 1, (512, [256, 128], 0.07, 10, 3)),
         (10**8, 1, (512, [256, 128], 0.07, 10, 3)),
-        (4_000, 2, (16, [], 0.2, 40, 12)),  # a batch is per process
-        (57_000, 3, (170, [256, 128], 0.07, 10, 3)),
-        (0, 64, (1, [], 0.2, 40, 12)),
+        (4_000, 2, (16, [], 0.25, 40, 12)),  # a batch is per process
+        (67_817, 3, (170, [256, 128], 0.07, 10, 3)),
+        (0, 64, (1, [], 0.3, 40, 12)),
     ],
 )
 def test_rules_by_hand(num_positives, num_processes, expected):
@@ -50,11 +52,11 @@ def test_only_null_is_derived_and_only_where_the_setting_exists():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_keep_their_values(name):
-    """What an experiment does not state, its data give: ML-100K has 97,000, the smallest."""
+    """What an experiment does not state, its data give: ML-100K has 97,401, the fewest."""
     config = compose_train(f"experiment={name}")
     choices_of_the_command = {"model.hidden_dims", "loss.task.temperature"}
     assert choices_of_the_command.issuperset(unset(config))
-    values = rules(97_000)
+    values = rules(97_401)
     assert values["model.hidden_dims"] == [256, 128] and values["loss.task.temperature"] == 0.07
 
 
@@ -70,7 +72,7 @@ def test_checkpoint_record_and_hydra_hold_the_derived_values(script):
     assert run.returncode == 0, run.stderr
     assert (
         "derived from 299 training interactions: data.batch_size=32 model.hidden_dims=[] "
-        "loss.task.temperature=0.2 callbacks.early_stopping.patience=12"
+        "loss.task.temperature=0.3 callbacks.early_stopping.patience=12"
     ) in run.stdout
     assert "an epoch has 10 steps" in run.stderr
     settings = script.metrics("run")["settings"]

@@ -76,7 +76,7 @@ def build(given, data):
     config = compose("train", arguments)
     for root in ("data", "negatives", "optimizer", "logger"):
         check_types(root, OmegaConf.to_container(config[root], resolve=root != "logger"))
-    fill(config, 57_000)
+    fill(config, 67_817)
     build_part(config, "model", schema=data.schema)
     build_part(config, "loss", schema=data.schema)
     assert config.logger._target_ == "twotower.training.loggers.wandb_logger.RunWandbLogger"

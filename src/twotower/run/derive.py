@@ -1,5 +1,6 @@
 """Settings that depend on the size of the data: ``null`` in ``conf/`` stands for these rules."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from twotower.run.settings import DERIVED
 
 STEPS = 100  # of an epoch, at least, where the smallest batch allows it
 SMALLEST_BATCH, LARGEST_BATCH = 32, 512  # of all processes together
-MANY = 50_000  # training interactions; below, towers are linear and scores less sharp
+MANY = 50_000  # training interactions that need none of what follows
 EPOCHS, PATIENCE = 10, 3
-MOST = 4  # times as many EPOCHS and as much PATIENCE on few interactions
+LONGEST = 4  # times as many EPOCHS and as much PATIENCE on few interactions
+TEMPERATURE, HIGHEST = 0.07, 0.3  # less sharp scores overfit less
 
 Config = DictConfig | dict[str, Any]
 
@@ -84,11 +86,13 @@ def rules(num_positives: int, num_processes: int = 1) -> dict[str, Any]:
     batch = LARGEST_BATCH
     while batch > SMALLEST_BATCH and num_positives < STEPS * batch:
         batch //= 2
-    longer = min(max(MANY / max(num_positives, 1), 1), MOST)
+    times_fewer = MANY / min(max(num_positives, 1), MANY)  # than many
+    longer = min(times_fewer, LONGEST)
+    temperature = min(TEMPERATURE * math.sqrt(times_fewer), HIGHEST)
     return {
         "data.batch_size": max(batch // num_processes, 1),
         "model.hidden_dims": [256, 128] if num_positives >= MANY else [],
-        "loss.task.temperature": 0.07 if num_positives >= MANY else 0.2,
+        "loss.task.temperature": round(temperature, 2),
         "trainer.max_epochs": round(EPOCHS * longer),
         "callbacks.early_stopping.patience": round(PATIENCE * longer),
     }
