@@ -44,7 +44,8 @@ def test_every_option_says_what_it_is(name):
 
 def test_comments_are_read_beside_and_above():
     found = read("data/base").settings
-    assert found["data.batch_size"] == ("512", "positives per process and step")
+    assert found["data.eval_batch_size"] == ("1024", "users per evaluation step")
+    assert found["data.batch_size"].value == "null"  # derived
     assert found["data.shuffle_window"].comment.startswith("4_000_000: shuffle windows of that")
     assert found["data.shuffle_window"].comment.endswith("null: all at once")
     assert found["data.data_dir"].comment == ""
@@ -92,7 +93,7 @@ def test_a_command_explains_itself(command, width, capsys, monkeypatch):
         ("data/split", ["data/split=temporal", "One clock for all users", "min_history=1"], []),
         ("data=table", ["inferred", "data.k_core=0", "data.reader.columns.time=null"], ["num_us"]),
         ("data=globo", ["data.split.val_from=0.98", "data.split.test_from=0.99"], ["???"]),
-        ("loss", ["loss=plain", "loss.lambda3=1.0", "loss.task.temperature=0.07"], []),
+        ("loss", ["loss=plain", "loss.lambda3=1.0", "loss.task.temperature=null"], []),
         ("experiment=dat_paper", ["data.batch_size=256", "section 3.2"], ["k_core"]),
         ("callbacks", ["callbacks=speed", "callbacks.early_stopping.patience"], []),
         ("data.reader.columns", ["data.reader.columns.category=null"], ["reader.items"]),
