@@ -70,10 +70,11 @@ def test_checkpoint_record_and_hydra_hold_the_derived_values(script):
     given = ("trainer.max_epochs=1", "data.batch_size=null")
     run = script("train", *TINY, *given, "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
+    shown = " ".join(run.stdout.split())
     assert (
-        "derived from 299 training interactions: data.batch_size=32 model.hidden_dims=[] "
+        "derived from the 299 training interactions: data.batch_size=32 model.hidden_dims=[] "
         "loss.task.temperature=0.3 callbacks.early_stopping.patience=12"
-    ) in run.stdout
+    ) in shown
     assert "an epoch has 10 steps" in run.stderr
     settings = script.metrics("run")["settings"]
     assert settings["data.batch_size"] == 32 and settings["model.hidden_dims"] == "[]"
