@@ -107,6 +107,7 @@ def _seconds(config: DictConfig) -> float:
     trainer = build_part(rest, "trainer", callbacks=[StepThreads(), clock], **SHORT)
     seed_everything(config.seed)
     data, task = build(config, None, trainer)
+    trainer.fit_loop.max_epochs = 1  # again: the derived number is in the config, for the estimate
     if hasattr(task.model, "fit"):
         raise UserError("a model that is fitted in closed form has no steps")
     steps_per_epoch = len(data.train_dataloader())
