@@ -23,7 +23,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
     ).execute()
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = ["".join(output.get("text", "") for output in cell.outputs) for cell in codes]
-    assert "of oracle" in shown[1] and "dat λ3=0" in shown[3] and "as exported" in shown[6], shown
+    assert "popularity" in shown[1] and "dat λ3=0" in shown[3] and "as exported" in shown[6], shown
     table = codes[4].outputs[-1]["data"]["text/plain"]
     items = re.findall(r"│ \d+ +┆ (\d+)", table)  # rank, item
     served = codes[-1].outputs[-1]["data"]["text/plain"]
