@@ -64,6 +64,16 @@ def test_what_hydra_understands_passes(line):
         ("train", "lambda3=0", "unknown setting lambda3 (did you mean loss.lambda3?)"),
         ("train", "batch_size=64", "unknown setting batch_size (did you mean data.batch_size?)"),
         ("train", "data/k_core=3", "unknown setting data/k_core (did you mean data.k_core?)"),
+        (
+            "prepare",
+            "data=table item_columns.category=region",
+            "item_columns.category (did you mean data.reader.item_columns.category?)",
+        ),
+        (
+            "prepare",
+            "data=table data.reader.category=region",
+            "did you mean data.reader.columns.category or data.reader.item_columns.category?)",
+        ),
         ("train", "logger.name=x", "(a setting of logger=tensorboard, logger=wandb)"),
         ("train", "+model=mf", "model is chosen already: write model=…, without +"),
         ("train", "model=", "model=: no such option; choose from dat, "),

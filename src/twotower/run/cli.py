@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hydra import version
@@ -99,7 +100,7 @@ def command(name: str, arguments: list[str]) -> None:
     except Exception as error:
         if signum := signals.asked():  # such as a process whose partner has stopped before it
             sys.exit(signals.finish(signum))
-        line = explain(error, name)
+        line = explain(error, name, arguments)
         if given == "1" or line is None:
             raise
         _fail(line)
@@ -139,12 +140,15 @@ for resolver in (run_dir, mode):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def explain(error: BaseException, command: str = "train") -> str | None:
+def explain(
+    error: BaseException, command: str = "train", arguments: Sequence[str] = ()
+) -> str | None:
     """One line for an error that the user can correct, None for a bug.
 
     Args:
         error: as it was raised.
         command: a file of ``conf/``.
+        arguments: of the command line.
     """
     chain = [error]
     while (cause := _cause(chain[-1])) is not None:
@@ -162,7 +166,7 @@ def explain(error: BaseException, command: str = "train") -> str | None:
     if "MisconfigurationException" in names:  # Lightning's, which may not be imported yet
         return one_line(chain[-1])
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return explain_config(command, error, text)
+        return explain_config(command, error, text, arguments)
     if "Config group override must be a string" in text:  # Hydra's, a ValueError
         return "a config group takes one of its options, not null (logger=none, say)"
     if "parameters that were not used in producing the loss" in text:

@@ -148,13 +148,14 @@ def _no_option(group: str, option: str, names: Sequence[str]) -> str:
     return f"{group}={option}: no such option{hint}; choose from {', '.join(names)}"
 
 
-def explain_config(command: str, error: Exception, text: str) -> str:
+def explain_config(command: str, error: Exception, text: str, arguments: Sequence[str] = ()) -> str:
     """One line for an error of Hydra or OmegaConf; with a suggestion for a typo.
 
     Args:
         command: a file of ``conf/``.
         error: as it was raised.
         text: its message and those of its causes, in one line.
+        arguments: of the command line.
     """
     if match := re.search(r"Could not find '([\w/]+)/([\w.-]*)'", text):
         group, option = match.groups()
@@ -162,7 +163,7 @@ def explain_config(command: str, error: Exception, text: str) -> str:
         names = re.findall(r"[\w.-]+", listed.split(":", 1)[-1])
         return _no_option(group, option, [n for n in names if f"{group}/{n}" not in PARTS])
     if match := re.search(r"Could not override '([\w.@/-]+)'", text):
-        hint = suggestion(command, match[1])
+        hint = suggestion(command, match[1], arguments)
         if not hint and match[1] in known("train") and "ckpt_path" in known(command):
             hint = " (it comes from the checkpoint)"
         return f"unknown setting {match[1]}{hint}"

@@ -2,17 +2,21 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
 
 # in this repository twotower/conf is a link to conf/, in an installed package a folder
 CONF = (Path(__file__).parents[1] / "conf").resolve()
 PARTS = ("data/base",)  # what the options of a group share, and no options themselves
 HIDDEN = ("_target_", "_partial_", "defaults", "hydra")  # keys that are not for users
+MAX_SUGGESTED = 2
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it is there
 
 
@@ -81,14 +85,53 @@ def known(command: str) -> dict[str, list[str]]:
     return found
 
 
-def suggestion(command: str, name: str) -> str:
-    """`` (did you mean …?)`` for an unknown setting, or nothing if no known one is like it."""
+def defaults_list(command: str, overrides: Sequence[str] = ()) -> Any:
+    """The files that Hydra would merge, in their order, without its own."""
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    found = loader.compute_defaults_list(command, list(overrides), RunMode.RUN)
+    found.defaults = [item for item in found.defaults if "hydra/" not in str(item.config_path)]
+    return found
+
+
+def suggestion(command: str, name: str, arguments: Sequence[str] = ()) -> str:
+    """`` (did you mean …?)`` for an unknown setting, or nothing if no known one is like it.
+
+    Args:
+        command: a file of ``conf/``.
+        name: as it was typed.
+        arguments: of the command line; settings of the options that they choose come first.
+    """
     names = known(command)
+    found = _short_for(name, _in_use(command, arguments))
+    hint = f"did you mean {' or '.join(found)}?" if found else ""
     if owners := names.get(name):
-        return f" (a setting of {', '.join(owners)})"
-    if found := closest(command, name):
-        return f" (did you mean {found}?)"
-    return ""
+        hint = "; ".join(filter(None, (f"a setting of {', '.join(owners)}", hint)))
+    elif not found and (close := closest(command, name)):
+        hint = f"did you mean {close}?"
+    return f" ({hint})" if hint else ""
+
+
+def _in_use(command: str, arguments: Sequence[str]) -> set[str]:
+    """The settings of the options that the arguments choose."""
+    chosen = []
+    for argument in arguments:
+        group, _, option = argument.lstrip("+").partition("=")
+        if group in groups(command) and option in options(group):
+            chosen.append(argument)
+    files = defaults_list(command, chosen).defaults
+    return {name for file in files for name in read(file.config_path, file.package).settings}
+
+
+def _short_for(name: str, names: Iterable[str]) -> list[str]:
+    """The names that have all parts of a shorter one, in its order, and end in its last."""
+    *before, leaf = name.split(".")
+    found = []
+    for each in names:
+        *rest, last = each.split(".")
+        parts = iter(rest)  # which each part of the shorter name uses up to itself
+        if last == leaf and each != name and all(part in parts for part in before):
+            found.append(each)
+    return sorted(found, key=lambda each: (each.count("."), each))[:MAX_SUGGESTED]
 
 
 def closest(command: str, name: str) -> str:

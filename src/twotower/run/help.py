@@ -3,16 +3,22 @@
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.types import RunMode
 from rich.text import Text
 
 from twotower.errors import UserError
 from twotower.run.command_line import in_this_form
-from twotower.run.conf import CONF, File, Setting, groups, known, options, read, roots, suggestion
+from twotower.run.conf import (
+    File,
+    Setting,
+    defaults_list,
+    groups,
+    known,
+    options,
+    read,
+    roots,
+    suggestion,
+)
 from twotower.wording import PlainConsole
 
 MARGIN = 34  # the column of the explanations; below what is typed if that is longer
@@ -99,7 +105,7 @@ def _command(page: Page, command: str) -> None:
             page.entry(flag, about)
     if found := groups(command):
         page.title("Options: the default, then the others")
-        choices = _defaults(command).overrides.known_choices
+        choices = defaults_list(command).overrides.known_choices
         for group, listed in found.items():
             value = choices.get(group) or listed.value
             others = [name for name in options(group) if name not in re.findall(r"\w+", value)]
@@ -159,18 +165,10 @@ def _settings(page: Page, settings: dict[str, Setting]) -> None:
 def _composed(command: str, group: str, overrides: list[str]) -> dict[str, Setting]:
     """The settings of a group or node, as these overrides compose them."""
     found: dict[str, Setting] = {}
-    for item in _defaults(command, overrides).defaults:
+    for item in defaults_list(command, overrides).defaults:
         for name, setting in read(item.config_path, item.package).settings.items():
             belongs = item.config_path.startswith(f"{group}/") or f"{name}.".startswith(f"{group}.")
             if belongs and setting.value != "???":  # a node that each option fills
                 comment = setting.comment or found.get(name, setting).comment
                 found[name] = Setting(setting.value, comment)
-    return found
-
-
-def _defaults(command: str, overrides: Sequence[str] = ()) -> Any:
-    """The files that Hydra would merge, in their order, without its own."""
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    found = loader.compute_defaults_list(command, list(overrides), RunMode.RUN)
-    found.defaults = [item for item in found.defaults if "hydra/" not in str(item.config_path)]
     return found
