@@ -56,11 +56,15 @@ def test_train_then_evaluate(script):
     assert (script.folder / "run" / ".hydra" / "config.yaml").exists()
     again = script("evaluate", "ckpt_path=run", "output=again.json")
     assert again.returncode == 0, again.stderr
+    table = [line for line in run.stdout.splitlines() if line.startswith((" metric", " ndcg@10 "))]
+    assert len(table) == 2 and "popularity" in table[0]
+    assert set(table) <= set(again.stdout.splitlines())  # as after training
     assert (
         json.loads((script.folder / "again.json").read_text())["test"] == record["test"]
     )  # to the last bit
     val = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "split=val", "output=val.json")
     assert val.returncode == 0, val.stderr
+    assert "popularity" not in val.stdout  # which the run has for its test
     assert json.loads((script.folder / "val.json").read_text())["val"] == record["val"]
 
 
@@ -189,6 +193,9 @@ def test_popularity_needs_no_training(script):
     assert 0 < script.metrics("run")["test"]["hit_rate@50"] < 1
     again = script("evaluate", "ckpt_path=run/checkpoints/best.ckpt", "output=again.json")
     assert again.returncode == 0, again.stderr
+    table = [line for line in run.stdout.splitlines() if line.startswith((" metric", " ndcg@10 "))]
+    assert len(table) == 2 and "popularity" in table[0]
+    assert set(table) <= set(again.stdout.splitlines())  # as after training
     assert (
         json.loads((script.folder / "again.json").read_text())["test"]
         == script.metrics("run")["test"]

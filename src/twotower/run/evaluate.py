@@ -5,12 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from twotower.files import write_json
+from twotower.errors import extra
+from twotower.files import read_json, write_json
 from twotower.run import results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.file import naming
+from twotower.run.run_folder import RunFolder
 from twotower.training.progress import ProgressBar
 from twotower.training.stopping import prepare_to_stop
 from twotower.types import RunInfo
@@ -39,7 +41,25 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     values = task.results[config.split]
     record = {**info.choices, "data_note": data.note, "seed": saved["seed"], config.split: values}
     if trainer.is_global_zero:
-        results.print_table(record, Path(config.ckpt_path))
+        path = Path(config.ckpt_path)
+        results.print_table({**_measured_by_run(config), **record}, path)
         if config.output:
             write_json(Path(config.output), record)
     return values
+
+
+def _measured_by_run(config: DictConfig) -> dict[str, Any]:
+    """What the run's own record has beside the test: popularity, the oracle, and validation.
+
+    Validation is of the best epoch, and all of them are of the test of all users.
+    """
+    path = Path(config.ckpt_path)
+    folder = RunFolder.of(path)
+    is_other = config.split != "test" or config.clicks is not None or config.shown is not None
+    if is_other or path.absolute().parent != folder.best.parent or not folder.record.is_file():
+        return {}
+    names = ["popularity", "oracle", *(["val"] if path.name == folder.best.name else [])]
+    with extra("the run's own columns are"):
+        record = read_json(folder.record)
+        return {name: dict(record[name] or {}) for name in names if name in record}
+    return {}
