@@ -59,7 +59,7 @@ def test_numbers_among_values_are_compared(model):
 @pytest.mark.parametrize(
     ("where", "line"),
     [
-        ("colour=red", "where=colour=red: items have no colour; there are category, "),
+        ("colour=red", "where=colour=red: items have no colour; there are category, brand, "),
         ("category=nope", "where=category=nope: no item has nope; of 3 values the nearest are"),
         ("category=category 0|", "no item has an empty value"),
         ("category>3", "where=category>3: category has no numbers: use = or !="),

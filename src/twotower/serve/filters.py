@@ -74,7 +74,7 @@ def _feature(
         return data.tables["category"] + 1, pl.Series(data.meta["categories"], dtype=pl.String)
     names = [feature.name for feature in data.schema.item if feature.name != "item_id"]
     if name not in names:
-        known = ["category"] * bool(data.meta["categories"]) + names
+        known = dict.fromkeys(["category"] * bool(data.meta["categories"]) + names)
         raise UserError(
             f"where={condition}: items have no {name}; there are {', '.join(known) or 'none'}"
         )
