@@ -94,7 +94,7 @@ def test_one_seed_is_not_enough(runs):
 def test_of_several_values_the_one_with_most_seeds_counts_and_p_is_corrected(runs):
     every = [*runs([0.1, 0.2, 0.3], 0), *runs([0.1, 0.21, 0.32], 1), *runs([0.4], 2)]
     (text,) = texts(every)
-    assert "chosen from 2 values" in text and "λ3 (0 → 1)" in text
+    assert "the best of 2 changes" in text and "λ3 (0 → 1)" in text
     # the other value has one seed and no test: nothing to correct p for; alpha is halved
     assert "(p = .225)" in text and "takes 13 seeds" in text, text
 

@@ -51,7 +51,7 @@ def _of_part(effect: Effect, options: Options) -> Answer:
     if others:
         pairs = f"the mean of {len(effect.pairs)} pairs, "
     if effect.num_changes > 1:
-        pairs += f"chosen from {effect.num_changes} values, "
+        pairs += f"the best of {effect.num_changes} changes, "
     subject = f"{pair.part} ({pair.change})"
     return _sentence(subject, pairs, effect.comparison, options, effect.num_changes)
 

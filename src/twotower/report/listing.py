@@ -21,10 +21,7 @@ STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
 OTHER_STYLE = "red"  # failed, damaged
 WIDEST = 120
 STATUS, VALUE, WRITTEN, GAP = 11, 5, 10, 2  # widths of columns
-NEXT = (
-    "next: {recommend} ckpt_path=<run folder>/checkpoints/best.ckpt user_id=…, "
-    "likewise evaluate and export"
-)
+NEXT = "next: {recommend} ckpt_path=<run folder> user_id=…, likewise evaluate and export"
 
 
 def show(config: DictConfig) -> None:
