@@ -154,3 +154,11 @@ def test_only_the_first_parts_have_a_sentence(runs):
     ]
     found = texts([*plain, *others])
     assert len(found) == 7 and found[-1] == "2 more parts are in the table."
+
+
+def test_that_no_variant_is_above_popularity_comes_first(runs):
+    popularity = {"ndcg@10": 0.35}
+    every = [*runs([0.1, 0.1], 0, popularity=popularity), *runs([0.2, 0.3], 1)]
+    first, second = texts(every)
+    assert first.startswith("No variant is above popularity (NDCG@10 .3500), so ")
+    assert second.startswith("λ3 (0 → 1) ")

@@ -42,7 +42,7 @@ def answers(section: Section) -> list[Answer]:
             _sentence(subject, "", best, section.options, 1),
             Answer(ABLATION.format(train=typed("train"))),
         ]
-    return found + _not_above_popularity(section)
+    return _with_popularity(found, section)
 
 
 def _of_part(effect: Effect, options: Options) -> Answer:
@@ -135,14 +135,15 @@ def _spread(comparison: Comparison, options: Options) -> float | None:
     return spread_over_seeds(one, other)
 
 
-def _not_above_popularity(section: Section) -> list[Answer]:
+def _with_popularity(found: list[Answer], section: Section) -> list[Answer]:
+    """The sentences, and one on variants that are not above popularity: first, if none is."""
     metric = section.options.metric
     bar = section.references.get("popularity", {}).get(metric, -1)
     below = [own.label for own in section.variants if own.mean(metric) <= bar]
+    measured = f"above popularity ({metric_name(metric)} {number(bar)})"
     if not below:
-        return []
-    return [
-        Answer(
-            f"Not above popularity ({metric_name(metric)} {number(bar)})", f": {'; '.join(below)}."
-        )
-    ]
+        return found
+    if len(below) < len(section.variants):
+        return [*found, Answer(f"Not {measured}", f": {'; '.join(below)}.")]
+    rest = ", so differences between variants mean little."
+    return [Answer(f"No variant is {measured}", rest), *found]
