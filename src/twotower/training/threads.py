@@ -22,6 +22,9 @@ class StepThreads(Callback):
     Lightning for the processes of ``trainer.devices``.
     """
 
+    def __init__(self) -> None:
+        self._in_steps = 0  # 0: no training is going on
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Set the number of the first step."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -35,11 +38,12 @@ class StepThreads(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Return to the number of a step; before the training there is none."""
-        if trainer.training:
+        if self._in_steps:  # Lightning's trainer.training is False until this hook has run
             _set(self._in_steps)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Test with all cores."""
+        self._in_steps = 0
         _set(available_cores())
 
 
