@@ -1,13 +1,16 @@
 """Settings that are null get their values from the size of the data, and keep them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from tests.helpers.composition import compose_train
-from twotower.run.derive import rules, unset
+from twotower.run.derive import derive, rules, unset
 from twotower.run.settings import DERIVED, fingerprint
+from twotower.training.callbacks import EarlyStopping
 
 TINY = (
     "data.reader.num_users=60",
@@ -110,3 +113,13 @@ def test_models_in_closed_form(script, model):
     run = script("train", *TINY, f"model={model}", "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
     assert script.metrics("run")["settings"]["data.batch_size"] == 32
+
+
+def test_a_stated_patience_stays():
+    """Of several callbacks that stop early, only the one without a patience gets a derived one."""
+    own, unstated = (EarlyStopping("val/ndcg@10", patience=patience) for patience in (7, None))
+    loop = SimpleNamespace(max_epochs=None)
+    trainer = SimpleNamespace(world_size=1, callbacks=[own, unstated], fit_loop=loop)
+    data = SimpleNamespace(tables={"position/train": range(4_000)}, batch_size=0)
+    derive(compose_train("model=dat"), data, trainer)
+    assert (own.patience, unstated.patience, loop.max_epochs) == (7, 12, 40)

@@ -71,7 +71,7 @@ def derive(
         trainer.fit_loop.max_epochs = found["trainer.max_epochs"]
     if trainer is not None and "callbacks.early_stopping.patience" in found:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):
+            if isinstance(callback, EarlyStopping) and callback.patience is None:
                 callback.patience = found["callbacks.early_stopping.patience"]
     return found
 
