@@ -169,6 +169,7 @@ def timer():
         ({"callbacks": [patience("max")]}, "ndcg@10 has not risen for 3 validations"),
         ({"callbacks": [patience("min")]}, "ndcg@10 has not fallen for 3 validations"),
         ({"callbacks": [timer()]}, "trainer.max_time is reached"),
+        ({"max_epochs": -1, "should_stop": True}, "a callback has stopped it"),
     ],
 )
 def test_the_end_says_why_and_names_the_best_epoch(given, reason, clock, capsys):

@@ -132,4 +132,6 @@ def _why(trainer: pl.Trainer) -> str:
             return callback.stopping_reason_message or "callbacks.early_stopping"
     if -1 < trainer.max_steps <= trainer.global_step:
         return f"trainer.max_steps={trainer.max_steps} is reached"
+    if trainer.should_stop:
+        return "a callback has stopped it"
     return f"trainer.max_epochs={trainer.max_epochs} is reached"
