@@ -46,7 +46,12 @@ def test_enough_steps(data, capsys):
     data.batch_size = num // 40
     warn_of_data(data)
     assert "an epoch has 4" in capsys.readouterr().err
-    warn_of_data(data, has_steps=False)
+    data.batch_size = num // 80
+    warn_of_data(data)
+    assert capsys.readouterr().err == ""
+    warn_of_data(data, num_processes=2)  # each has half of the batches
+    assert "an epoch has 4" in capsys.readouterr().err
+    warn_of_data(data, has_steps=False, num_processes=2)
     assert capsys.readouterr().err == ""
 
 
@@ -55,7 +60,7 @@ def test_enough_steps(data, capsys):
     [
         ("dat", {"ndcg@10": 0.21, "item_cosine": 0.95}, []),
         ("dat", {"ndcg@10": 0.2}, ["not above popularity: test ndcg@10 0.2000, popularity 0.2000"]),
-        ("popularity", {"ndcg@10": 0.2}, []),
+        ("popularity", {"ndcg@10": 0.2, "item_cosine": 1.0}, []),
         ("dat", {"ndcg@10": 0.3, "item_cosine": 0.96}, ["a cosine of 0.96 on average"]),
         ("dat", {"mrr": 0.1, "item_cosine": 0.99}, ["a cosine of 0.99 on average"]),
         ("dat", {"ndcg@10": 0.1, "item_cosine": 0.99}, ["popularity", "cosine"]),

@@ -82,9 +82,7 @@ def run(batch_size, chosen, folder):
 
 # a positive costs 100 * 200 + 4 * 50 * 50 = 30,000 multiply-adds; 200M are much
 @pytest.mark.parametrize(("batch_size", "expected"), [(6_666, 1), (6_667, 8)])
-def test_a_small_step_has_one_thread_and_evaluation_has_all(
-    chosen, batch_size, expected, tmp_path
-):
+def test_a_small_step_has_one_thread_and_evaluation_has_all(chosen, batch_size, expected, tmp_path):
     assert run(batch_size, chosen, tmp_path) == [expected, expected]
     assert chosen[-1] == 8 and chosen.count(8) >= 3  # two validations and the end
 

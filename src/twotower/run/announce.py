@@ -33,7 +33,7 @@ def print_start(
     train = len(data.tables["position/train"])
     val, test = (int(data.tables[f"targets/{part}"].sum()) for part in ("val", "test"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    steps = math.ceil(len(data.train_dataloader()) / trainer.world_size)
+    steps = steps_of(data, trainer.world_size)
     device = trainer.strategy.root_device
     where = f"threads: up to {torch.get_num_threads()}, cores: {available_cores()}"
     if device.type == "cuda":
@@ -57,14 +57,20 @@ def print_start(
         print(f"{name:<8} {line}", flush=True)
 
 
-def warn_of_data(data: RetrievalDataModule, has_steps: bool = True) -> None:
+def steps_of(data: RetrievalDataModule, num_processes: int) -> int:
+    """Steps of an epoch; before the training the data do not know of further processes."""
+    return math.ceil(len(data.train_dataloader()) / num_processes)
+
+
+def warn_of_data(data: RetrievalDataModule, has_steps: bool = True, num_processes: int = 1) -> None:
     """Warn of few steps an epoch, and of validation targets that training never saw.
 
     Args:
         data: of the run.
         has_steps: False for a model that is fitted in closed form.
+        num_processes: that share an epoch.
     """
-    steps = len(data.train_dataloader())
+    steps = steps_of(data, num_processes)
     if has_steps and steps < FEW_STEPS:
         warn(
             f"an epoch has {steps} steps: lower data.batch_size={data.batch_size}, or raise "
@@ -89,14 +95,11 @@ def warn_of_data(data: RetrievalDataModule, has_steps: bool = True) -> None:
 
 def warn_of_result(record: dict[str, Any], monitor: str) -> None:
     """Warn of a model that is not above popularity, and of item vectors that are all alike."""
+    if record["model"] == "popularity":  # its vectors are single numbers, with a cosine of 1
+        return
     metric = monitor.rpartition("/")[2]
     own, popular = (record[part].get(metric) for part in ("test", "popularity"))
-    if (
-        own is not None
-        and popular is not None
-        and own <= popular
-        and record["model"] != "popularity"
-    ):
+    if own is not None and popular is not None and own <= popular:
         warn(
             f"the model is not above popularity: test {metric} {own:.4f}, popularity {popular:.4f}"
         )

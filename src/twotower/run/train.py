@@ -84,7 +84,8 @@ def _train(config: DictConfig, stack: ExitStack) -> dict[str, float]:
             logger.add_settings(derived)
         if not _is_in_sweep():
             announce.print_start(info, data, task, trainer, folder.path, derived)
-        announce.warn_of_data(data, has_steps=not hasattr(task.model, "fit"))
+        has_steps = not hasattr(task.model, "fit")
+        announce.warn_of_data(data, has_steps, trainer.world_size)
     if hasattr(task.model, "fit"):
         _fit_in_closed_form(trainer, task, data, folder)
     else:
