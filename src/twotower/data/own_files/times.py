@@ -11,6 +11,7 @@ from twotower.errors import UserError
 
 FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
 WITH_OFFSET = ("%Y-%m-%d %H:%M%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
+YEAR_FIRST = r"^\s*\d{4}-"
 # the least number that can be a time since 1990; the year 2106 in one unit is 1974 in the next
 LEAST: dict[TimeUnit, float] = {"ns": 6.3e17, "us": 6.3e14, "ms": 6.3e11, "s": 6.3e8}
 NAMES = {
@@ -93,6 +94,7 @@ def parse_dates(text: pl.Expr, time_format: str | None = None) -> pl.Expr:
     if time_format is not None:
         return text.str.to_datetime(time_format, time_unit="us", strict=False).dt.epoch("us")
     text = text.str.replace_all("/", "-", literal=True)
+    text = pl.when(text.str.contains(YEAR_FIRST)).then(text)  # 31/05/24 is not of the year 31
     text = text.str.replace(r"^(\S{10})T", "$1 ").str.replace(r" ?(UTC|Z)$", "")
     text = text.str.replace(r" ([+-]\d\d:?\d\d)$", "$1")
     parsed = [
