@@ -55,7 +55,14 @@ def test_the_only_column_of_times_is_the_time_whatever_its_name(tmp_path, writte
 
 
 @pytest.mark.parametrize(
-    "form", ["%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%a %b %d %H:%M:%S +0000 %Y", "%d %b %Y %H:%M"]
+    "form",
+    [
+        "%d.%m.%Y %H:%M",
+        "%m/%d/%Y %H:%M:%S",
+        "%d/%m/%y %H:%M:%S",
+        "%a %b %d %H:%M:%S +0000 %Y",
+        "%d %b %Y %H:%M",
+    ],
 )
 def test_times_of_another_format_are_refused_rather_than_left_out(tmp_path, form):
     text = clicks(lambda row: newest_first(row).strftime(form))
@@ -120,8 +127,11 @@ def test_dates_of_users_and_items_and_other_numbers_are_no_times(tmp_path, value
     assert frames.time_unit == "order" and "not used" in frames.remarks[0]
 
 
-def test_a_number_that_is_named_a_code_is_no_time(tmp_path):
-    text = clicks(lambda row: 1_600_000_000 + row, header="user,item,order_no")
+@pytest.mark.parametrize(
+    "name", ["order_no", "orderid", "OrderNo", "invoice_number", "phone", "ean"]
+)
+def test_a_number_that_is_named_a_code_is_no_time(tmp_path, name):
+    text = clicks(lambda row: 1_600_000_000 + row, header=f"user,item,{name}")
     assert read(tmp_path, text).time_unit == "order"
 
 

@@ -18,7 +18,12 @@ TIME = (
     rf"|.*{YEAR}.* \d\d?:\d\d.*|.* \d\d?:\d\d.*{YEAR}.*"
     r"|1[1-9]\d{8}(\d{3}){0,3}([.,]\d+)?)$"
 )
-CODE = re.compile(r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no)$|Id$|ID$")  # a name of codes
+# names of codes and counters, in which whole numbers of ten or thirteen digits are no times
+CODE = re.compile(
+    r"(^|[_\W])(id|code|zip|postcode|zipcode|key|no|nr|num|number|phone|mobile|tel|ean|gtin"
+    r"|barcode|sku|hash)$|(?i:order|session|transaction|invoice|cart|basket|request)id$"
+    r"|(Id|ID|No|Number)$"
+)
 MOST = 0.95  # of the values, so that a few wrong ones do not hide what a column is
 MIN_ITEMS = 5  # of a category, on average
 
