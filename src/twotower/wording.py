@@ -67,6 +67,11 @@ def duration(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
+def number(value: float) -> str:
+    """A metric: ``.0459``."""
+    return f"{value:.4f}".removeprefix("0")
+
+
 def override(key: str, value: str) -> str:
     """``key=value`` as an override that can be pasted into a shell."""
     if re.fullmatch(r"[\w./+-]+", value, re.ASCII):

@@ -15,7 +15,7 @@ from rich.text import Text
 from twotower.report.entry import Entry, read, sweep_command
 from twotower.report.folders import find
 from twotower.run.run_folder import RunFolder
-from twotower.wording import PlainConsole, duration, printable, shown_path, typed
+from twotower.wording import PlainConsole, duration, number, printable, shown_path, typed
 
 STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
 OTHER_STYLE = "red"  # failed, damaged
@@ -99,4 +99,4 @@ def _row(name: str | Text, status: str | Text, val: str, test: str, ago: str) ->
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}".removeprefix("0")
+    return "" if value is None else number(value)

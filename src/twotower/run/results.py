@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.training.evaluation import SHARES
-from twotower.wording import PlainConsole, printable, shown_path
+from twotower.wording import PlainConsole, number, printable, shown_path
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = (
@@ -158,7 +158,7 @@ def _is_metric(key: str) -> bool:
 def _cell(value: float | str | None) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else f"{value:.4f}".removeprefix("0")
+    return "" if value is None else number(value)
 
 
 def _caption(record: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from twotower.training.callbacks import EarlyStopping
-from twotower.training.progress import epoch_name, monitor_of, number, short_name
-from twotower.wording import duration
+from twotower.training.progress import epoch_name, monitor_of, short_name
+from twotower.wording import duration, number
 
 LINE_EVERY_S = 600.0  # at least, also within an epoch
 

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning import callbacks
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from twotower.wording import PlainConsole
+from twotower.wording import PlainConsole, number
 
 
 def monitor_of(trainer: pl.Trainer) -> str:
@@ -24,11 +24,6 @@ def epoch_name(trainer: pl.Trainer) -> str:
 def short_name(monitor: str) -> str:
     """``ndcg@10`` of ``val/ndcg@10``."""
     return monitor.removeprefix("val/")
-
-
-def number(value: float) -> str:
-    """``.0459``, as in the table of results."""
-    return f"{value:.4f}".removeprefix("0")
 
 
 class ProgressBar(callbacks.ProgressBar):

@@ -6,17 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twotower.training.evaluation import mean_cosine
+
 
 def mean_pairwise_cosine(vectors: Tensor) -> float:
     """Mean cosine of two different rows of ``(num, dim)``: 1 if all have the same direction.
 
     Zero rows are left out; NaN for fewer than two others.
     """
-    unit = F.normalize(vectors[vectors.abs().sum(1) > 0].double(), dim=1)
-    num = len(unit)
-    if num < 2:
-        return math.nan
-    return ((unit.sum(0).square().sum() - num) / (num * (num - 1))).item()
+    directed = vectors[vectors.any(1)]
+    return mean_cosine(directed) if len(directed) > 1 else math.nan
 
 
 def effective_rank(vectors: Tensor) -> float:
