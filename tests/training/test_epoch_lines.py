@@ -107,7 +107,7 @@ def test_without_any_validation_the_last_epoch_is_tested(clock, capsys):
     lines.on_train_end(running, None)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "epoch  1/10  loss 2.000  2.0 s  ~18 s left"
-    assert second.endswith("; no validation, so the last epoch is tested")
+    assert second.endswith("; no validation chooses an epoch: the last is tested")
 
 
 def test_the_best_epoch_of_a_loss_is_the_lowest_and_survives_a_restart(clock, capsys):

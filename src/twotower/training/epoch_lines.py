@@ -80,7 +80,7 @@ class EpochLines(Callback):
         """Print why the training stopped, and which epoch is tested."""
         if not trainer.is_global_zero:
             return
-        tested = "no validation, so the last epoch is tested"
+        tested = "no validation chooses an epoch: the last is tested"
         if self.best is not None:
             tested = f"best {number(self.best)} at epoch {self.best_epoch}"
         print(f"training ends: {_why(trainer)}; {tested}", flush=True)
