@@ -46,69 +46,68 @@ def train(config: DictConfig) -> dict[str, float]:
         Test metrics by name.
     """
     with ExitStack() as stack:
-        return _train(config, stack)
-
-
-def _train(config: DictConfig, stack: ExitStack) -> dict[str, float]:
-    started = time.perf_counter()
-    ckpt_path = config.ckpt_path
-    plain, info = new_run(config) if ckpt_path is None else resumed_run(config)
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    _check_folder(folder, ckpt_path)
-    if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        write_record(folder.path, config, is_resumed=False)
-        stack.enter_context(under_way(folder))
-    overrides = HydraConfig.get().overrides.task
-    seed_everything(plain["seed"])
-    logger = _logger(plain, info)
-    with naming(ckpt_path):
-        callbacks = [*_callbacks(plain), StepThreads(), Resume()]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        own = {**plain["trainer"], "enable_progress_bar": has_bar}  # else Lightning adds its bar
-        trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
-        trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
-        unset = derive.unset(plain)
-        data, task = build(plain, info, trainer)
-    derived = {key: select(plain, key) for key in unset}
-    check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
-    if trainer.is_global_zero:
-        warn_of_refusal(info, config.trusted)
-        for key, value in derived.items():
-            put(config, key, value)
-        if ckpt_path is not None or derived:  # accepted now
-            write_record(folder.path, config, is_resumed=ckpt_path is not None)
-        if ckpt_path is not None:
+        started = time.perf_counter()
+        ckpt_path = config.ckpt_path
+        plain, info = new_run(config) if ckpt_path is None else resumed_run(config)
+        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+        _check_folder(folder, ckpt_path)
+        if ckpt_path is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            write_record(folder.path, config, is_resumed=False)
             stack.enter_context(under_way(folder))
-        if derived and isinstance(logger, RunWandbLogger):
-            logger.add_settings(derived)
-        if not _is_in_sweep():
-            announce.print_start(info, data, task, trainer, folder.path, derived)
-        has_steps = not hasattr(task.model, "fit")
-        announce.warn_of_data(data, has_steps, trainer.world_size)
-    if hasattr(task.model, "fit"):
-        _fit_in_closed_form(trainer, task, data, folder)
-    else:
-        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
-    epochs = trainer.fit_loop.epoch_progress.current.started
-    chosen = read_checkpoint(_chosen(trainer, folder))
-    task.load_state_dict(chosen["state_dict"])
-    trainer.test(task, data, verbose=False)
-    popularity = popularity_metrics(plain, data, trainer)
-    oracle = oracle_metrics(plain, data, trainer) if data.has_oracle else None
-    if trainer.is_global_zero:
-        record = {
-            **_record(info, plain, data, trainer),
-            "epochs": epochs,
-            "val": chosen["twotower"].val,
-            "test": task.results["test"],
-            "popularity": popularity,
-            "oracle": oracle,
-            "diagnostics": task.results.get("diagnostics"),
-            "wall_seconds": time.perf_counter() - started,
-        }
-        _write_results(folder, record, task, data, trainer, logger)
-    return task.results["test"]
+        overrides = HydraConfig.get().overrides.task
+        seed_everything(plain["seed"])
+        logger = _logger(plain, info)
+        with naming(ckpt_path):
+            callbacks = [*_callbacks(plain), StepThreads(), Resume()]
+            has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+            own = {
+                **plain["trainer"],
+                "enable_progress_bar": has_bar,
+            }  # else Lightning adds its bar
+            trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+            prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
+            unset = derive.unset(plain)
+            data, task = build(plain, info, trainer)
+        derived = {key: select(plain, key) for key in unset}
+        check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
+        if trainer.is_global_zero:
+            warn_of_refusal(info, config.trusted)
+            for key, value in derived.items():
+                put(config, key, value)
+            if ckpt_path is not None or derived:  # accepted now
+                write_record(folder.path, config, is_resumed=ckpt_path is not None)
+            if ckpt_path is not None:
+                stack.enter_context(under_way(folder))
+            if derived and isinstance(logger, RunWandbLogger):
+                logger.add_settings(derived)
+            if not _is_in_sweep():
+                announce.print_start(info, data, task, trainer, folder.path, derived)
+            has_steps = not hasattr(task.model, "fit")
+            announce.warn_of_data(data, has_steps, trainer.world_size)
+        if hasattr(task.model, "fit"):
+            _fit_in_closed_form(trainer, task, data, folder)
+        else:
+            trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+        epochs = trainer.fit_loop.epoch_progress.current.started
+        chosen = read_checkpoint(_chosen(trainer, folder))
+        task.load_state_dict(chosen["state_dict"])
+        trainer.test(task, data, verbose=False)
+        popularity = popularity_metrics(plain, data, trainer)
+        oracle = oracle_metrics(plain, data, trainer) if data.has_oracle else None
+        if trainer.is_global_zero:
+            record = {
+                **_record(info, plain, data, trainer),
+                "epochs": epochs,
+                "val": chosen["twotower"].val,
+                "test": task.results["test"],
+                "popularity": popularity,
+                "oracle": oracle,
+                "diagnostics": task.results.get("diagnostics"),
+                "wall_seconds": time.perf_counter() - started,
+            }
+            _write_results(folder, record, task, data, trainer, logger)
+        return task.results["test"]
 
 
 def _fit_in_closed_form(
