@@ -1,5 +1,6 @@
 """How numbers, metrics and notes are written, the same in every format."""
 
+from twotower import wording
 from twotower.plotting import short
 from twotower.report.section import Section
 from twotower.report.statistics import POWER, Evidence
@@ -47,8 +48,8 @@ def metric_name(metric: str) -> str:
 
 def number(value: float, sign: str = "") -> str:
     """Four decimals, no zero before the point; ``sign`` stands before positive numbers."""
-    text = f"{abs(value):.4f}"
-    return (MINUS if value < 0 and float(text) else sign) + text.removeprefix("0")
+    text = wording.number(abs(value))
+    return (MINUS if value < 0 and float(text) else sign) + text
 
 
 def with_spread(variant: Variant, metric: str) -> str:

@@ -70,11 +70,16 @@ def under_way(folder: RunFolder) -> Iterator[None]:
         yield
     except Exception as error:
         if not signals.asked():  # a process that was asked to end has not failed
-            overrides = [masked(text) for text in HydraConfig.get().overrides.task]
-            folder.write_failure(masked(failure_line(error)), overrides)
+            write_failure(folder, error)
         raise
     finally:
         folder.process.unlink(missing_ok=True)
+
+
+def write_failure(folder: RunFolder, error: Exception) -> None:
+    """Write ``failed.json``: the error on one line, and the overrides of the run."""
+    overrides = [masked(text) for text in HydraConfig.get().overrides.task]
+    folder.write_failure(masked(failure_line(error)), overrides)
 
 
 def warn_of_refusal(info: RunInfo, trusted: str | Iterable[str] | None) -> None:

@@ -60,10 +60,8 @@ def train(config: DictConfig) -> dict[str, float]:
         with naming(ckpt_path):
             callbacks = [*_callbacks(plain), StepThreads(), Resume()]
             has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-            own = {
-                **plain["trainer"],
-                "enable_progress_bar": has_bar,
-            }  # else Lightning adds its bar
+            # False without our bar: else Lightning adds its own
+            own = {**plain["trainer"], "enable_progress_bar": has_bar}
             trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
             prepare_to_stop(trainer, folder.last, settings.repeated(overrides))

@@ -18,11 +18,11 @@ from twotower import signals
 from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.run import train as run
+from twotower.run.about import write_failure
 from twotower.run.cli import DEBUG, explain, failure_line
 from twotower.run.run_folder import RunFolder
 from twotower.run.settings import fingerprint
 from twotower.sweep.plan import quoted
-from twotower.wording import masked
 
 COMMAND = [sys.executable, "-m", "twotower", "train"]
 ERROR = "error: "  # begins the line of a process that failed
@@ -82,8 +82,7 @@ def _last_checkpoint(folder: RunFolder) -> str | None:
 def _record_failure(folder: RunFolder, error: Exception) -> None:
     if explain(error) is None and not isinstance(error, ChildProcessError):
         traceback.print_exception(error)  # a bug of ours, or of a library
-    overrides = [masked(text) for text in HydraConfig.get().overrides.task]
-    folder.write_failure(masked(failure_line(error)), overrides)
+    write_failure(folder, error)
     print(f"{folder.path.name}: failed: {failure_line(error)}", file=sys.stderr, flush=True)
 
 
