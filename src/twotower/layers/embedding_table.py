@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from twotower.distributed.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
 from twotower.errors import UserError, check_choice, check_number
+from twotower.layers.batched import is_batched
 
 COLD_IDS = ("mean", "zero", "trained")
 
@@ -83,8 +84,9 @@ def lookup(index: Tensor, weight: Tensor) -> Tensor:
 
 def mean_lookup(index: Tensor, weight: Tensor) -> Tensor:
     """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)`` means; zeros if all are."""
-    if torch.compiler.is_compiling():
-        # For export the mean is written out: ONNX makes embedding_bag a loop over the batch.
+    if torch.compiler.is_compiling() or is_batched(weight):
+        # The mean is written out: embedding_bag becomes a loop, over the batch in ONNX and over
+        # the models under vmap.
         known = (index > 0).to(weight.dtype)  # (batch, width)
         total = (F.embedding(index, weight) * known[:, :, None]).sum(1)  # (batch, dim)
         return total / known.sum(1, keepdim=True).clamp_min(1)

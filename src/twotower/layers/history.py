@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.errors import UserError, check_number
+from twotower.layers.batched import is_batched
 from twotower.layers.embedding_table import lookup, mean_lookup
 
 ROWS_ALIKE = 128  # histories of similar length per pass of the transformer on a CPU
@@ -114,7 +115,8 @@ class Transformer(nn.Module):
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         index = known_last(index)[:, -len(self.position) :]
         # A compiled graph cannot branch on data, and a GPU is fast enough with the padding.
-        if torch.compiler.is_compiling() or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
+        branches = not (torch.compiler.is_compiling() or is_batched(index))
+        if not branches or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
             return self._encode(index, weight)
         # Histories sorted by length: each pass then needs only its longest one's width.
         num, order = (index > 0).sum(1).sort()
@@ -175,7 +177,7 @@ class Block(nn.Module):
         query = self._heads(self.query(normed[:, -places:]))
         key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=2))
         rate = self.rate if self.training else 0.0
-        heads = F.scaled_dot_product_attention(query, key, value, visible, rate)
+        heads = attention(query, key, value, visible, rate)
         x = x[:, -places:] + self.dropout(self.output(heads.transpose(1, 2).flatten(2)))
         output: Tensor = x + self.dropout(self.network(self.network_norm(x)))
         return output
@@ -184,6 +186,27 @@ class Block(nn.Module):
         """``(batch, places, dim)`` to ``(batch, heads, places, dim / heads)``."""
         heads: Tensor = x.unflatten(2, (self.num_heads, -1))
         return heads.transpose(1, 2)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, rate: float) -> Tensor:
+    """Attention of ``(batch, heads, places, width)`` queries, with dropout of its weights.
+
+    Args:
+        query: ``(batch, heads, places, width)``.
+        key: ``(batch, heads, length, width)``.
+        value: ``(batch, heads, length, width)``.
+        visible: ``(batch, 1, places, length)``, True where a place attends to another.
+        rate: share of the weights dropped.
+
+    Returns:
+        ``(batch, heads, places, width)``.
+    """
+    if not is_batched(query):
+        return F.scaled_dot_product_attention(query, key, value, visible, rate)
+    # Written out, as the gradient of the fused kernel fails under vmap on a GPU.
+    score = query @ key.mT / query.shape[-1] ** 0.5  # (batch, heads, places, length)
+    weight = score.masked_fill(~visible, float("-inf")).softmax(3)
+    return F.dropout(weight, rate) @ value
 
 
 def known_last(index: Tensor) -> Tensor:

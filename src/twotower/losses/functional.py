@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twotower.layers.batched import is_batched
 from twotower.layers.precision import at_least_float32
 from twotower.types import Batch, Towers
 
@@ -59,7 +60,10 @@ def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
         label: ``(batch,)`` column of each row's positive.
     """
-    loss: Tensor = _CrossEntropy.apply(at_least_float32(logits), label)
+    logits = at_least_float32(logits)
+    if is_batched(logits):
+        return F.cross_entropy(logits, label)
+    loss: Tensor = _CrossEntropy.apply(logits, label)
     return loss
 
 
