@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from twotower.distributed.collectives import RowGatherer, world_size
 from twotower.errors import UserError, check_choice, check_number
+from twotower.layers.batched import sum_rows
 from twotower.layers.precision import at_least_float32
 from twotower.losses.covariance import CategoryCovariance, category_covariance
 from twotower.losses.running_covariance import RunningCovariance
@@ -179,8 +180,9 @@ def pair_counts(batch: Batch) -> Tensor:
     row = batch.positive
     if batch.negative is not None:
         row = torch.cat([row[:, None], batch.negative], 1).flatten()
-    counts = torch.zeros(len(batch.item_index), device=row.device)
-    counts = counts.index_add(0, row, torch.ones_like(row, dtype=counts.dtype))
+    counts = sum_rows(
+        torch.ones_like(row, dtype=torch.get_default_dtype()), row, len(batch.item_index)
+    )
     if batch.num_draws is None:
         return counts
     return counts + batch.num_draws / world_size()  # all processes have the same draws

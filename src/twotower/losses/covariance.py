@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from twotower.layers.batched import sum_rows
+
 TILE = 32  # rows per tile of the batched product
 
 
@@ -45,8 +47,8 @@ def category_covariance(
     group = (occurs.cumsum(0) - 1).index_select(0, category)  # (num_distinct,)
     unused = category.new_full((num_groups,), num_categories)
     category_of_group = unused.scatter(0, group, category)  # (num_groups,)
-    n = item.new_zeros(num_groups).index_add(0, group, weight)
-    total = item.new_zeros(num_groups, item.shape[1]).index_add(0, group, weight[:, None] * item)
+    n = sum_rows(weight, group, num_groups)
+    total = sum_rows(weight[:, None] * item, group, num_groups)
     mean = total / n.clamp_min(1)[:, None]
     centred = item - mean.index_select(0, group)  # (num_distinct, dim)
     scatter = _sum_of_outer_products(weight.sqrt()[:, None] * centred, group, num_groups)
@@ -65,7 +67,7 @@ def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tens
     num_rows, dim = rows.shape
     order = group.argsort(stable=True)
     sorted_group = group[order]
-    size = group.new_zeros(num_groups).index_add(0, group, torch.ones_like(group))
+    size = sum_rows(torch.ones_like(group), group, num_groups)
     tiles = (size + TILE - 1) // TILE  # (num_groups,)
     last_tile, last_row = tiles.cumsum(0), size.cumsum(0)
     # A row moves back by the padding of the groups before its own.
@@ -76,4 +78,4 @@ def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tens
     padded = padded.view(num_tiles, TILE, dim)
     tile = torch.arange(num_tiles, device=rows.device)
     group_of_tile = torch.searchsorted(last_tile, tile, right=True).clamp_max(num_groups - 1)
-    return rows.new_zeros(num_groups, dim, dim).index_add(0, group_of_tile, padded.mT @ padded)
+    return sum_rows(padded.mT @ padded, group_of_tile, num_groups)

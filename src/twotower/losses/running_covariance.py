@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from twotower.errors import UserError
+from twotower.layers.batched import sum_rows
 from twotower.losses.covariance import CategoryCovariance
 
 MAX_STATE = 1 << 28  # numbers in the running covariances: 1 GiB of float32
@@ -55,13 +56,13 @@ class RunningCovariance(nn.Module):
     @torch.no_grad()
     def _update(self, current: CategoryCovariance) -> None:
         counted = current.n > 0  # (num_groups,)
-        occurs = torch.zeros_like(self.updates)
-        occurs = occurs.index_add_(0, current.category, counted.long()).clamp_max(1)
-        new = torch.zeros_like(self.covariance)
-        matrices = counted[:, None, None] * current.covariance.to(new.dtype)
-        new.index_add_(0, current.category, matrices)
+        num_places = len(self.updates)
+        occurs = sum_rows(counted.long(), current.category, num_places).clamp_max(1)
+        matrices = counted[:, None, None] * current.covariance.to(self.covariance.dtype)
+        new = sum_rows(matrices, current.category, num_places)
         share = (self._share() * occurs).to(new.dtype)
-        self.covariance.lerp_(new, share[:, None, None])
+        # Not ``lerp_``, which would run once for each model under ``torch.vmap``.
+        self.covariance.copy_(torch.lerp(self.covariance, new, share[:, None, None]))
         self.updates += occurs
 
     def _allocate(self, dim: int, like: Tensor) -> None:
