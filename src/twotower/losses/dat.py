@@ -59,6 +59,8 @@ class DATLoss(nn.Module):
             )
         self.task = task
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2, lambda3
+        weights = {"mimic_user": lambda1, "mimic_item": lambda2, "alignment": lambda3}
+        self.terms = {name for name, weight in weights.items() if weight > 0}
         self.reduction = reduction
         self.over_dim = over_dim
         self.alignment = alignment(schema)
@@ -72,17 +74,17 @@ class DATLoss(nn.Module):
         terms = {"task": batch.share * self.task(towers, batch)}
         total = terms["task"]
         num_pairs = batch.num_pairs if self.reduction == "pairs" else len(batch.positive)
-        if self.lambda1 > 0:
+        if "mimic_user" in self.terms:
             a_u = self._augmented(towers.user_augmented, "lambda1")  # (batch, dim)
             p_v = towers.item.index_select(0, batch.positive)  # (batch, dim)
             terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
             total = total + self.lambda1 * terms["mimic_user"]
-        if self.lambda2 > 0:
+        if "mimic_item" in self.terms:
             a_v = self._augmented(towers.item_augmented, "lambda2")  # (num_distinct, dim)
             a_v = a_v.index_select(0, batch.positive)  # (batch, dim)
             terms["mimic_item"] = batch.share * mimic(a_v, towers.user, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
-        if self.lambda3 > 0:
+        if "alignment" in self.terms:
             terms["alignment"] = self.alignment(towers, batch)
             total = total + self.lambda3 * terms["alignment"]
         return LossOutput(total, terms)
