@@ -10,7 +10,6 @@ from tests.helpers.composition import compose_derived
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.readers.synthetic import Synthetic
 from twotower.run.build import build_part
-from twotower.training.callbacks import compiled
 
 OWN = ("loss/task=bce", "negatives.num=1")
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.5", "loss.lambda3=1", *OWN)
@@ -162,25 +161,3 @@ def test_one_compilation_for_all_batches(parts, fixed_shapes):
         step(batch)
     shapes = {len(batch.item_index) for batch in steps}
     assert counter.frame_count == len(shapes) and (len(shapes) == 1) == fixed_shapes
-
-
-@pytest.mark.slow
-def test_compiled_for_one_shape_it_is_the_same_step(parts):
-    """What a GPU would record, on the processor at hand."""
-    data, model, loss = parts(*DAT)
-    torch._dynamo.reset()
-    step = compiled(lambda batch: loss(model(batch), batch).total, cuda_graphs=True)
-    for exact, padded in zip(batches(data, False), batches(data, True), strict=True):
-        total = step(padded)
-        total.backward()
-        gradient = {
-            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
-        }
-        model.zero_grad()
-        expected = loss(model(exact), exact).total
-        expected.backward()
-        assert total.item() == pytest.approx(expected.item(), rel=1e-12)
-        for name, p in model.named_parameters():
-            if p.grad is not None:
-                torch.testing.assert_close(gradient[name], p.grad, rtol=1e-10, atol=1e-12, msg=name)
-        model.zero_grad()

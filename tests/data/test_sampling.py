@@ -61,6 +61,10 @@ def test_pairs_contain_and_mask():
         [True, False, False],
     ]
     assert PAIRS.item_count.tolist() == [1, 1, 4, 1, 1]
+    # Of fixed shape: the same, with items 5 and more as padding.
+    assert PAIRS.mask(user, item, True).tolist() == expected
+    padded = PAIRS.mask(user, torch.tensor([2, 7, 12]), True)
+    assert padded.tolist() == [[True, False, False]] * 3
 
 
 def test_uniform_draws_all_other_items_equally():
@@ -182,6 +186,15 @@ def test_every_sampler_feeds_a_batch(data, name):
     assert (batch.item_index < data.schema.num_train_items).all() and torch.equal(
         batch.item_index, again.item_index
     )
+
+
+def test_the_caller_can_seed_a_batch(data):
+    data.negatives = Uniform(3, False)
+    index = next(iter(data.train_dataloader()))
+    batch = data.train_batch(index)
+    sampling.seed(index.seed, torch.device("cpu"))
+    again = data.train_batch(index._replace(seed=0), seeded=True)
+    assert torch.equal(batch.item_index[batch.negative], again.item_index[again.negative])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.helpers.models import build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.history import known_last
-from twotower.models.mind import interest_mask, squash
+from twotower.models.mind import items_needed, squash
 
 SMALL = (
     "model.dim=4",
@@ -62,7 +62,7 @@ def test_a_shorter_length_reads_the_last_items(data):
 
 def test_the_number_of_interests_follows_the_history():
     # log2 of 0, 1, 3, 4, 7, 8, 100 items, between 1 and 4, rounded down: 1, 1, 1, 2, 2, 3, 4
-    mask = interest_mask(torch.tensor([0, 1, 3, 4, 7, 8, 100]), 4)
+    mask = torch.tensor([0, 1, 3, 4, 7, 8, 100])[:, None] >= items_needed(4)
     assert mask.sum(1).tolist() == [1, 1, 1, 2, 2, 3, 4] and mask[:, 0].all()
 
 

@@ -22,6 +22,7 @@ def trainer(**given):
         "callbacks": [],
         "current_epoch": 0,
         "estimated_stepping_batches": 10 * STEPS,
+        "train_dataloader": SimpleNamespace(num_passed=1),
         "fit_loop": SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batches)),
         "global_step": 0,
         "is_global_zero": True,

@@ -94,6 +94,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.shuffle_window = shuffle_window
         self.negatives = negatives
         self.fixed_shapes = False  # True: batches are padded to as many item rows as they can need
+        self.trains_elsewhere = False  # True: Lightning's loop gets indices and no batches
         self._new_user_clicks: int | None = None
         self._shown_clicks: int | None = None
         self.tables: dict[str, Tensor] = {}
@@ -112,8 +113,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.ids, self.encodings = prepared.tables, prepared.encodings
         schema = Schema.from_plain(prepared.meta["schema"])
         self.schema = schema._replace(num_behaviours=len(prepared.meta["behaviours"]))
-        self.fingerprint = prepared.meta["fingerprint"]
-        self.note = prepared.meta["note"]
+        self.fingerprint, self.note = prepared.meta["fingerprint"], prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
 
     @property
@@ -139,16 +139,13 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _eval_loader(self, part: str) -> EvalLoader:
         position = self.tables[f"position/{part}"].long()  # (num_users,)
         num_targets = self.tables[f"targets/{part}"].long()
-        if self._new_user_clicks is not None:
-            clicks, num_train_users = self._new_user_clicks, self.meta["num_train_users"]
-            position, num_targets = new_users(
-                self.tables, position, num_targets, num_train_users, clicks
-            )
+        if (clicks := self._new_user_clicks) is not None:
+            known = self.meta["num_train_users"]
+            position, num_targets = new_users(self.tables, position, num_targets, known, clicks)
         return EvalLoader(position, num_targets, self.eval_batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def evaluate_after(self, clicks: int | None, shown: int | None) -> None:
         """Evaluate only new users, or with short histories, from now on; None: as usual.
@@ -181,20 +178,26 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(
         self, batch: TrainIndex | EvalIndex, dataloader_idx: int = 0
-    ) -> Batch | EvalBatch:
+    ) -> Batch | EvalBatch | TrainIndex:
         """Turn indices into a batch, on the device they were moved to."""
-        return self.train_batch(batch) if isinstance(batch, TrainIndex) else self.eval_batch(batch)
+        if isinstance(batch, EvalIndex):
+            return self.eval_batch(batch)
+        return batch if self.trains_elsewhere else self.train_batch(batch)
 
-    def train_batch(self, index: TrainIndex) -> Batch:
+    def share_tables(self, other: "RetrievalDataModule") -> None:
+        """Use the tables of a module of the same data, so that a device holds them once."""
+        self.tables, self._train_pairs = other.tables, other._train_pairs
+
+    def train_batch(self, index: TrainIndex, seeded: bool = False) -> Batch:
         """Draw negatives, gather features, keep each distinct item once.
 
-        Raises:
-            UserError: for a data module without ``negatives``.
+        With ``seeded`` the caller has seeded the generators, as a recorded function cannot.
         """
         if self.negatives is None:
             raise UserError("the data module draws no negatives: build it with `negatives`")
         positives = self._positives(index)
-        sampling.seed(index.seed, index.position.device)  # negatives and dropout of this step
+        if not seeded:  # for negatives and dropout of this step
+            sampling.seed(index.seed, index.position.device)
         drawn = self.negatives(positives)
         if index.rank > 0:  # the same draws for all, but another dropout
             sampling.seed(index.seed + index.rank, index.position.device)
@@ -210,10 +213,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         negative, num_draws = sampling.negative_rows(drawn, row[len(positive) :], distinct)
         excluded = behaviour = None
         if negative is None and drawn.exclude_positives:
-            excluded = positives.pairs.mask(user, distinct)
+            excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
         if self.meta["behaviours"]:
             behaviour = rows.take(tables["interactions/behaviour"], position).long()
-        is_constant = drawn.log_q.dim() == 0
         return Batch(
             user=self.user_features(position, user),
             item=self.item_features(known),
@@ -222,7 +224,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             positive=row[: len(positive)],
             negative=negative,
             num_draws=num_draws,
-            log_q=drawn.log_q.expand(len(distinct)) if is_constant else drawn.log_q[known],
+            log_q=sampling.log_q_of(drawn, known),
             num_pairs=len(positive) * (1 + drawn.num),
             behaviour=behaviour,
             excluded=excluded,
@@ -284,8 +286,7 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
-        tables = self._tables_on(position.device)
-        length = self.options.history_length
+        tables, length = self._tables_on(position.device), self.options.history_length
         return rows.user_features(tables, self.schema, length, position, user)
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:

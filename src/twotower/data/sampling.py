@@ -1,7 +1,8 @@
 """Samplers of negatives: one class per way of drawing, one YAML in ``conf/negatives``."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -24,6 +25,14 @@ def seed(number: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(number)
     if device.type != "cpu":
         getattr(torch, device.type).manual_seed(number)
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """Context after which the generators of the host and of ``device`` are as before."""
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type=device.type):
+        yield
 
 
 class Positives(NamedTuple):
@@ -248,6 +257,12 @@ def negative_rows(
     if drawn.item.dim() == 2:
         return row.view_as(drawn.item), None
     return None, torch.zeros_like(distinct).index_add_(0, row, torch.ones_like(row))
+
+
+def log_q_of(drawn: Negatives, item: Tensor) -> Tensor:
+    """``(num,)`` log sampling probability of training items ``(num,)``."""
+    is_constant = drawn.log_q.dim() == 0
+    return drawn.log_q.expand(len(item)) if is_constant else drawn.log_q[item]
 
 
 def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tensor:

@@ -76,6 +76,7 @@ def _sum_of_outer_products(rows: Tensor, group: Tensor, num_groups: int) -> Tens
     num_tiles = num_rows // TILE + num_groups  # the most there can be
     padded = rows.new_zeros(num_tiles * TILE, dim).index_copy(0, place, rows[order])
     padded = padded.view(num_tiles, TILE, dim)
-    tile = torch.arange(num_tiles, device=rows.device)
+    # Not arange: under vmap searchsorted wants as many rows of tiles as of groups.
+    tile = last_tile.new_ones(num_tiles).cumsum(0) - 1
     group_of_tile = torch.searchsorted(last_tile, tile, right=True).clamp_max(num_groups - 1)
     return sum_rows(padded.mT @ padded, group_of_tile, num_groups)

@@ -28,7 +28,7 @@ def own_logits(
     if correct_log_q:
         logits = logits - batch.log_q[row]
     accidental = row == row[:, :1]
-    accidental[:, 0] = False
+    accidental[:, 0].zero_()
     return logits.masked_fill(accidental, float("-inf"))
 
 

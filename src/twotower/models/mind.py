@@ -45,6 +45,7 @@ class MIND(nn.Module):
     """
 
     first_logits: Tensor  # (length, num_interests)
+    items_needed: Tensor  # (num_interests,)
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class MIND(nn.Module):
             width += self.profile.output_dim
         self.bilinear = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.register_buffer("first_logits", torch.randn(length, num_interests))
+        self.register_buffer("items_needed", items_needed(num_interests), persistent=False)
         self.tower = Tower(width, hidden_dims, dim, "relu", "none", normalize, dropout)
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
@@ -107,7 +109,7 @@ class MIND(nn.Module):
         """Interests weighted by the positive ``(batch, dim)``, and the distinct items."""
         interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
         num_items = (batch.user["history"] > 0).sum(1).clamp_max(len(self.first_logits))  # (batch,)
-        mask = interest_mask(num_items, interest.shape[1])  # (batch, num_interests)
+        mask = num_items[:, None] >= self.items_needed  # (batch, num_interests)
         score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
         weight = (self.attention_power * score).masked_fill(~mask, float("-inf")).softmax(1)
         return Towers((weight[:, :, None] * interest).sum(1), item)
@@ -118,10 +120,10 @@ class MIND(nn.Module):
         An empty history gives zeros.
         """
         index = known_last(index)[:, -len(self.first_logits) :]
-        known, num = index > 0, self.first_logits.shape[1]
+        known = index > 0
         item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
         item = (item * known[..., None]) @ self.bilinear  # (batch, length, dim)
-        mask = interest_mask(known.sum(1), num)  # (batch, num_interests)
+        mask = known.sum(1)[:, None] >= self.items_needed  # (batch, num_interests)
         logits = self.first_logits[-index.shape[1] :]  # (length, num_interests)
         logits = logits.expand(index.shape[0], -1, -1)  # (batch, length, num_interests)
         for step in range(self.num_iterations):
@@ -143,16 +145,10 @@ def squash(x: Tensor) -> Tensor:
     return x * (square / (1 + square) / square.clamp_min(1e-9).sqrt()).to(x.dtype)
 
 
-def interest_mask(num_items: Tensor, num_interests: int) -> Tensor:
-    """Which interests users have: the first ``max(1, min(K, log2 n))`` for ``n`` items.
+def items_needed(num_interests: int) -> Tensor:
+    """``(num_interests,)`` items of a history with which a user has each interest.
 
-    Args:
-        num_items: ``(batch,)`` lengths of histories.
-        num_interests: ``K``.
-
-    Returns:
-        ``(batch, num_interests)``.
+    A user with ``n`` items has the first ``max(1, min(K, log2 n))`` interests: the first one needs
+    no item, interest ``k`` needs ``2^k``. They are integers, as log2 would round.
     """
-    # Interest k needs 2^k items, the first one none. Compared as integers, as log2 would round.
-    needed = [0, *(min(2**count, 1 << 62) for count in range(2, num_interests + 1))]
-    return num_items[:, None] >= torch.tensor(needed, device=num_items.device)
+    return torch.tensor([0, *(min(2**count, 1 << 62) for count in range(2, num_interests + 1))])

@@ -22,6 +22,8 @@ class EpochLines(Callback):
     An epoch that takes longer than ten minutes has a line every ten minutes.
     """
 
+    takes_stretches = True  # see training.fused.whole_steps
+
     def __init__(self) -> None:
         self.best: float | None = None
         self.best_epoch = 0
@@ -52,9 +54,10 @@ class EpochLines(Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *args: Any
     ) -> None:
         """Sum the loss where it is, without waiting for the device."""
-        loss = outputs["loss"].detach()
-        self._loss = loss.clone() if self._loss is None else self._loss + loss
-        self._num_steps += 1
+        loader: Any = trainer.train_dataloader
+        loss = outputs["loss"].detach() * loader.num_passed
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._num_steps += loader.num_passed
         if time.perf_counter() > self._last_line + LINE_EVERY_S:
             done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
             total = trainer.num_training_batches

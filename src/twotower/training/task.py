@@ -54,6 +54,8 @@ class RetrievalTask(pl.LightningModule):
         self.info = info
         self.test_name = test_name
         self.step: Callable[[Batch], LossOutput] = self._step  # a callback may compile it
+        self.trains_elsewhere = False  # True: steps are trained outside of Lightning's loop
+        self.mean_loss: Tensor | None = None  # of such steps since the last batch
         self.results: dict[str, dict[str, float]] = {}  # last evaluation of each part, unrounded
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []
@@ -121,7 +123,24 @@ class RetrievalTask(pl.LightningModule):
             if self.scheduler is not None and (optimizer := self._optimizer) is not None:
                 self.log(f"lr-{type(optimizer).__name__}", optimizer.param_groups[0]["lr"])
             self.log_dict({f"train/{name}": term for name, term in output.terms.items()})
+        if self.trains_elsewhere:
+            assert self.mean_loss is not None
+            return self.mean_loss
         return output.total if self._placeholder is None else output.total + self._placeholder()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients, unless the step was trained elsewhere."""
+        if not self.trains_elsewhere:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Step, unless the step was trained elsewhere."""
+        if self.trains_elsewhere:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def _step(self, batch: Batch) -> LossOutput:
         assert self.loss is not None

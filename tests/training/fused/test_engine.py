@@ -4,156 +4,22 @@ import copy
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import DoublePrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import make_data
-from tests.helpers.composition import compose_derived
+from tests.helpers.fused import (
+    CASES,
+    DAT,
+    DROPOUT,
+    LAMBDAS,
+    NUM_STEPS,
+    Run,
+    assert_equal,
+    make_fused,
+    train_fused,
+)
 from twotower.errors import UserError
-from twotower.run.build import build_part
-from twotower.training.fused.engine import FusedRuns
-from twotower.training.task import RetrievalTask
-
-NUM_STEPS = 40  # more than an epoch of 13, whose last batch is smaller
-SMALL = ("model.dim=6", "model.hidden_dims=[7]", "model.embedding_dim=6", "optimizer=adamw")
-DAT = ("model=dat", *SMALL)
-TRANSFORMER = ("model/history=transformer", "model.history.dropout=0", "model.history.num_layers=2")
-DECAY = "optimizer.weight_decay=0.1"
-LAMBDAS = (
-    (0, "loss.lambda1=0.3", DECAY),
-    (1, "loss.lambda3=0", "optimizer.lr=0.01", DECAY),
-    (0, "loss.lambda1=0", "loss.lambda2=0", DECAY),
-)
-ADAM = ((0, "optimizer.lr=0.01"), (1, "+optimizer.betas=[0.8,0.99]"), (1, DECAY))
-TEMPERATURES = (
-    (0, "loss.task.temperature=0.2"),
-    (1, "loss.task.temperature=0.5"),
-    (0, "optimizer.lr=0.01"),
-)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Data with two behaviours."""
-    data = make_data(tmp_path_factory.mktemp("fused"), batch_size=32)
-    data.setup()
-    num = len(data.tables["interactions/item"])
-    data.meta = {**data.meta, "behaviours": ["click", "purchase"]}
-    data.tables["interactions/behaviour"] = (torch.arange(num) % 3 == 0).to(torch.uint8)
-    data.schema = data.schema._replace(num_behaviours=2)
-    return data
-
-
-class Run:
-    """A run of one setting, with the indices of all its steps."""
-
-    def __init__(self, world, seed, *overrides):
-        config = compose_derived(f"data.history_length={world.options.history_length}", *overrides)
-        torch.manual_seed(seed)
-        self.data = copy.copy(world)
-        self.data.seed, self.data.negatives = seed, build_part(config, "negatives")
-        model, loss = (build_part(config, part, schema=world.schema) for part in ("model", "loss"))
-        self.task = RetrievalTask(model.double().train(), loss.double(), None, [], (), None)
-        self.optimizer = build_part(config, "optimizer")(model.parameters())
-        loader, self.indices = self.data.train_dataloader(), []
-        while len(self.indices) < NUM_STEPS:
-            self.indices += list(loader)
-
-    def train(self, first=0, last=NUM_STEPS):
-        self.data.fixed_shapes = False
-        for index in self.indices[first:last]:
-            output = self.task.step(self.data.train_batch(index))
-            self.optimizer.zero_grad()
-            output.total.backward()
-            self.optimizer.step()
-        return output
-
-    def state(self):
-        parts = {"weights": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return copy.deepcopy(parts)
-
-    def load(self, state):
-        self.task.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-def make_fused(runs):
-    return FusedRuns(
-        [run.task for run in runs], [run.data for run in runs], [run.optimizer for run in runs]
-    )
-
-
-def train_fused(runs, first=0, last=NUM_STEPS):
-    fused = make_fused(runs)
-    of_seed = {run.data.seed: run.indices for run in runs}
-    for step in range(first, last):
-        output = fused.step([of_seed[seed][step] for seed in fused.seeds])
-    return output
-
-
-def assert_equal(ours, theirs):
-    assert ours["weights"].keys() == theirs["weights"].keys()
-    for name, weight in theirs["weights"].items():
-        if name != "loss.alignment.running.updates":
-            torch.testing.assert_close(ours["weights"][name], weight, rtol=0, atol=1e-9)
-    mine, other = ours["optimizer"]["state"], theirs["optimizer"]["state"]
-    assert mine.keys() == other.keys()
-    for place, state in other.items():
-        for key, value in state.items():
-            torch.testing.assert_close(mine[place][key], value, rtol=0, atol=1e-9)
-
-
-CASES = {
-    "dat": (DAT, LAMBDAS),
-    "mimic gradient alone": ((*DAT, "model.augment_gradient=mimic"), LAMBDAS),
-    "adam": ((*DAT, "optimizer=adam"), LAMBDAS),
-    "attention": ((*DAT, "model/history=attention"), LAMBDAS),
-    "transformer": ((*DAT, *TRANSFORMER), LAMBDAS),
-    "shared item table": (
-        ("model=two_tower", "model.share_item_table=true", *TRANSFORMER, *SMALL),
-        ADAM,
-    ),
-    "two_tower": (("model=two_tower", *SMALL), TEMPERATURES),
-    "youtube_dnn": (("model=youtube_dnn", *SMALL), TEMPERATURES),
-    "mind": (("model=mind", *SMALL), TEMPERATURES),
-    "mvke": (
-        (
-            "model=mvke",
-            "loss=multi_objective",
-            "model.num_kernels=3",
-            "model.objectives=[[0,1],[1,2]]",
-            *SMALL,
-        ),
-        ((0, "loss.temperature=0.5"), *ADAM[1:]),
-    ),
-    "mf": (("model=mf", "model.dim=6", "loss/task=bpr", "negatives=uniform"), ADAM),
-    "fm": (("model=fm", "model.dim=6"), TEMPERATURES),
-    "alignment of the data's largest": (
-        (*DAT, "loss.alignment.major=global", "loss.alignment.count=items"),
-        LAMBDAS,
-    ),
-    "alignment over batches": (
-        (*DAT, "loss.alignment.momentum=0.9", "loss.alignment.weighting=sqrt_n"),
-        (LAMBDAS[0], (1, "loss.lambda3=0.5"), LAMBDAS[2]),
-    ),
-    "bce": ((*DAT, "loss/task=bce", "negatives=uniform"), LAMBDAS),
-    "bce, no positives drawn": (
-        (*DAT, "loss/task=bce", "negatives=uniform", "negatives.exclude_positives=true"),
-        LAMBDAS,
-    ),
-    "full_softmax": ((*DAT, "loss/task=full_softmax", "negatives=corpus"), LAMBDAS),
-    "in_batch_softmax": ((*DAT, "loss/task=in_batch_softmax", "negatives=in_batch"), LAMBDAS),
-    "mixed": ((*DAT, "loss/task=in_batch_softmax", "negatives=mixed"), LAMBDAS),
-    "sampled_softmax": ((*DAT, "loss/task=sampled_softmax", "negatives=uniform"), LAMBDAS),
-    "popularity": ((*DAT, "negatives=popularity", "negatives.shared=false"), LAMBDAS),
-    "mixed_popularity": (
-        (*DAT, "negatives=mixed_popularity", "loss.task.correct_log_q=true"),
-        LAMBDAS,
-    ),
-    "shared_uniform": (
-        (*DAT, "negatives=shared_uniform", "negatives.exclude_positives=true"),
-        LAMBDAS,
-    ),
-}
+from twotower.optimizers.schedulers import cosine
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -185,11 +51,105 @@ def test_a_run_goes_on_alone_and_together(world):
         assert_equal(last.state(), one.state())
 
 
+def test_runs_may_have_made_different_numbers_of_steps(world):
+    alone, together = ([Run(world, seed, *DAT) for seed in (0, 1)] for _ in range(2))
+    for old, new in (alone, together):
+        old.train(0, 13)
+        new.indices = [*old.indices[:13], *new.indices]
+    for run in alone:
+        run.train(13, 26)
+    train_fused(together, 13, 26)
+    for one, fused in zip(alone, together, strict=True):
+        assert_equal(fused.state(), one.state())
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_each_run_is_clipped_by_itself(world, algorithm):
+    clip = (0.05 if algorithm == "norm" else 0.002, algorithm)
+    alone, together, unclipped = (
+        [Run(world, seed, *DAT, *own) for seed, *own in LAMBDAS] for _ in range(3)
+    )
+    for one, other in zip(alone, unclipped, strict=True):
+        one.train(clip=clip)
+        other.train()
+    train_fused(together, clip=clip)
+    for one, fused, other in zip(alone, together, unclipped, strict=True):
+        assert_equal(fused.state(), one.state())
+        with pytest.raises(AssertionError):
+            assert_equal(fused.state(), other.state())
+
+
+def test_learning_rates_follow_each_runs_scheduler(world):
+    alone, together = ([Run(world, seed, *DAT, *own) for seed, *own in LAMBDAS] for _ in range(2))
+    for run in alone:
+        run.train(schedule=cosine(run.optimizer, NUM_STEPS, 5, 0.1))
+    schedules = [cosine(run.optimizer, NUM_STEPS, 5, 0.1) for run in together]
+    train_fused(together, after_step=lambda: [schedule.step() for schedule in schedules])
+    for one, fused in zip(alone, together, strict=True):
+        assert_equal(fused.state(), one.state())
+
+
+def test_the_context_of_the_trainer_is_that_of_model_and_loss(world):
+    """In float64 tensors that a loss makes have the trainer's default type."""
+    context = DoublePrecision().train_step_context
+    alone, together = ([Run(world, seed, *DAT, *own) for seed, *own in LAMBDAS] for _ in range(2))
+    for run in alone:
+        run.train(context=context)
+    train_fused(together, context=context)
+    for one, fused in zip(alone, together, strict=True):
+        assert_equal(fused.state(), one.state())
+
+
+@pytest.mark.parametrize("case", ["dat", "transformer"])
+def test_mixed_precision_is_within_its_rounding(world, case):
+    """Linear layers are float32 under vmap: the result is between that of the two precisions."""
+
+    def context():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    common, settings = CASES[case]
+    alone, together = (
+        [Run(world, seed, *common, *own, dtype=torch.float32) for seed, *own in settings]
+        for _ in range(2)
+    )
+    outputs = [run.train(context=context) for run in alone]
+    total, _ = train_fused(together, context=context)
+    for place, output in enumerate(outputs):
+        assert total[place].item() == pytest.approx(output.total.item(), rel=0.02)
+
+
+def test_epochs_of_users(world):
+    """Of positives drawn user by user, each seed has its own."""
+    users = copy.copy(world)
+    users.positives = "users"
+    alone, together = ([Run(users, seed, *DAT, *own) for seed, *own in LAMBDAS] for _ in range(2))
+    for run in alone:
+        run.train()
+    train_fused(together)
+    for one, fused in zip(alone, together, strict=True):
+        assert_equal(fused.state(), one.state())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_run_does_not_depend_on_the_others(world, dtype):
+    """To the last bit, if widths are multiples of 16: vector kernels round the rest otherwise."""
+    wide = ("model.dim=16", "model.hidden_dims=[32]", "model.embedding_dim=16")
+    states = []
+    for others in ((0,), (2, 0), (0, 2, 0, 2)):
+        settings = [LAMBDAS[place] for place in (*others, 1)]
+        runs = [Run(world, seed, *DAT, *wide, *own, dtype=dtype) for seed, *own in settings]
+        train_fused(runs, last=20)
+        states.append(runs[-1].state())
+    for state in states[1:]:
+        torch.testing.assert_close(state["weights"], states[0]["weights"], rtol=0, atol=0)
+        torch.testing.assert_close(state["optimizer"], states[0]["optimizer"], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("model/history=gru", "model/history=gru cannot be trained in one pass"),
-        ("optimizer=lazy_adam", "cannot be trained in one pass"),
+        ("model/history=gru", "cannot be trained in one pass: model/history=gru: recurrent"),
+        ("optimizer=lazy_adam", "optimizer=LazyAdam: only Adam and AdamW"),
     ],
 )
 def test_what_cannot_be_fused_is_refused(world, setting, reason):
@@ -199,12 +159,12 @@ def test_what_cannot_be_fused_is_refused(world, setting, reason):
 
 
 class Count(TorchDispatchMode):
-    """Counts the operations that reach the kernels."""
+    """Counts the operations that reach the kernels; the rows of a tensor are no operation."""
 
     number = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.number += 1
+        self.number += func is not torch.ops.aten.select.int
         return func(*args, **(kwargs or {}))
 
 
@@ -219,20 +179,11 @@ def test_a_step_of_more_runs_has_no_more_operations(world, case):
         own = [settings[0], *[settings[1]] * (num_runs - 1)]
         runs = [Run(world, 0, *common, *setting) for _, *setting in own]
         fused = make_fused(runs)
-        batch = fused.batches([runs[0].indices[0]])
+        batch = fused.batch(0, runs[0].indices[0].position)
         with Count() as count:
-            fused.losses(batch)[0].sum().backward()
-            fused.optimizer.step()
+            fused.learn([batch])
         numbers.append(count.number)
     assert numbers[0] == numbers[1]
-
-
-DROPOUT = (
-    "model.dropout=0.2",
-    "model/history=transformer",
-    "model.id_dropout=0.2",
-    "model.cold_ids=trained",
-)
 
 
 @pytest.mark.parametrize("drops", [False, True])
@@ -241,3 +192,38 @@ def test_each_run_draws_its_own_dropout(world, drops):
     total, _ = train_fused(runs, 0, 5)
     assert torch.isfinite(total).all()
     assert (total[0] != total[1]).item() == drops
+
+
+def spread(values):
+    """Mean of draws, and its standard error."""
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
+
+
+def test_dropout_has_the_distribution_that_it_has_alone(world):
+    """150 draws of the loss of one batch; a rate that is wrong by a third would be seen."""
+    num_draws = 150
+
+    def setting(rate):
+        return *DAT, f"model.dropout={rate}", "model.last_activation=none", "model.normalize=false"
+
+    def alone(rate):
+        run = Run(world, 0, *setting(rate))
+        batch = run.data.train_batch(run.indices[0])
+        with torch.no_grad():
+            return torch.stack([run.task.step(batch).total for _ in range(num_draws)])
+
+    runs = [Run(world, 0, *setting(0.3))]
+    for _ in range(num_draws - 1):
+        run = copy.copy(runs[0])
+        run.task = copy.deepcopy(runs[0].task)
+        run.optimizer = torch.optim.AdamW(run.task.model.parameters())
+        runs.append(run)
+    together, _ = train_fused(runs, last=1)
+    assert len(together.unique()) == num_draws  # no two runs share a mask
+    mean, error = spread(together)
+    expected, error_alone = spread(alone(0.3))
+    bound = 4 * (error**2 + error_alone**2) ** 0.5
+    assert abs(mean - expected) < bound
+    assert error == pytest.approx(error_alone, rel=0.3)
+    for rate in (0.2, 0.4):
+        assert abs(spread(alone(rate))[0] - expected) > bound

@@ -50,6 +50,8 @@ class TrainLoader:
                     "data.positives=users draws from all data at once: leave out "
                     "data.shuffle_window"
                 )
+        # The order is made on the host, also where tables were moved to a device before.
+        position, user = position.cpu(), user.cpu()
         self.num_of_user: Tensor | None = None  # (num_users,) training interactions of each user
         if positives == "users":
             users = user[position.long()]  # (num_positives,)
@@ -63,8 +65,11 @@ class TrainLoader:
         self.world_size = world_size
         self.epoch = 0
         self.next_batch = 0
-        self.last: TrainIndex | None = None  # the latest yielded batch
+        self.num_passed = 0  # batches since the one before the latest yielded batch
         self.before_next: Callable[[], object] | None = None  # called once, before the next batch
+        # called before each batch; trains so many batches elsewhere, of which the last is yielded
+        self.train_ahead: Callable[[], int] | None = None
+        self._current_order: Tensor | WindowOrder | None = None
         self.sampler = self  # Lightning calls set_epoch of this attribute
 
     def __len__(self) -> int:
@@ -76,19 +81,35 @@ class TrainLoader:
         """The rest of the current epoch, or the next epoch if the current one is complete."""
         if self.next_batch >= len(self):
             self.epoch, self.next_batch = self.epoch + 1, 0
-        order = self._order(self._seed(self.epoch))
-        size = self.batch_size * self.world_size
+        self._current_order = self._order(self._seed(self.epoch))
         while self.next_batch < len(self):
-            batch = self.next_batch
-            rows = order[batch * size : (batch + 1) * size]
+            self.num_passed = self.train_ahead() if self.train_ahead is not None else 1
             # Before the yield, so that a checkpoint after this step resumes with the next one.
-            self.next_batch += 1
-            seed = self._seed(self.epoch, 1 + batch)
-            self.last = TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
-            yield self.last
+            self.next_batch += self.num_passed
+            yield self.index(self.next_batch - 1)
             call, self.before_next = self.before_next, None
             if call is not None:
                 call()
+
+    def index(self, batch: int) -> TrainIndex:
+        """The index of a batch of the current epoch."""
+        assert self._current_order is not None
+        size = self.batch_size * self.world_size
+        rows = self._current_order[batch * size : (batch + 1) * size]
+        seed = self._seed(self.epoch, 1 + batch)
+        return TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
+
+    def passed(self, num: int | None = None) -> list[TrainIndex]:
+        """The last ``num`` of the ``num_passed`` batches, or all of them."""
+        kept = self.num_passed if num is None else min(num, self.num_passed)
+        return [self.index(self.next_batch - kept + place) for place in range(kept)]
+
+    @property
+    def num_positives_passed(self) -> int:
+        """Positives of all processes in the ``num_passed`` batches."""
+        size = self.batch_size * self.world_size
+        last = min(self.next_batch * size, len(self.position))
+        return last - (self.next_batch - self.num_passed) * size
 
     def _order(self, seed: int) -> Tensor | WindowOrder:
         """``(num_positives,)`` places in ``position``, in the epoch's order."""
@@ -122,12 +143,16 @@ class TrainLoader:
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
     def _seed(self, *where: int) -> int:
-        """Seed of an epoch's order, or of one step.
+        return mixed(self.seed, *where)
 
-        SeedSequence ignores trailing zeros: batch numbers start at 1, as 0 would give the seed of
-        the order.
-        """
-        return int(np.random.SeedSequence([self.seed, *where]).generate_state(1)[0])
+
+def mixed(*numbers: int) -> int:
+    """A seed of several numbers: a run's seed, an epoch and a step.
+
+    SeedSequence ignores trailing zeros: steps are counted from 1, as 0 would give the seed of the
+    epoch's order.
+    """
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1)[0])
 
 
 class EvalLoader:

@@ -41,7 +41,7 @@ class PairKeys(NamedTuple):
         place = torch.searchsorted(self.sorted, key).clamp_max(len(self.sorted) - 1)
         return self.sorted[place] == key
 
-    def mask(self, user: Tensor, item: Tensor) -> Tensor:
+    def mask(self, user: Tensor, item: Tensor, fixed_shapes: bool = False) -> Tensor:
         """``(batch, num_distinct)``, True for training pairs.
 
         It visits the users' own items, which are few, rather than all cells.
@@ -49,7 +49,11 @@ class PairKeys(NamedTuple):
         Args:
             user: ``(batch,)``.
             item: ``(num_distinct,)``, ascending.
+            fixed_shapes: search all cells, as the number of the users' items is not known without
+                waiting for the device. Items that are no training items are padding.
         """
+        if fixed_shapes:
+            return self.contain(user[:, None], item) & (item < self.num_items)
         first = torch.searchsorted(self.sorted, user * self.num_items)
         count = torch.searchsorted(self.sorted, (user + 1) * self.num_items) - first  # (batch,)
         row, place = repeated(count)  # (num_pairs,)
@@ -102,9 +106,9 @@ class TrainPairs:
         """See :meth:`PairKeys.contain`."""
         return self.of(user).contain(user, item)
 
-    def mask(self, user: Tensor, item: Tensor) -> Tensor:
+    def mask(self, user: Tensor, item: Tensor, fixed_shapes: bool = False) -> Tensor:
         """See :meth:`PairKeys.mask`."""
-        return self.of(user).mask(user, item)
+        return self.of(user).mask(user, item, fixed_shapes)
 
 
 class MappedPairs(TrainPairs):

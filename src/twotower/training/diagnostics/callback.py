@@ -34,6 +34,8 @@ class Diagnostics(Callback):
         plots: draw the values of the test, see :meth:`draw_plots`.
     """
 
+    takes_stretches = True  # see training.fused.whole_steps
+
     def __init__(
         self,
         dirpath: str,
@@ -68,7 +70,7 @@ class Diagnostics(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Keep the positions of the last steps; their batches are built again from them."""
         loader: Any = trainer.train_dataloader
-        self.train.append(loader.last)
+        self.train.extend(loader.passed(self.train.maxlen))
 
     def on_validation_batch_end(
         self,
