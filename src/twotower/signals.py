@@ -87,8 +87,12 @@ def running() -> Iterator[None]:
 
 
 def defer(tell: Callable[[int], None] | None) -> None:
-    """Pass the first signal to ``tell`` from now on; a second one raises. None: raise again."""
-    _state.deferred = tell
+    """Pass the first signal to ``tell`` from now on; a second one raises. None: raise again.
+
+    Threads cannot change it: signals reach the main thread, which knows what they do.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _state.deferred = tell
 
 
 def asked() -> int | None:

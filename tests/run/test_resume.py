@@ -4,7 +4,6 @@ One run is copied at several moments: a copy is what a SIGKILL at that moment le
 Each copy is then resumed in the run's own folder.
 """
 
-import json
 import os
 import random
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.content import content, differences
 from tests.helpers.runs import SMALL
 from twotower.training.callbacks import LastCheckpoint, is_last_batch
 from twotower.training.task import RetrievalTask
@@ -26,7 +26,6 @@ WORLD = (
     "model.dropout=0.2",
     "data.reader.num_users=120",
 )
-UNEQUAL = {"overrides", "train_examples_per_second", "wall_seconds", "peak_memory_bytes"}
 
 
 class Moments:
@@ -93,39 +92,6 @@ class Moments:
             and (self.run / "checkpoints/last.ckpt").exists()
         ):
             shutil.copytree(self.run, self.folder / name)
-
-
-def content(run):
-    """All that a run leaves, but times and the path that it was resumed from."""
-    record = json.loads((run / "metrics.json").read_text())
-    found = {key: value for key, value in record.items() if key not in UNEQUAL}
-    for path in sorted(run.glob("checkpoints/*")):
-        checkpoint = torch.load(path, weights_only=True)
-        checkpoint["twotower"]["config"].pop("ckpt_path", None)
-        checkpoint["twotower"].pop("overrides")
-        found[path.name] = checkpoint
-    plots = [str(path.relative_to(run)) for path in run.glob("plots/*")]
-    for name in ("metrics.csv", "test_ranks.parquet", *plots):
-        found[name] = (run / name).read_bytes() if (run / name).exists() else None
-    return found
-
-
-def differences(one, other, where=""):
-    """Where two nested things differ, to the bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        same = one.dtype == other.dtype and torch.equal(one, other)
-        return [] if same else [f"{where}: {one.dtype} {other.dtype}"]
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = [*one, *(key for key in other if key not in one)]
-        return [
-            line
-            for key in keys
-            for line in differences(one.get(key), other.get(key), f"{where}/{key}")
-        ]
-    if isinstance(one, (list, tuple)) and type(one) is type(other) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
-        return [line for place, pair in pairs for line in differences(*pair, f"{where}/{place}")]
-    return [] if one == other else [f"{where}: {one!r:.200} {other!r:.200}"]
 
 
 def check(script, monkeypatch, settings, moments=Moments.NAMES):

@@ -44,6 +44,7 @@ ADDED = {  # arguments of Lightning and torch that the YAML files do not list
     "optimizer": "betas eps amsgrad foreach maximize capturable differentiable",
 }
 NUMBER_OR_TEXT = {
+    "callbacks.speed.record",
     "data.split.val_from",
     "data.split.test_from",
     "logger.version",

@@ -65,20 +65,14 @@ def test_what_does_not_compile_is_refused(script):
         run.returncode == 1
         and "callbacks.speed.float32_matmul must be one of highest, high, medium" in run.stderr
     )
-    run = script("train", *SMALL, "callbacks.speed.cuda_graphs=true")
-    assert run.returncode == 1 and "set callbacks.speed.compile=true too" in run.stderr
-    run = script(
-        "train",
-        *SMALL,
-        "callbacks.speed.cuda_graphs=true",
-        "callbacks.speed.compile=true",
-        "trainer.accelerator=cpu",
-    )
+    run = script("train", *SMALL, "callbacks.speed.record=true", "trainer.accelerator=cpu")
     assert (
         run.returncode == 1
-        and "got 1 on cpu: set it to false" in run.stderr
+        and "recorded steps need an NVIDIA GPU, and the run is on cpu" in run.stderr
         and "Traceback" not in run.stderr
     )
+    run = script("train", *SMALL, "callbacks.speed.record=yess")
+    assert run.returncode == 1 and "callbacks.speed.record" in run.stderr
 
 
 @pytest.mark.gpu
@@ -99,8 +93,7 @@ def test_replayed_steps_are_the_run(script, overrides):
         "trainer.accelerator=gpu",
     )
     for run, fast in (("plain", False), ("fast", True)):
-        switches = (f"callbacks.speed.compile={fast}", f"callbacks.speed.cuda_graphs={fast}")
-        done = script("train", *common, *switches, f"hydra.run.dir={run}")
+        done = script("train", *common, f"callbacks.speed.record={fast}", f"hydra.run.dir={run}")
         assert done.returncode == 0, done.stderr
     plain, fast = script.weights("plain"), script.weights("fast")
     assert plain.keys() == fast.keys()

@@ -1,4 +1,4 @@
-"""Modules that have moved: class names in older checkpoints and records are translated."""
+"""What has moved or is gone: class names and settings of older checkpoints and records."""
 
 import importlib
 from types import ModuleType
@@ -22,9 +22,11 @@ MOVED = {  # old module: new module
     "twotower.wandb_logger": "twotower.training.loggers.wandb_logger",
 }
 
+GONE = {"speed": ("cuda_graphs",)}  # callback: settings that it had
+
 
 def renamed(node: Any) -> Any:
-    """Replace old class names in a config of plain values.
+    """Replace old class names in a config of plain values, and leave out settings that are gone.
 
     Args:
         node: nested as in a config (``_target_`` keys), or flat (``model._target_``).
@@ -36,6 +38,8 @@ def renamed(node: Any) -> Any:
     found = {}
     for key, value in node.items():
         is_target = str(key).split(".")[-1] == "_target_" and isinstance(value, str)
+        if isinstance(value, dict):
+            value = {name: own for name, own in value.items() if name not in GONE.get(key, ())}
         found[key] = new_name(value) if is_target else renamed(value)
     return found
 

@@ -30,6 +30,7 @@ from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
+from twotower.training.fused import lockstep
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
 from twotower.training.progress import monitor_of
 from twotower.training.stopping import prepare_to_stop
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> dict[str, float]:
         seed_everything(plain["seed"])
         logger = _logger(plain, info)
         with naming(ckpt_path):
-            callbacks = [*_callbacks(plain), StepThreads(), Resume()]
+            callbacks = [*_callbacks(plain), StepThreads(), Resume(), *lockstep.callbacks()]
             has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
             # False without our bar: else Lightning adds its own
             own = {**plain["trainer"], "enable_progress_bar": has_bar}
@@ -133,6 +134,7 @@ def _record(
         "overrides": info.overrides,
         "settings": settings.flat(plain, trainer.world_size, info.repeats),
         "categories": ranks.named_categories(data),
+        "fused": lockstep.num_runs(),
         "train_examples_per_second": _examples_per_second(trainer),
         "peak_memory_bytes": results.peak_memory_bytes(),
         "versions": results.versions(),

@@ -23,6 +23,7 @@ from twotower.run.cli import DEBUG, explain, failure_line
 from twotower.run.run_folder import RunFolder
 from twotower.run.settings import fingerprint
 from twotower.sweep.plan import quoted
+from twotower.training.fused import lockstep
 
 COMMAND = [sys.executable, "-m", "twotower", "train"]
 ERROR = "error: "  # begins the line of a process that failed
@@ -53,7 +54,8 @@ def _train_locked(config: DictConfig, folder: RunFolder, lock: int) -> dict[str,
         return folder.read_record().get("test")
     write_text(folder.mark, expected)
     config.ckpt_path = _last_checkpoint(folder)
-    if current_process().name != "MainProcess":  # several runs share one terminal or file
+    is_alone = current_process().name == "MainProcess" and lockstep.current() is None
+    if not is_alone:  # several runs share one terminal or file
         for callback in {"progress", "epochs"} & set(config.callbacks):
             config.callbacks[callback] = None
     print(f"{name}: {'continues' if config.ckpt_path else 'starts'}", flush=True)
@@ -69,7 +71,8 @@ def _train_locked(config: DictConfig, folder: RunFolder, lock: int) -> dict[str,
         # a UserError can be sent between processes, which not every exception can
         raise UserError(failure_line(error)) from None
     finally:
-        _clean_up()
+        if lockstep.current() is None:  # else the other runs go on
+            clean_up()
     folder.failure.unlink(missing_ok=True)
     print(f"{name}: done", flush=True)
     return metrics
@@ -156,7 +159,7 @@ def _copy_errors(lines: Iterable[str]) -> str:
     return error or last
 
 
-def _clean_up() -> None:
+def clean_up() -> None:
     """Free memory and reset global state for the next job of this process."""
     gc.collect()
     torch.use_deterministic_algorithms(False)

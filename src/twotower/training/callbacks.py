@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +17,9 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from twotower.distributed.sharding import shard_of
 from twotower.errors import UserError, check_choice, check_number
 from twotower.training.checkpoint_io import remove_partial_checkpoints
-from twotower.types import Batch
+from twotower.training.fused import lockstep
+from twotower.training.fused.recorded import record_steps
+from twotower.training.loggers.csv_logger import RunCSVLogger
 
 
 class LastCheckpoint(Checkpoint):
@@ -30,6 +32,8 @@ class LastCheckpoint(Checkpoint):
         dirpath: folder of the file.
         every_n_steps: optimizer steps that a crash may cost.
     """
+
+    takes_stretches = True  # see training.fused.whole_steps
 
     def __init__(self, dirpath: str, every_n_steps: int) -> None:
         check_number("callbacks.last.every_n_steps", every_n_steps, 1)
@@ -65,7 +69,7 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: pl.Trainer) -> None:
         """Save now, after all rows of the log are written to the disk."""
         for logger in trainer.loggers:
-            logger.save()
+            logger.sync() if isinstance(logger, RunCSVLogger) else logger.save()
         trainer.save_checkpoint(self.path)
 
 
@@ -95,40 +99,38 @@ class EarlyStopping(callbacks.EarlyStopping):
 
 
 class Speed(Callback):
-    """Compilation and matrix precision of the training step.
+    """Recording or compilation of the training step, and the precision of matrix products.
 
     Args:
-        compile: fuse model and loss into kernels of their own (``torch.compile``). Random draws
-            stay those of the uncompiled step, except for a transformer's dropout on a CPU. It
-            takes half a minute or more, and on a CPU a C++ compiler.
-        cuda_graphs: record the kernels of the compiled step once and replay them, so that a GPU
-            does not wait for Python. All batches then have one shape, padded with item rows, and
-            no step waits for the GPU to count items.
+        record: replay whole steps from a recording (a CUDA graph), so that a GPU does not wait for
+            Python. ``auto``: on one NVIDIA GPU where the training allows it and the first steps
+            agree with plain ones. True: refuse to train otherwise.
+        compile: fuse model and loss into kernels of their own (``torch.compile``); such a step is
+            not recorded. Random draws stay those of the uncompiled step, except for a
+            transformer's dropout on a CPU. It takes half a minute or more, and on a CPU a C++
+            compiler.
         float32_matmul: ``highest``, or ``high`` or ``medium``: a GPU may then multiply in TF32 or
             bfloat16 (``torch.set_float32_matmul_precision``).
 
     Raises:
-        UserError: for an unknown precision and for CUDA graphs without compilation.
+        UserError: for unknown values.
     """
 
-    def __init__(self, compile: bool, cuda_graphs: bool, float32_matmul: str) -> None:
+    def __init__(self, record: bool | Literal["auto"], compile: bool, float32_matmul: str) -> None:
         check_choice(
             "callbacks.speed.float32_matmul", float32_matmul, ("highest", "high", "medium")
         )
-        if cuda_graphs and not compile:
-            raise UserError(
-                "callbacks.speed.cuda_graphs=true needs a compiled step: "
-                "set callbacks.speed.compile=true too"
-            )
+        if record not in (True, False, "auto"):
+            raise UserError(f"callbacks.speed.record must be auto, true or false, got {record!r}")
+        self.record = record
         self.compile = compile
-        self.cuda_graphs = cuda_graphs
         self.float32_matmul = float32_matmul
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the task's step by a compiled one.
 
         Raises:
-            UserError: for tables, devices or machines that compilation does not support.
+            UserError: for tables and machines that compilation does not support.
         """
         torch.set_float32_matmul_precision(self.float32_matmul)
         if not self.compile:
@@ -139,22 +141,20 @@ class Speed(Callback):
                     "callbacks.speed.compile=true does not work with row-sparse or sharded tables: "
                     "set optimizer=adamw and model.sharding=none, or set it to false"
                 )
-        if self.cuda_graphs:
-            if pl_module.device.type != "cuda" or trainer.world_size > 1:
-                raise UserError(
-                    "callbacks.speed.cuda_graphs=true needs one process with an NVIDIA GPU, got "
-                    f"{trainer.world_size} on {pl_module.device.type}: set it to false"
-                )
-            trainer.datamodule.fixed_shapes = True  # type: ignore[attr-defined]
-        pl_module.step = compiled(pl_module.step, self.cuda_graphs)  # type: ignore[assignment,arg-type]
+        pl_module.step = compiled(pl_module.step)  # type: ignore[assignment,arg-type]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the steps, unless they are taken together with those of other runs.
+
+        Raises:
+            UserError: with ``record=True``, for what cannot be recorded.
+        """
+        if lockstep.current() is None:
+            record_steps(trainer, self.record)
 
 
-def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..., Any]:
+def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
     """``torch.compile`` with the random draws of the uncompiled step, for batches of any shape.
-
-    Args:
-        step: model and loss.
-        cuda_graphs: record it once for each shape; there should be few.
 
     Raises:
         UserError: without a C++ compiler.
@@ -165,11 +165,7 @@ def compiled(step: Callable[..., Any], cuda_graphs: bool = False) -> Callable[..
             f"callbacks.speed.compile=true needs a C++ compiler ({' or '.join(compilers)}): "
             "install one, or set it to false"
         )
-    options: dict[str, str | int | bool | Callable[..., Any]] = {
-        "fallback_random": True,
-        "triton.cudagraphs": cuda_graphs,
-    }
-    return torch.compile(step, dynamic=not cuda_graphs, options=options)
+    return torch.compile(step, dynamic=True, options={"fallback_random": True})
 
 
 class Throughput(Callback):
@@ -177,6 +173,8 @@ class Throughput(Callback):
 
     Whole steps with their loading count; validation and saving do not.
     """
+
+    takes_stretches = True  # see training.fused.whole_steps
 
     def __init__(self) -> None:
         self.positives = 0
@@ -187,13 +185,12 @@ class Throughput(Callback):
         """Start the clock at the end of the epoch's first step (warm-up)."""
         self.last = None
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, *args: int
-    ) -> None:
-        """Count one step with its loading."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Count the steps since the last call with their loading."""
         now = time.perf_counter()
         if self.last is not None:
-            self.positives += len(batch.positive) * trainer.world_size
+            loader: Any = trainer.train_dataloader
+            self.positives += loader.num_positives_passed
             self.seconds += now - self.last
         self.last = now
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from twotower.errors import UserError
 from twotower.files import PARTIAL, whole_file
@@ -29,11 +31,17 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(target) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(tree_map(_without_others, checkpoint), file)
         except (OSError, RuntimeError) as error:  # torch's own on a full disk
             reason = getattr(error, "strerror", None) or "the disk may be full"
             before = "; the one before is untouched" if target.exists() else ""
             raise UserError(f"cannot write the checkpoint {target}: {reason}{before}") from error
+
+
+def _without_others(value: Any) -> Any:
+    """A copy of a tensor that is a view of a larger one, which would be written whole."""
+    is_part = isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes
+    return value.clone() if is_part else value
 
 
 def remove_partial_checkpoints(folder: Path) -> None:

@@ -26,6 +26,19 @@ def short_name(monitor: str) -> str:
     return monitor.removeprefix("val/")
 
 
+def bar() -> Progress:
+    """A line that is gone at its end, with the field ``figures`` of a task behind it."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=PlainConsole(),
+        transient=True,
+    )
+
+
 class ProgressBar(callbacks.ProgressBar):
     """A line for the epoch, validation or test under way, on a terminal only and gone at its end.
 
@@ -35,6 +48,8 @@ class ProgressBar(callbacks.ProgressBar):
     Args:
         refresh_rate: steps between two updates of the metrics; 0: no bar.
     """
+
+    takes_stretches = True  # see training.fused.whole_steps
 
     def __init__(self, refresh_rate: int) -> None:
         super().__init__()
@@ -116,15 +131,7 @@ class ProgressBar(callbacks.ProgressBar):
         if not self._enabled:
             return
         if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}", markup=False),
-                console=PlainConsole(),
-                transient=True,
-            )
+            self._progress = bar()
             self._progress.start()
         for task in self._tasks:
             self._progress.update(task, visible=False)

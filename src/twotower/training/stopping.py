@@ -25,6 +25,8 @@ class Stopping(Checkpoint):
         last: saves the state.
     """
 
+    takes_stretches = True  # see training.fused.whole_steps
+
     def __init__(self, last: LastCheckpoint) -> None:
         self.last = last
         self.agreed: int | None = None  # the signal, once all processes have it

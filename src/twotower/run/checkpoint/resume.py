@@ -19,6 +19,8 @@ class Resume(Callback):
     in the log).
     """
 
+    takes_stretches = True  # see training.fused.whole_steps
+
     def __init__(self) -> None:
         self._loops: Loops | None = None
         self._tables: list[RunCSVLogger] = []

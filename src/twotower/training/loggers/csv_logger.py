@@ -73,6 +73,7 @@ class RunCSVLogger(Logger):
             return
         rows = [*(_read(self._path) if self._columns else self._kept), row]
         self._columns = sorted(set().union(*rows))  # the order does not depend on the first row
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(self._path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
@@ -84,8 +85,8 @@ class RunCSVLogger(Logger):
         """Do nothing: the run folder has its config."""
 
     @rank_zero_only
-    def save(self) -> None:
-        """Write the rows to the disk now."""
+    def sync(self) -> None:
+        """Write the rows to the disk now; after a crash of this process they are there anyway."""
         if self._columns:
             with self._path.open("a") as file:
                 os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 import os
 import re
-import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,11 +15,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from twotower.errors import UserError, check_number
 from twotower.files import write_text
+from twotower.training.fused import lockstep
 from twotower.wording import PlainConsole, clip, shown_path, warn
 
 KEY = "WANDB_API_KEY in the environment or in .env, or `wandb login`"
 REFUSED = re.compile(r"returned error (40[0134]\b.*)")
 INTERRUPTED = 255  # W&B shows such a run as killed
+_open = threading.local()  # its run: the one of this thread
 
 
 class RunWandbLogger(WandbLogger):
@@ -188,8 +190,10 @@ class RunWandbLogger(WandbLogger):
             finish_timeout_raises=True,
             silent=True,
         )
-        resume = "allow" if mode == "online" else None
-        run = wandb.init(**self._wandb_init | {"mode": mode, "resume": resume}, settings=settings)
+        own = {"mode": mode, "resume": "allow" if mode == "online" else None}
+        if lockstep.current() is not None:
+            own["reinit"] = "create_new"  # beside the runs that are trained together with it
+        run = _open.run = wandb.init(**self._wandb_init | own, settings=settings)
         sync = f"wandb sync {_folder(run)} sends the run later"
         if mode == "online":
             PlainConsole(stderr=True, soft_wrap=True).print(f"W&B: {run.url}")
@@ -224,7 +228,7 @@ def closing_wandb() -> Iterator[None]:
         code = INTERRUPTED
         raise
     finally:
-        run = sys.modules["wandb"].run if "wandb" in sys.modules else None
+        run, _open.run = getattr(_open, "run", None), None
         if run is not None:
             _finish(run, code)
 
