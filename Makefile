@@ -11,8 +11,10 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-ABLATION := sweep=ablation experiment=movielens_100k hydra/launcher=joblib hydra.launcher.n_jobs=2 \
-	callbacks.progress=null trainer.enable_progress_bar=false
+ABLATION := sweep=ablation experiment=movielens_100k callbacks.progress=null trainer.enable_progress_bar=false
+# Variants of one shape in one pass where a GPU is; on a CPU two processes are faster.
+GPU := test "$${CUDA_VISIBLE_DEVICES-0}" && nvidia-smi -L 2>/dev/null | grep -q ^GPU
+LAUNCHER = $(shell if $(GPU); then echo hydra/launcher=fused; else echo hydra/launcher=joblib hydra.launcher.n_jobs=2; fi)
 
 .PHONY: install train ablation test lint check format benchmark site lock clean
 
@@ -22,7 +24,7 @@ train: $(STAMP)
 	$(BIN)/python src/train.py $(ARGS)
 
 ablation: $(STAMP)
-	$(BIN)/python src/train.py -m $(ABLATION) $(ARGS)
+	$(BIN)/python src/train.py -m $(ABLATION) $(LAUNCHER) $(ARGS)
 	$(BIN)/python src/report.py runs=$${TWOTOWER_OUTPUT_DIR:-outputs}/sweeps/ablation-movielens_100k
 
 test: $(STAMP)

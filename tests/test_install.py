@@ -45,6 +45,7 @@ def test_the_wheel_holds_all_that_a_command_reads(wheel):
     for path in (ROOT / "src" / "twotower").rglob("*.py"):
         assert str(path.relative_to(ROOT / "src")) in files
     assert {
+        "hydra_plugins/twotower_fused.py",
         "hydra_plugins/twotower_sweeper.py",
         "twotower/py.typed",
         "twotower/report/published.yaml",

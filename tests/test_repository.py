@@ -2,7 +2,10 @@
 
 import importlib.metadata
 import json
+import os
 import re
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -100,6 +103,28 @@ def test_the_workflow_and_the_hooks_call_existing_commands():
     for hook in repository["hooks"]:
         package = hook["entry"].removeprefix(".venv/bin/").split()[0]
         assert locked(package), hook
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    ("listed", "visible", "launcher"),
+    [
+        ("GPU 0: NVIDIA H200", None, "fused"),
+        ("GPU 0: NVIDIA H200", "", "joblib"),
+        ("No devices found.", None, "joblib"),
+    ],
+)
+def test_the_ablation_is_trained_in_passes_where_a_gpu_is(tmp_path, listed, visible, launcher):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{listed}'\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    command = ["make", "--dry-run", "ablation"]
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert f" hydra/launcher={launcher}" in shown.stdout
 
 
 def test_the_citation_names_the_project_and_the_paper():

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from twotower import processes, signals
 from twotower.errors import UserError
 from twotower.files import write_text
+from twotower.sweep.fused_plan import OTHERS_DONE, Pass
 from twotower.sweep.plan import Run, quoted, refuse_axes, refuse_twins, run_name, sweep_name
 from twotower.sweep.tables import how_to_continue, print_outcome, print_plan, print_start
 from twotower.sweep.watch import watching
@@ -68,7 +69,8 @@ class ResumableSweeper(BasicSweeper):
         runs = self._plan()
         refuse_twins(runs)
         if self.config.dry:
-            print_plan(runs, Path(self.config.paths.output_dir), self._at_once())
+            output_dir = Path(self.config.paths.output_dir)
+            print_plan(runs, output_dir, self._at_once(), self._passes(runs, prepares=False))
             return
         self._run(runs)
         print_outcome(runs, self.config.callbacks.best.monitor.split("/")[-1])
@@ -113,21 +115,47 @@ class ResumableSweeper(BasicSweeper):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "multirun.yaml", masked(OmegaConf.to_yaml(self.config)))
         print_start(runs)
-        todo = []
-        for run in runs:
+        todo: dict[int, list[str]] = {}  # overrides of a job, by its place
+        for place, run in enumerate(runs):
             name = run.folder.name
             if run.status == "done":
                 print(f"{name}: already done", flush=True)
                 continue
             if run.status == "changed":
                 self._set_aside(run)
-            todo.append([*run.overrides, f"hydra.sweep.subdir={quoted(name)}"])
+            todo[place] = [*run.overrides, f"hydra.sweep.subdir={quoted(name)}"]
         # new processes do not have the path of src/train.py
         path = [SOURCE, os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         signals.on_stop(hint=lambda: how_to_continue(runs))
         with signals.running(), watching(runs, self._at_once()):
-            self._launch(todo)
+            self._launch(todo, self._passes(runs, prepares=True))
+
+    def _passes(self, runs: list[Run], prepares: bool) -> list[Pass]:
+        """What is to do of the passes of a launcher that trains several runs in one.
+
+        Runs that are done count when passes are made: so a sweep that is started again has the
+        passes that it had before.
+
+        Args:
+            runs: of the sweep.
+            prepares: see ``FusedLauncher.passes``.
+        """
+        divide = getattr(self.launcher, "passes", None)
+        todo = {place for place, run in enumerate(runs) if run.status != "done"}
+        if divide is None or not todo:
+            return []
+        size = self.max_batch_size or len(runs)
+        found = []
+        for start in range(0, len(runs), size):
+            configs = [run.config for run in runs[start : start + size]]
+            for one in divide(configs, {place - start for place in todo}, prepares):
+                jobs = [start + job for job in one.jobs if start + job in todo]
+                has_begun = any(runs[job].place.last.exists() for job in jobs)
+                is_left = len(jobs) == 1 and not has_begun
+                reason = one.reason or (OTHERS_DONE if is_left else "")
+                found += [Pass(jobs, reason, 0 if reason else one.num_runs)] * bool(jobs)
+        return found
 
     def _at_once(self) -> int:
         """How many runs the launcher runs at a time."""
@@ -142,7 +170,7 @@ class ResumableSweeper(BasicSweeper):
                     f"{run.folder.name}: held a run of another config, now in {moved}", flush=True
                 )
 
-    def _launch(self, todo: list[list[str]]) -> None:
+    def _launch(self, todo: dict[int, list[str]], passes: list[Pass]) -> None:
         """Hand the runs to the launcher. A signal ends its processes, which save checkpoints."""
         from twotower.run.cli import explain
 
@@ -155,10 +183,8 @@ class ResumableSweeper(BasicSweeper):
         if isinstance(options, dict):
             # else workers of a killed sweep would go on with its runs, then wait for ever
             options.update(initializer=processes.end_with, initargs=(os.getpid(),))
-        size = self.max_batch_size or len(todo) or 1
         try:
-            for start in range(0, len(todo), size):
-                self.launcher.launch(todo[start : start + size], initial_job_idx=start)
+            self._hand_over(todo, passes)
         except Exception as error:  # such as the death of a launcher's process
             if not signals.asked():
                 reason = explain(error) or f"{type(error).__name__}: {error}"
@@ -168,3 +194,13 @@ class ResumableSweeper(BasicSweeper):
             if in_processes and signals.asked():
                 processes.end(processes.descendants(os.getpid()))
         signals.raise_if_asked()
+
+    def _hand_over(self, todo: dict[int, list[str]], passes: list[Pass]) -> None:
+        launcher: Any = self.launcher
+        for one in passes:
+            jobs = [todo[place] for place in one.jobs]
+            launcher.launch_pass(jobs, one.jobs[0], one.num_runs)
+        jobs = [] if passes else list(todo.values())
+        size = self.max_batch_size or len(jobs) or 1
+        for start in range(0, len(jobs), size):
+            launcher.launch(jobs[start : start + size], initial_job_idx=start)

@@ -9,12 +9,12 @@ from tests.conftest import ROOT
 from tests.helpers.composition import compose_train
 from twotower.run.settings import (
     Kind,
-    _leaves,
     changes_result,
     decided,
     fingerprint,
     flat,
     kind_of,
+    leaves,
     makes_variant,
 )
 from twotower.run.wandb_names import flatten, variant
@@ -35,7 +35,7 @@ def every_leaf():
         for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
             if path.stem != "base":
                 plain = OmegaConf.to_container(compose_train(f"{group}={path.stem}"), resolve=False)
-                found |= dict(_leaves("", plain))
+                found |= dict(leaves("", plain))
     return found
 
 
@@ -51,7 +51,7 @@ def test_sweep_report_and_wandb_agree_on_every_leaf():
     config = compose_train("model=dat")
     plain = OmegaConf.to_container(config, resolve=False)
     marks, settings = fingerprint(config), flat(plain)
-    for key, _ in _leaves("", plain):
+    for key, _ in leaves("", plain):
         other = config.copy()
         new = 3 if key in ("trainer.devices", "trainer.num_nodes") else "another"
         OmegaConf.update(other, key, new, merge=False, force_add=True)

@@ -20,8 +20,8 @@ def runs(tmp_path):
     return made
 
 
-def finish(run, seconds=60.0):
-    run.place.record.write_text(json.dumps({"wall_seconds": seconds}))
+def finish(run, seconds=60.0, **more):
+    run.place.record.write_text(json.dumps({"wall_seconds": seconds, **more}))
 
 
 def test_each_end_is_a_line_and_what_was_done_before_counts(runs, monkeypatch, capsys):
@@ -55,3 +55,8 @@ def test_the_pace_of_parallel_runs_is_not_that_of_the_first_one(runs):
     assert watch._seconds_each(runs[:2], 62.0, at_once=1) == 31  # such as a cluster with its queue
     runs[2].place.write_failure("no record of its time", [])
     assert watch._seconds_each(runs[2:3], 5.0, at_once=1) == 5
+
+
+def test_a_run_of_a_pass_has_a_share_of_its_time(runs):
+    finish(runs[0], fused=4)  # the first that ends, and the others nearly have, too
+    assert watch._seconds_each(runs[:1], 62.0, at_once=1) == 15

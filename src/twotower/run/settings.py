@@ -146,7 +146,7 @@ def flat(
         repeats: dotted names of values that were interpolations before the config was resolved.
     """
     found: dict[str, Value] = {}
-    for key, value in _leaves("", config):
+    for key, value in leaves("", config):
         is_repeat = key in repeats or (isinstance(value, str) and "${" in value)
         if makes_variant(key) and not is_repeat:
             found[key] = value
@@ -161,7 +161,7 @@ def fingerprint(config: DictConfig) -> str:
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     found = {
-        key: value for key, value in _leaves("", plain) if changes_result(key) and value is not None
+        key: value for key, value in leaves("", plain) if changes_result(key) and value is not None
     }
     if str(found.get("paths.data_dir", "")).startswith(DEFAULT_DATA_DIR):
         del found["paths.data_dir"]  # a folder that is given holds other data; the default does not
@@ -195,11 +195,11 @@ def processes(trainer: dict[str, Any]) -> int | None:
     return devices * nodes if is_known else None
 
 
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Value]]:
+def leaves(key: str, value: Any) -> Iterator[tuple[str, Value]]:
     """Dotted names and values; a list, and an empty dictionary, is one value."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}" if key else str(name), inner)
+            yield from leaves(f"{key}.{name}" if key else str(name), inner)
     elif isinstance(value, (dict, list)):
         yield key, json.dumps(value)
     else:

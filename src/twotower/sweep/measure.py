@@ -103,8 +103,7 @@ def _seconds(config: DictConfig) -> float:
     if settings.max_epochs == -1 and settings.max_steps == -1:
         raise UserError("trainer.max_epochs=-1 has no end")
     clock = _Clock()
-    rest = {"trainer": {key: settings[key] for key in settings if key not in SHORT}}
-    trainer = build_part(rest, "trainer", callbacks=[StepThreads(), clock], **SHORT)
+    trainer = short_trainer(config, [StepThreads(), clock])
     seed_everything(config.seed)
     data, task = build(config, None, trainer)
     trainer.fit_loop.max_epochs = 1  # again: the derived number is in the config, for the estimate
@@ -118,6 +117,13 @@ def _seconds(config: DictConfig) -> float:
     num_validations = epochs / (settings.check_val_every_n_epoch or 1) + 2  # the test, popularity
     validation = clock.validation_seconds(len(data.val_dataloader()))
     return float(steps * clock.step_seconds() / _processes(settings) + num_validations * validation)
+
+
+def short_trainer(config: DictConfig, callbacks: list[Callback]) -> pl.Trainer:
+    """A trainer of a few steps, with the run's own precision and accelerator."""
+    kept = {key: value for key, value in config.trainer.items() if key not in SHORT}
+    trainer: pl.Trainer = build_part({"trainer": kept}, "trainer", callbacks=callbacks, **SHORT)
+    return trainer
 
 
 def _processes(settings: DictConfig) -> int:

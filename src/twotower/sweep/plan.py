@@ -1,7 +1,7 @@
 """Name, folder and state of each run of a sweep, known without training."""
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,8 +145,16 @@ def variant_of(overrides: Iterable[str]) -> frozenset[str]:
     return frozenset(override for override in overrides if names_variant(key_of(override)))
 
 
-def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | None], int]:
+def estimate_seconds(
+    runs: list[Run], output_dir: Path, in_passes: Collection[int] = ()
+) -> tuple[list[float | None], int]:
     """How long each run may take, from finished runs of the same overrides, else model and data.
+
+    Args:
+        runs: of the sweep.
+        output_dir: where finished runs are looked for.
+        in_passes: places of runs that are trained in one pass with others. Only these can take as
+            long as finished runs of a pass have taken.
 
     Returns:
         Median seconds for each run, None if no such run has finished, and the number of finished
@@ -155,14 +163,22 @@ def estimate_seconds(runs: list[Run], output_dir: Path) -> tuple[list[float | No
     seconds: dict[Hashable, list[float]] = {}
     finished = [record for record in records(output_dir) if "wall_seconds" in record]
     for record in finished:
+        was_in_pass = record.get("fused", 1) > 1
         model_and_data = (record.get("model"), record.get("data"))
         for key in (variant_of(record.get("overrides", [])), model_and_data):
-            seconds.setdefault(key, []).append(record["wall_seconds"])
+            seconds.setdefault((was_in_pass, key), []).append(share_of_seconds(record))
     estimates: list[float | None] = []
-    for run in runs:
-        found = seconds.get(variant_of(run.overrides)) or seconds.get((run.model, run.data))
-        estimates.append(sorted(found)[len(found) // 2] if found else None)
+    for place, run in enumerate(runs):
+        kinds = (True, False) if place in in_passes else (False,)
+        keys = (variant_of(run.overrides), (run.model, run.data))
+        known = [seconds[kind, key] for kind in kinds for key in keys if (kind, key) in seconds]
+        estimates.append(sorted(known[0])[len(known[0]) // 2] if known else None)
     return estimates, len(finished)
+
+
+def share_of_seconds(record: dict[str, Any]) -> float:
+    """A finished run's time; its share of it if several runs were trained in one pass."""
+    return float(record["wall_seconds"] / record.get("fused", 1))
 
 
 def _joined(overrides: list[str]) -> str:

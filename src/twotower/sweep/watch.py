@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from threading import Event, Thread
 
-from twotower.sweep.plan import Run
+from twotower.sweep.plan import Run, share_of_seconds
 from twotower.wording import duration
 
 POLL_S = 1.0
@@ -62,6 +62,6 @@ def _changed(path: Path) -> float:
 def _seconds_each(ended: list[Run], seconds: float, at_once: int) -> float:
     """Seconds of the sweep for a run: its pace, or at its begin the runs' own times if shorter."""
     records = [run.place.read_record() for run in ended]
-    own = [record["wall_seconds"] for record in records if "wall_seconds" in record]
+    own = [share_of_seconds(record) for record in records if "wall_seconds" in record]
     pace = seconds / len(ended)
     return min(pace, mean(own) / at_once) if own else pace
