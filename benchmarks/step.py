@@ -1,5 +1,6 @@
 """Training speed of the framework, compared with hand-written loops and other projects."""
 
+import copy
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -39,9 +40,9 @@ def measure(
         "framework": partial(framework_step, config, data, task, steps)
     }
     if compiled:
-        contestants["framework, compiled"] = _compiled(config, data, steps, cuda_graphs=False)
-        if device.type == "cuda":
-            contestants["framework, CUDA graphs"] = _compiled(config, data, steps, cuda_graphs=True)
+        contestants["framework, compiled"] = _compiled(config, data, steps)
+    if device.type == "cuda":
+        contestants["framework, recorded"] = _recorded(config, data, steps)
     for name, distinct in (
         ("bare loop, distinct items once", True),
         ("bare loop, every row encoded", False),
@@ -70,11 +71,18 @@ def measure(
     }
 
 
-def _compiled(config: DictConfig, data: Any, steps: int, cuda_graphs: bool) -> Callable[[], float]:
-    """The framework with a compiled step, with or without CUDA graphs."""
+def _compiled(config: DictConfig, data: Any, steps: int) -> Callable[[], float]:
+    """The framework with a compiled step."""
     task = build(config)[1]
-    task.step = callbacks.compiled(task.step, cuda_graphs=cuda_graphs)
-    return partial(framework_step, config, data, task, steps, fixed_shapes=cuda_graphs)
+    task.step = callbacks.compiled(task.step)
+    return partial(framework_step, config, data, task, steps)
+
+
+def _recorded(config: DictConfig, data: Any, steps: int) -> Callable[[], float]:
+    """The framework with steps that are replayed from a recording."""
+    speed = callbacks.Speed(record=True, compile=False, float32_matmul="highest")
+    # Batches of a recorded step have another shape.
+    return partial(framework_step, config, copy.copy(data), build(config)[1], steps, speed)
 
 
 def parts_of_a_step(data: Any, task: Any, steps: int, whole: float) -> dict[str, float]:
@@ -107,29 +115,31 @@ def parts_of_a_step(data: Any, task: Any, steps: int, whole: float) -> dict[str,
 class StepClock(Callback):
     """Mean seconds per step after the warm-up."""
 
+    takes_stretches = True  # recorded steps need not stop after each one
+
     def __init__(self) -> None:
         self.started = self.seconds = 0.0
+        self.every_n_steps = WARM_UP  # it has to see the end of the warm-up
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Start the clock after the warm-up and read it after the last step."""
         if trainer.global_step == WARM_UP:
             self.started = now()
+            self.every_n_steps = 0
         if trainer.global_step == trainer.max_steps:
             self.seconds = (now() - self.started) / (trainer.max_steps - WARM_UP)
 
 
 def framework_step(
-    config: DictConfig, data: Any, task: Any, steps: int, fixed_shapes: bool = False
+    config: DictConfig, data: Any, task: Any, steps: int, *others: Callback
 ) -> float:
-    """Seconds per step of ``trainer.fit``, with all that Lightning does."""
+    """Seconds per step of ``trainer.fit``, with all that Lightning and ``others`` do."""
     clock = StepClock()
     quiet: dict[str, Any] = {"enable_checkpointing": False, "limit_val_batches": 0}
     steps_alone = {"enable_progress_bar": False, "max_steps": WARM_UP + steps, "max_epochs": -1}
     config.trainer = {**config.trainer, **steps_alone}
-    data.fixed_shapes = fixed_shapes
-    trainer = build_part(config, "trainer", logger=False, callbacks=[clock], **quiet)
+    trainer = build_part(config, "trainer", logger=False, callbacks=[clock, *others], **quiet)
     trainer.fit(task, data)
-    data.fixed_shapes = False
     return clock.seconds
 
 

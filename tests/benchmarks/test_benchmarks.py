@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from benchmarks import memory
+from benchmarks import fused, memory
 from benchmarks.bare_loop import BareLoop
 from benchmarks.peers import processes
 from tests.conftest import ROOT
@@ -306,4 +306,44 @@ def test_settings_are_checked_as_in_other_commands(script, settings, line):
 )
 def test_unequal_work_is_refused(script, setting, line):
     run = script("benchmark", *STEPS, setting)
+    assert run.returncode == 1 and line in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("model", [("model=dat", "loss.lambda3=0"), ("model=mf",)])
+def test_runs_in_one_pass_beside_plain_ones(script, model):
+    small = ("num_runs=[3,6]", "rounds=1", "steps=2", "kernels=true", "output=o.json")
+    run = script("benchmark", "benchmark=fused", *SMALL, *model, *small)
+    assert run.returncode == 0, run.stderr
+    record = json.loads((script.folder / "o.json").read_text())
+    step_ms, runs = record["step_ms"], record["runs"]
+    assert list(step_ms) == ["plain loop", "trainer.fit", "1", "3", "6"]
+    assert [own["num_seeds"] for own in runs.values()] == [1, 3, 3]
+    assert runs["6"]["run_ms"] == pytest.approx(step_ms["6"] / 6)
+    assert runs["6"]["times_one"] == [pytest.approx(step_ms["6"] / step_ms["1"])]
+    gain = 6 * step_ms["trainer.fit"] / step_ms["6"]
+    assert runs["6"]["gain"] == [pytest.approx(gain)] and f"{gain:.2f} (" in run.stdout
+    assert sum(count for count, _ in runs["6"]["kernels"].values()) > 50
+    assert "A CPU gains little or nothing" in run.stdout and not record["recorded"]
+
+
+def test_runs_of_a_seed_differ_in_what_a_pass_allows(parts):
+    data, _, config = parts("model=dat", "loss.lambda1=0.3", "loss.lambda3=0")
+    losses = [fused._task(config, data, seed=0, setting=setting).loss for setting in range(2)]
+    assert [loss.lambda1 for loss in losses] == [0.3, 0.3 * 1.01] and losses[1].lambda3 == 0
+    data, _, config = parts("model=mf", "optimizer.lr=0.1")
+    tasks = [fused._task(config, data, seed=0, setting=setting) for setting in range(2)]
+    assert [task.optimizer.keywords["lr"] for task in tasks] == [0.1, 0.1 * 1.01]
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("model=popularity", "the model is fitted in closed form"),
+        ("model/history=gru", "recurrent kernels take the weights of one model"),
+        ("record=true", "recorded steps need an NVIDIA GPU, and the run is on cpu"),
+        ("data.batch_size=5000", "data.batch_size=5000: the training data have"),
+    ],
+)
+def test_runs_that_no_pass_trains_are_refused(script, setting, line):
+    run = script("benchmark", "benchmark=fused", *SMALL, "trainer.accelerator=cpu", setting)
     assert run.returncode == 1 and line in run.stderr and "Traceback" not in run.stderr

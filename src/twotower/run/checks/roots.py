@@ -14,7 +14,7 @@ COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")
 WORDS = ("benchmark", "compare", "device")
 WORDS_OR_NONE = ("ckpt_path", "output", "check", "baseline", "quoted", "update", "block")
 COUNTS = (*("k", "num_items", "rounds", "steps", "users", "dim", "num_queries", "processes"),)
-FLAGS = ("dry", "force", "user_vectors", "compiled")
+FLAGS = ("dry", "force", "user_vectors", "compiled", "kernels")
 
 ROOTS: dict[str, Any] = {
     **dict.fromkeys(PARTS, Part),
@@ -44,6 +44,8 @@ ROOTS: dict[str, Any] = {
     "resamples": Annotated[int, Field(ge=100)],
     "peers": dict[str, Text],
     "sizes": list[Count],
+    "num_runs": list[Count] | None,
+    "record": bool | None,
     "items": Count | None,
     "build_threads": Whole,
     "rows": Count | list[Count],
