@@ -22,7 +22,7 @@ of_benchmark=()
 of_kernels=("num_runs=[1,27]" rounds=1 steps=10)
 of_step=(rounds=3)
 of_run=(trainer.max_steps=1500)
-of_sweep=()
+of_sweep=(callbacks.diagnostics.plots=false)
 recorded=true
 if [[ -n ${GPU_SESSION_SMALL:-} ]]; then
   common=(data=synthetic data.reader.num_users=150 data.reader.num_items=80 data.batch_size=64
@@ -31,7 +31,7 @@ if [[ -n ${GPU_SESSION_SMALL:-} ]]; then
   of_kernels=("${of_benchmark[@]}")
   of_step=(rounds=1 steps=2)
   of_run=(trainer.max_steps=40)
-  of_sweep=(trainer.max_epochs=2 hydra.sweeper.params.seed="'0,1'" loss.lambda1=0.1)
+  of_sweep+=(trainer.max_epochs=2 hydra.sweeper.params.seed="'0,1'" loss.lambda1=0.1)
   recorded=auto
 fi
 

@@ -83,7 +83,8 @@ def train(config: DictConfig) -> dict[str, float]:
             if not _is_in_sweep():
                 announce.print_start(info, data, task, trainer, folder.path, derived)
             has_steps = not hasattr(task.model, "fit")
-            announce.warn_of_data(data, has_steps, trainer.world_size)
+            if lockstep.is_first():
+                announce.warn_of_data(data, has_steps, trainer.world_size)
         if hasattr(task.model, "fit"):
             _fit_in_closed_form(trainer, task, data, folder)
         else:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -139,11 +140,11 @@ class Copies:
 def test_a_killed_pass_ends_as_an_undisturbed_one(script, monkeypatch):
     """To the bit, with dropout, and with runs that had saved different steps and epochs."""
     settings = (
-        *("seed=0,1,2", "optimizer.lr=0.05", "model.dropout=0.3", "trainer.max_epochs=6"),
-        "callbacks.early_stopping.patience=1",
+        *("seed=0,1", "optimizer.lr=0.3,0.05", "loss.lambda3=0.1,0", "loss.lambda1=0.1"),
+        *("model.dropout=0.3", "trainer.max_epochs=5", "callbacks.early_stopping.patience=1"),
     )
     save = LastCheckpoint.save
-    copies = Copies(script.folder / "sweep", script.folder / "copies", (5, 14, 31))
+    copies = Copies(script.folder / "sweep", script.folder / "copies", (13, 29, 77))
 
     def save_and_copy(callback, trainer):
         save(callback, trainer)
@@ -176,6 +177,43 @@ def test_a_run_that_diverges_leaves_the_others(script):
     (alone,) = run_folders(script)
     weights = [load(run, "last")["state_dict"] for run in (alone, together)]
     assert_close(*weights, 1e-3, "weights")
+
+
+@pytest.mark.slow
+def test_an_interrupted_pass_saves_all_runs_and_goes_on(script):
+    """To the bit, with dropout; checkpoints of epochs alone would be older."""
+    settings = (
+        *("seed=0,1,2", "model.dropout=0.3", "trainer.max_epochs=6"),
+        *("callbacks.last.every_n_steps=1000", "callbacks.early_stopping=null"),
+    )
+    assert sweep(script, "fused", *settings).returncode == 0
+    whole = moved(script, "whole")
+    where = f"hydra.sweep.dir={script.folder / 'sweep'}"
+    run = script.popen("train", "-m", *COMMON, *settings, where, "hydra/launcher=fused")
+    for line in run.stdout:
+        if "3 runs, epoch 2/6" in line:
+            run.send_signal(signal.SIGTERM)
+            break
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 143 and "0 of 3 runs done; continue with" in err, err
+    again = sweep(script, "fused", *settings)
+    assert again.returncode == 0 and again.stdout.count("continues") == 3, again.stderr
+    for one, other in zip(whole, run_folders(script), strict=True):
+        assert_alike(one, other, 0)
+
+
+@pytest.mark.slow
+def test_each_run_of_a_pass_has_its_own_run_of_wandb(script):
+    pytest.importorskip("wandb")
+    done = sweep(script, "fused", "seed=0,1", "trainer.max_epochs=1", "logger=wandb")
+    assert done.returncode == 0, done.stderr
+    names = set()
+    for run in run_folders(script):
+        (own,) = run.glob("wandb/offline-run-*")
+        names.add(own.name.rpartition("-")[2])
+        assert (run / "wandb" / "run_id").read_text() == own.name.rpartition("-")[2]
+        assert sum(path.stat().st_size for path in own.rglob("*.wandb")) > 5_000
+    assert len(names) == 2
 
 
 @pytest.mark.slow

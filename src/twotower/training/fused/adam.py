@@ -24,13 +24,13 @@ class Part(NamedTuple):
     Attributes:
         settings: of these runs.
         rate: their learning rate, a number or, where steps are recorded, a tensor on the device.
-        gradients: name and run of each tensor's gradient; run None: all runs in one tensor.
+        gradients: name and run of each tensor's gradient.
         tensors: parameters, means of gradients, means of their squares, numbers of steps.
     """
 
     settings: Settings
     rate: float | Tensor
-    gradients: list[tuple[str, int | None]]
+    gradients: list[tuple[str, int]]
     tensors: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
 
@@ -39,7 +39,8 @@ class StackedAdam:
 
     Each run keeps an optimizer of its own, which holds its settings, so that a scheduler can change
     them, and its state in the ordinary format, as views of the stacked state. Runs of equal
-    settings are updated together, and a parameter of all of them as one.
+    settings are updated in one call, but not as one tensor: a CPU's kernel rounds the end of a
+    tensor otherwise, and a run must not depend on the settings of the others.
 
     Args:
         parameters: by name, each ``(num_runs, ...)``.
@@ -136,17 +137,11 @@ class StackedAdam:
         for name, whole in self.parameters.items():
             steps = self.num_steps[self.places[name]]  # (num_runs,)
             stacked = (whole.detach(), self.mean[name], self.square[name], steps)
-            chosen = [run for run in runs if name in self.trained[run]]
-            if len(chosen) == len(self.groups) and (steps == steps[0]).all():
-                part.gradients.append((name, None))
-                own = [*stacked[:3], steps[0]]
-                for tensors, tensor in zip(part.tensors, own, strict=True):
-                    tensors.append(tensor)
-                continue
-            for run in chosen:
-                part.gradients.append((name, run))
-                for tensors, tensor in zip(part.tensors, stacked, strict=True):
-                    tensors.append(tensor[run])
+            for run in runs:
+                if name in self.trained[run]:
+                    part.gradients.append((name, run))
+                    for tensors, tensor in zip(part.tensors, stacked, strict=True):
+                        tensors.append(tensor[run])
         return part
 
     @torch.no_grad()
@@ -160,10 +155,7 @@ class StackedAdam:
         # The kernel takes the order of a gradient's numbers to be that of its parameter.
         dense = {name: gradient.contiguous() for name, gradient in gradients.items()}
         for part in self._parts:
-            own = []
-            for name, run in part.gradients:
-                gradient = dense[name]
-                own.append(gradient if run is None else gradient[run])
+            own = [dense[name][run] for name, run in part.gradients]
             parameters, mean, square, steps = part.tensors
             fixed = part.settings._asdict()
             fixed["lr"] = part.rate

@@ -33,6 +33,12 @@ def num_runs() -> int:
     return 1 if lockstep is None else lockstep.num_runs
 
 
+def is_first() -> bool:
+    """Is this thread's run the first of its pass, or alone? What holds for all is said once."""
+    worker = threading.current_thread()
+    return not isinstance(worker, _Worker) or worker.number == 0
+
+
 def callbacks() -> list[Callback]:
     """Callbacks that a job's trainer needs to take part."""
     lockstep = current()
