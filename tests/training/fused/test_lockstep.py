@@ -58,8 +58,8 @@ def load(run, name):
 
 def assert_close(one, other, tolerance, where):
     if isinstance(one, dict):
-        places = [key for key in one if not is_unequal(key)]
-        assert places == [key for key in other if not is_unequal(key)], where
+        places = {key for key in one if not is_unequal(key)}
+        assert places == {key for key in other if not is_unequal(key)}, where
         for key in places:
             assert_close(one[key], other[key], tolerance, f"{where}/{key}")
     elif isinstance(one, list | tuple):
