@@ -164,4 +164,6 @@ def needs_gradients(callback: Callback) -> bool:
 
 
 def _has(callback: Callback, hooks: tuple[str, ...]) -> bool:
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+    # Not of its class: Lightning's LambdaCallback has functions of the object.
+    own = [getattr(getattr(callback, hook), "__func__", None) for hook in hooks]
+    return any(one is not getattr(Callback, hook) for one, hook in zip(own, hooks, strict=True))
