@@ -52,6 +52,7 @@ class Steps:
         fused = self._stacked(members, all_members)
         num = min(member.num_steps() for member in members)
         done, length, total = 0, 1, torch.zeros(())
+        started = time.perf_counter()
         while done < num and not (done and signals.asked()):
             if done:
                 _step_schedulers(members)
@@ -65,10 +66,14 @@ class Steps:
             done, total = done + length, total.to(fused.mean_total) + fused.mean_total * length
             is_slow = (time.perf_counter() - began) / length * PIECE > PIECE_S
             length = 1 if is_slow else PIECE
+        if fused.device.type == "cuda":
+            torch.cuda.synchronize(fused.device)
+        seconds = time.perf_counter() - started
         for member in members:
             row = member.row
             terms = {name: fused.terms[name][row] for name in fused.names_of_terms(row)}
-            member.trained = Trained(done, LossOutput(fused.total[row], terms), total[row] / done)
+            output = LossOutput(fused.total[row], terms)
+            member.trained = Trained(done, output, total[row] / done, seconds)
 
     def _stacked(self, members: Sequence[Member], all_members: Sequence[Member]) -> FusedRuns:
         """The stack of the members, made anew if it lacks one or its rows have changed."""

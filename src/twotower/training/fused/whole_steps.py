@@ -36,11 +36,13 @@ class Trained(NamedTuple):
         num: how many.
         output: of the last one, without gradients.
         mean_loss: of all of them, a scalar.
+        seconds: that they took, for all runs of the pass.
     """
 
     num: int
     output: LossOutput
     mean_loss: Tensor
+    seconds: float
 
 
 class Member:
@@ -124,6 +126,7 @@ class Member:
             self.leave()
             return 1
         self.task.mean_loss = self.trained.mean_loss
+        self.task.seconds_elsewhere += self.trained.seconds
         _count(self.trainer, self.trained.num - 1)  # Lightning counts the last one
         return self.trained.num
 
