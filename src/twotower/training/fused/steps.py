@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 
 from twotower import signals
@@ -148,18 +149,22 @@ def _stack(rows: Sequence[Member | None], record: bool) -> FusedRuns:
             optimizer = task.optimizer(tasks[-1].model.parameters())
             optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
             optimizers.append(optimizer)
-    clip = None
-    if trainer.gradient_clip_val:
-        is_value = trainer.gradient_clip_algorithm == "value"
-        clip = (float(trainer.gradient_clip_val), "value" if is_value else "norm")
     return FusedRuns(
         tasks,
         [(member or first).data for member in rows],
         optimizers,
         context=trainer.precision_plugin.train_step_context,
-        clip=clip,
+        clip=clip_of(trainer),
         record=record,
     )
+
+
+def clip_of(trainer: pl.Trainer) -> tuple[float, str] | None:
+    """Largest gradient of a training and how it is measured; None: it has no limit."""
+    if not trainer.gradient_clip_val:
+        return None
+    is_value = trainer.gradient_clip_algorithm == "value"
+    return float(trainer.gradient_clip_val), "value" if is_value else "norm"
 
 
 def _step_schedulers(members: Sequence[Member]) -> None:
