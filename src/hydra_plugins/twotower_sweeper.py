@@ -73,7 +73,8 @@ class ResumableSweeper(BasicSweeper):
             print_plan(runs, output_dir, self._at_once(), self._passes(runs, prepares=False))
             return
         self._run(runs)
-        print_outcome(runs, self.config.callbacks.best.monitor.split("/")[-1])
+        monitor = OmegaConf.select(self.config, "callbacks.best.monitor") or "ndcg@10"
+        print_outcome(runs, monitor.split("/")[-1])
         missing = sum(run.status != "done" for run in runs)
         if missing:
             raise UserError(

@@ -170,6 +170,16 @@ def test_what_is_measured_trains_runs_of_two_seeds(tmp_path, monkeypatch):
     assert compose_train(*fixed).data == configs[0].data  # no derived value stays in it
 
 
+def test_what_is_measured_has_the_settings_of_the_trainer(tmp_path, monkeypatch):
+    fixed = (*TINY, f"paths.cache_dir={tmp_path}", "paths.run_dir=x", "data.k_core=0")
+    of_trainer = ("trainer.precision=64-true", "+trainer.gradient_clip_val=0.5")
+    made, build = [], memory.FusedRuns
+    monkeypatch.setattr(memory, "FusedRuns", lambda *a, **k: made.append(build(*a, **k)) or made[0])
+    take_steps([compose_train(*fixed, *of_trainer)], "cpu")
+    assert {whole.dtype for whole in made[0].stack.parameters.values()} == {torch.float64}
+    assert made[0].clip == (0.5, "norm")
+
+
 def test_a_failure_of_the_measurement_is_left_to_the_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 2000))

@@ -162,6 +162,7 @@ def test_a_mimic_loss_without_augmented_vectors_fails_apart_from_others():
         ("trainer.precision=16-mixed", "trainer.precision=16-mixed: only 32-true"),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true: only 32-true"),
         ("+trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2: an update"),
+        ("+trainer.reload_dataloaders_every_n_epochs=1", "another loader takes over"),
         ("data.shuffle_window=4000000", "data.shuffle_window=4000000: large tables"),
         ("callbacks.speed.compile=true", "callbacks.speed.compile=True: the compiled step"),
     ],

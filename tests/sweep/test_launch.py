@@ -388,3 +388,9 @@ def test_launchers_give_what_the_basic_one_gives(script, launcher, devices):
     out, err = finish(process)
     assert_half_failed(process.returncode, out, err)
     assert outcome_of(outputs) == expected
+
+
+def test_a_sweep_needs_no_best_checkpoint(script):
+    settings = ("callbacks.best=null", "callbacks.early_stopping=null", "model=popularity")
+    done = script("train", "-m", *TINY[3:], *settings, "seed=0")
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr

@@ -23,6 +23,7 @@ def trainer(**given):
         "num_training_batches": 123_456,
         "num_val_batches": [3],
         "num_test_batches": [3],
+        "train_dataloader": SimpleNamespace(num_passed=1),
     }
     return SimpleNamespace(**{**values, **given})
 
@@ -104,4 +105,14 @@ def test_a_training_without_end_or_metrics_has_a_bar(monkeypatch):
     bar, _ = made(monkeypatch, running)
     next(cycle(bar, running))
     assert shown(bar).startswith("epoch 100 ") and "1/?" in shown(bar)
+    bar.on_train_epoch_end(running, None)
+
+
+def test_stretches_of_steps_update_the_metrics(monkeypatch):
+    running = trainer(train_dataloader=SimpleNamespace(num_passed=50), callback_metrics={})
+    bar, _ = made(monkeypatch, running)
+    bar.on_train_batch_end(running, None, None, None, 49)
+    running.callback_metrics = METRICS
+    bar.on_train_batch_end(running, None, None, None, 99)
+    assert "100/123456" in shown(bar) and "loss 7.250" in shown(bar)
     bar.on_train_epoch_end(running, None)

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Sequence
 
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
@@ -11,6 +12,7 @@ from twotower.errors import extra
 from twotower.run.build import build, build_part, seed_everything
 from twotower.sweep.measure import short_trainer
 from twotower.training.fused.engine import FusedRuns, indices
+from twotower.training.fused.steps import clip_of
 from twotower.training.task import RetrievalTask
 
 SHARE = 0.8  # of the free memory; the rest is for evaluation and for what fragments leave
@@ -73,20 +75,23 @@ def _peak(configs: Sequence[DictConfig]) -> int:
 def take_steps(configs: Sequence[DictConfig], device: str) -> None:
     """Train a few steps of runs in one pass; recorded ones need as much."""
     built = [_built(config.copy(), device) for config in configs]
-    runs = FusedRuns(*(list(parts) for parts in zip(*built, strict=True)))
+    trainers, *parts = (list(parts) for parts in zip(*built, strict=True))
+    context = trainers[0].precision_plugin.train_step_context
+    runs = FusedRuns(*parts, context=context, clip=clip_of(trainers[0]))
     for _, index in zip(range(NUM_STEPS), indices(runs.loaders()), strict=False):
         runs.train([index])
 
 
 def _built(
     config: DictConfig, device: str
-) -> tuple[RetrievalTask, RetrievalDataModule, torch.optim.Optimizer]:
+) -> tuple[pl.Trainer, RetrievalTask, RetrievalDataModule, torch.optim.Optimizer]:
     """The parts of a run; settings of its config that are null get their values."""
     trainer = short_trainer(config, [])
     seed_everything(config.seed)
     data, task = build(config, None, trainer)
+    trainer.precision_plugin.convert_module(task)  # 64-true takes twice the memory
     task.to(device)
-    return task, data, build_part(config, "optimizer")(task.model.parameters())
+    return trainer, task, data, build_part(config, "optimizer")(task.model.parameters())
 
 
 def _release() -> None:

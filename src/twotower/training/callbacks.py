@@ -171,7 +171,8 @@ def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
 class Throughput(Callback):
     """Measures positives per second of training.
 
-    Whole steps with their loading count; validation and saving do not.
+    Whole steps with their loading count; validation and saving do not. The steps of a pass count
+    with the time that they take for all of its runs.
     """
 
     takes_stretches = True  # see training.fused.whole_steps
@@ -187,9 +188,13 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         """Count the steps since the last call with their loading."""
+        loader: Any = trainer.train_dataloader
+        if pl_module.trains_elsewhere:  # between two calls other runs may validate
+            self.positives += loader.num_positives_passed
+            self.seconds = pl_module.seconds_elsewhere
+            return
         now = time.perf_counter()
         if self.last is not None:
-            loader: Any = trainer.train_dataloader
             self.positives += loader.num_positives_passed
             self.seconds += now - self.last
         self.last = now

@@ -83,7 +83,8 @@ class ProgressBar(callbacks.ProgressBar):
         if not self._tasks:  # resumed within an epoch
             self._begin(epoch_name(trainer), self.total_train_batches)
         self._advance(batch_idx)
-        if self._progress is not None and batch_idx % self.refresh_rate == 0:
+        loader: Any = trainer.train_dataloader  # it may have passed several batches
+        if self._progress is not None and batch_idx % self.refresh_rate < loader.num_passed:
             self._progress.update(self._tasks[-1], figures=_figures(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

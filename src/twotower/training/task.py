@@ -56,6 +56,7 @@ class RetrievalTask(pl.LightningModule):
         self.step: Callable[[Batch], LossOutput] = self._step  # a callback may compile it
         self.trains_elsewhere = False  # True: steps are trained outside of Lightning's loop
         self.mean_loss: Tensor | None = None  # of such steps since the last batch
+        self.seconds_elsewhere = 0.0  # of all such steps
         self.results: dict[str, dict[str, float]] = {}  # last evaluation of each part, unrounded
         self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
         self._ranks: list[Tensor] = []

@@ -1,11 +1,14 @@
 """Each setting that keeps a run from being fused or recorded is named."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, LambdaCallback
 
 from tests.helpers.fused import DAT, Run
 from twotower.models.popularity import Popularity
-from twotower.training.fused.limits import why_not, why_not_recorded
+from twotower.training.fused.limits import why_not, why_not_here, why_not_recorded
+from twotower.training.fused.whole_steps import _sees_every_step
 
 
 def test_a_usual_run_has_no_reason(world):
@@ -51,6 +54,24 @@ def test_other_reasons(world):
     assert "several groups" in why_not(run.task, run.data, run.optimizer)
     run.task.model = Popularity(world.schema)
     assert "closed form" in why_not(run.task, run.data, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"reload_dataloaders_every_n_epochs": 1}, "trainer.reload_dataloaders_every_n_epochs=1"),
+        ({"callbacks": [GradientAccumulationScheduler({1: 2})]}, "GradientAccumulationScheduler"),
+        ({"callbacks": [LambdaCallback(on_after_backward=print)]}, "LambdaCallback"),
+    ],
+)
+def test_what_lightning_does_between_steps(settings, reason):
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", **settings)
+    assert why_not_here(trainer).startswith(reason)
+
+
+def test_a_function_is_called_after_each_step():
+    assert _sees_every_step(LambdaCallback(on_train_batch_end=print))
+    assert not _sees_every_step(LambdaCallback(on_train_epoch_end=print))
 
 
 def test_steps_are_recorded_on_nvidia_gpus_only():

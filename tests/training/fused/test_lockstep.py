@@ -165,6 +165,15 @@ def test_a_killed_pass_ends_as_an_undisturbed_one(script, monkeypatch):
             assert not found, "\n".join([copy.name, name, *found[:3]])
 
 
+def test_steps_are_timed_without_what_other_runs_do_between(script):
+    settings = ("seed=0,1", "trainer.max_epochs=1", "trainer.log_every_n_steps=0")  # one stretch
+    done = sweep(script, "fused", *settings)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads((run / "metrics.json").read_text()) for run in run_folders(script)]
+    first, second = (record["train_examples_per_second"] for record in records)
+    assert first == second > 0
+
+
 def test_a_run_that_diverges_leaves_the_others(script):
     settings = ("optimizer.lr=0.01,1e30", "trainer.precision=32-true", "trainer.max_epochs=2")
     done = sweep(script, "fused", *settings)

@@ -1,6 +1,8 @@
 """The comparison with single runs at the start finds what is wrong, and leaves no trace."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -75,6 +77,20 @@ def test_wrong_steps_are_found(world, monkeypatch, broken, reason):
     assert proof.prove(fused).startswith(reason)
     after = [run.state() for run in runs]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_a_failed_proof_frees_the_weights(world, monkeypatch):
+    _, fused = make(world, "dat")
+    failing(fused, monkeypatch)
+    gc.collect()
+    gc.disable()  # a cycle of references would keep a GPU's memory
+    try:
+        proof.prove(fused)
+        left = weakref.ref(fused)
+        del fused
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_wrong_replays_are_found_under_dropout(world):

@@ -218,3 +218,17 @@ def test_recorded_draws_are_those_of_plain_steps(world, fake_graphs, monkeypatch
     monkeypatch.setattr(recording.Recorder, "_replay", replay_unseeded)
     monkeypatch.setattr(proof, "_tolerance", lambda fused: 10.0)
     assert proof.prove(fused) == "the recorded batch of seed 0 is another one"
+
+
+def test_a_failed_recording_leaves_its_stream(world, fake_graphs, monkeypatch):
+    class Failing(nullcontext):
+        def __exit__(self, *args):
+            raise RuntimeError("the capture was invalidated")
+
+    current, streams = Stream(), []
+    monkeypatch.setattr(torch.cuda, "graph", lambda *args: Failing())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    fused = make_fused([Run(world, 0, *DAT)], record=True)
+    assert proof.prove(fused) == "a step fails: RuntimeError: the capture was invalidated"
+    assert streams == [current]

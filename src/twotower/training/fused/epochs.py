@@ -35,7 +35,7 @@ class Epochs:
             self.hide()
             if self._bar is not None:
                 self._bar.start()
-                name = f"{len(members)} runs, {self._name}"
+                name = f"{_runs(members)}, {self._name}"
                 self._task = self._bar.add_task(name, total=len(members[0].loader), figures="")
         if self._bar is not None:
             self._bar.update(self._task, completed=batch)
@@ -49,7 +49,7 @@ class Epochs:
 
     def _print(self, members: Sequence[Member]) -> None:
         seconds = time.perf_counter() - self._began
-        parts = [f"{len(members)} runs, {self._name}"]
+        parts = [f"{_runs(members)}, {self._name}"]
         monitor = monitor_of(members[0].trainer)
         found = [member.trainer.callback_metrics.get(monitor) for member in members]
         values = sorted(value.item() for value in found if value is not None)
@@ -60,3 +60,7 @@ class Epochs:
         if 0 < left < math.inf:
             parts.append(f"~{duration(seconds * left)} left")
         print("  ".join(parts), flush=True)
+
+
+def _runs(members: Sequence[Member]) -> str:
+    return f"{len(members)} run{'s' * (len(members) != 1)}"

@@ -2,6 +2,12 @@
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    ModelPruning,
+    StochasticWeightAveraging,
+)
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
@@ -11,6 +17,12 @@ from twotower.training.fused.whole_steps import needs_gradients
 from twotower.training.task import RetrievalTask
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+CHANGING = (  # between two epochs
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    ModelPruning,
+    StochasticWeightAveraging,
+)
 
 
 def why_not(
@@ -81,6 +93,10 @@ def why_not_here(trainer: pl.Trainer) -> str | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if needs_gradients(callback):
             return f"{type(callback).__name__} works on the gradients of each step"
+        if isinstance(callback, CHANGING):
+            return f"{type(callback).__name__} changes how a run is trained while it is"
+    if every := trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
+        return f"trainer.reload_dataloaders_every_n_epochs={every}: another loader takes over"
     is_compiled = any(getattr(each, "compile", False) for each in trainer.callbacks)  # type: ignore[attr-defined]
     return why_not(
         trainer.lightning_module,  # type: ignore[arg-type]

@@ -111,10 +111,13 @@ class Lockstep:
         self.epochs.show(members)
         failure: Exception | None = None
         try:
+            reason = ""
             try:
                 self.steps.train(members, waiting)
             except NotProvedError as error:
-                print(f"steps are not recorded: {error}", flush=True)
+                reason = str(error)
+            if reason:  # no longer in ``except``: the error keeps the weights of its stack
+                print(f"steps are not recorded: {reason}", flush=True)
                 self.steps.record = False
                 self.steps.train(members, waiting)
         except Exception as error:  # of all of them

@@ -37,17 +37,22 @@ def prove(fused: FusedRuns) -> str | None:
     rows = list(itertools.islice(indices(fused.loaders()), NUM_STEPS))
     full = [row for row in rows if len(row[0].position) == len(rows[0][0].position)]
     steps = list(itertools.islice(itertools.cycle(full), NUM_STEPS))
-    kept = [(tensor, tensor.detach().clone()) for tensor in _state(fused)]
+    # On the host: a pass may fill the device's memory.
+    kept = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in _state(fused)]
     with sampling.kept_generators(fused.device):
         try:
             return _difference(fused, steps, kept, _tolerance(fused))
         except (RuntimeError, AssertionError) as error:
-            cause: BaseException = error
-            while cause.__context__ is not None:  # the end of a failed recording fails as well
-                cause = cause.__context__
-            return f"a step fails: {type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+            return f"a step fails: {_cause(error)}"
         finally:
             _restore(kept)
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of several. No name in ``prove`` may keep it, and with it all weights."""
+    while error.__context__ is not None:  # the end of a failed recording fails as well
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _difference(

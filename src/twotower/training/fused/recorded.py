@@ -47,7 +47,7 @@ class _RecordedSteps:
             self.steps.train([member], [member])
         except NotProvedError as error:
             _refuse(self.record, str(error))
-            member.trained = None
+            member.trained, member.data.fixed_shapes = None, False
             return
         if is_first:
             print("steps are recorded and replayed (callbacks.speed.record)", flush=True)

@@ -6,7 +6,8 @@ batch, weights, state of the optimizer.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -76,13 +77,14 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()  # shared, as graphs follow one another
         self.forget()
 
     def forget(self) -> None:
         """Record again, after plain steps: what was recorded is outdated."""
         self.num_plain: Counter[torch.Size] = Counter()
         self.recordings: dict[torch.Size, Recording] = {}
+        # Shared, as graphs follow one another. A new one: no graph may join one that all have left.
+        self.pool = torch.cuda.graph_pool_handle()
 
     def step(self, parts: Parts, position: Tensor, seeds: Seeds) -> Output:
         """Train one step, see :func:`plain_step`; what it returns is valid until the next step."""
@@ -116,9 +118,18 @@ class Recorder:
             output = parts.learn(made)
         return Recording(position, graphs, made, learn, output)
 
-    def _recorded(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-        # Not "global": threads of loggers may use the device meanwhile.
-        return torch.cuda.graph(graph, self.pool, self.stream, "thread_local")
+    @contextmanager
+    def _recorded(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        current = torch.cuda.current_stream()
+        try:
+            # Not "global": threads of loggers may use the device meanwhile.
+            with torch.cuda.graph(graph, self.pool, self.stream, "thread_local"):
+                yield
+        except BaseException:
+            # torch stays on the stream of a recording whose end fails; evaluations, in threads of
+            # their own, would not wait for steps there.
+            torch.cuda.set_stream(current)
+            raise
 
     def _replay(self, recording: Recording, position: Tensor, seeds: Seeds) -> Output:
         recording.position.copy_(position)

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 
 from twotower import signals
@@ -52,6 +53,7 @@ class Steps:
         fused = self._stacked(members, all_members)
         num = min(member.num_steps() for member in members)
         done, length, total = 0, 1, torch.zeros(())
+        started = time.perf_counter()
         while done < num and not (done and signals.asked()):
             if done:
                 _step_schedulers(members)
@@ -65,10 +67,14 @@ class Steps:
             done, total = done + length, total.to(fused.mean_total) + fused.mean_total * length
             is_slow = (time.perf_counter() - began) / length * PIECE > PIECE_S
             length = 1 if is_slow else PIECE
+        if fused.device.type == "cuda":
+            torch.cuda.synchronize(fused.device)
+        seconds = time.perf_counter() - started
         for member in members:
             row = member.row
             terms = {name: fused.terms[name][row] for name in fused.names_of_terms(row)}
-            member.trained = Trained(done, LossOutput(fused.total[row], terms), total[row] / done)
+            output = LossOutput(fused.total[row], terms)
+            member.trained = Trained(done, output, total[row] / done, seconds)
 
     def _stacked(self, members: Sequence[Member], all_members: Sequence[Member]) -> FusedRuns:
         """The stack of the members, made anew if it lacks one or its rows have changed."""
@@ -143,18 +149,22 @@ def _stack(rows: Sequence[Member | None], record: bool) -> FusedRuns:
             optimizer = task.optimizer(tasks[-1].model.parameters())
             optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
             optimizers.append(optimizer)
-    clip = None
-    if trainer.gradient_clip_val:
-        is_value = trainer.gradient_clip_algorithm == "value"
-        clip = (float(trainer.gradient_clip_val), "value" if is_value else "norm")
     return FusedRuns(
         tasks,
         [(member or first).data for member in rows],
         optimizers,
         context=trainer.precision_plugin.train_step_context,
-        clip=clip,
+        clip=clip_of(trainer),
         record=record,
     )
+
+
+def clip_of(trainer: pl.Trainer) -> tuple[float, str] | None:
+    """Largest gradient of a training and how it is measured; None: it has no limit."""
+    if not trainer.gradient_clip_val:
+        return None
+    is_value = trainer.gradient_clip_algorithm == "value"
+    return float(trainer.gradient_clip_val), "value" if is_value else "norm"
 
 
 def _step_schedulers(members: Sequence[Member]) -> None:

@@ -36,11 +36,13 @@ class Trained(NamedTuple):
         num: how many.
         output: of the last one, without gradients.
         mean_loss: of all of them, a scalar.
+        seconds: that they took, for all runs of the pass.
     """
 
     num: int
     output: LossOutput
     mean_loss: Tensor
+    seconds: float
 
 
 class Member:
@@ -124,6 +126,7 @@ class Member:
             self.leave()
             return 1
         self.task.mean_loss = self.trained.mean_loss
+        self.task.seconds_elsewhere += self.trained.seconds
         _count(self.trainer, self.trained.num - 1)  # Lightning counts the last one
         return self.trained.num
 
@@ -164,4 +167,6 @@ def needs_gradients(callback: Callback) -> bool:
 
 
 def _has(callback: Callback, hooks: tuple[str, ...]) -> bool:
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+    # Not of its class: Lightning's LambdaCallback has functions of the object.
+    own = [getattr(getattr(callback, hook), "__func__", None) for hook in hooks]
+    return any(one is not getattr(Callback, hook) for one, hook in zip(own, hooks, strict=True))
