@@ -160,7 +160,7 @@ def test_a_mimic_loss_without_augmented_vectors_fails_apart_from_others():
         ("trainer.num_nodes=2", "trainer.num_nodes=2: several processes"),
         ("trainer.strategy=ddp", "trainer.strategy=ddp: several processes"),
         ("trainer.precision=16-mixed", "trainer.precision=16-mixed: only 32-true"),
-        ("trainer.precision=bf16-true", "trainer.precision=bf16-true: only 32-true"),
+        ("trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed: only 32-true"),
         ("+trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2: an update"),
         ("+trainer.reload_dataloaders_every_n_epochs=1", "another loader takes over"),
         ("data.shuffle_window=4000000", "data.shuffle_window=4000000: large tables"),
@@ -176,7 +176,6 @@ def test_runs_that_are_trained_alone_say_why(setting, reason):
     "setting",
     [
         "trainer.precision=64-true",
-        "trainer.precision=bf16-mixed",
         "+trainer.gradient_clip_val=1",
         "+trainer.accumulate_grad_batches=1",
         "callbacks.speed=null",

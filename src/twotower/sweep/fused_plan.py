@@ -21,13 +21,13 @@ OF_ADAM = ("lr", "weight_decay", "betas", "eps")
 
 # These are the limits of training.fused.limits, which looks at the parts of a run.
 SEVERAL_PROCESSES = "several processes share each step"
-PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")
+PRECISIONS = ("32-true", "32", "64-true", "64")
 ALLOWED = {  # settings of runs that can be trained in one pass; unset is allowed, too
     "model.sharding": (("none",), SEVERAL_PROCESSES),
     "trainer.devices": (("1",), SEVERAL_PROCESSES),
     "trainer.num_nodes": (("1",), SEVERAL_PROCESSES),
     "trainer.strategy": (("auto",), SEVERAL_PROCESSES),
-    "trainer.precision": (PRECISIONS, "only 32-true, 64-true and bf16-mixed are supported"),
+    "trainer.precision": (PRECISIONS, "only 32-true and 64-true are supported"),
     "trainer.accumulate_grad_batches": (("1",), "an update is several steps"),
     "trainer.reload_dataloaders_every_n_epochs": (("0",), "another loader takes over"),
     "data.shuffle_window": ((), "large tables stay on the host"),

@@ -100,24 +100,6 @@ def test_the_context_of_the_trainer_is_that_of_model_and_loss(world):
         assert_equal(fused.state(), one.state())
 
 
-@pytest.mark.parametrize("case", ["dat", "transformer"])
-def test_mixed_precision_is_within_its_rounding(world, case):
-    """Linear layers are float32 under vmap: the result is between that of the two precisions."""
-
-    def context():
-        return torch.autocast("cpu", torch.bfloat16)
-
-    common, settings = CASES[case]
-    alone, together = (
-        [Run(world, seed, *common, *own, dtype=torch.float32) for seed, *own in settings]
-        for _ in range(2)
-    )
-    outputs = [run.train(context=context) for run in alone]
-    total, _ = train_fused(together, context=context)
-    for place, output in enumerate(outputs):
-        assert total[place].item() == pytest.approx(output.total.item(), rel=0.02)
-
-
 def test_epochs_of_users(world):
     """Of positives drawn user by user, each seed has its own."""
     users = copy.copy(world)

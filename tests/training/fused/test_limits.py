@@ -23,6 +23,7 @@ def test_a_usual_run_has_no_reason(world):
         ({"num_processes": 2}, "trainer.devices=2"),
         ({"accumulate": 3}, "trainer.accumulate_grad_batches=3"),
         ({"precision": "16-mixed"}, "trainer.precision=16-mixed"),
+        ({"precision": "bf16-mixed"}, "trainer.precision=bf16-mixed"),
         ({"compiled": True}, "callbacks.speed.compile=true"),
     ],
 )

@@ -174,6 +174,15 @@ def test_steps_are_timed_without_what_other_runs_do_between(script):
     assert first == second > 0
 
 
+def test_a_run_that_cannot_take_part_is_trained_alone(script):
+    changes = "{_target_: pytorch_lightning.callbacks.GradientAccumulationScheduler,"
+    own = f"+callbacks.own={changes} scheduling: {{0: 1}}}}"
+    done = sweep(script, "fused", "seed=0,1", "trainer.max_epochs=1", own)
+    assert done.returncode == 0 and done.stdout.count("trained alone: ") == 2, done.stderr
+    for run in run_folders(script):
+        assert json.loads((run / "metrics.json").read_text())["fused"] == 1
+
+
 def test_a_run_that_diverges_leaves_the_others(script):
     settings = ("optimizer.lr=0.01,1e30", "trainer.precision=32-true", "trainer.max_epochs=2")
     done = sweep(script, "fused", *settings)

@@ -8,7 +8,6 @@ each run's weights occur in its own loss alone.
 - **Batches**: each seed has its own order, negatives and step seeds, those that it has alone. Runs
   of equal seed share its batches. Batches are padded to one shape, which no loss reads.
 - **Dropout** draws for each run separately, and not what the run would draw alone.
-- **Mixed precision**: torch.autocast does not reach linear layers under vmap, which stay float32.
 - **A weight of 0** beside runs with a larger one: the term is computed for all, and its gradient
   multiplied by 0. What only that term trains stays as it is in the run, as it does alone.
 

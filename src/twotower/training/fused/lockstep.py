@@ -29,8 +29,10 @@ def current() -> "Lockstep | None":
 
 def num_runs() -> int:
     """How many runs are trained in one pass with that of this thread, itself included."""
-    lockstep = current()
-    return 1 if lockstep is None else lockstep.num_runs
+    worker = threading.current_thread()
+    if isinstance(worker, _Worker) and not worker.is_alone:
+        return worker.lockstep.num_runs
+    return 1
 
 
 def is_first() -> bool:
@@ -143,6 +145,7 @@ class _Worker(threading.Thread):
         self.lockstep = lockstep
         self.job = job
         self.number = number
+        self.is_alone = False  # True: the run cannot take part
         self.turn = threading.Semaphore(0)
         self.hydra: Any = HydraConfig.instance().cfg  # Hydra has one config for all threads
         self.failure: Exception | None = None  # of its steps
@@ -175,11 +178,12 @@ class TakesPart(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join, or train alone before the other runs go on if the run cannot take part."""
-        if reason := why_not_here(trainer):
-            print(f"trained alone: {reason}", flush=True)
-            return
         worker = threading.current_thread()
         assert isinstance(worker, _Worker)
+        if reason := why_not_here(trainer):
+            print(f"trained alone: {reason}", flush=True)
+            worker.is_alone = True
+            return
         self.member = Member(trainer, self.lockstep.train, worker.number, **self.saved)
         self.member.join()
 
