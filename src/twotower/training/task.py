@@ -129,20 +129,6 @@ class RetrievalTask(pl.LightningModule):
             return self.mean_loss
         return output.total if self._placeholder is None else output.total + self._placeholder()
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Compute gradients, unless the step was trained elsewhere."""
-        if not self.trains_elsewhere:
-            super().backward(loss, *args, **kwargs)
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
-    ) -> None:
-        """Step, unless the step was trained elsewhere."""
-        if self.trains_elsewhere:
-            optimizer_closure()
-        else:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-
     def _step(self, batch: Batch) -> LossOutput:
         assert self.loss is not None
         return self.loss(self.model(batch), batch)

@@ -80,12 +80,16 @@ class Member:
         self.loader.train_ahead = self._train_ahead
         self.task.step = lambda batch: self._last.output
         self.task.trains_elsewhere = self.data.trains_elsewhere = True
+        # of this object alone: Lightning then neither computes gradients nor steps
+        self.task.backward = lambda *args, **settings: None  # type: ignore[method-assign]
+        self.task.optimizer_step = _only_log  # type: ignore[method-assign,assignment]
 
     def leave(self) -> None:
         """Train in Lightning's loop from now on."""
         self.loader.train_ahead = None
         self.task.step = self._own_step
         self.task.trains_elsewhere = self.data.trains_elsewhere = False
+        del self.task.backward, self.task.optimizer_step
 
     @property
     def place(self) -> tuple[int, int]:
@@ -129,6 +133,13 @@ class Member:
         self.task.seconds_elsewhere += self.trained.seconds
         _count(self.trainer, self.trained.num - 1)  # Lightning counts the last one
         return self.trained.num
+
+
+def _only_log(
+    epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], object], **settings: Any
+) -> None:
+    """In place of ``optimizer_step``: the closure calls ``training_step``."""
+    closure()
 
 
 def _count(trainer: pl.Trainer, num: int) -> None:
