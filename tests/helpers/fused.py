@@ -150,6 +150,7 @@ CASES = {
         (*DAT, "loss.alignment.momentum=0.9", "loss.alignment.weighting=sqrt_n"),
         (LAMBDAS[0], (1, "loss.lambda3=0.5"), LAMBDAS[2]),
     ),
+    "gbce": ((*DAT, "loss/task=gbce", "negatives=uniform"), LAMBDAS),
     "bce": ((*DAT, "loss/task=bce", "negatives=uniform"), LAMBDAS),
     "bce, no positives drawn": (
         (*DAT, "loss/task=bce", "negatives=uniform", "negatives.exclude_positives=true"),
