@@ -157,7 +157,7 @@ def test_drawn_by_users_each_user_counts_alike():
 
 def test_an_epoch_of_users_or_of_interactions():
     with pytest.raises(
-        UserError, match="data.positives must be one of interactions, users, got 'pairs'"
+        UserError, match="data.positives must be one of interactions, users, sequences, got 'pairs'"
     ):
         TrainLoader(torch.arange(3), torch.arange(3), "pairs", 8, 5)
 

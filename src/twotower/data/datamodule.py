@@ -37,7 +37,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
         batch_size: positives per process and training step; None: set it before training.
-        positives: an epoch takes each of the ``interactions`` once, or as many draws of ``users``.
+        positives: what an epoch takes, see :class:`TrainLoader`.
         eval_batch_size: users per evaluation step.
         min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
         duplicates: which of repeated pairs to keep.
@@ -47,9 +47,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         mask_seen: which items of a user's earlier parts are hidden, see
             :func:`twotower.data.batches.rows.hidden`.
         seed: of order, negatives and dropout.
-        shuffle_window: interactions shuffled together. None: all, in memory. A number: see
-            :class:`~twotower.data.batches.windows.WindowOrder`; tables that grow with users and
-            interactions then stay mapped on the host.
+        shuffle_window: see :class:`TrainLoader`; with a number, tables that grow with users and
+            interactions stay mapped on the host.
         negatives: draws a training step's negatives; None for evaluation alone.
     """
 
@@ -216,8 +215,9 @@ class RetrievalDataModule(pl.LightningDataModule):
             excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
         if self.meta["behaviours"]:
             behaviour = rows.take(tables["interactions/behaviour"], position).long()
+        sizes = (self.schema, self.options.history_length)
         return Batch(
-            user=self.user_features(position, user),
+            user=rows.user_features(tables, *sizes, position, user, self.positives == "sequences"),
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
@@ -275,14 +275,14 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
-        user, item = self._train_rows()
-        return Interactions(user.long() + 1, item.long() + 1)
+        return Interactions(*(index.long() + 1 for index in self._train_rows()))
 
     def _train_rows(self) -> tuple[Tensor, Tensor]:
         """``(num_interactions,)`` users and items of the training part, on the tables' device."""
         position = self.tables["position/train"].long()
-        user, item = self.tables["interactions/user"], self.tables["interactions/item"]
-        return user[position], item[position]
+        return self.tables["interactions/user"][position], self.tables["interactions/item"][
+            position
+        ]
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""

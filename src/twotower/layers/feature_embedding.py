@@ -1,11 +1,14 @@
 """Embedding of all features of one side, concatenated to the input of a tower."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from twotower.distributed.sharding import fetch
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
+from twotower.layers.history import Sequences
 from twotower.types import Feature
 
 IDS = ("user_id", "item_id")
@@ -40,10 +43,24 @@ class HistoryEmbedding(nn.Module):
         self.table: MultiEmbedding | EmbeddingTable = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
 
-    def forward(self, index: Tensor) -> Tensor:
-        """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``."""
-        encoded: Tensor = self.encoder(*fetch(index, self.table.weight, padded=True))
-        return encoded
+    def forward(self, history: Tensor | Sequences) -> Tensor:
+        """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``.
+
+        Raises:
+            UserError: for sequences and an encoder that reads only the end of a history.
+        """
+        if not isinstance(history, Sequences):
+            encoded: Tensor = self.encoder(*fetch(history, self.table.weight, padded=True))
+            return encoded
+        if not hasattr(self.encoder, "places"):
+            raise UserError(
+                "data.positives=sequences needs an encoder that reads each place of a history: "
+                "model/history=mean or transformer"
+            )
+        read: Any = self.encoder.places
+        places = read(*fetch(history.items, self.table.weight, padded=True))
+        vectors: Tensor = places.flatten(0, 1)  # (num_sequences * length, dim)
+        return vectors.index_select(0, history.row * places.shape[1] + history.place)
 
 
 class NumericEmbedding(nn.Module):

@@ -6,6 +6,8 @@ has ``item_id`` features, oldest first, 0 for padding and for items unseen in tr
 Positions count from the end of the history, so padding on the left changes nothing.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,12 +19,32 @@ from twotower.layers.embedding_table import lookup, mean_lookup
 ROWS_ALIKE = 128  # histories of similar length per pass of the transformer on a CPU
 
 
+class Sequences(NamedTuple):
+    """Histories of a batch whose rows are positions in few sequences, each encoded once.
+
+    Attributes:
+        items: ``(num_sequences, length)`` of each, oldest first, 0 pads on the left.
+        row: ``(batch,)`` sequence of each position.
+        place: ``(batch,)`` place of the item just before it.
+    """
+
+    items: Tensor
+    row: Tensor
+    place: Tensor
+
+
 class Mean(nn.Module):
     """Mean of the items' embeddings."""
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
         return mean_lookup(index, weight)
+
+    def places(self, index: Tensor, weight: Tensor) -> Tensor:
+        """The mean up to each place: ``(batch, length, dim)``."""
+        known = (index > 0).to(weight.dtype)  # (batch, length)
+        total = (lookup(index, weight) * known[:, :, None]).cumsum(1)
+        return total / known.cumsum(1).clamp_min(1)[:, :, None]
 
 
 class Attention(nn.Module):
@@ -117,17 +139,43 @@ class Transformer(nn.Module):
         # A compiled graph cannot branch on data, and a GPU is fast enough with the padding.
         branches = not (torch.compiler.is_compiling() or is_batched(index))
         if not branches or index.device.type != "cpu" or len(index) <= ROWS_ALIKE:
-            return self._encode(index, weight)
+            return self._encode(index, weight, 1)[:, 0]
         # Histories sorted by length: each pass then needs only its longest one's width.
         num, order = (index > 0).sum(1).sort()
         parts = []
         for lengths, rows in zip(num.split(ROWS_ALIKE), order.split(ROWS_ALIKE), strict=True):
             width = max(1, int(lengths[-1]))
-            parts.append(self._encode(index[rows, -width:], weight))
+            parts.append(self._encode(index[rows, -width:], weight, 1)[:, 0])
         return torch.cat(parts)[order.argsort()]
 
-    def _encode(self, index: Tensor, weight: Tensor) -> Tensor:
-        """Histories with their known items at the end."""
+    def places(self, index: Tensor, weight: Tensor) -> Tensor:
+        """The vector of each place, from the items up to it: ``(batch, length, dim)``.
+
+        Positions are counted back from the last place of the row, also for earlier places.
+
+        Args:
+            index: ``(batch, length)``, known items at the end.
+            weight: ``(num_values, dim)``.
+        """
+        length = index.shape[1]
+        if length > len(self.position):
+            raise UserError(
+                f"data.positives=sequences reads whole histories: set model.history.length={length}"
+            )
+        num, order = (index > 0).sum(1).sort()
+        parts = []
+        for lengths, rows in zip(num.split(ROWS_ALIKE), order.split(ROWS_ALIKE), strict=True):
+            width = max(1, int(lengths[-1]))
+            part = self._encode(index[rows, -width:], weight, width)
+            parts.append(F.pad(part, (0, 0, length - width, 0)))
+        return torch.cat(parts)[order.argsort()]
+
+    def _encode(self, index: Tensor, weight: Tensor, num_places: int) -> Tensor:
+        """Vectors of the last places of histories with their known items at the end.
+
+        Returns:
+            ``(batch, num_places, dim)``.
+        """
         known, length = index > 0, index.shape[1]
         item = lookup(index, weight) + self.position[:length].flip(0)
         x = self.dropout(item)  # (batch, length, dim)
@@ -137,9 +185,9 @@ class Transformer(nn.Module):
         visible = causal & (known[:, None] | itself)  # (batch, length, length)
         for block in self.blocks[:-1]:
             x = block(x, visible[:, None])
-        last = self.blocks[-1](x, visible[:, None, -1:])[:, 0]  # only the last place is read
-        vector: Tensor = self.norm(last) * known[:, -1:]
-        return vector
+        last = self.blocks[-1](x, visible[:, None, -num_places:])  # only these are read
+        vectors: Tensor = self.norm(last) * known[:, -num_places:, None]
+        return vectors
 
 
 class Block(nn.Module):

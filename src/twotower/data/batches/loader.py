@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twotower.data.batches.rows import repeated
 from twotower.data.batches.windows import WindowOrder
 from twotower.errors import UserError, check_choice, check_number
 from twotower.types import EvalIndex, TrainIndex
@@ -20,7 +21,8 @@ class TrainLoader:
         user: ``(num_interactions,)`` users of all interactions, sorted; positions index into it.
         positives: ``interactions``: an epoch takes each once, so active users count more.
             ``users``: an epoch draws as many times a user, then one of the user's interactions, so
-            all users count equally, as in evaluation.
+            all users count equally, as in evaluation. ``sequences``: each interaction once, those
+            of a user one after the other, so that few sequences have all positions of a batch.
         batch_size: positives per process and step.
         seed: of order and steps.
         rank: of this process.
@@ -41,19 +43,22 @@ class TrainLoader:
         shuffle_window: int | None = None,
         read_ahead: Callable[[int, int], None] = lambda first, last: None,
     ) -> None:
-        check_choice("data.positives", positives, ("interactions", "users"))
+        check_choice("data.positives", positives, ("interactions", "users", "sequences"))
         check_number("data.batch_size", batch_size, 1)
         if shuffle_window is not None:
             check_number("data.shuffle_window", shuffle_window, 1)
-            if positives == "users":
+            if positives != "interactions":
                 raise UserError(
-                    "data.positives=users draws from all data at once: leave out "
+                    f"data.positives={positives} draws from all data at once: leave out "
                     "data.shuffle_window"
                 )
+        if positives == "sequences" and world_size > 1:
+            raise UserError("data.positives=sequences needs one process: set trainer.devices=1")
+        self.positives = positives
         # The order is made on the host, also where tables were moved to a device before.
         position, user = position.cpu(), user.cpu()
         self.num_of_user: Tensor | None = None  # (num_users,) training interactions of each user
-        if positives == "users":
+        if positives != "interactions":
             users = user[position.long()]  # (num_positives,)
             _, self.num_of_user = torch.unique_consecutive(users, return_counts=True)
         self.position = position
@@ -119,10 +124,14 @@ class TrainLoader:
         num = len(self.position)
         if self.num_of_user is None:
             return torch.randperm(num, generator=generator)
+        first = self.num_of_user.cumsum(0) - self.num_of_user  # (num_users,)
+        if self.positives == "sequences":
+            users = torch.randperm(len(self.num_of_user), generator=generator)
+            row, place = repeated(self.num_of_user[users])  # each (num_positives,)
+            return first[users][row] + place
         user = torch.randint(len(self.num_of_user), (num,), generator=generator)
         share = torch.rand(num, dtype=torch.float64, generator=generator)
         place = (share * self.num_of_user[user]).long()  # among the user's own interactions
-        first = self.num_of_user.cumsum(0) - self.num_of_user  # (num_users,)
         return first[user] + place
 
     def set_epoch(self, epoch: int) -> None:

@@ -4,11 +4,14 @@ Interactions are sorted by user and time. Tables may stay in the host's memory o
 indices and results are on the device.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from twotower.data.prepare.prepare import GROUPS
 from twotower.errors import UserError
+from twotower.layers.history import Sequences
 from twotower.types import EvalIndex, Schema
 
 MASK_SEEN = (True, False, "except_targets")  # values of data.mask_seen, see conf/data/base.yaml
@@ -49,14 +52,44 @@ def history(
     return (item + 1) * known
 
 
+def sequences(
+    tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
+) -> Sequences:
+    """The histories of ``(batch,)`` positions, where those that follow one another share one.
+
+    A sequence is the history of its last position. Its positions are the first ``length`` of a
+    user, or ``length / 2`` later ones, so that a later one has that many items before it at least.
+    """
+    place = position - take(tables["offset"], user)  # (batch,) among the user's interactions
+    half = max(1, length // 2)
+    part = torch.where(place < length, 0, 1 + (place - length) // half)
+    follows = (position[1:] == position[:-1] + 1) & (user[1:] == user[:-1])
+    cut = ~(follows & (part[1:] == part[:-1]))  # (batch - 1,)
+    whole = torch.ones(1, dtype=torch.bool, device=cut.device)
+    row = torch.cat([whole, cut]).cumsum(0) - 1  # (batch,)
+    last = torch.cat([cut, whole])  # (batch,) True at the last position of a sequence
+    end = position[last]  # (num_sequences,)
+    index = history(tables, end, user[last], length, num_train_items)
+    return Sequences(index, row, length - 1 - (end[row] - position))
+
+
 def user_features(
-    tables: dict[str, Tensor], schema: Schema, history_length: int, position: Tensor, user: Tensor
+    tables: dict[str, Tensor],
+    schema: Schema,
+    history_length: int,
+    position: Tensor,
+    user: Tensor,
+    in_sequences: bool = False,
 ) -> dict[str, Tensor]:
-    """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
+    """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``.
+
+    With ``in_sequences`` the history is :class:`Sequences`.
+    """
     features = {}
     for feature in schema.user:
         if feature.kind == "history":
-            values = history(tables, position, user, history_length, schema.num_train_items)
+            read: Any = sequences if in_sequences else history
+            values = read(tables, position, user, history_length, schema.num_train_items)
         else:
             values = take(tables[f"user/{feature.name}"], user)
         features[feature.name] = values

@@ -1,0 +1,165 @@
+"""data.positives=sequences: all positions of a user in one pass of the history's encoder."""
+
+import pytest
+import torch
+
+from tests.conftest import make_data
+from tests.helpers.composition import compose_derived
+from twotower.data.batches import rows
+from twotower.data.readers.synthetic import Synthetic
+from twotower.errors import UserError
+from twotower.run.build import build_part
+from twotower.training.fused.limits import why_not
+from twotower.training.task import RetrievalTask
+from twotower.types import TrainIndex
+
+TRANSFORMER = ("model/history=transformer", "model.history.num_layers=2", "model.history.dropout=0")
+LENGTH = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Users with 2 to some 20 training interactions, and histories of 12."""
+    reader = Synthetic(60, 80, 3, 14, 8, seed=1)
+    data = make_data(
+        tmp_path_factory.mktemp("sequences"),
+        reader,
+        batch_size=64,
+        positives="sequences",
+        history_length=LENGTH,
+    )
+    data.setup()
+    return data
+
+
+def built(data, *overrides):
+    config = compose_derived(f"data.history_length={LENGTH}", *overrides)
+    data.negatives = build_part(config, "negatives")
+    torch.manual_seed(0)
+    return [build_part(config, part, schema=data.schema).double() for part in ("model", "loss")]
+
+
+@torch.no_grad()
+def without_positions(model):
+    for name, parameter in model.named_parameters():
+        if name.endswith("encoder.position"):
+            parameter.zero_()
+
+
+def position_and_user(data, index):
+    return index.position, data.tables["interactions/user"][index.position].long()
+
+
+def test_an_epoch_has_each_position_once_and_users_in_one_piece(data):
+    loader = data.train_dataloader()
+    position = torch.cat([index.position for index in loader])
+    assert torch.equal(position.sort().values, data.tables["position/train"].long())
+    user = data.tables["interactions/user"][position]
+    assert len(user.unique_consecutive()) == len(user.unique())
+    again = torch.cat([index.position for index in loader])  # the next epoch
+    assert not torch.equal(position, again)
+
+
+def test_sequences_by_hand():
+    """User 0 has items 5, 6, 7, 8, 9, user 1 has 3; histories of 2: parts of 2, 1, 1, 1 and 1."""
+    tables = {
+        "interactions/item": torch.tensor([5, 6, 7, 8, 9, 3]),
+        "offset": torch.tensor([0, 5]),
+    }
+    position, user = torch.tensor([0, 1, 2, 3, 5, 4]), torch.tensor([0, 0, 0, 0, 1, 0])
+    found = rows.sequences(tables, position, user, 2, 10)
+    assert found.items.tolist() == [[0, 6], [6, 7], [7, 8], [0, 0], [8, 9]]
+    assert found.row.tolist() == [0, 0, 1, 2, 3, 4]
+    assert found.place.tolist() == [0, 1, 1, 1, 1, 1]  # item 6 is just before position 1
+
+
+@pytest.mark.parametrize("length", [4, LENGTH])
+def test_a_position_reads_the_item_before_it(data, length):
+    for index in data.train_dataloader():
+        position, user = position_and_user(data, index)
+        args = (data.tables, position, user, length, data.schema.num_train_items)
+        found, whole = rows.sequences(*args), rows.history(*args)
+        item = found.items[found.row, found.place]
+        assert torch.equal(item, whole[:, -1])  # 0: the first position has no item before it
+        seen = [
+            found.items[row, : place + 1] for row, place in zip(found.row, found.place, strict=True)
+        ]
+        enough = torch.tensor([int((own > 0).sum()) for own in seen])
+        assert (enough >= (whole > 0).sum(1).clamp_max(length // 2)).all()
+
+
+@pytest.mark.parametrize(
+    "overrides", [("model/history=mean",), TRANSFORMER], ids=["mean", "transformer"]
+)
+@pytest.mark.parametrize("negatives", ["uniform", "shared_uniform"])
+def test_loss_and_gradient_are_those_of_single_rows(data, overrides, negatives):
+    """For users whose interactions all fit, and with positions that make no difference."""
+    task = "bce" if negatives == "uniform" else "sampled_softmax"
+    model, loss = built(
+        data, "model=dat", f"negatives={negatives}", f"loss/task={task}", *overrides
+    )
+    without_positions(model)
+    offset, short = data.tables["offset"], 0
+    for index in data.train_dataloader():
+        position, user = position_and_user(data, index)
+        fits = position - offset[user] < LENGTH
+        index, found = index._replace(position=position[fits]), []
+        for positives in ("sequences", "interactions"):
+            data.positives = positives
+            batch = data.train_batch(index)
+            model.zero_grad()
+            total = loss(model(batch), batch).total
+            total.backward()
+            gradient = {
+                name: parameter.grad
+                for name, parameter in model.named_parameters()
+                if parameter.grad is not None and not name.endswith("encoder.position")
+            }
+            found.append((total.detach(), gradient))
+        data.positives = "sequences"
+        short += len(batch.positive)
+        torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+    assert short > 300
+
+
+def test_all_positions_weigh_the_same(data):
+    """The gradient of an epoch's sum does not depend on how positions are put into batches."""
+    model, loss = built(
+        data, "model=two_tower", *TRANSFORMER, "negatives=corpus", "loss/task=full_softmax"
+    )
+    without_positions(model)
+    position = torch.cat([index.position for index in data.train_dataloader()])
+    user = data.tables["interactions/user"][position].long()
+    position, found = position[position - data.tables["offset"][user] < LENGTH], []
+    for size in (64, 7):  # users are cut at other places
+        model.zero_grad()
+        for part in position.split(size):
+            batch = data.train_batch(TrainIndex(part, 0))
+            (len(part) * loss(model(batch), batch).total).backward()
+        found.append(model.item_tower.layers[0].weight.grad.clone())
+    torch.testing.assert_close(*found, rtol=0, atol=1e-9)
+
+
+def test_what_does_not_fit_is_refused(data):
+    model, loss = built(data, "model=dat", "model/history=attention")
+    index = next(iter(data.train_dataloader()))
+    with pytest.raises(UserError, match="model/history=mean or transformer"):
+        model(data.train_batch(index))
+    model, _ = built(data, "model=dat", *TRANSFORMER, "model.history.length=3")
+    with pytest.raises(UserError, match=f"set model.history.length={LENGTH}"):
+        model(data.train_batch(index))
+    task = RetrievalTask(model, loss, None, [], (), None)
+    assert "data.positives=sequences" in why_not(task, data, None)
+
+
+def test_a_run_learns_from_sequences(script):
+    settings = (
+        *("data.reader.num_users=150", "data.reader.num_items=80", "data.history_length=20"),
+        *("data.reader.interactions_per_user=15", "model=dat", "data.positives=sequences"),
+        *(TRANSFORMER[0], "trainer.max_epochs=2", "callbacks.diagnostics=null"),
+    )
+    run = script("train", *settings, "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    assert script.metrics("run")["test"]["ndcg@10"] > 0
+    refused = script("train", *settings, "data.shuffle_window=100")
+    assert refused.returncode == 1 and "leave out data.shuffle_window" in refused.stderr
