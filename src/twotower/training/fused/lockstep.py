@@ -19,12 +19,11 @@ from twotower.training.fused.limits import why_not_here
 from twotower.training.fused.steps import NotProvedError, Steps
 from twotower.training.fused.whole_steps import Member
 
-_local = threading.local()
-
 
 def current() -> "Lockstep | None":
     """The lockstep that this thread's job belongs to; None outside of one."""
-    return getattr(_local, "lockstep", None)
+    worker = threading.current_thread()
+    return worker.lockstep if isinstance(worker, _Worker) else None
 
 
 def num_runs() -> int:
@@ -153,7 +152,6 @@ class _Worker(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        _local.lockstep = self.lockstep
         self.turn.acquire()
         try:
             self.job()
