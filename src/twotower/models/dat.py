@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from twotower.errors import check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
-from twotower.layers.mlp import Tower
+from twotower.layers.initial import set_initial_std
+from twotower.layers.mlp import Tower, check_summable
 from twotower.types import Batch, Schema, Towers
 
 
@@ -37,6 +38,10 @@ class DAT(nn.Module):
         share_item_table: embed the history with the item tower's ``item_id`` table, as in SASRec.
         cold_ids: vector of an id without a trained row, in id and augmented tables.
         id_dropout: share of user and item ids hidden in training.
+        item_dropout: share of the entries of the item tower's input dropped in training.
+        tower: ``mlp``, ``identity`` or ``residual``, see :class:`~twotower.layers.mlp.Tower`.
+        init_std: of all matrices at the start; None: tables have rows of length 1, layers are as
+            torch makes them.
         sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
@@ -57,12 +62,16 @@ class DAT(nn.Module):
         share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
+        item_dropout: float = 0.0,
+        tower: str = "mlp",
+        init_std: float | None = None,
         sharding: str = "none",
     ) -> None:
         super().__init__()
         check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task"))
         check_number("model.dim", dim, 1)
         check_cold_ids(cold_ids, id_dropout)
+        check_number("model.item_dropout", item_dropout, 0, 0.99)
         self.augment_gradient = augment_gradient
         self.id_dropout = id_dropout
         self.user_embedding = FeatureEmbedding(
@@ -75,9 +84,12 @@ class DAT(nn.Module):
             self.user_embedding.share_item_table(self.item_embedding)
         self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
         self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids, sharding)
-        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
-        self.user_tower = Tower(self.user_embedding.output_dim + dim, *tower)
-        self.item_tower = Tower(self.item_embedding.output_dim + dim, *tower)
+        self.item_dropout = nn.Dropout(item_dropout)
+        check_summable(tower, embedding_dim, dim)
+        layers = (hidden_dims, dim, activation, last_activation, normalize, dropout, tower)
+        self.user_tower = Tower(self.user_embedding.output_dim + dim, *layers, dim)
+        self.item_tower = Tower(self.item_embedding.output_dim + dim, *layers, dim)
+        set_initial_std(self, init_std)
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """User features, each ``(batch, ...)``, to ``p_u`` ``(batch, dim)``."""
@@ -107,7 +119,7 @@ class DAT(nn.Module):
 
     def _encode_item(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
         z_v = torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
-        p_v: Tensor = self.item_tower(z_v)
+        p_v: Tensor = self.item_tower(self.item_dropout(z_v))
         return p_v
 
     def _input(self, augmented: Tensor) -> Tensor:

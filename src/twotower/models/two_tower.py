@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
-from twotower.errors import UserError
+from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
-from twotower.layers.mlp import Tower
+from twotower.layers.initial import set_initial_std
+from twotower.layers.mlp import Tower, check_summable
 from twotower.types import Batch, Schema, Towers
 
 
@@ -31,6 +32,10 @@ class TwoTower(nn.Module):
         cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained``, which
             needs ``id_dropout``.
         id_dropout: share of user and item ids hidden in training.
+        item_dropout: share of the entries of the item tower's input dropped in training.
+        tower: ``mlp``, ``identity`` or ``residual``, see :class:`~twotower.layers.mlp.Tower`.
+        init_std: of all matrices at the start; None: tables have rows of length 1, layers are as
+            torch makes them.
         sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
     """
 
@@ -51,14 +56,18 @@ class TwoTower(nn.Module):
         share_item_table: bool,
         cold_ids: str,
         id_dropout: float,
+        item_dropout: float = 0.0,
+        tower: str = "mlp",
+        init_std: float | None = None,
         sharding: str = "none",
     ) -> None:
         super().__init__()
         check_cold_ids(cold_ids, id_dropout)
-        if share_item_table and id_extra_dim:
+        check_number("model.item_dropout", item_dropout, 0, 0.99)
+        if id_extra_dim and (share_item_table or tower != "mlp"):
+            setting = "share_item_table=true" if share_item_table else f"tower={tower}"
             raise UserError(
-                "model.share_item_table=true needs equal widths of history and item_id: "
-                "set model.id_extra_dim=0"
+                f"model.{setting} needs equal widths of all features: set model.id_extra_dim=0"
             )
         self.id_dropout = id_dropout
         self.user_embedding = FeatureEmbedding(
@@ -69,9 +78,12 @@ class TwoTower(nn.Module):
         )
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
-        tower = (hidden_dims, dim, activation, last_activation, normalize, dropout)
-        self.user_tower = Tower(self.user_embedding.output_dim, *tower)
-        self.item_tower = Tower(self.item_embedding.output_dim, *tower)
+        self.item_dropout = nn.Dropout(item_dropout)
+        check_summable(tower, embedding_dim, dim)
+        layers = (hidden_dims, dim, activation, last_activation, normalize, dropout, tower)
+        self.user_tower = Tower(self.user_embedding.output_dim, *layers)
+        self.item_tower = Tower(self.item_embedding.output_dim, *layers)
+        set_initial_std(self, init_std)
 
     def encode_user(self, features: dict[str, Tensor]) -> Tensor:
         """User features, each ``(batch, ...)``, to ``(batch, dim)``."""
@@ -80,7 +92,7 @@ class TwoTower(nn.Module):
 
     def encode_item(self, features: dict[str, Tensor]) -> Tensor:
         """Item features, each ``(batch, ...)``, to ``(batch, dim)``."""
-        item: Tensor = self.item_tower(self.item_embedding(features))
+        item: Tensor = self.item_tower(self.item_dropout(self.item_embedding(features)))
         return item
 
     def forward(self, batch: Batch) -> Towers:
