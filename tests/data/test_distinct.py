@@ -98,6 +98,7 @@ def in_double(batch):
         SHARED,
         (*SHARED, "negatives=popularity", "loss.task.correct_log_q=true"),
         ("model=dat", "loss.lambda3=1", "loss/task=full_softmax"),
+        (*SHARED, "loss.task.chunk=3"),
         (
             "model=dat",
             "loss.lambda3=1",

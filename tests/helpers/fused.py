@@ -157,6 +157,10 @@ CASES = {
         LAMBDAS,
     ),
     "full_softmax": ((*DAT, "loss/task=full_softmax", "negatives=corpus"), LAMBDAS),
+    "full_softmax in chunks": (
+        (*DAT, "loss/task=full_softmax", "negatives=corpus", "loss.task.chunk=5"),
+        LAMBDAS,
+    ),
     "in_batch_softmax": ((*DAT, "loss/task=in_batch_softmax", "negatives=in_batch"), LAMBDAS),
     "mixed": ((*DAT, "loss/task=in_batch_softmax", "negatives=mixed"), LAMBDAS),
     "sampled_softmax": ((*DAT, "loss/task=sampled_softmax", "negatives=uniform"), LAMBDAS),

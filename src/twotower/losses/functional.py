@@ -42,15 +42,25 @@ def shared_logits(towers: Towers, batch: Batch, temperature: float, correct_log_
     Returns:
         ``(batch, num_distinct)``; the label of row ``i`` is ``batch.positive[i]``.
     """
-    assert batch.num_draws is not None
     logits = at_least_float32(towers.user / temperature @ towers.item.T)  # (batch, num_distinct)
-    log_q = batch.log_q if correct_log_q else torch.zeros_like(batch.log_q)  # (num_distinct,)
-    offset = batch.num_draws.to(logits.dtype).log() - log_q  # -inf where not drawn
+    offset, own = offsets(batch, correct_log_q, logits.dtype)
     offset = offset.expand_as(logits)  # (batch, num_distinct)
     if batch.excluded is not None:
         offset = offset.masked_fill(batch.excluded, float("-inf"))
-    positive = batch.positive[:, None]  # (batch, 1)
-    return logits + offset.scatter(1, positive, -log_q[positive].to(offset.dtype))
+    return logits + offset.scatter(1, batch.positive[:, None], own)
+
+
+def offsets(batch: Batch, correct_log_q: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What :func:`shared_logits` adds to the scores.
+
+    Returns:
+        ``(num_distinct,)`` for drawn negatives, ``-inf`` where not drawn, and ``(batch, 1)`` for
+        the positives.
+    """
+    assert batch.num_draws is not None
+    log_q = batch.log_q if correct_log_q else torch.zeros_like(batch.log_q)  # (num_distinct,)
+    offset = batch.num_draws.to(dtype).log() - log_q
+    return offset, -log_q[batch.positive[:, None]].to(offset.dtype)
 
 
 def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

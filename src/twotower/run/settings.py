@@ -82,6 +82,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "dry",
         "hydra",
         "logger",
+        "loss.task.chunk",
         "model.sharding",
         "paths",
         "sweep",
