@@ -1,11 +1,15 @@
 """data.positives=sequences: all positions of a user in one pass of the history's encoder."""
 
+import itertools
+
 import pytest
 import torch
 
 from tests.conftest import make_data
 from tests.helpers.composition import compose_derived
 from twotower.data.batches import rows
+from twotower.data.batches.loader import TrainLoader
+from twotower.data.batches.sequence_order import begins
 from twotower.data.readers.synthetic import Synthetic
 from twotower.errors import UserError
 from twotower.run.build import build_part
@@ -50,14 +54,56 @@ def position_and_user(data, index):
     return index.position, data.tables["interactions/user"][index.position].long()
 
 
-def test_an_epoch_has_each_position_once_and_users_in_one_piece(data):
-    loader = data.train_dataloader()
-    position = torch.cat([index.position for index in loader])
-    assert torch.equal(position.sort().values, data.tables["position/train"].long())
-    user = data.tables["interactions/user"][position]
-    assert len(user.unique_consecutive()) == len(user.unique())
-    again = torch.cat([index.position for index in loader])  # the next epoch
-    assert not torch.equal(position, again)
+def skewed_loader(batch_size=50, **settings):
+    """1,500 users with 1 to 200 positions: most have few, some more than a history of 20."""
+    generator = torch.Generator().manual_seed(3)
+    num = (torch.rand(1500, generator=generator) ** -0.8).long().clamp(1, 200)
+    user = torch.repeat_interleave(torch.arange(1500), num)
+    position = torch.arange(len(user))
+    return TrainLoader(
+        position, user, "sequences", batch_size, 7, history_length=20, **settings
+    ), user
+
+
+def test_an_epoch_has_each_position_once_and_sequences_in_one_piece():
+    loader, user = skewed_loader()
+    batches = [index.position for index in loader]
+    position = torch.cat(batches)
+    assert torch.equal(position.sort().values, torch.arange(len(user)))
+    assert [len(batch) for batch in batches[:-1]] == [50] * (len(batches) - 1)
+    first = torch.searchsorted(user, user)
+    sequences = int(begins(position.sort().values, first, 20).sum())
+    pieces = int(begins(position, first[position], 20).sum())
+    assert sequences <= pieces <= sequences + len(batches)
+    again = [index.position for index in loader]  # the next epoch
+    assert not torch.equal(position, torch.cat(again))
+    assert not torch.equal(batches[0], again[0])
+
+
+def test_batches_are_of_like_lengths_and_in_no_order():
+    loader, user = skewed_loader()
+    first = torch.searchsorted(user, user)
+    used, needed, widths = 0, 0, []
+    for index in loader:
+        starts = begins(index.position, first[index.position], 20).nonzero().flatten()
+        num = torch.diff(starts, append=torch.tensor([len(index.position)]))
+        widths.append(int(num.max()))
+        used, needed = used + len(num) * widths[-1], needed + len(index.position)
+    assert used < 1.4 * needed  # four times with users in any order
+    rising = sum(after >= before for before, after in itertools.pairwise(widths))
+    assert 0.3 < rising / len(widths) < 0.8
+
+
+def test_the_order_goes_on_where_it_stopped():
+    whole, _ = skewed_loader()
+    expected = [index.position for _ in range(2) for index in whole]
+    first, _ = skewed_loader()
+    iterator = iter(first)
+    found = [next(iterator).position for _ in range(4)]
+    second, _ = skewed_loader()
+    second.load_state_dict(first.state_dict())
+    found += [index.position for _ in range(2) for index in second]
+    torch.testing.assert_close(found, expected)
 
 
 def test_sequences_by_hand():

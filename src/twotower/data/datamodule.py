@@ -125,7 +125,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         position, user = self.tables["position/train"], self.tables["interactions/user"]
         order = (self.positives, self.batch_size, self.seed)
         share = (*self._rank(), self.shuffle_window)
-        return TrainLoader(position, user, *order, *share, partial(rows.touch, self.tables))
+        reading = (partial(rows.touch, self.tables), self.options.history_length)
+        return TrainLoader(position, user, *order, *share, *reading)
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""
@@ -280,9 +281,8 @@ class RetrievalDataModule(pl.LightningDataModule):
     def _train_rows(self) -> tuple[Tensor, Tensor]:
         """``(num_interactions,)`` users and items of the training part, on the tables' device."""
         position = self.tables["position/train"].long()
-        return self.tables["interactions/user"][position], self.tables["interactions/item"][
-            position
-        ]
+        user, item = self.tables["interactions/user"], self.tables["interactions/item"]
+        return user[position], item[position]
 
     def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""

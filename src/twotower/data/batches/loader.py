@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twotower.data.batches.rows import repeated
+from twotower.data.batches.sequence_order import begins, sequence_order
 from twotower.data.batches.windows import WindowOrder
 from twotower.errors import UserError, check_choice, check_number
 from twotower.types import EvalIndex, TrainIndex
@@ -22,13 +22,15 @@ class TrainLoader:
         positives: ``interactions``: an epoch takes each once, so active users count more.
             ``users``: an epoch draws as many times a user, then one of the user's interactions, so
             all users count equally, as in evaluation. ``sequences``: each interaction once, those
-            of a user one after the other, so that few sequences have all positions of a batch.
+            of a user one after the other, see
+            :func:`~twotower.data.batches.sequence_order.sequence_order`.
         batch_size: positives per process and step.
         seed: of order and steps.
         rank: of this process.
         world_size: number of processes.
         shuffle_window: interactions shuffled together, which bounds memory; None: all.
         read_ahead: see :class:`~twotower.data.batches.windows.WindowOrder`.
+        history_length: of the sequences.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class TrainLoader:
         world_size: int = 1,
         shuffle_window: int | None = None,
         read_ahead: Callable[[int, int], None] = lambda first, last: None,
+        history_length: int = 0,
     ) -> None:
         check_choice("data.positives", positives, ("interactions", "users", "sequences"))
         check_number("data.batch_size", batch_size, 1)
@@ -57,10 +60,15 @@ class TrainLoader:
         self.positives = positives
         # The order is made on the host, also where tables were moved to a device before.
         position, user = position.cpu(), user.cpu()
-        self.num_of_user: Tensor | None = None  # (num_users,) training interactions of each user
-        if positives != "interactions":
+        # (num_users,) or (num_sequences,) training interactions of each, in the order of positions
+        self.lengths: Tensor | None = None
+        if positives == "users":
             users = user[position.long()]  # (num_positives,)
-            _, self.num_of_user = torch.unique_consecutive(users, return_counts=True)
+            _, self.lengths = torch.unique_consecutive(users, return_counts=True)
+        elif positives == "sequences":
+            first = torch.searchsorted(user, user[position.long()])  # (num_positives,)
+            starts = begins(position.long(), first, history_length).nonzero().flatten()
+            self.lengths = torch.diff(starts, append=torch.tensor([len(position)]))
         self.position = position
         self.shuffle_window = shuffle_window
         self.read_ahead = read_ahead
@@ -122,17 +130,14 @@ class TrainLoader:
             return WindowOrder(len(self.position), self.shuffle_window, seed, self.read_ahead)
         generator = torch.Generator().manual_seed(seed)
         num = len(self.position)
-        if self.num_of_user is None:
+        if self.lengths is None:
             return torch.randperm(num, generator=generator)
-        first = self.num_of_user.cumsum(0) - self.num_of_user  # (num_users,)
         if self.positives == "sequences":
-            users = torch.randperm(len(self.num_of_user), generator=generator)
-            row, place = repeated(self.num_of_user[users])  # each (num_positives,)
-            return first[users][row] + place
-        user = torch.randint(len(self.num_of_user), (num,), generator=generator)
+            return sequence_order(self.lengths, self.batch_size, self.world_size, generator)
+        user = torch.randint(len(self.lengths), (num,), generator=generator)
         share = torch.rand(num, dtype=torch.float64, generator=generator)
-        place = (share * self.num_of_user[user]).long()  # among the user's own interactions
-        return first[user] + place
+        place = (share * self.lengths[user]).long()  # among the user's own interactions
+        return (self.lengths.cumsum(0) - self.lengths)[user] + place
 
     def set_epoch(self, epoch: int) -> None:
         """Start ``epoch``, unless it is the current one.

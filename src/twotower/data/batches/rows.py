@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twotower.data.batches.sequence_order import begins
 from twotower.data.prepare.prepare import GROUPS
 from twotower.errors import UserError
 from twotower.layers.history import Sequences
@@ -57,17 +58,11 @@ def sequences(
 ) -> Sequences:
     """The histories of ``(batch,)`` positions, where those that follow one another share one.
 
-    A sequence is the history of its last position. Its positions are the first ``length`` of a
-    user, or ``length / 2`` later ones, so that a later one has that many items before it at least.
+    A sequence is the history of its last position, see :func:`begins`.
     """
-    place = position - take(tables["offset"], user)  # (batch,) among the user's interactions
-    half = max(1, length // 2)
-    part = torch.where(place < length, 0, 1 + (place - length) // half)
-    follows = (position[1:] == position[:-1] + 1) & (user[1:] == user[:-1])
-    cut = ~(follows & (part[1:] == part[:-1]))  # (batch - 1,)
-    whole = torch.ones(1, dtype=torch.bool, device=cut.device)
-    row = torch.cat([whole, cut]).cumsum(0) - 1  # (batch,)
-    last = torch.cat([cut, whole])  # (batch,) True at the last position of a sequence
+    first = begins(position, take(tables["offset"], user), length)  # (batch,)
+    row = first.cumsum(0) - 1  # (batch,)
+    last = first.roll(-1)  # (batch,) True at the last position of a sequence
     end = position[last]  # (num_sequences,)
     index = history(tables, end, user[last], length, num_train_items)
     return Sequences(index, row, length - 1 - (end[row] - position))
