@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.helpers.history import arrays, sigmoid
 from tests.helpers.models import TWO_TOWER, build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
-from twotower.layers.history import GRU, Attention, Mean, Transformer, known_last
+from twotower.layers.history import GRU, Attention, Mean, Transformer
+from twotower.layers.history.base import known_last
 from twotower.models.two_tower import TwoTower
 
 DIM, LENGTH = 4, 5
@@ -68,10 +70,6 @@ def test_known_last():
     ]
 
 
-def arrays(module):
-    return {name: value.detach().numpy() for name, value in module.state_dict().items()}
-
-
 def test_mean_by_hand():
     weight = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 6.0]])
     assert Mean()(torch.tensor([[0, 1, 2], [0, 0, 2]]), weight).tolist() == [[2.0, 4.0], [3.0, 6.0]]
@@ -86,10 +84,6 @@ def test_attention_equals_numpy():
     )
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
 def test_gru_equals_numpy():
     encoder, weight = make("gru")
     p, state = arrays(encoder.gru), np.zeros(DIM)
@@ -102,40 +96,6 @@ def test_gru_equals_numpy():
     np.testing.assert_allclose(encode("gru", [[0, 0, 5, 2, 7]])[0], state)
 
 
-def norm(x, p, name):
-    centred = x - x.mean(-1, keepdims=True)
-    return (
-        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"]
-        + p[f"{name}.bias"]
-    )
-
-
-def linear(x, p, name):
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def test_transformer_equals_numpy_and_is_causal():
-    """Two blocks, two heads of width 2, three items: a place attends to itself and earlier ones."""
-    encoder, weight = make("transformer")
-    p = arrays(encoder)
-    x = weight.numpy()[[5, 2, 7]] + p["position"][[2, 1, 0]]  # the last item stands at position 0
-    for block in ("blocks.0", "blocks.1"):
-        normed = norm(x, p, f"{block}.attention_norm")
-        q = linear(normed, p, f"{block}.query")
-        k, v = np.split(linear(normed, p, f"{block}.key_value"), 2, axis=1)
-        mixed = np.zeros_like(x)
-        for place in range(3):
-            for head in (slice(0, 2), slice(2, 4)):
-                score = np.exp(k[: place + 1, head] @ q[place, head] / np.sqrt(2))
-                mixed[place, head] = (score / score.sum()) @ v[: place + 1, head]
-        x = x + linear(mixed, p, f"{block}.output")
-        hidden = linear(norm(x, p, f"{block}.network_norm"), p, f"{block}.network.0").clip(min=0)
-        x = x + linear(hidden, p, f"{block}.network.3")
-    np.testing.assert_allclose(
-        encode("transformer", [[0, 0, 5, 2, 7]])[0], norm(x[-1], p, "norm"), rtol=1e-6
-    )
-
-
 def test_transformer_passes_by_length_change_nothing(monkeypatch):
     """Vectors and gradients are the same, in the given order, for any size of the parts."""
     encoder, weight = make("transformer")
@@ -143,7 +103,7 @@ def test_transformer_passes_by_length_change_nothing(monkeypatch):
     index[4], index[5, :-1] = 0, 0
 
     def run(rows_alike):
-        monkeypatch.setattr("twotower.layers.history.ROWS_ALIKE", rows_alike)
+        monkeypatch.setattr("twotower.layers.history.base.ROWS_ALIKE", rows_alike)
         table = weight.clone().requires_grad_()
         output = encoder(index, table)
         (output * torch.arange(output.numel()).view_as(output)).sum().backward()

@@ -8,7 +8,7 @@ from tests.helpers.losses import make_batch
 from tests.helpers.models import build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
-from twotower.layers.history import known_last
+from twotower.layers.history.base import known_last
 from twotower.models.mind import items_needed, squash
 
 SMALL = (

@@ -32,7 +32,7 @@ class HistoryEmbedding(nn.Module):
     Args:
         num_values: vocabulary size of ``item_id``.
         dim: width of a row.
-        encoder: see ``layers/history.py``.
+        encoder: see ``layers/history``.
         sharding: see :func:`~twotower.layers.embedding_table.table`.
     """
 
@@ -85,7 +85,7 @@ class FeatureEmbedding(nn.Module):
         use: names to take, in any order; None takes all.
         cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see
             :class:`EmbeddingTable`.
-        history: encoder of a ``history`` feature, see ``layers/history.py``; None for a side
+        history: encoder of a ``history`` feature, see ``layers/history``; None for a side
             without one.
         id_extra_dim: added to the width of ``user_id`` and ``item_id``.
         sharding: of all tables, see :func:`~twotower.layers.embedding_table.table`.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
-from twotower.layers.history import known_last
+from twotower.layers.history.base import known_last
 from twotower.layers.mlp import Tower
 from twotower.layers.precision import at_least_float32
 from twotower.types import Batch, Schema, Towers

@@ -37,7 +37,7 @@ class MVKE(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of the user's fields, None for all.
         item_features: names of the item tower's inputs, None for all.
-        history: encoder of the user's history, see ``layers/history.py``.
+        history: encoder of the user's history, see ``layers/history``.
         cold_ids: vector of an id without a trained row.
         id_dropout: share of user and item ids hidden in training.
         sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.

@@ -27,7 +27,7 @@ class TwoTower(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
-        history: encoder of the user's history, see ``layers/history.py``.
+        history: encoder of the user's history, see ``layers/history``.
         share_item_table: embed the history with the item tower's ``item_id`` table, as in SASRec.
         cold_ids: vector of an id without a trained row: ``mean``, ``zero`` or ``trained``, which
             needs ``id_dropout``.

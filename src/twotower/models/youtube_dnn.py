@@ -29,7 +29,7 @@ class YouTubeDNN(nn.Module):
         normalize: L2-normalise both outputs.
         dropout: share of hidden units dropped in training.
         user_features: names of the tower's inputs, None for all.
-        history: encoder of the history (paper: mean), see ``layers/history.py``.
+        history: encoder of the history (paper: mean), see ``layers/history``.
         share_item_table: embed the history with the ``e_v``.
         cold_ids: vector of an item without a trained row, see ``EmbeddingTable``.
         id_dropout: share of item ids, and of user ids if they are an input, hidden in training.
