@@ -19,6 +19,12 @@ from twotower.types import TrainIndex
 
 TRANSFORMER = ("model/history=transformer", "model.history.num_layers=2", "model.history.dropout=0")
 LENGTH = 12
+HISTORIES = {
+    "mean": ("model/history=mean",),
+    "attention": ("model/history=attention",),
+    "gru": ("model/history=gru",),
+    "transformer": TRANSFORMER,
+}
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +140,7 @@ def test_a_position_reads_the_item_before_it(data, length):
         assert (enough >= (whole > 0).sum(1).clamp_max(length // 2)).all()
 
 
-@pytest.mark.parametrize(
-    "overrides", [("model/history=mean",), TRANSFORMER], ids=["mean", "transformer"]
-)
+@pytest.mark.parametrize("overrides", HISTORIES.values(), ids=HISTORIES)
 @pytest.mark.parametrize("negatives", ["uniform", "shared_uniform"])
 def test_loss_and_gradient_are_those_of_single_rows(data, overrides, negatives):
     """For users whose interactions all fit, and with positions that make no difference."""
@@ -187,9 +191,11 @@ def test_all_positions_weigh_the_same(data):
 
 
 def test_what_does_not_fit_is_refused(data):
-    model, loss = built(data, "model=dat", "model/history=attention")
+    model, loss = built(data, "model=dat")
+    history = model.user_embedding.names.index("history")
+    model.user_embedding.embeddings[history].encoder = torch.nn.Identity()
     index = next(iter(data.train_dataloader()))
-    with pytest.raises(UserError, match="model/history=mean or transformer"):
+    with pytest.raises(UserError, match=r"add places\(index, weight\) to Identity"):
         model(data.train_batch(index))
     model, _ = built(data, "model=dat", *TRANSFORMER, "model.history.length=3")
     with pytest.raises(UserError, match=f"set model.history.length={LENGTH}"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.helpers.history import arrays, sigmoid
+from tests.helpers.history import arrays, row_by_row, sigmoid
 from tests.helpers.models import TWO_TOWER, build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
@@ -61,6 +61,30 @@ def test_an_empty_history_is_zero_and_trains_nothing(name):
 def test_order_matters_only_to_sequence_encoders(name):
     forth, back = encode(name, [[0, 0, 1, 2, 3], [0, 0, 2, 1, 3]])
     assert torch.allclose(forth, back) == (name in ("mean", "attention"))
+
+
+@pytest.mark.parametrize("passes", [0, 10**6])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_places_are_those_of_single_rows(name, passes, monkeypatch):
+    """For positions that make no difference, and in any number of passes."""
+    monkeypatch.setattr("twotower.layers.history.base.PADDING_ALIKE", passes)
+    encoder, weight = make(name)
+    if hasattr(encoder, "position"):
+        torch.nn.init.zeros_(encoder.position)
+    index = torch.randint(1, 9, (23, LENGTH))
+    index *= torch.arange(LENGTH) >= torch.randint(LENGTH + 1, (23, 1))  # padding on the left
+    expected = row_by_row(encoder, index, weight)
+    torch.testing.assert_close(encoder.places(index, weight), expected, rtol=0, atol=1e-10)
+
+
+def test_places_of_attention_stay_finite_for_any_scores():
+    encoder, weight = make("attention")
+    with torch.no_grad():
+        encoder.query.mul_(1e6)  # exp(score) overflows
+    index = torch.tensor([[0, 5, 2, 7, 1]])
+    expected = row_by_row(encoder, index, weight)
+    torch.testing.assert_close(encoder.places(index, weight), expected)
+    assert expected.isfinite().all()
 
 
 def test_known_last():

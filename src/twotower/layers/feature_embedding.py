@@ -47,7 +47,7 @@ class HistoryEmbedding(nn.Module):
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``.
 
         Raises:
-            UserError: for sequences and an encoder that reads only the end of a history.
+            UserError: for sequences and an encoder that has no ``places``.
         """
         if not isinstance(history, Sequences):
             encoded: Tensor = self.encoder(*fetch(history, self.table.weight, padded=True))
@@ -55,7 +55,8 @@ class HistoryEmbedding(nn.Module):
         if not hasattr(self.encoder, "places"):
             raise UserError(
                 "data.positives=sequences needs an encoder that reads each place of a history: "
-                "model/history=mean or transformer"
+                f"add places(index, weight) to {type(self.encoder).__name__}, or set "
+                "model/history=transformer"
             )
         read: Any = self.encoder.places
         places = read(*fetch(history.items, self.table.weight, padded=True))

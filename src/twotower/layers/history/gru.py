@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from twotower.errors import check_number
 from twotower.layers.embedding_table import lookup
-from twotower.layers.history.base import known_first
+from twotower.layers.history.base import in_passes, known_first
 
 
 class GRU(nn.Module):
@@ -24,8 +24,19 @@ class GRU(nn.Module):
 
     def forward(self, index: Tensor, weight: Tensor) -> Tensor:
         """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        index = known_first(index)  # the state starts at the oldest
         num = (index > 0).sum(1)  # (batch,)
+        return self._states(index, weight, (num - 1)[:, None])[:, 0] * (num > 0)[:, None]
+
+    def places(self, index: Tensor, weight: Tensor) -> Tensor:
+        """The state after each place: ``(batch, length, dim)``."""
+        return in_passes(index, lambda part, _: self._places(part, weight), True)
+
+    def _places(self, index: Tensor, weight: Tensor) -> Tensor:
+        known = index > 0
+        return self._states(index, weight, known.cumsum(1) - 1) * known[:, :, None]
+
+    def _states(self, index: Tensor, weight: Tensor, number: Tensor) -> Tensor:
+        """States after the known items of these numbers, from 0: ``(batch, num, dim)``."""
+        index = known_first(index)  # the state starts at the oldest
         state: Tensor = self.gru(self.dropout(lookup(index, weight)))[0]  # (batch, length, dim)
-        last = (num - 1).clamp_min(0)[:, None, None].expand(-1, 1, state.shape[2])
-        return state.gather(1, last)[:, 0] * (num > 0)[:, None]
+        return state.gather(1, number.clamp_min(0)[:, :, None].expand(-1, -1, state.shape[2]))
