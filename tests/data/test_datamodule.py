@@ -162,6 +162,24 @@ def test_an_epoch_of_users_or_of_interactions():
         TrainLoader(torch.arange(3), torch.arange(3), "pairs", 8, 5)
 
 
+@pytest.mark.parametrize("positives", ["interactions", "users", "sequences"])
+def test_positions_with_a_short_history_can_be_left_out(positives):
+    """User 0 is in no part of training, 1 has one interaction, 2 has three and 3 has five."""
+    user = torch.tensor([0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 3])
+    found = set()
+    loader = TrainLoader(torch.arange(2, 11), user, positives, 4, 5, min_history=2)
+    for _ in range(30):
+        found |= {position for index in loader for position in index.position.tolist()}
+    assert found == {5, 8, 9, 10} and len(loader) == 1
+    for value in (None, 0):
+        loader = TrainLoader(torch.arange(2, 11), user, positives, 4, 5, min_history=value)
+        assert len(loader.position) == 9
+    with pytest.raises(UserError, match="data.min_history=5 leaves no training interaction"):
+        TrainLoader(torch.arange(2, 11), user, positives, 4, 5, min_history=5)
+    with pytest.raises(UserError, match="data.min_history must be"):
+        TrainLoader(torch.arange(2, 11), user, positives, 4, 5, min_history=-1)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_shards_cover_each_row_once_without_padding(world_size):
     position, num_targets = torch.arange(101), torch.arange(1, 102)

@@ -1,5 +1,7 @@
 """Data beyond memory: the windowed order, and batches and excluded positives as in memory."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -207,7 +209,7 @@ def test_pairs_of_a_batch_are_the_pairs_of_all_data():
 
 def test_counts_by_chunks_are_counts(data, monkeypatch):
     monkeypatch.setattr("twotower.data.batches.train_pairs.CHUNK", 100)
-    known = (data._train_rows, data.schema.num_train_items)
+    known = (partial(rows.train_rows, data.tables), data.schema.num_train_items)
     assert torch.equal(
         MappedPairs(*known, data.tables, torch.device("cpu")).item_count,
         TrainPairs(*known).item_count,
@@ -217,6 +219,10 @@ def test_counts_by_chunks_are_counts(data, monkeypatch):
 def test_impossible_windows_are_refused(tmp_path):
     with pytest.raises(UserError, match="data.positives=users .* leave out data.shuffle_window"):
         TrainLoader(torch.arange(9), torch.arange(9), "users", 8, 5, shuffle_window=4)
+    with pytest.raises(UserError, match="data.min_history .* leave out data.shuffle_window"):
+        TrainLoader(
+            torch.arange(9), torch.zeros(9), "interactions", 8, 5, shuffle_window=4, min_history=1
+        )
     with pytest.raises(UserError, match="data.shuffle_window must be a finite number >= 1, got 0"):
         TrainLoader(torch.arange(9), torch.arange(9), "interactions", 8, 5, shuffle_window=0)
 

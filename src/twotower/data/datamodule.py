@@ -50,6 +50,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         shuffle_window: see :class:`TrainLoader`; with a number, tables that grow with users and
             interactions stay mapped on the host.
         negatives: draws a training step's negatives; None for evaluation alone.
+        min_history: see :class:`TrainLoader`.
     """
 
     schema: Schema
@@ -75,6 +76,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         seed: int,
         shuffle_window: int | None = None,
         negatives: Sampler | None = None,
+        min_history: int | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -92,6 +94,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.seed = seed
         self.shuffle_window = shuffle_window
         self.negatives = negatives
+        self.min_history = min_history
         self.fixed_shapes = False  # True: batches are padded to as many item rows as they can need
         self.trains_elsewhere = False  # True: Lightning's loop gets indices and no batches
         self._new_user_clicks: int | None = None
@@ -125,8 +128,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         position, user = self.tables["position/train"], self.tables["interactions/user"]
         order = (self.positives, self.batch_size, self.seed)
         share = (*self._rank(), self.shuffle_window)
-        reading = (partial(rows.touch, self.tables), self.options.history_length)
-        return TrainLoader(position, user, *order, *share, *reading)
+        touch, length = partial(rows.touch, self.tables), self.options.history_length
+        return TrainLoader(position, user, *order, *share, touch, length, self.min_history)
 
     def val_dataloader(self) -> EvalLoader:
         """Batches of users with validation targets."""
@@ -216,9 +219,8 @@ class RetrievalDataModule(pl.LightningDataModule):
             excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
         if self.meta["behaviours"]:
             behaviour = rows.take(tables["interactions/behaviour"], position).long()
-        sizes = (self.schema, self.options.history_length)
         return Batch(
-            user=rows.user_features(tables, *sizes, position, user, self.positives == "sequences"),
+            user=self.user_features(position, user, self.positives == "sequences"),
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
@@ -238,7 +240,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         item = rows.take(tables["interactions/item"], index.position).long()  # (global_batch,)
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
-            known = (self._train_rows, self.schema.num_train_items)
+            known = (partial(rows.train_rows, tables), self.schema.num_train_items)
             if self.shuffle_window is None:
                 self._train_pairs = TrainPairs(*known)
             else:
@@ -276,18 +278,15 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
-        return Interactions(*(index.long() + 1 for index in self._train_rows()))
+        return Interactions(*(index.long() + 1 for index in rows.train_rows(self.tables)))
 
-    def _train_rows(self) -> tuple[Tensor, Tensor]:
-        """``(num_interactions,)`` users and items of the training part, on the tables' device."""
-        position = self.tables["position/train"].long()
-        user, item = self.tables["interactions/user"], self.tables["interactions/item"]
-        return user[position], item[position]
-
-    def user_features(self, position: Tensor, user: Tensor) -> dict[str, Tensor]:
-        """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``."""
-        tables, length = self._tables_on(position.device), self.options.history_length
-        return rows.user_features(tables, self.schema, length, position, user)
+    def user_features(
+        self, position: Tensor, user: Tensor, in_sequences: bool = False
+    ) -> dict[str, Tensor]:
+        """Features just before ``(batch,)`` positions, see :func:`rows.user_features`."""
+        sizes = (self.schema, self.options.history_length)
+        tables = self._tables_on(position.device)
+        return rows.user_features(tables, *sizes, position, user, in_sequences)
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:

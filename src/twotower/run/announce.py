@@ -31,6 +31,7 @@ def print_start(
     schema, model = data.schema, task.model
     sizes = f"{data.meta['num_users']:,} users, {schema.num_items:,} items"
     train = len(data.tables["position/train"])
+    positives = len(data.train_dataloader().position)
     val, test = (int(data.tables[f"targets/{part}"].sum()) for part in ("val", "test"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = steps_of(data, trainer.world_size)
@@ -41,7 +42,7 @@ def print_start(
     lines = {
         "model": f"{info.choices['model']}, {parameters:,} parameters",
         "data": f"{info.choices['data']}: {sizes}",
-        "targets": f"{train:,} to train, {val:,} to validate, {test:,} to test",
+        "targets": f"{positives:,} to train, {val:,} to validate, {test:,} to test",
         "steps": f"{steps:,} an epoch, batch {data.batch_size} per process",
         "device": f"{device.type}, processes: {trainer.world_size}, {where}",
         "folder": shown_path(folder),

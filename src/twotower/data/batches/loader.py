@@ -31,6 +31,10 @@ class TrainLoader:
         shuffle_window: interactions shuffled together, which bounds memory; None: all.
         read_ahead: see :class:`~twotower.data.batches.windows.WindowOrder`.
         history_length: of the sequences.
+        min_history: leave out positions with fewer earlier interactions of their user; None: none.
+
+    Raises:
+        UserError: for settings that do not go together, and if no position is left.
     """
 
     def __init__(
@@ -45,29 +49,36 @@ class TrainLoader:
         shuffle_window: int | None = None,
         read_ahead: Callable[[int, int], None] = lambda first, last: None,
         history_length: int = 0,
+        min_history: int | None = None,
     ) -> None:
         check_choice("data.positives", positives, ("interactions", "users", "sequences"))
         check_number("data.batch_size", batch_size, 1)
+        check_number("data.min_history", min_history or 0, 0)
         if shuffle_window is not None:
             check_number("data.shuffle_window", shuffle_window, 1)
-            if positives != "interactions":
+            if positives != "interactions" or min_history:
+                setting = f"positives={positives}" if not min_history else "min_history"
                 raise UserError(
-                    f"data.positives={positives} draws from all data at once: leave out "
-                    "data.shuffle_window"
+                    f"data.{setting} needs all data at once: leave out data.shuffle_window"
                 )
         if positives == "sequences" and world_size > 1:
             raise UserError("data.positives=sequences needs one process: set trainer.devices=1")
         self.positives = positives
         # The order is made on the host, also where tables were moved to a device before.
         position, user = position.cpu(), user.cpu()
+        if min_history:
+            position = position[_first(position, user) + min_history <= position]
+            if not len(position):
+                raise UserError(
+                    f"data.min_history={min_history} leaves no training interaction: lower it"
+                )
         # (num_users,) or (num_sequences,) training interactions of each, in the order of positions
         self.lengths: Tensor | None = None
         if positives == "users":
             users = user[position.long()]  # (num_positives,)
             _, self.lengths = torch.unique_consecutive(users, return_counts=True)
         elif positives == "sequences":
-            first = torch.searchsorted(user, user[position.long()])  # (num_positives,)
-            starts = begins(position.long(), first, history_length).nonzero().flatten()
+            starts = begins(position, _first(position, user), history_length).nonzero().flatten()
             self.lengths = torch.diff(starts, append=torch.tensor([len(position)]))
         self.position = position
         self.shuffle_window = shuffle_window
@@ -158,6 +169,11 @@ class TrainLoader:
 
     def _seed(self, *where: int) -> int:
         return mixed(self.seed, *where)
+
+
+def _first(position: Tensor, user: Tensor) -> Tensor:
+    """``(num,)`` the first position of each position's user."""
+    return torch.searchsorted(user, user[position.long()])
 
 
 def mixed(*numbers: int) -> int:

@@ -43,6 +43,12 @@ def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
             table[user[0] : user[1] + 1].sum()
 
 
+def train_rows(tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """``(num_interactions,)`` users and items of the training part, on the tables' device."""
+    position = tables["position/train"].long()
+    return tables["interactions/user"][position], tables["interactions/item"][position]
+
+
 def history(
     tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
 ) -> Tensor:
