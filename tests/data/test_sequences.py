@@ -100,6 +100,17 @@ def test_batches_are_of_like_lengths_and_in_no_order():
     assert 0.3 < rising / len(widths) < 0.8
 
 
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_each_process_gets_whole_sequences(world_size):
+    """Rows without gaps of the batch that one process alone would have, also of the last one."""
+    alone, _ = skewed_loader(world_size * 17)
+    loaders = [skewed_loader(17, rank=rank, world_size=world_size)[0] for rank in range(world_size)]
+    for whole, *parts in zip(*map(list, (alone, *loaders)), strict=True):
+        own = [part.position[part.rank :: world_size] for part in parts]
+        assert torch.equal(torch.cat(own), whole.position)
+        assert max(map(len, own)) - min(map(len, own)) <= 1
+
+
 def test_the_order_goes_on_where_it_stopped():
     whole, _ = skewed_loader()
     expected = [index.position for _ in range(2) for index in whole]

@@ -61,8 +61,6 @@ class TrainLoader:
                 raise UserError(
                     f"data.{setting} needs all data at once: leave out data.shuffle_window"
                 )
-        if positives == "sequences" and world_size > 1:
-            raise UserError("data.positives=sequences needs one process: set trainer.devices=1")
         self.positives = positives
         # The order is made on the host, also where tables were moved to a device before.
         position, user = position.cpu(), user.cpu()

@@ -39,7 +39,7 @@ def sequence_order(
     Args:
         lengths: ``(num_sequences,)`` positions of each sequence.
         batch_size: positives per process and step.
-        world_size: number of processes.
+        world_size: number of processes, of which each gets whole sequences.
         generator: of the order.
 
     Returns:
@@ -57,6 +57,17 @@ def sequence_order(
     shift = first[order] - (ordered.cumsum(0) - ordered)  # from the new place to the old one
     places = torch.repeat_interleave(shift, ordered) + torch.arange(int(lengths.sum()))
     num_full = len(places) // size
-    full = places[: num_full * size].view(num_full, size)
-    shuffled = full[torch.randperm(num_full, generator=generator)]
-    return torch.cat([shuffled.flatten(), places[num_full * size :]])
+    full, last = places[: num_full * size].view(num_full, size), places[num_full * size :]
+    full = full[torch.randperm(num_full, generator=generator)][:, _dealt(size, world_size)]
+    return torch.cat([full.flatten(), last[_dealt(len(last), world_size)]])
+
+
+def _dealt(size: int, world_size: int) -> Tensor:
+    """``(size,)`` rows in the order in which process ``r`` finds rows without gaps as its own.
+
+    Its rows are ``r, r + world_size, …`` of a batch, see :class:`~twotower.types.TrainIndex`.
+    """
+    row = torch.arange(size)
+    rank = row % world_size
+    start = rank * (size // world_size) + rank.clamp_max(size % world_size)
+    return start + row // world_size
