@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from twotower.layers.batched import is_batched
 from twotower.layers.precision import at_least_float32
+from twotower.losses.own_scores import own_scores
 from twotower.types import Batch, Towers
 
 
@@ -22,9 +23,7 @@ def own_logits(
     """
     assert batch.negative is not None
     row = torch.cat([batch.positive[:, None], batch.negative], dim=1)  # (batch, 1 + num_negatives)
-    item = towers.item.index_select(0, row.flatten())
-    item = item.view(*row.shape, -1)  # (batch, 1 + num_negatives, dim)
-    logits = torch.bmm(item, towers.user[:, :, None]).squeeze(2) / temperature
+    logits = own_scores(towers.user, towers.item, row) / temperature
     if correct_log_q:
         logits = logits - batch.log_q[row]
     accidental = row == row[:, :1]
