@@ -1,5 +1,6 @@
 """data.positives=sequences: all positions of a user in one pass of the history's encoder."""
 
+import copy
 import itertools
 
 import pytest
@@ -171,12 +172,7 @@ def test_loss_and_gradient_are_those_of_single_rows(data, overrides, negatives):
             model.zero_grad()
             total = loss(model(batch), batch).total
             total.backward()
-            gradient = {
-                name: parameter.grad
-                for name, parameter in model.named_parameters()
-                if parameter.grad is not None and not name.endswith("encoder.position")
-            }
-            found.append((total.detach(), gradient))
+            found.append((total.detach(), [parameter.grad for parameter in trained(model)]))
         data.positives = "sequences"
         short += len(batch.positive)
         torch.testing.assert_close(*found, rtol=0, atol=1e-10)
@@ -184,21 +180,55 @@ def test_loss_and_gradient_are_those_of_single_rows(data, overrides, negatives):
 
 
 def test_all_positions_weigh_the_same(data):
-    """The gradient of an epoch's sum does not depend on how positions are put into batches."""
-    model, loss = built(
-        data, "model=two_tower", *TRANSFORMER, "negatives=corpus", "loss/task=full_softmax"
-    )
+    """The gradient of an epoch is the same however its positions are put into batches.
+
+    An epoch's last batch has fewer rows, and of two processes one has fewer rows there.
+    """
+    rows_alone = ("loss.lambda3=0", "loss.reduction=positives")  # alignment is of whole batches
+    task = ("negatives=corpus", "loss/task=full_softmax")
+    model, loss = built(data, "model=dat", *TRANSFORMER, *task, *rows_alone)
     without_positions(model)
-    position = torch.cat([index.position for index in data.train_dataloader()])
-    user = data.tables["interactions/user"][position].long()
-    position, found = position[position - data.tables["offset"][user] < LENGTH], []
-    for size in (64, 7):  # users are cut at other places
+    data = copy.copy(data)
+    data.tables = {**data.tables, "position/train": fitting(data)[1:]}
+    in_order = [index.position for index in data.train_dataloader()]
+    every = torch.cat(in_order)
+    assert len(in_order) > 5 and len(every) % 64 == 23
+    mixed = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))]
+    epochs = {
+        "sequences": list(data.train_dataloader()),
+        "mixed": [TrainIndex(position, 0, num_rows=64) for position in mixed.split(64)],
+        "single rows": [TrainIndex(position, 0, num_rows=64) for position in mixed.split(1)],
+        "two processes": [*halves(data, 0), *halves(data, 1)],
+    }
+    found = {}
+    for name, epoch in epochs.items():
         model.zero_grad()
-        for part in position.split(size):
-            batch = data.train_batch(TrainIndex(part, 0))
-            (len(part) * loss(model(batch), batch).total).backward()
-        found.append(model.item_tower.layers[0].weight.grad.clone())
-    torch.testing.assert_close(*found, rtol=0, atol=1e-9)
+        for index in epoch:
+            batch = data.train_batch(index)
+            (loss(model(batch), batch).total / index.world_size).backward()
+        found[name] = [parameter.grad.clone() for parameter in trained(model)]
+    for name in found:
+        torch.testing.assert_close(found[name], found["sequences"], rtol=0, atol=1e-9, msg=name)
+
+
+def fitting(data):
+    """Training positions whose whole history is read; the others depend on where a cut is."""
+    position = data.tables["position/train"].long()
+    user = data.tables["interactions/user"][position].long()
+    return position[position - data.tables["offset"][user] < LENGTH]
+
+
+def trained(model):
+    """Weights with a gradient but the positions', which depend on where a cut is."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not name.endswith("encoder.position"):
+            yield parameter
+
+
+def halves(data, rank):
+    """The batches of one of two processes of 32 rows each."""
+    position, user = data.tables["position/train"], data.tables["interactions/user"]
+    return TrainLoader(position, user, "sequences", 32, data.seed, rank, 2, history_length=LENGTH)
 
 
 def test_what_does_not_fit_is_refused(data):

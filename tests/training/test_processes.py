@@ -14,6 +14,11 @@ COMMON = (
 DAT = ("model=dat", "loss.lambda1=0.5", "loss.lambda2=0.3", "loss.lambda3=1")
 
 
+SEQUENCES = (  # whole histories, places from the start and shared draws: no matter where a cut is
+    *("data.positives=sequences", "data.history_length=30"),
+    *("loss/task=sampled_softmax", "negatives=shared_uniform"),
+    *("model/history=transformer", "model.history.positions=start", "model.history.dropout=0"),
+)
 COMPILED = (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true")
 
 
@@ -47,6 +52,7 @@ COMPILED = (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true")
             ),
             marks=pytest.mark.slow,
         ),
+        pytest.param((*DAT, *SEQUENCES), marks=pytest.mark.slow),
         pytest.param((*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"), marks=pytest.mark.slow),
         pytest.param(
             (*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"), marks=pytest.mark.slow

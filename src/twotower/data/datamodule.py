@@ -232,7 +232,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             behaviour=behaviour,
             excluded=excluded,
             in_batch=drawn.in_batch,
-            share=len(positive) * index.world_size / len(index.position),
+            share=len(positive) / (index.num_rows or len(index.position) / index.world_size),
         )
 
     def _positives(self, index: TrainIndex) -> Positives:

@@ -119,7 +119,8 @@ class TrainLoader:
         size = self.batch_size * self.world_size
         rows = self._current_order[batch * size : (batch + 1) * size]
         seed = self._seed(self.epoch, 1 + batch)
-        return TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size)
+        num_rows = self.batch_size if self.positives == "sequences" else None
+        return TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size, num_rows)
 
     def passed(self, num: int | None = None) -> list[TrainIndex]:
         """The last ``num`` of the ``num_passed`` batches, or all of them."""

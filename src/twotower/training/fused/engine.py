@@ -186,7 +186,8 @@ class FusedRuns:
 
     def batch(self, place: int, position: Tensor) -> Batch:
         """A batch of one of ``seeds``, drawn with the generators as they are."""
-        return self.data[self.seeds[place]].train_batch(TrainIndex(position, 0), seeded=True)
+        index = TrainIndex(position, 0, num_rows=self.num_rows)
+        return self.data[self.seeds[place]].train_batch(index, seeded=True)
 
     def learn(self, batches: Sequence[Batch]) -> Output:
         """One step of all runs on the batch of each of ``seeds``."""
@@ -245,6 +246,7 @@ class FusedRuns:
         """
         found: dict[frozenset[str], tuple[set[str], dict[str, Tensor]]] = {}
         index = next(iter(self.loaders()[0]))
+        self.num_rows = index.num_rows  # of all batches
         batch = self.batch(0, index.position.to(self.device))
         trained = []
         for step, terms in zip(self.steps, self.own_terms, strict=True):
