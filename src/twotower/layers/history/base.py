@@ -67,6 +67,7 @@ class CausalEncoder(nn.Module):
             name = type(self).__name__.lower()
             raise UserError(f"model/history={name} needs a history: set data.history_length=50")
         self.length, self.positions = length, positions
+        self.num_distances = length if positions == "relative" else 0  # of the blocks' biases
         self.scale = dim**0.5 if input_scale == "sqrt_dim" else None
         if positions in ("end", "start"):
             self.position = nn.Parameter(torch.empty(length, dim))
@@ -248,10 +249,10 @@ def in_passes(index: Tensor, encode: Callable[[Tensor, int], Tensor], all_places
         ``(batch, length, dim)`` or ``(batch, 1, dim)``.
     """
     length = index.shape[1]
-    # A compiled graph cannot branch on data, and a GPU is fast enough with the padding.
+    # A compiled graph cannot branch on data or on its sizes, and a GPU is fast with the padding.
     branches = not (torch.compiler.is_compiling() or is_batched(index))
-    is_small = not all_places and len(index) <= ROWS_ALIKE
-    if not branches or index.device.type != "cpu" or is_small:
+    enough = 0 if all_places else ROWS_ALIKE
+    if not branches or index.device.type != "cpu" or len(index) <= enough:
         return encode(index, length if all_places else 1)
     num, order = (index > 0).sum(1).sort()
     sizes = _sizes(num.tolist()) if all_places else ROWS_ALIKE
