@@ -23,6 +23,8 @@ TYPED = [
     ("two_tower", "model/history=attention"),
     ("two_tower", "model/history=gru", "model.cold_ids=zero"),
     ("two_tower", "model/history=transformer", "model.share_item_table=true"),
+    ("two_tower", "model/history=transformer", "model.history.positions=relative"),
+    ("two_tower", "model/history=transformer", "model.history.positions=start"),
     ("mf", "model.item_bias=true"),
     ("mind", "model.user_features=[segment,age]"),
     ("dat", "model.cold_ids=trained", "model.id_dropout=0.1"),

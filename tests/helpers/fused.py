@@ -16,6 +16,10 @@ NUM_STEPS = 40  # more than an epoch of 13, whose last batch is smaller
 SMALL = ("model.dim=6", "model.hidden_dims=[7]", "model.embedding_dim=6", "optimizer=adamw")
 DAT = ("model=dat", *SMALL)
 TRANSFORMER = ("model/history=transformer", "model.history.dropout=0", "model.history.num_layers=2")
+POST = (
+    *("model.history.block=post", "model.history.activation=gelu"),
+    *("model.history.network_ratio=4", "model.history.input_scale=layer_norm"),
+)
 DECAY = "optimizer.weight_decay=0.1"
 LAMBDAS = (
     (0, "loss.lambda1=0.3", DECAY),
@@ -123,6 +127,11 @@ CASES = {
     "adam": ((*DAT, "optimizer=adam"), LAMBDAS),
     "attention": ((*DAT, "model/history=attention"), LAMBDAS),
     "transformer": ((*DAT, *TRANSFORMER), LAMBDAS),
+    "transformer, post": (
+        (*DAT, *TRANSFORMER, *POST, "model.history.positions=relative"),
+        LAMBDAS,
+    ),
+    "transformer, from the start": ((*DAT, *TRANSFORMER, "model.history.positions=start"), LAMBDAS),
     "shared item table": (
         ("model=two_tower", "model.share_item_table=true", *TRANSFORMER, *SMALL),
         ADAM,

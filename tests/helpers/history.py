@@ -1,5 +1,7 @@
 """Parts of history encoders in NumPy, and every place of a history as a row of its own."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -10,6 +12,10 @@ def arrays(module):
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def gelu(x):
+    return x * np.vectorize(lambda value: (1 + math.erf(value / math.sqrt(2))) / 2)(x)
 
 
 def norm(x, p, name):

@@ -1,12 +1,10 @@
 """The transformer's settings, each by NumPy in float64, and all places in one pass."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from tests.helpers.history import arrays, attend, linear, norm, row_by_row, shaken
+from tests.helpers.history import arrays, attend, gelu, linear, norm, row_by_row, shaken
 from twotower.errors import UserError
 from twotower.layers.history import Transformer
 from twotower.layers.history.base import by_distance
@@ -28,10 +26,6 @@ def make(settings, length=LENGTH):
     torch.manual_seed(3)
     encoder = shaken(Transformer(DIM, length, 2, 2, 0.0, **settings))
     return encoder, torch.randn(9, DIM, dtype=torch.float64)
-
-
-def gelu(x):
-    return x * np.vectorize(lambda value: (1 + math.erf(value / math.sqrt(2))) / 2)(x)
 
 
 def reference(p, item, block="pre", activation="relu", positions="end", input_scale="none", **_):

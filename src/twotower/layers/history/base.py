@@ -208,10 +208,10 @@ def attention(
     Returns:
         ``(batch, heads, places, width)``.
     """
-    if not is_batched(query):
-        mask = visible if bias is None else bias.masked_fill(~visible, float("-inf"))
-        return F.scaled_dot_product_attention(query, key, value, mask, rate)
-    # Written out, as the gradient of the fused kernel fails under vmap on a GPU.
+    if bias is None and not is_batched(query):
+        return F.scaled_dot_product_attention(query, key, value, visible, rate)
+    # Written out: the fused kernel's gradient fails under vmap on a GPU, and with a bias its
+    # export to ONNX fails. On a CPU it takes as long with a bias.
     score = query @ key.mT / query.shape[-1] ** 0.5  # (batch, heads, places, length)
     score = score if bias is None else score + bias
     weight = score.masked_fill(~visible, float("-inf")).softmax(3)

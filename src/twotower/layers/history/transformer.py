@@ -53,9 +53,11 @@ class Transformer(CausalEncoder):
             embedding_dropout = dropout
         check_number("model.history.embedding_dropout", embedding_dropout, 0, 0.99)
         super().__init__(dim, length, embedding_dropout, positions, input_scale)
-        num_distances = length if positions == "relative" else 0
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, dropout, block, network_ratio * dim, activation, num_distances)
+            Block(
+                *(dim, num_heads, dropout, block, network_ratio * dim, activation),
+                self.num_distances,
+            )
             for _ in range(num_layers)
         )
         # A post block ends in a norm of its own.
