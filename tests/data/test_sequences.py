@@ -25,6 +25,7 @@ HISTORIES = {
     "attention": ("model/history=attention",),
     "gru": ("model/history=gru",),
     "transformer": TRANSFORMER,
+    "bsarec": ("model/history=bsarec", "model.history.dropout=0"),
 }
 
 

@@ -25,6 +25,7 @@ TYPED = [
     ("two_tower", "model/history=transformer", "model.share_item_table=true"),
     ("two_tower", "model/history=transformer", "model.history.positions=relative"),
     ("two_tower", "model/history=transformer", "model.history.positions=start"),
+    ("two_tower", "model/history=bsarec", "model.history.c=2"),
     ("mf", "model.item_bias=true"),
     ("mind", "model.user_features=[segment,age]"),
     ("dat", "model.cold_ids=trained", "model.id_dropout=0.1"),

@@ -132,6 +132,10 @@ CASES = {
         LAMBDAS,
     ),
     "transformer, from the start": ((*DAT, *TRANSFORMER, "model.history.positions=start"), LAMBDAS),
+    "bsarec": (
+        (*DAT, "model/history=bsarec", "model.history.dropout=0", "model.history.c=2"),
+        LAMBDAS,
+    ),
     "shared item table": (
         ("model=two_tower", "model.share_item_table=true", *TRANSFORMER, *SMALL),
         ADAM,

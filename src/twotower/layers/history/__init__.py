@@ -11,8 +11,9 @@ items up to it. There an index has its known items at the end.
 
 from twotower.layers.history.attention import Attention
 from twotower.layers.history.base import Sequences
+from twotower.layers.history.bsarec import BSARec
 from twotower.layers.history.gru import GRU
 from twotower.layers.history.mean import Mean
 from twotower.layers.history.transformer import Transformer
 
-__all__ = ["GRU", "Attention", "Mean", "Sequences", "Transformer"]
+__all__ = ["GRU", "Attention", "BSARec", "Mean", "Sequences", "Transformer"]
