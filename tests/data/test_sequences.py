@@ -26,6 +26,7 @@ HISTORIES = {
     "gru": ("model/history=gru",),
     "transformer": TRANSFORMER,
     "bsarec": ("model/history=bsarec", "model.history.dropout=0"),
+    "ligr": ("model/history=ligr", "model.history.dropout=0"),
 }
 
 

@@ -136,6 +136,7 @@ CASES = {
         (*DAT, "model/history=bsarec", "model.history.dropout=0", "model.history.c=2"),
         LAMBDAS,
     ),
+    "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
     "shared item table": (
         ("model=two_tower", "model.share_item_table=true", *TRANSFORMER, *SMALL),
         ADAM,
