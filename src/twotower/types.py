@@ -101,8 +101,7 @@ class TrainIndex(NamedTuple):
         seed: of everything random in the step (negatives, dropout); equal in all processes.
         rank: of this process.
         world_size: number of processes.
-        num_rows: rows of a process in a full batch, where rows weigh the same in a smaller batch;
-            None: the loss is a mean over the rows that a batch has.
+        num_rows: that a process's loss is a mean over, also in a smaller batch; None: its own.
     """
 
     position: Tensor
@@ -148,9 +147,8 @@ class Batch(NamedTuple):
         excluded: ``(batch, num_distinct)`` True where a shared negative is another training
             positive of the user, or None where those count as negatives.
         in_batch: whether ``num_draws`` counts the positives themselves, as in-batch negatives.
-        share: this process's number of rows over the mean of all processes, or over
-            ``TrainIndex.num_rows``. A loss that is a mean over rows is multiplied by it: DDP's mean
-            over processes then is the mean over all rows, or weighs the rows of all steps alike.
+        share: this process's number of rows over ``TrainIndex.num_rows``, or the mean of all. A
+            loss that is a mean over rows is multiplied by it: all rows then weigh the same.
     """
 
     user: Features

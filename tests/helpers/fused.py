@@ -20,6 +20,7 @@ POST = (
     *("model.history.block=post", "model.history.activation=gelu"),
     *("model.history.network_ratio=4", "model.history.input_scale=layer_norm"),
 )
+SEQUENCES = "data.positives=sequences"
 DECAY = "optimizer.weight_decay=0.1"
 LAMBDAS = (
     (0, "loss.lambda1=0.3", DECAY),
@@ -60,6 +61,7 @@ class Run:
         torch.manual_seed(seed)
         self.data = copy.copy(world)
         self.data.seed, self.data.negatives = seed, build_part(config, "negatives")
+        self.data.positives = config.data.positives
         model, loss = (build_part(config, part, schema=world.schema) for part in ("model", "loss"))
         model, loss = model.to(device, dtype).train(), loss.to(device, dtype)
         self.device = device
@@ -137,6 +139,12 @@ CASES = {
         LAMBDAS,
     ),
     "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
+    "sequences, mean": ((*DAT, SEQUENCES), LAMBDAS),
+    "sequences, transformer": ((*DAT, *TRANSFORMER, SEQUENCES), LAMBDAS),
+    "sequences, bsarec": (
+        (*DAT, "model/history=bsarec", "model.history.dropout=0", SEQUENCES),
+        LAMBDAS,
+    ),
     "shared item table": (
         ("model=two_tower", "model.share_item_table=true", *TRANSFORMER, *SMALL),
         ADAM,

@@ -1,10 +1,9 @@
 """The LightningDataModule of every data set: index loaders, and batches built on the device."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -95,7 +94,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.shuffle_window = shuffle_window
         self.negatives = negatives
         self.min_history = min_history
-        self.fixed_shapes = False  # True: batches are padded to as many item rows as they can need
+        self.fixed_shapes = False  # True: batches are padded to as many rows as they can need
         self.trains_elsewhere = False  # True: Lightning's loop gets indices and no batches
         self._new_user_clicks: int | None = None
         self._shown_clicks: int | None = None
@@ -165,15 +164,6 @@ class RetrievalDataModule(pl.LightningDataModule):
                 check_number(name, value, 0)
         self._new_user_clicks, self._shown_clicks = clicks, shown
 
-    @contextmanager
-    def hiding_all_seen(self) -> Iterator[None]:
-        """Inside, evaluation hides all seen items of a user, whatever ``mask_seen`` is."""
-        before, self.mask_seen = self.mask_seen, True
-        try:
-            yield
-        finally:
-            self.mask_seen = before
-
     @property
     def has_oracle(self) -> bool:
         """Whether the best possible ranking is known, as for synthetic data."""
@@ -220,7 +210,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         if self.meta["behaviours"]:
             behaviour = rows.take(tables["interactions/behaviour"], position).long()
         return Batch(
-            user=self.user_features(position, user, self.positives == "sequences"),
+            user=self.user_features(position, user, self._history(len(position))),
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
@@ -281,19 +271,26 @@ class RetrievalDataModule(pl.LightningDataModule):
         return Interactions(*(index.long() + 1 for index in rows.train_rows(self.tables)))
 
     def user_features(
-        self, position: Tensor, user: Tensor, in_sequences: bool = False
+        self, position: Tensor, user: Tensor, history: Callable[..., Any] = rows.history
     ) -> dict[str, Tensor]:
         """Features just before ``(batch,)`` positions, see :func:`rows.user_features`."""
         sizes = (self.schema, self.options.history_length)
         tables = self._tables_on(position.device)
-        return rows.user_features(tables, *sizes, position, user, in_sequences)
+        return rows.user_features(tables, *sizes, position, user, history)
+
+    def _history(self, num: int) -> Callable[..., Any]:
+        """What reads the histories of ``num`` training positions."""
+        if self.positives != "sequences":
+            return rows.history
+        room = self._order.most_sequences(num) if self.fixed_shapes else None
+        return partial(rows.sequences, room=room)
+
+    @cached_property
+    def _order(self) -> TrainLoader:
+        return self.train_dataloader()
 
     def _tables_on(self, device: torch.device) -> dict[str, Tensor]:
         if self.tables["category"].device != device:
-            stay = rows.STAYING if self.shuffle_window is not None else ()
-            self.tables = {
-                name: table if name.startswith(stay) else table.to(device)
-                for name, table in self.tables.items()
-            }
+            self.tables = rows.moved(self.tables, device, self.shuffle_window is not None)
             self._train_pairs = None
         return self.tables

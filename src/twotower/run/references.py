@@ -27,8 +27,11 @@ def oracle_metrics(
     No user takes an item twice, so seen items are hidden, whatever ``data.mask_seen`` is: otherwise
     they would rank above the targets.
     """
-    with data.hiding_all_seen():
+    mask_seen, data.mask_seen = data.mask_seen, True
+    try:
         return _test(Oracle(), "oracle", config, data, trainer)
+    finally:
+        data.mask_seen = mask_seen
 
 
 def _test(

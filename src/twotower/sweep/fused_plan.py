@@ -30,10 +30,6 @@ ALLOWED = {  # settings of runs that can be trained in one pass; unset is allowe
     "trainer.precision": (PRECISIONS, "only 32-true and 64-true are supported"),
     "trainer.accumulate_grad_batches": (("1",), "an update is several steps"),
     "trainer.reload_dataloaders_every_n_epochs": (("0",), "another loader takes over"),
-    "data.positives": (
-        ("interactions", "users"),
-        "each step has another number of sequences",
-    ),
     "data.shuffle_window": ((), "large tables stay on the host"),
     "callbacks.speed.compile": (("False",), "the compiled step is that of one run"),
     "optimizer.amsgrad": (("False",), "not supported"),

@@ -1,6 +1,7 @@
 """Loaders that yield index tensors; the training loader can stop and resume at any batch."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,17 @@ class TrainLoader:
         share = torch.rand(num, dtype=torch.float64, generator=generator)
         place = (share * self.lengths[user]).long()  # among the user's own interactions
         return (self.lengths.cumsum(0) - self.lengths)[user] + place
+
+    def most_sequences(self, num: int) -> int:
+        """Sequences that may have positions among ``num`` neighbours in the order of any epoch."""
+        whole = int(np.searchsorted(self._ends, num, side="right"))
+        return min(num, whole + 2, len(self._ends))  # one is cut at each end
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """``(num_sequences,)`` sums of the smallest lengths, ascending."""
+        assert self.lengths is not None
+        return self.lengths.sort().values.cumsum(0).numpy()
 
     def set_epoch(self, epoch: int) -> None:
         """Start ``epoch``, unless it is the current one.

@@ -4,6 +4,7 @@ Interactions are sorted by user and time. Tables may stay in the host's memory o
 indices and results are on the device.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ STAYING = ("interactions/", "position/", "targets/", "offset", "user/", "latent/
 def take(table: Tensor, index: Tensor) -> Tensor:
     """``table[index]``, on the device of the index."""
     return table[index.to(table.device)].to(index.device)
+
+
+def moved(
+    tables: dict[str, Tensor], device: torch.device, without_large: bool
+) -> dict[str, Tensor]:
+    """The tables on a device; with ``without_large``, large ones stay where they are."""
+    stay = STAYING if without_large else ()
+    return {
+        name: table if name.startswith(stay) else table.to(device) for name, table in tables.items()
+    }
 
 
 def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
@@ -60,16 +71,32 @@ def history(
 
 
 def sequences(
-    tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
+    tables: dict[str, Tensor],
+    position: Tensor,
+    user: Tensor,
+    length: int,
+    num_train_items: int,
+    room: int | None = None,
 ) -> Sequences:
     """The histories of ``(batch,)`` positions, where those that follow one another share one.
 
     A sequence is the history of its last position, see :func:`begins`.
+
+    Args:
+        tables: of the data module.
+        position: ``(batch,)``.
+        user: ``(batch,)``.
+        length: of a history.
+        num_train_items: other items are unknown.
+        room: number of sequences returned, at least that of the positions; the last one fills what
+            is left. The shape then does not depend on values. None: no more than there are.
     """
-    first = begins(position, take(tables["offset"], user), length)  # (batch,)
-    row = first.cumsum(0) - 1  # (batch,)
-    last = first.roll(-1)  # (batch,) True at the last position of a sequence
-    end = position[last]  # (num_sequences,)
+    row = begins(position, take(tables["offset"], user), length).cumsum(0) - 1  # (batch,)
+    if room is None:
+        room = int(row[-1]) + 1
+    number = torch.arange(room, device=row.device)
+    last = torch.searchsorted(row, number, right=True) - 1  # (num_sequences,) in the batch
+    end = position[last]
     index = history(tables, end, user[last], length, num_train_items)
     return Sequences(index, row, length - 1 - (end[row] - position))
 
@@ -80,16 +107,15 @@ def user_features(
     history_length: int,
     position: Tensor,
     user: Tensor,
-    in_sequences: bool = False,
+    read: Callable[..., Any],
 ) -> dict[str, Tensor]:
     """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``.
 
-    With ``in_sequences`` the history is :class:`Sequences`.
+    ``read`` is :func:`history` or :func:`sequences`.
     """
     features = {}
     for feature in schema.user:
         if feature.kind == "history":
-            read: Any = sequences if in_sequences else history
             values = read(tables, position, user, history_length, schema.num_train_items)
         else:
             values = take(tables[f"user/{feature.name}"], user)

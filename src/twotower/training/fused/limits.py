@@ -62,8 +62,6 @@ def why_not(
         return "callbacks.speed.compile=true: the compiled step is that of one run"
     if data.shuffle_window is not None:
         return "data.shuffle_window: large tables stay on the host"
-    if data.positives == "sequences":
-        return "data.positives=sequences: each step has another number of sequences"
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return "model/history=gru: recurrent kernels take the weights of one model"
     if any(shard_of(parameter) is not None for parameter in model.parameters()):
