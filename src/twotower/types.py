@@ -129,7 +129,7 @@ class Batch(NamedTuple):
     It has ``T`` pairs to score: the positives, and each positive's user with its negatives.
 
     Attributes:
-        user: features of the positives' users, each ``(batch, ...)``.
+        user: features of the positives' users, each ``(batch, ...)``, or the history's Sequences.
         item: features of the distinct items, each ``(num_distinct, ...)``.
         item_index: ``(num_distinct,)`` corpus index of each distinct item, ascending. Where shapes
             are fixed, rows with the corpus size as index are padding: never in ``positive`` or

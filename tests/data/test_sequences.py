@@ -263,12 +263,16 @@ def test_what_does_not_fit_is_refused(data):
     with pytest.raises(UserError, match=f"set model.history.length={LENGTH}"):
         model(data.train_batch(index))
 
+    model, _ = built(data, "model=mind", "model.dim=6")
+    with pytest.raises(UserError, match="set data.positives=interactions"):
+        model(data.train_batch(index))
+
 
 def test_a_run_learns_from_sequences(script):
     settings = (
         *("data.reader.num_users=150", "data.reader.num_items=80", "data.history_length=20"),
         *("data.reader.interactions_per_user=15", "model=dat", "data.positives=sequences"),
-        *(TRANSFORMER[0], "trainer.max_epochs=2", "callbacks.diagnostics=null"),
+        *(TRANSFORMER[0], "trainer.max_epochs=2", "data.min_history=1"),
     )
     run = script("train", *settings, "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr

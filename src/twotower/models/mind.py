@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
-from twotower.layers.history.base import known_last
+from twotower.layers.history.base import Sequences, known_last
 from twotower.layers.mlp import Tower
 from twotower.layers.precision import at_least_float32
 from twotower.types import Batch, Schema, Towers
@@ -118,7 +118,12 @@ class MIND(nn.Module):
         """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``.
 
         An empty history gives zeros.
+
+        Raises:
+            UserError: for sequences, as a capsule is of a whole history.
         """
+        if isinstance(index, Sequences):
+            raise UserError("model=mind reads whole histories: set data.positives=interactions")
         index = known_last(index)[:, -len(self.first_logits) :]
         known = index > 0
         item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
