@@ -5,7 +5,7 @@ import torch
 
 from twotower.layers.batched import is_batched, sum_rows
 from twotower.layers.embedding_table import mean_lookup
-from twotower.layers.history.base import attention
+from twotower.layers.history.causal import attention
 from twotower.losses.functional import softmax_cross_entropy
 
 torch.manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 from tests.helpers.history import arrays, attend, gelu, linear, norm, row_by_row, shaken
 from twotower.errors import UserError
 from twotower.layers.history import Transformer
-from twotower.layers.history.base import by_distance
+from twotower.layers.history.causal import by_distance
 
 DIM, LENGTH = 4, 5
 SETTINGS = {

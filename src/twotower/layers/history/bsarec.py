@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from twotower.errors import check_number
-from twotower.layers.history.base import AttentionBlock, CausalEncoder, by_distance
+from twotower.layers.history.causal import AttentionBlock, CausalEncoder, by_distance
 
 
 class BSARec(CausalEncoder):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.errors import check_number
-from twotower.layers.history.base import AttentionBlock, CausalEncoder
+from twotower.layers.history.causal import AttentionBlock, CausalEncoder
 
 
 class LiGR(CausalEncoder):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from twotower.errors import check_choice, check_number
-from twotower.layers.history.base import AttentionBlock, CausalEncoder
+from twotower.layers.history.causal import AttentionBlock, CausalEncoder
 
 BLOCKS = ("pre", "post", "sasrec")
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
