@@ -24,6 +24,7 @@ HISTORIES = {
     "gru": ("model/history=gru",),
     "transformer": TRANSFORMER,
     "bsarec": ("model/history=bsarec", "model.history.dropout=0"),
+    "hstu": ("model/history=hstu", "model.history.dropout=0"),
     "ligr": ("model/history=ligr", "model.history.dropout=0"),
 }
 

@@ -26,6 +26,7 @@ TYPED = [
     ("two_tower", "model/history=transformer", "model.history.positions=relative"),
     ("two_tower", "model/history=transformer", "model.history.positions=start"),
     ("two_tower", "model/history=bsarec", "model.history.c=2"),
+    ("two_tower", "model/history=hstu"),
     ("two_tower", "model/history=ligr"),
     ("mf", "model.item_bias=true"),
     ("mind", "model.user_features=[segment,age]"),

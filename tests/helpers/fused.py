@@ -138,6 +138,7 @@ CASES = {
         (*DAT, "model/history=bsarec", "model.history.dropout=0", "model.history.c=2"),
         LAMBDAS,
     ),
+    "hstu": ((*DAT, "model/history=hstu", "model.history.dropout=0"), LAMBDAS),
     "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
     "sequences, mean": ((*DAT, SEQUENCES), LAMBDAS),
     "sequences, transformer": ((*DAT, *TRANSFORMER, SEQUENCES), LAMBDAS),

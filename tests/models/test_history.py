@@ -9,7 +9,7 @@ from tests.helpers.history import arrays, row_by_row, sigmoid
 from tests.helpers.models import TWO_TOWER, build, first_batch
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
-from twotower.layers.history import GRU, Attention, BSARec, LiGR, Mean, Transformer
+from twotower.layers.history import GRU, HSTU, Attention, BSARec, LiGR, Mean, Transformer
 from twotower.layers.history.base import known_last
 from twotower.models.two_tower import TwoTower
 
@@ -20,6 +20,7 @@ ENCODERS = {
     "gru": lambda: GRU(DIM, 0.0),
     "transformer": lambda: Transformer(DIM, LENGTH, 2, 2, 0.0),
     "bsarec": lambda: BSARec(DIM, LENGTH, 2, 2, 0.0, 0.7, 3, "end"),
+    "hstu": lambda: HSTU(DIM, LENGTH, 2, 2, 0.0, "end", "none", None),
     "ligr": lambda: LiGR(DIM, LENGTH, 2, 2, 0.0, 4, "end", "none"),
 }
 

@@ -107,7 +107,9 @@ def test_all_processes_have_the_same_number_of_evaluation_batches_and_every_user
         ) == list(range(7))
 
 
-@pytest.mark.parametrize("history", ["mean", "attention", "gru", "transformer", "bsarec", "ligr"])
+@pytest.mark.parametrize(
+    "history", ["mean", "attention", "gru", "transformer", "bsarec", "hstu", "ligr"]
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_batch_of_nobody_is_evaluated(name, history, data):
     if history != "mean" and name not in ("dat", "two_tower"):

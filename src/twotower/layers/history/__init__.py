@@ -13,8 +13,9 @@ from twotower.layers.history.attention import Attention
 from twotower.layers.history.base import Sequences
 from twotower.layers.history.bsarec import BSARec
 from twotower.layers.history.gru import GRU
+from twotower.layers.history.hstu import HSTU
 from twotower.layers.history.ligr import LiGR
 from twotower.layers.history.mean import Mean
 from twotower.layers.history.transformer import Transformer
 
-__all__ = ["GRU", "Attention", "BSARec", "LiGR", "Mean", "Sequences", "Transformer"]
+__all__ = ["GRU", "HSTU", "Attention", "BSARec", "LiGR", "Mean", "Sequences", "Transformer"]
