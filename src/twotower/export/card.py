@@ -60,6 +60,8 @@ def half_widths(ranks: Path, metrics: list[RankMetric], test: dict[str, float]) 
         return {}
     found: dict[str, float] = {}
     for metric in metrics:
+        if not metric.from_ranks:
+            continue
         values = []
         for chunk in users["rank"].to_frame().iter_slices(USERS_PER_CHUNK):
             own = [torch.tensor(rank) for rank in chunk["rank"].to_list()]

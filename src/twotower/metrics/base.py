@@ -31,6 +31,8 @@ class RankMetric(Metric):
     cut: Tensor  # (num_cutoffs,)
     full_state_update = False
     has_cutoffs = True
+    from_ranks = True  # each user's value can be computed from the user's ranks alone
+    list_length = 0  # items of each user's list that `update` reads
 
     def __init__(self, num_groups: int, k: list[int] | None = None) -> None:
         super().__init__()
@@ -51,13 +53,22 @@ class RankMetric(Metric):
         device = fn(torch.empty(0)).device
         return super()._apply(lambda tensor: tensor.to(device), exclude_state)
 
-    def update(self, rank: Tensor, group: Tensor) -> None:
+    def update(
+        self,
+        rank: Tensor,
+        group: Tensor,
+        target: Tensor | None = None,
+        lists: Tensor | None = None,
+    ) -> None:
         """Add users.
 
         Args:
             rank: ``(batch, num_targets)``, 1 is best, 0 pads users with fewer targets,
                 ``HIDDEN_RANK`` is the rank of a target that is masked as seen.
             group: ``(batch, num_targets, num_groups)`` membership of each target.
+            target: ``(batch, num_targets)`` corpus indices, -1 pads; not read here.
+            lists: ``(batch, length)`` the best items that are not masked as seen, -1 pads; not read
+                here. None if no metric of the run has a ``list_length``.
         """
         for column, member in enumerate(group.unbind(2)):
             ranks = rank * member  # (batch, num_targets)

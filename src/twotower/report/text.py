@@ -6,7 +6,16 @@ from twotower.report.section import Section
 from twotower.report.statistics import POWER, Evidence
 from twotower.report.variants import Variant
 
-SHORT = {"hit_rate": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
+SHORT = {
+    "hit_rate": "HR",
+    "recall": "Recall",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "coverage": "Coverage",
+    "novelty": "Novelty",
+    "debiased_hit_rate": "Debiased HR",
+    "debiased_ndcg": "Debiased NDCG",
+}
 MINUS = "−"
 SECTIONS = "The data sets differ in interactions, split or masking, so they are not compared."
 ONE_PART = "One part at a time"

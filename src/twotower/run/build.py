@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import get_object
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.distributed.sharding import built_for, shard_of
 from twotower.errors import UserError, check_number
 from twotower.metrics.base import RankMetric
+from twotower.metrics.items import ItemMetric
 from twotower.run import settings
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.file import naming
@@ -148,7 +150,14 @@ def build_metrics(config: Config, data: RetrievalDataModule) -> list[RankMetric]
     """The metrics that are not null; each counts for every group of the data."""
     num_groups = len(data.group_names)
     names = [name for name, node in config["metric"].items() if node]
-    return [build_part(config, f"metric.{name}", num_groups=num_groups) for name in names]
+    metrics = [build_part(config, f"metric.{name}", num_groups=num_groups) for name in names]
+    readers = [metric for metric in metrics if isinstance(metric, ItemMetric)]
+    if readers:
+        item = data.train_interactions().item - 1  # corpus indices
+        item_count = torch.bincount(item, minlength=data.schema.num_items)
+        for metric in readers:
+            metric.use_items(item_count)
+    return metrics
 
 
 def construct(place: str, node: Any, **extra: Any) -> Any:

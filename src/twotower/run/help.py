@@ -88,6 +88,9 @@ class Page:
         lines = textwrap.wrap(
             about, self._width - MARGIN, break_long_words=False, break_on_hyphens=False
         )
+        if len(name) + 2 > self._width:  # a long list continues on the next line
+            place = name.rfind(",", 0, self._width - 2) + 1
+            name = f"{name[:place]}\n      {name[place:]}"
         self._text.append(f"  {name}", "cyan")
         if lines and len(name) + 4 <= MARGIN:
             self._text.append(" " * (MARGIN - len(name) - 2) + lines.pop(0))

@@ -12,7 +12,7 @@ from twotower.distributed.collectives import world_size
 from twotower.errors import UserError
 from twotower.layers.precision import float32_weights, full_precision
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
+from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks, top_k
 from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 
 # logged beside the metrics: all-zero item vectors, the mean cosine of two item vectors, and targets
@@ -35,6 +35,7 @@ class Evaluation:
         self.model = model
         self.metrics = metrics
         self.group_names = group_names
+        self.list_length = max((metric.list_length for metric in metrics), default=0)
         self.corpus = torch.empty(0)  # (num_items, dim) item vectors, while evaluating
         self.precision = "32-true"  # of the trainer, for messages
         self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
@@ -80,11 +81,16 @@ class Evaluation:
         """
         user = encode_users(self.model, batch.user)  # (batch, dim)
         check_finite(user, "user", self.precision)
-        rank = target_ranks(user, self.corpus, batch.target, batch.seen_row, batch.seen_item)
+        seen = batch.seen_row, batch.seen_item
+        rank = target_ranks(user, self.corpus, batch.target, *seen)
+        lists = None
+        if self.list_length:
+            score, item = top_k(user, self.corpus, *seen, self.list_length)
+            lists = item.masked_fill(score == float("-inf"), -1)  # (batch, list_length)
         self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
         with full_precision(rank.device):
             for metric in self.metrics:
-                metric.update(rank, batch.group)
+                metric.update(rank, batch.group, batch.target, lists)
         return rank  # (batch, num_targets)
 
     def finish(self) -> dict[str, float]:
