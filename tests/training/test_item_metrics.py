@@ -117,6 +117,12 @@ def test_a_run_its_evaluation_and_a_report_have_them(script):
     again = script("evaluate", "ckpt_path=runs/one", "output=again.json")
     assert again.returncode == 0, again.stderr
     assert json.loads((script.folder / "again.json").read_text())["test"] == test
+    chosen = ("metric=[novelty,hit_rate]", "metric.novelty.k=[2]", "output=other.json")
+    other = script("evaluate", "ckpt_path=runs/one", *chosen)
+    assert other.returncode == 0, other.stderr
+    found = json.loads((script.folder / "other.json").read_text())["test"]
+    assert found["hit_rate@10"] == test["hit_rate@10"]
+    assert found["novelty@2"] > 0 and "ndcg@10" not in found and "novelty@10" not in found
     columns = "columns=[coverage@10,novelty@10,debiased_ndcg@10]"
     shown = script("report", "runs=runs", "compare=hit_rate@10", columns)
     assert shown.returncode == 0, shown.stderr

@@ -113,7 +113,7 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
     """The checkpoint's config, with the command's paths, trainer, logger and callbacks.
 
     Another number of processes may have another ``data.batch_size``, so that all together take as
-    many positives as before.
+    many positives as before. A command that does not train may choose other metrics.
 
     Args:
         info: the checkpoint's ``twotower``.
@@ -125,12 +125,17 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
     saved = info.config
     found = {root: config[root] for root in FROM_COMMAND if root in config}
     found |= {root: saved[root] for root in FIXED if root in saved}
+    trains = "data" in config
+    if config.get("metric") and not trains:
+        found["metric"] = config["metric"]  # the same weights, other figures
     _use_own_places(found, info, config["paths"])
     choices, given, whole_batch = HydraConfig.get().runtime.choices, set(), _whole_batch(saved)
     overrides = list(HydraConfig.get().overrides.task)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         root, last = settings.key_of(key).split(".")[0], key.split(".")[-1]
+        if root == "metric" and not trains:
+            continue
         if key in choices:
             if root in FIXED or root not in config:
                 _check_same(override, choices[key], info.choices.get(key), f"{key}=")
@@ -146,7 +151,7 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
         else:
             _check_same(override, select(config, key), select(saved, key))
     saved_config.take_up(found, saved, given)
-    if "data" in config:  # the command trains
+    if trains:
         _check_whole_batch(found, whole_batch)
     return found
 
