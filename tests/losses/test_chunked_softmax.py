@@ -102,6 +102,16 @@ def test_there_is_no_second_derivative():
         gradient.sum().backward()
 
 
+@pytest.mark.gpu
+def test_a_gpu_has_the_same_loss_and_gradients():
+    towers, batch = make_towers(), draw_batch(excluded=True, log_q=True)
+    expected = loss_and_gradients(towers, batch, True, None)
+    moved = Towers(*(x.detach().cuda().requires_grad_() for x in towers[:2]))
+    tensors = {k: v.cuda() for k, v in batch._asdict().items() if isinstance(v, torch.Tensor)}
+    found = loss_and_gradients(moved, batch._replace(**tensors), True, 4)
+    torch.testing.assert_close([x.cpu() for x in found], list(expected), rtol=0, atol=1e-10)
+
+
 class Largest(TorchDispatchMode):
     """Records the size of the largest result."""
 

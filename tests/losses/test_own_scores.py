@@ -77,6 +77,14 @@ def test_many_negatives_in_a_compiled_step_and_in_a_pass_of_runs(loss):
     torch.testing.assert_close(compiled(towers), plain, rtol=0, atol=1e-12)
 
 
+def test_many_negatives_without_gradients():
+    (user, item, *_), row = make_towers(), draw(MANY)
+    expected = own_scores(user, item, row)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            torch.testing.assert_close(own_scores(user, item, row), expected.detach())
+
+
 def test_many_negatives_are_float32_under_autocast():
     towers, row = make_towers(torch.float32), draw(MANY)
     exact = own_scores(*towers[:2], row)

@@ -24,8 +24,8 @@ def own_scores(user: Tensor, item: Tensor, row: Tensor) -> Tensor:
     Returns:
         ``(batch, num)``.
     """
-    few = row.shape[1] < MANY or user.device.type != "cpu"
-    if few or torch.compiler.is_compiling() or is_batched(user):
+    is_plain = row.shape[1] < MANY or user.device.type != "cpu" or not torch.is_grad_enabled()
+    if is_plain or torch.compiler.is_compiling() or is_batched(user):
         own = item.index_select(0, row.flatten()).view(*row.shape, -1)  # (batch, num, dim)
         return torch.bmm(own, user[:, :, None]).squeeze(2)
     scores: Tensor = _OwnScores.apply(at_least_float32(user), at_least_float32(item), row)
