@@ -241,6 +241,16 @@ def test_the_memory_that_grows_with_the_data(tmp_path):
     assert grown["memory"] - grown["windows"] == 3000 * 8 + 2800 * 12 + 100 * 32
 
 
+def test_sequences_beside_single_rows(script):
+    small = ("rounds=2", "steps=2", "data.batch_size=64", "data.reader.num_users=100")
+    settings = ("model=two_tower", "model/history=transformer", "data.history_length=12")
+    run = script("benchmark", "benchmark=sequences", *settings, *small, "output=o.json")
+    assert run.returncode == 0, run.stderr
+    record = json.loads((script.folder / "o.json").read_text())
+    assert set(record["positions_per_second"]) == {"interactions", "sequences"}
+    assert len(record["ratios"]) == 2 and "histories of 12" in run.stdout
+
+
 def test_ranking_of_random_vectors(script):
     run = script(
         "benchmark",
