@@ -172,6 +172,11 @@ SETTINGS = {
     "transformer": ("model/history=transformer",),
     "gru": ("model/history=gru",),
     "users": ("data.positives=users",),
+    "sequences": (
+        "data.positives=sequences",
+        "data.min_history=1",
+        "model/history=transformer",
+    ),
     "windows": ("data.shuffle_window=100",),
     "early stopping": (
         "trainer.max_epochs=20",
