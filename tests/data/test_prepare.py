@@ -43,6 +43,23 @@ def test_features_by_hand():
     ].to_list() == [1, 2]
 
 
+def test_times_are_kept_on_request_in_seconds():
+    start = 1_500_000_000_000  # milliseconds
+    moments = [start + later for later in (3_000, 4_000, 5_000, 8_999, 9_500, 20_000)]
+    rows = [(1 + row // 3, 10 * (1 + row % 3), time, 1.0) for row, time in enumerate(moments)]
+    frames = make_frames(rows, time_unit="ms")
+    kept = KEEP_ALL._replace(history_times=True)
+    found = prepare(frames, kept).arrays["interactions/time"]
+    assert (found - start // 1_000).tolist() == [3, 4, 5, 8, 9, 20] and found.dtype == np.int64
+    assert "interactions/time" not in prepare(frames, KEEP_ALL).arrays
+    # steps of a clock stay as they are, and the order of one user alone is no time
+    steps = prepare(frames._replace(time_unit="step"), kept).arrays["interactions/time"]
+    assert steps.tolist() == moments
+    with pytest.raises(UserError, match="data.history_times=true needs times"):
+        prepare(frames._replace(time_unit="order"), kept)
+    assert "history_times" not in KEEP_ALL.plain() and kept.plain()["history_times"]
+
+
 def test_what_is_left_out_is_counted_and_kept_by_name():
     rows = [(user, item, item, 1.0) for user in (1, 2) for item in (10, 20, 30)] + [(3, 40, 1, 1.0)]
     items = {"item": [10, 20, 30, 40, 50, 60, None], "category": ["a"] * 7}

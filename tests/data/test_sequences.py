@@ -24,7 +24,7 @@ HISTORIES = {
     "gru": ("model/history=gru",),
     "transformer": TRANSFORMER,
     "bsarec": ("model/history=bsarec", "model.history.dropout=0"),
-    "hstu": ("model/history=hstu", "model.history.dropout=0"),
+    "hstu": ("model/history=hstu", "model.history.dropout=0", "model.history.times=true"),
     "ligr": ("model/history=ligr", "model.history.dropout=0"),
 }
 
@@ -39,6 +39,7 @@ def data(tmp_path_factory):
         batch_size=64,
         positives="sequences",
         history_length=LENGTH,
+        history_times=True,
     )
     data.setup()
     return data

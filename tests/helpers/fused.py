@@ -44,7 +44,7 @@ DROPOUT = (
 
 def make_world(folder):
     """Data with two behaviours."""
-    data = make_data(folder, batch_size=32)
+    data = make_data(folder, batch_size=32, history_times=True)
     data.setup()
     num = len(data.tables["interactions/item"])
     data.meta = {**data.meta, "behaviours": ["click", "purchase"]}
@@ -138,7 +138,10 @@ CASES = {
         (*DAT, "model/history=bsarec", "model.history.dropout=0", "model.history.c=2"),
         LAMBDAS,
     ),
-    "hstu": ((*DAT, "model/history=hstu", "model.history.dropout=0"), LAMBDAS),
+    "hstu": (
+        (*DAT, "model/history=hstu", "model.history.dropout=0", "model.history.times=true"),
+        LAMBDAS,
+    ),
     "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
     "sequences, mean": ((*DAT, SEQUENCES), LAMBDAS),
     "sequences, transformer": ((*DAT, *TRANSFORMER, SEQUENCES), LAMBDAS),

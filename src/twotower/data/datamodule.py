@@ -76,6 +76,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         shuffle_window: int | None = None,
         negatives: Sampler | None = None,
         min_history: int | None = None,
+        history_times: bool = False,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -83,7 +84,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.positives = positives
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core)
-        self.options = Options(filters, split, history_length, tuple(group_shares))  # type: ignore[arg-type]
+        shares: Any = tuple(group_shares)
+        self.options = Options(filters, split, history_length, shares, history_times)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)

@@ -21,6 +21,7 @@ from twotower.export.parity import Sample, measure_index, take_sample, tower_dif
 from twotower.export.readme import as_readme
 from twotower.export.towers import Tower, as_inputs, fix_cold_rows, write_tower
 from twotower.files import recover_folder, whole_folder
+from twotower.layers.feature_embedding import reads_times
 from twotower.plotting import save_figure
 from twotower.retrieval.exact import encode_users
 from twotower.run import results
@@ -113,9 +114,14 @@ def write_export(
         The manifest.
 
     Raises:
-        UserError: for an ONNX tower that differs too much, and an index that these items do not
-            allow.
+        UserError: for an ONNX tower that differs too much, an index that these items do not allow,
+            and a model that reads times.
     """
+    if reads_times(model):
+        raise UserError(
+            "model.history.times=true: exported towers take no times: train with "
+            "model.history.times=false"
+        )
     with whole_folder(folder) as partial:
         progress("item vectors")
         items = tables.encode_corpus_items(model, data)

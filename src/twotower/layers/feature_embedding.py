@@ -9,7 +9,7 @@ from twotower.distributed.sharding import fetch
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
 from twotower.layers.history import Sequences
-from twotower.types import Feature
+from twotower.types import Feature, Model
 
 IDS = ("user_id", "item_id")
 
@@ -43,14 +43,16 @@ class HistoryEmbedding(nn.Module):
         self.table: MultiEmbedding | EmbeddingTable = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
 
-    def forward(self, history: Tensor | Sequences) -> Tensor:
+    def forward(self, history: Tensor | Sequences, *time: Tensor) -> Tensor:
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``.
+
+        An encoder that reads times is given those of the items, ``(num_rows, length)`` seconds.
 
         Raises:
             UserError: for sequences and an encoder that has no ``places``.
         """
         if not isinstance(history, Sequences):
-            encoded: Tensor = self.encoder(*fetch(history, self.table.weight, padded=True))
+            encoded: Tensor = self.encoder(*fetch(history, self.table.weight, padded=True), *time)
             return encoded
         if not hasattr(self.encoder, "places"):
             raise UserError(
@@ -59,7 +61,7 @@ class HistoryEmbedding(nn.Module):
                 "model/history=transformer"
             )
         read: Any = self.encoder.places
-        places = read(*fetch(history.items, self.table.weight, padded=True))
+        places = read(*fetch(history.items, self.table.weight, padded=True), *time)
         vectors: Tensor = places.flatten(0, 1)  # (num_sequences * length, dim)
         return vectors.index_select(0, history.row * places.shape[1] + history.place)
 
@@ -120,9 +122,20 @@ class FeatureEmbedding(nn.Module):
         self.output_dim = sum(widths)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``."""
-        pairs = zip(self.names, self.embeddings, strict=True)
-        return torch.cat([embed(features[name]) for name, embed in pairs], dim=1)
+        """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``.
+
+        Raises:
+            UserError: without times, for an encoder that reads them.
+        """
+        parts = []
+        for name, embed in zip(self.names, self.embeddings, strict=True):
+            inputs = [features[name]]
+            if isinstance(embed, HistoryEmbedding) and reads_times(embed.encoder):
+                if "history_time" not in features:
+                    raise UserError("model.history.times=true needs data.history_times=true")
+                inputs.append(features["history_time"])
+            parts.append(embed(*inputs))
+        return torch.cat(parts, dim=1)
 
     def share_item_table(self, item: "FeatureEmbedding") -> None:
         """Embed the history with the item side's table of ``item_id``, as in SASRec.
@@ -151,6 +164,11 @@ class FeatureEmbedding(nn.Module):
             return HistoryEmbedding(feature.num_values, dim, history, sharding)
         policy = cold_ids if feature.name in IDS else "trained"
         return EmbeddingTable(feature.num_values, dim, policy, sharding)
+
+
+def reads_times(model: nn.Module | Model) -> bool:
+    """Does a model, or an encoder, need the times of a history: the feature ``history_time``?"""
+    return any(getattr(module, "reads_times", False) for module in model.modules())
 
 
 def _check_use(names: list[str], use: list[str] | None) -> None:

@@ -17,6 +17,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError, check_choice
+from twotower.layers.feature_embedding import reads_times
 from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
 from twotower.run.build import rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
@@ -219,7 +220,7 @@ class Retriever:
         """A user whom the data do not have.
 
         Raises:
-            UserError: for a history that is not a list of ids.
+            UserError: for a history that is not a list of ids, or whose times the model needs.
         """
         if isinstance(history, str) or not hasattr(history, "__iter__"):
             raise UserError(f"history={history!r}: give a list of item ids, the oldest first")
@@ -230,6 +231,13 @@ class Retriever:
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
             new["history"] = F.pad(known.int(), (length - len(known), 0))[None]  # (1, length)
+        if reads_times(self.model):
+            if rows:
+                raise UserError(
+                    "history=[…]: this model reads the times of a history, and ids have none: ask "
+                    "for a user_id, or train with model.history.times=false"
+                )
+            new["history_time"] = torch.zeros(1, length, dtype=torch.long)
         return Person(new, items)
 
     def _vector(self, person: Person) -> Tensor:

@@ -101,6 +101,24 @@ def sequences(
     return Sequences(index, row, length - 1 - (end[row] - position))
 
 
+def history_times(
+    tables: dict[str, Tensor], history: Tensor | Sequences, position: Tensor, length: int
+) -> Tensor:
+    """Seconds of a history's items, of any interaction at padding: ``(num_rows, length)``.
+
+    Args:
+        tables: of data with ``data.history_times``.
+        history: of :func:`history` or :func:`sequences`.
+        position: ``(batch,)`` it was made for.
+        length: of the history.
+    """
+    if isinstance(history, Sequences):  # all positions of a sequence agree on where it ends
+        end = position + length - 1 - history.place
+        position = end.new_zeros(len(history.items)).scatter(0, history.row, end)
+    before = position[:, None] + torch.arange(-length, 0, device=position.device)
+    return take(tables["interactions/time"], before.clamp_min(0))
+
+
 def user_features(
     tables: dict[str, Tensor],
     schema: Schema,
@@ -111,12 +129,15 @@ def user_features(
 ) -> dict[str, Tensor]:
     """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``.
 
-    ``read`` is :func:`history` or :func:`sequences`.
+    ``read`` is :func:`history` or :func:`sequences`. Where the data keep times there is also
+    ``history_time``, see :func:`history_times`.
     """
-    features = {}
+    features: dict[str, Any] = {}
     for feature in schema.user:
         if feature.kind == "history":
             values = read(tables, position, user, history_length, schema.num_train_items)
+            if "interactions/time" in tables:
+                features["history_time"] = history_times(tables, values, position, history_length)
         else:
             values = take(tables[f"user/{feature.name}"], user)
         features[feature.name] = values

@@ -10,7 +10,7 @@ from twotower.data.frames import Frames
 from twotower.data.prepare import features
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
-from twotower.data.splits import NOWHERE, TEST, TRAIN, VAL, Rows, Split
+from twotower.data.splits import NOWHERE, TEST, TRAIN, UNITS_PER_SECOND, VAL, Rows, Split
 from twotower.errors import UserError, check_number
 from twotower.types import Feature, Schema
 
@@ -50,12 +50,14 @@ class Options(NamedTuple):
         history_length: width of the history feature; 0 leaves it out.
         group_shares: categories, largest first, are ``head`` until they hold this share of training
             interactions, then ``middle`` until they hold the second share, then ``tail``.
+        history_times: keep the time of each interaction, for encoders of histories that read it.
     """
 
     filters: Filters
     split: Split
     history_length: int
     group_shares: tuple[float, float]
+    history_times: bool = False
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -68,8 +70,11 @@ class Options(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
+        options = self._asdict()
+        if not self.history_times:
+            del options["history_times"]  # keeps data that were prepared before this existed
         return {
-            **self._asdict(),
+            **options,
             "split": [type(self.split).__name__, vars(self.split)],
             "filters": self.filters._asdict(),
         }
@@ -121,9 +126,12 @@ def prepare(
         dropped["held-out interactions of users with less than data.split.min_history"] = num
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
     times = _times(moments, part, frames.time_unit)
-    interactions = _sorted_by_part(coded, part, users, items)
+    wanted = coded if options.history_times else coded.drop("time")
+    interactions = _sorted_by_part(wanted, part, users, items)
     progress("features")
     arrays = _interaction_arrays(interactions, len(users.ids))
+    if options.history_times:
+        arrays["interactions/time"] = _seconds(interactions["time"].to_numpy(), frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
     user = features.encode(users.num_train, user_table, "user", frames.user_features)
@@ -205,14 +213,13 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
 def _sorted_by_part(
     coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side
 ) -> pl.DataFrame:
-    """``user``, ``item``, ``part`` (and ``behaviour``), by user, then part, then time."""
+    """``user``, ``item``, ``part`` (and ``behaviour``, ``time``), by user, then part, then time."""
     columns = {
         "user": users.row[coded["user"].to_numpy()],
         "item": items.row[coded["item"].to_numpy()],
         "part": part,
     }
-    if "behaviour" in coded.columns:
-        columns["behaviour"] = coded["behaviour"].to_numpy()
+    columns |= {name: coded[name].to_numpy() for name in ("behaviour", "time") if name in coded}
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
         interactions = interactions.filter(pl.col("part") != NOWHERE)
@@ -258,6 +265,17 @@ def _latents(frames: Frames, sides: dict[str, Side]) -> dict[str, np.ndarray]:
         row = features.align(sides[side].ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
     return arrays
+
+
+def _seconds(moments: np.ndarray, unit: str) -> np.ndarray:
+    """Times in whole seconds, as int64; steps of a clock as they are."""
+    if unit == "order":
+        raise UserError(
+            "data.history_times=true needs times, and these data have only an order: set it to "
+            "false, or take other data"
+        )
+    seconds: np.ndarray = moments // UNITS_PER_SECOND.get(unit, 1)
+    return seconds.astype(np.int64)
 
 
 def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
     def places(self, index: Tensor, weight: Tensor) -> Tensor:
         """The weighted mean up to each place: ``(batch, length, dim)``."""
-        return in_passes(index, lambda part, _: self._places(part, weight), True)
+        return in_passes(index, lambda part, *_: self._places(part, weight), True)
 
     def _places(self, index: Tensor, weight: Tensor) -> Tensor:
         item, known = lookup(index, weight), index > 0

@@ -27,14 +27,20 @@ class Sequences(NamedTuple):
     place: Tensor
 
 
-def in_passes(index: Tensor, encode: Callable[[Tensor, int], Tensor], all_places: bool) -> Tensor:
+def in_passes(
+    index: Tensor,
+    encode: Callable[[Tensor, int, Tensor | None], Tensor],
+    all_places: bool,
+    time: Tensor | None = None,
+) -> Tensor:
     """Encode histories, on a CPU in passes of similar lengths: each has its longest one's width.
 
     Args:
         index: ``(batch, length)``, known items at the end.
-        encode: is given a part of the rows, without some of the padding, and the number of last
-            places to read; returns ``(rows, num_places, dim)``.
+        encode: is given a part of the rows, without some of the padding, the number of last
+            places to read, and the part's times; returns ``(rows, num_places, dim)``.
         all_places: read each place, or the last one only.
+        time: ``(batch, length)`` of each item, or None.
 
     Returns:
         ``(batch, length, dim)`` or ``(batch, 1, dim)``.
@@ -44,13 +50,14 @@ def in_passes(index: Tensor, encode: Callable[[Tensor, int], Tensor], all_places
     branches = not (torch.compiler.is_compiling() or is_batched(index))
     enough = 0 if all_places else ROWS_ALIKE
     if not branches or index.device.type != "cpu" or len(index) <= enough:
-        return encode(index, length if all_places else 1)
+        return encode(index, length if all_places else 1, time)
     num, order = (index > 0).sum(1).sort()
     sizes = _sizes(num.tolist()) if all_places else ROWS_ALIKE
     parts = []
     for lengths, rows in zip(num.split(sizes), order.split(sizes), strict=True):
         width = max(1, int(lengths[-1]))
-        part = encode(index[rows, -width:], width if all_places else 1)
+        moments = None if time is None else time[rows, -width:]
+        part = encode(index[rows, -width:], width if all_places else 1, moments)
         parts.append(F.pad(part, (0, 0, length - width, 0)) if all_places else part)
     return torch.cat(parts)[order.argsort()]
 
@@ -73,17 +80,16 @@ def _sizes(num: list[int]) -> list[int]:
 
 def known_last(index: Tensor) -> Tensor:
     """``(batch, length)`` with each row's known items moved to its end, without gaps, in order."""
-    return _sorted_by(index > 0, index)
+    return index.gather(1, late_last(index > 0))
 
 
 def known_first(index: Tensor) -> Tensor:
     """``(batch, length)`` with each row's known items at its start, without gaps, in order."""
-    return _sorted_by(index == 0, index)
+    return index.gather(1, late_last(index == 0))
 
 
-def _sorted_by(late: Tensor, index: Tensor) -> Tensor:
-    """``(batch, length)`` with the entries marked ``late`` moved to the end of their rows."""
-    length = index.shape[1]
+def late_last(late: Tensor) -> Tensor:
+    """Places of each row's entries in order, those marked ``late`` last: ``(batch, length)``."""
+    length = late.shape[1]
     # Distinct keys keep the order: an exported graph has no stable sort.
-    order = (late * length + torch.arange(length, device=index.device)).argsort(dim=1)
-    return index.gather(1, order)
+    return (late * length + torch.arange(length, device=late.device)).argsort(dim=1)

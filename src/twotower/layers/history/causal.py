@@ -1,5 +1,7 @@
 """Encoders made of blocks in which each place sees itself and the places before it."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.batched import is_batched
 from twotower.layers.embedding_table import lookup
-from twotower.layers.history.base import in_passes, known_last
+from twotower.layers.history.base import in_passes, late_last
 
 POSITIONS = ("end", "start", "relative", "none")
 INPUT_SCALES = ("none", "sqrt_dim", "layer_norm")
@@ -17,6 +19,8 @@ class CausalEncoder(nn.Module):
     """Reads a history by blocks in which each place sees itself and the places before it.
 
     A subclass sets ``blocks``, see :class:`AttentionBlock`, and ``norm``, which vectors pass last.
+    If it reads times, it sets ``reads_times``, and its blocks get ``gap`` beside ``visible``:
+    ``(batch, places, length)`` seconds between items.
 
     Args:
         dim: width of the item embeddings and of every block.
@@ -36,6 +40,7 @@ class CausalEncoder(nn.Module):
 
     blocks: nn.ModuleList
     norm: nn.Module
+    reads_times = False
 
     def __init__(
         self, dim: int, length: int, dropout: float, positions: str, input_scale: str
@@ -57,17 +62,22 @@ class CausalEncoder(nn.Module):
         self.input_norm = nn.LayerNorm(dim) if input_scale == "layer_norm" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, index: Tensor, weight: Tensor) -> Tensor:
-        """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``."""
-        index = known_last(index)[:, -self.length :]
-        return in_passes(index, lambda part, _: self._encode(part, weight, 1), False)[:, 0]
+    def forward(self, index: Tensor, weight: Tensor, time: Tensor | None = None) -> Tensor:
+        """``(batch, length)`` and ``(num_values, dim)`` to ``(batch, dim)``.
 
-    def places(self, index: Tensor, weight: Tensor) -> Tensor:
+        An encoder that reads times is also given ``(batch, length)`` seconds of the items.
+        """
+        order = late_last(index > 0)[:, -self.length :]
+        index, time = index.gather(1, order), None if time is None else time.gather(1, order)
+        return in_passes(index, partial(self._encode, weight), False, time)[:, 0]
+
+    def places(self, index: Tensor, weight: Tensor, time: Tensor | None = None) -> Tensor:
         """The vector of each place, from the items up to it: ``(batch, length, dim)``.
 
         Args:
             index: ``(batch, length)``, known items at the end.
             weight: ``(num_values, dim)``.
+            time: ``(batch, length)`` seconds, for an encoder that reads times.
 
         Raises:
             UserError: if the index is longer than what the encoder reads.
@@ -77,9 +87,11 @@ class CausalEncoder(nn.Module):
             raise UserError(
                 f"data.positives=sequences reads whole histories: set model.history.length={length}"
             )
-        return in_passes(index, lambda part, num: self._encode(part, weight, num), True)
+        return in_passes(index, partial(self._encode, weight), True, time)
 
-    def _encode(self, index: Tensor, weight: Tensor, num_places: int) -> Tensor:
+    def _encode(
+        self, weight: Tensor, index: Tensor, num_places: int, time: Tensor | None
+    ) -> Tensor:
         """Vectors of the last places of histories with their known items at the end.
 
         Returns:
@@ -91,9 +103,11 @@ class CausalEncoder(nn.Module):
         itself = torch.eye(length, dtype=torch.bool, device=index.device)
         causal = torch.ones_like(itself).tril()
         visible = causal & (known[:, None] | itself)  # (batch, length, length)
+        gap = None if time is None else time[:, :, None] - time[:, None]
         for block in self.blocks[:-1]:
-            x = block(x, visible[:, None])
-        last = self.blocks[-1](x, visible[:, None, -num_places:])  # only these are read
+            x = block(x, visible[:, None], *_last(gap, length))
+        # Only the last places are read.
+        last = self.blocks[-1](x, visible[:, None, -num_places:], *_last(gap, num_places))
         vectors: Tensor = self.norm(last) * known[:, -num_places:, None]
         return vectors
 
@@ -108,6 +122,11 @@ class CausalEncoder(nn.Module):
             place = (index > 0).cumsum(1).sub(1).clamp_min(0)  # 0 is the oldest item
             return item + F.embedding(place, self.position)
         return item
+
+
+def _last(gap: Tensor | None, num_places: int) -> tuple[Tensor, ...]:
+    """The argument of the blocks for times, of the last places; none without times."""
+    return () if gap is None else (gap[:, -num_places:],)
 
 
 class AttentionBlock(nn.Module):

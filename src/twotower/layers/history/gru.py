@@ -29,7 +29,7 @@ class GRU(nn.Module):
 
     def places(self, index: Tensor, weight: Tensor) -> Tensor:
         """The state after each place: ``(batch, length, dim)``."""
-        return in_passes(index, lambda part, _: self._places(part, weight), True)
+        return in_passes(index, lambda part, *_: self._places(part, weight), True)
 
     def _places(self, index: Tensor, weight: Tensor) -> Tensor:
         known = index > 0
