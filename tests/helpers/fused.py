@@ -21,6 +21,7 @@ POST = (
     *("model.history.network_ratio=4", "model.history.input_scale=layer_norm"),
 )
 SEQUENCES = "data.positives=sequences"
+HSTU = ("model/history=hstu", "model.history.dropout=0", "model.history.times=true")
 DECAY = "optimizer.weight_decay=0.1"
 LAMBDAS = (
     (0, "loss.lambda1=0.3", DECAY),
@@ -138,15 +139,16 @@ CASES = {
         (*DAT, "model/history=bsarec", "model.history.dropout=0", "model.history.c=2"),
         LAMBDAS,
     ),
-    "hstu": (
-        (*DAT, "model/history=hstu", "model.history.dropout=0", "model.history.times=true"),
-        LAMBDAS,
-    ),
+    "hstu": ((*DAT, *HSTU), LAMBDAS),
     "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
     "sequences, mean": ((*DAT, SEQUENCES), LAMBDAS),
     "sequences, transformer": ((*DAT, *TRANSFORMER, SEQUENCES), LAMBDAS),
     "sequences, bsarec": (
         (*DAT, "model/history=bsarec", "model.history.dropout=0", SEQUENCES),
+        LAMBDAS,
+    ),
+    "sequences, hstu": (
+        (*DAT, *HSTU, SEQUENCES),
         LAMBDAS,
     ),
     "shared item table": (
