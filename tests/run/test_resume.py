@@ -125,6 +125,7 @@ SETTINGS = {
         "+trainer.val_check_interval=5",
         "callbacks.last.every_n_steps=1",
     ),
+    "average": ("callbacks.average.decay=0.9",),
     "clipping": ("+trainer.gradient_clip_val=0.1",),
     "clipping by value": (
         "+trainer.gradient_clip_val=0.001",
@@ -206,6 +207,7 @@ SETTINGS |= {
 }
 DEFAULT = {  # the rest, and the other moments of these, are slow
     "accumulation, validations between": ("saved",),
+    "average": ("mid", "epoch", "test"),
     "cosine": ("mid", "epoch"),
     "steps": ("epoch",),
 }

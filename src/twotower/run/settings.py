@@ -52,6 +52,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "loss",
         "optimizer",
         "scheduler",
+        "callbacks.average.decay",
         "callbacks.best",
         "callbacks.early_stopping",
         "trainer._target_",
@@ -71,6 +72,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
     Kind.SEED: ("seed",),
     Kind.PROCESSES: ("trainer.devices", "trainer.num_nodes"),
     Kind.MACHINE: (
+        "callbacks.average",
         "callbacks.diagnostics",
         "callbacks.epochs",
         "callbacks.last",
