@@ -1,11 +1,15 @@
 """Every option composes and fits its constructor; presets of papers have the papers' settings."""
 
+import inspect
+
 import pytest
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from tests.helpers.composition import compose_train
 from twotower.run.checks.checks import check_config
 from twotower.run.conf import CONF, PARTS
+from twotower.run.settings import changes_result, is_unset
 
 OPTIONS = [
     str(path.relative_to(CONF).with_suffix(""))
@@ -24,6 +28,30 @@ def test_option_composes_and_matches_its_constructor(option):
     )
     OmegaConf.set_struct(config, False)
     check_config(config)
+
+
+def defaults_of_constructors(place, node):
+    """Dotted names and values, other than null, that repeat the default of our constructor."""
+    if not isinstance(node, dict):
+        return
+    target = str(node.get("_target_"))
+    known = inspect.signature(get_object(target)).parameters if "twotower." in target else {}
+    for key, value in node.items():
+        if key in known and value is not None and known[key].default == value:
+            yield f"{place}.{key}", value
+        yield from defaults_of_constructors(f"{place}.{key}", value)
+
+
+def test_new_settings_leave_finished_runs_as_they_are():
+    """A constructor has a default for a setting that older checkpoints lack; it is unset."""
+    found = {}
+    for option in OPTIONS:
+        node = OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml"), resolve=False)
+        place = option.rpartition("/")[0].replace("/", ".")
+        found |= dict(defaults_of_constructors(place, node))
+    assert found["model.tower"] == "mlp"
+    for key, value in found.items():
+        assert not changes_result(key) or is_unset(key, value), f"add {key} to ADDED"
 
 
 def test_the_paper_preset_is_the_paper():

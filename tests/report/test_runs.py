@@ -85,9 +85,9 @@ def test_a_damaged_record_is_left_out(tmp_path, text):
     assert reason(tmp_path).startswith("damaged: metrics.json cannot be used (")
 
 
-def test_null_is_unset(tmp_path):
-    """A run from before a setting was there is one with those that leave it at null."""
-    settings = {"loss.lambda1": 0.5, "data.min_value": None}
+def test_a_new_setting_that_does_nothing_is_unset(tmp_path):
+    """A run from before a setting was there is one with those that leave it at its default."""
+    settings = {"loss.lambda1": 0.5, "data.min_value": None, "model.tower": "mlp"}
     read = runs.read(make_run(tmp_path / "a", RANKS, settings=settings), "a", NDCG)
     assert read.record.settings == {"loss.lambda1": 0.5}
 

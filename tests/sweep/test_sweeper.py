@@ -141,7 +141,14 @@ def test_a_fingerprint_is_of_what_decides_the_result():
         ("dry", True),
     ):
         assert changed(key, value) == base, key
+    for key in ("data.history_times", "model.tower"):  # a run from before they were there
+        older = config.copy()
+        OmegaConf.set_struct(older, False)
+        parent, name = key.split(".")
+        del older[parent][name]
+        assert fingerprint(older) == base, key
     for key, value in (
+        ("model.tower", "residual"),
         ("seed", 1),
         ("loss.lambda3", 0.5),
         ("trainer.max_epochs", 11),

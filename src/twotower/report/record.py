@@ -7,7 +7,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationE
 
 from twotower.files import read_json
 from twotower.run.moved import renamed
-from twotower.run.settings import Value
+from twotower.run.settings import Value, is_unset
 from twotower.wording import printable
 
 Text = Annotated[str, AfterValidator(printable)]
@@ -24,8 +24,8 @@ class Record(BaseModel):
     """``metrics.json``; other fields are ignored.
 
     Attributes:
-        settings: flat, see :func:`twotower.run.settings.flat`; without those that are null, as
-            a setting may be newer than a run.
+        settings: flat, see :func:`twotower.run.settings.flat`; without those that are unset,
+            as a setting may be newer than a run.
         epochs: that were trained.
         popularity: metrics of ranking by the number of training interactions.
         oracle: metrics of the best possible ranking, of synthetic data.
@@ -56,7 +56,7 @@ def read_record(path: Path) -> Record:
         ValueError: if it is damaged or a field is missing.
     """
     record = Record.model_validate(read_json(path))
-    known = {key: value for key, value in record.settings.items() if value is not None}
+    known = {key: value for key, value in record.settings.items() if not is_unset(key, value)}
     return record.model_copy(update={"settings": renamed(known)})
 
 

@@ -28,6 +28,17 @@ DERIVED = (
     "trainer.max_epochs",
     "callbacks.early_stopping.patience",
 )
+# settings newer than some runs, with the value that does what was done before them: it is unset
+ADDED: dict[str, Any] = {
+    "data.history_times": False,
+    "model.history.activation": "relu",
+    "model.history.block": "pre",
+    "model.history.input_scale": "none",
+    "model.history.network_ratio": 1,
+    "model.history.positions": "end",
+    "model.item_dropout": 0.0,
+    "model.tower": "mlp",
+}
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
 
 Value = str | int | float | bool | None
@@ -138,6 +149,11 @@ def names_variant(key: str) -> bool:
     return changes_result(key) and kind_of(key) is not Kind.SEED and key != "paths.data_dir"
 
 
+def is_unset(key: str, value: Value) -> bool:
+    """Is a value that of a run from before its setting was there?"""
+    return value is None or (key in ADDED and value == ADDED[key])
+
+
 def flat(
     config: dict[str, Any], num_processes: int | None = None, repeats: Sequence[str] = ()
 ) -> dict[str, Value]:
@@ -160,11 +176,13 @@ def flat(
 def fingerprint(config: DictConfig) -> str:
     """A hash of the settings that decide a run's result.
 
-    Null counts as unset, so that a new setting that does nothing leaves older runs unchanged.
+    Unset values are left out, so that a new setting that does nothing leaves older runs unchanged.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     found = {
-        key: value for key, value in leaves("", plain) if changes_result(key) and value is not None
+        key: value
+        for key, value in leaves("", plain)
+        if changes_result(key) and not is_unset(key, value)
     }
     if str(found.get("paths.data_dir", "")).startswith(DEFAULT_DATA_DIR):
         del found["paths.data_dir"]  # a folder that is given holds other data; the default does not
