@@ -82,6 +82,14 @@ def test_settings_without_effect_are_refused(data):
         build("two_tower", data, *ROW, "model.id_extra_dim=2")
 
 
+@pytest.mark.parametrize("kind", ["identity", "residual"])
+def test_a_sum_has_no_last_activation(kind, data):
+    """With ReLU the last layer of a residual tower, which starts at zero, would stay there."""
+    args = ("model.hidden_dims=[]", f"model.tower={kind}", "model.last_activation=relu")
+    with pytest.raises(UserError, match="set model.last_activation=none"):
+        build("dat", data, *SAME_WIDTH, *args)
+
+
 def test_item_dropout_is_of_training_alone(data):
     model = build("two_tower", data, *ROW, "model.item_dropout=0.5")
     features = first_batch(data, Uniform(3, False)).item

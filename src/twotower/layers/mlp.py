@@ -37,8 +37,8 @@ class Tower(nn.Module):
         num_augmented: last columns of the input that are an augmented vector, no feature.
 
     Raises:
-        UserError: for an unknown activation or kind, a width below 1, and hidden layers of a tower
-            that has none.
+        UserError: for an unknown activation or kind, a width below 1, hidden layers of a tower
+            that has none, and a last activation of a tower that ends in a sum.
     """
 
     def __init__(
@@ -67,6 +67,9 @@ class Tower(nn.Module):
         self.kind, self.dim = kind, dim
         self.num_summed = input_dim - (num_augmented if kind == "residual" else 0)
         self.normalize = normalize
+        if kind != "mlp" and last_activation != "none":
+            # ReLU would also leave the last layer of a residual tower at zero for ever.
+            raise UserError(f"model.tower={kind} ends in a sum: set model.last_activation=none")
         if kind == "identity":
             if hidden_dims:
                 raise UserError("model.tower=identity has no layers: set model.hidden_dims=[]")
