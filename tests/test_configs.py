@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers.composition import compose_train
 from twotower.run.checks.checks import check_config
+from twotower.run.checks.signatures import read_signature
 from twotower.run.conf import CONF, PARTS
 from twotower.run.settings import changes_result, is_unset
 
@@ -28,6 +29,22 @@ def test_option_composes_and_matches_its_constructor(option):
     )
     OmegaConf.set_struct(config, False)
     check_config(config)
+
+
+def targets_of(node):
+    """The classes that a config names."""
+    if isinstance(node, dict):
+        yield from [node["_target_"]] if "_target_" in node else []
+        for value in node.values():
+            yield from targets_of(value)
+
+
+def test_the_source_of_every_constructor_of_ours_is_found():
+    """Or a dry run would take any setting of it, and any value."""
+    nodes = [OmegaConf.to_container(OmegaConf.load(path)) for path in CONF.rglob("*.yaml")]
+    ours = {name for node in nodes for name in targets_of(node) if name.startswith("twotower.")}
+    assert len(ours) > 50
+    assert not [target for target in ours if read_signature(target) is None]
 
 
 def defaults_of_constructors(place, node):

@@ -128,7 +128,8 @@ def read_signature(target: str) -> Signature | None:
             return _signature(node, ours)
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _constructor(module, tree, node, ours)
-    return None
+    origin = _module_of(name, module, tree)  # other than the module for layers.history.GRU
+    return read_signature(f"{origin}.{name}") if ours and origin != module else None
 
 
 def _constructor(module: str, tree: ast.Module, cls: ast.ClassDef, ours: bool) -> Signature | None:
