@@ -91,7 +91,10 @@ def test_a_checkpoint_with_old_names_evaluates_and_resumes(earlier):
     again = json.loads((earlier.folder / "again.json").read_text())
     assert again["test"] == pytest.approx(before)
     last = "ckpt_path=run/checkpoints/last.ckpt"
-    succeeds(earlier, "train", last, "trainer.max_epochs=2", "logger=none")
+    refused = earlier("train", last, "model.tower=residual")
+    assert refused.returncode == 1 and "start a new run" in refused.stderr
+    # a setting that was not there may be named with the value that changes nothing
+    succeeds(earlier, "train", last, "trainer.max_epochs=2", "logger=none", "model.tower=mlp")
     assert earlier.metrics("run")["epochs"] == 2
 
 

@@ -148,7 +148,7 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
             put(found, key, select(config, key))  # per process: the same number in other parts
         elif key in settings.DERIVED and select(config, key) is None:
             continue  # the checkpoint holds the value that was derived
-        else:
+        elif not all(settings.is_unset(key, select(one, key)) for one in (config, saved)):
             _check_same(override, select(config, key), select(saved, key))
     saved_config.take_up(found, saved, given)
     if trains:
