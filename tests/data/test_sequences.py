@@ -234,6 +234,17 @@ def test_all_positions_weigh_the_same(data):
         torch.testing.assert_close(found[name], found["sequences"], rtol=0, atol=1e-9, msg=name)
 
 
+def test_the_only_batch_of_an_epoch_has_its_own_mean(data):
+    """A batch size above the number of positions would shrink the loss, but not the alignment."""
+    built(data)
+    position, user = data.tables["position/train"], data.tables["interactions/user"]
+    num, shares = len(position), []
+    for size in (10**6, num, num - 1):
+        loader = TrainLoader(position, user, "sequences", size, 5, history_length=LENGTH)
+        shares.append([data.train_batch(index).share for index in loader])
+    assert shares == [[1], [1], [1, 1 / (num - 1)]]
+
+
 def fitting(data):
     """Training positions whose whole history is read; the others depend on where a cut is."""
     position = data.tables["position/train"].long()

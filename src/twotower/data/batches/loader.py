@@ -120,7 +120,9 @@ class TrainLoader:
         size = self.batch_size * self.world_size
         rows = self._current_order[batch * size : (batch + 1) * size]
         seed = self._seed(self.epoch, 1 + batch)
-        num_rows = self.batch_size if self.positives == "sequences" else None
+        # With a single batch in an epoch no other batch's rows could weigh more.
+        is_one_of_many = self.positives == "sequences" and len(self.position) > size
+        num_rows = self.batch_size if is_one_of_many else None
         return TrainIndex(self.position[rows].long(), seed, self.rank, self.world_size, num_rows)
 
     def passed(self, num: int | None = None) -> list[TrainIndex]:
