@@ -88,6 +88,13 @@ def test_an_evaluation_equals_loops_over_users(world, name):
     assert not [key for key in found if "/coverage" in key or "/novelty" in key]
 
 
+def test_only_values_that_exist_can_be_monitored(world):
+    metrics = build_metrics(compose_train(CHOSEN), world)
+    names = Evaluation(build("two_tower", world), metrics, world.group_names).names()
+    assert {"coverage@10", "novelty@10", "head/ndcg@10", "head/debiased_ndcg@10"} <= set(names)
+    assert not [name for name in names if "/coverage" in name or "/novelty" in name]
+
+
 def test_lists_are_made_for_metrics_that_read_them_alone(world, monkeypatch):
     made = []
     top_k = evaluation.top_k

@@ -32,6 +32,7 @@ class RankMetric(Metric):
     full_state_update = False
     has_cutoffs = True
     from_ranks = True  # each user's value can be computed from the user's ranks alone
+    has_groups = True  # there is a value for each group of targets
     list_length = 0  # items of each user's list that `update` reads
 
     def __init__(self, num_groups: int, k: list[int] | None = None) -> None:

@@ -30,6 +30,8 @@ class ListMetric(ItemMetric):
         k: cut-offs.
     """
 
+    has_groups = False
+
     def __init__(self, num_groups: int, k: list[int]) -> None:
         super().__init__(num_groups, k)
         self.list_length = max(k)

@@ -43,11 +43,11 @@ class Evaluation:
 
     def names(self) -> list[str]:
         """Names that :meth:`finish` may return."""
-        labels = [label for metric in self.metrics for label in metric.labels()]
-        return [
-            *(_in_group(group, label) for group in self.group_names for label in labels),
-            *SHARES,
-        ]
+        found = []
+        for group in self.group_names:
+            metrics = [metric for metric in self.metrics if metric.has_groups or not group]
+            found += [_in_group(group, label) for metric in metrics for label in metric.labels()]
+        return [*found, *SHARES]
 
     def start(self, corpus: Iterable[Features], device: torch.device, precision: str) -> None:
         """Encode the corpus.
