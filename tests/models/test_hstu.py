@@ -133,6 +133,7 @@ def test_a_retriever_needs_times_of_new_users(timed):
     retriever = make_retriever(timed, "two_tower", *settings)
     user, item = timed.ids["user"]["user"][0], timed.ids["item"]["item"][0]
     assert len(retriever.recommend(user, 3)) == len(retriever.recommend_history([], 3)) == 3
+    assert retriever.reads_history  # asked by src/recommend.py history=[]
     with pytest.raises(UserError, match="reads the times of a history"):
         retriever.recommend_history([item], 3)
 

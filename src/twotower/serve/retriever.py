@@ -194,8 +194,8 @@ class Retriever:
     @cached_property
     def reads_history(self) -> bool:
         """Does a user's vector depend on the history?"""
-        without, some = self.newcomer([]), self.newcomer(self.items.raw[:3].to_list())
-        return not torch.equal(self._vector(without), self._vector(some))
+        vectors = (self._vector(self.newcomer(ids)) for ids in ([], self.items.raw[:3].to_list()))
+        return reads_times(self.model) or not torch.equal(*vectors)
 
     def person(self, user_id: RawId, before: Part | None = None) -> Person:
         """A user of the data, with all interactions or those before a held-out part."""
