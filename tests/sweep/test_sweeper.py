@@ -244,6 +244,19 @@ def test_an_estimate_prefers_the_same_overrides_and_ignores_the_seed(tmp_path):
     )  # of 10, 30 and 50 the median
 
 
+@pytest.mark.parametrize("base", ["sasrec_beauty", "sasrec_movielens_1m"])
+def test_a_part_of_dat_is_added_to_the_same_strong_base(base):
+    plain = compose_train(f"experiment={base}")
+    parts = {"": [1, 2, 3], "_lambda0": [], "_lambda1": [1], "_lambda2": [2], "_lambda3": [3]}
+    for part, on in parts.items():
+        config = compose_train(f"experiment={base}", f"variant=sasrec_dat{part}")
+        assert [i for i in (1, 2, 3) if config.loss[f"lambda{i}"] > 0] == on
+        assert (config.model.tower, plain.model.tower) == ("residual", "identity")
+        assert config.loss.task == plain.loss.task and config.model.history == plain.model.history
+        for key in ("data", "negatives", "optimizer", "trainer", "metric", "callbacks", "seed"):
+            assert config[key] == plain[key], (part, key)
+
+
 @pytest.mark.parametrize("base", ["dat_paper", "two_tower_movielens_1m"])
 def test_a_variant_says_what_it_is_on_any_preset(base):
     """In the order lambda1, lambda2, lambda3: which are above 0."""
@@ -258,9 +271,8 @@ def test_a_variant_says_what_it_is_on_any_preset(base):
         "dat_literal": ("DAT", (1, 1, 1)),
         "dat_practical": ("DAT", (1, 1, 1)),
     }
-    assert sorted(parts) == [
-        name for name in VARIANTS if not name.startswith("tuned_")
-    ]  # those are whole models
+    whole_models = ("tuned_", "sasrec", "bsarec")
+    assert sorted(parts) == [name for name in VARIANTS if not name.startswith(whole_models)]
     plain = compose_train(f"experiment={base}", "variant=two_tower")
     for name, (model, on) in parts.items():
         config = compose_train(f"experiment={base}", f"variant={name}")
