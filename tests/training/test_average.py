@@ -49,7 +49,3 @@ def test_without_a_decay_nothing_is_averaged(script, monkeypatch):
 def test_an_impossible_decay_is_refused(decay):
     with pytest.raises(UserError, match=r"callbacks\.average\.decay"):
         Average(decay)
-
-
-def test_steps_are_only_grouped_without_an_average():
-    assert Average(None).takes_stretches and not Average(0.9).takes_stretches

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from twotower.distributed.sharding import shard_of
 from twotower.errors import UserError, check_number
 
 
-class Average(EMAWeightAveraging):
+class Average(WeightAveraging):
     """Exponential moving average of the weights; without ``decay`` it does nothing.
 
     After each step the average moves towards the weights: ``average = decay * average +
@@ -20,12 +21,14 @@ class Average(EMAWeightAveraging):
         decay: 0.999 averages over about 1,000 steps; None: no average.
     """
 
+    takes_stretches = True  # see training.fused.whole_steps
+
     def __init__(self, decay: float | None) -> None:
         if decay is not None:
             check_number("callbacks.average.decay", decay, 0, 0.999999)
-        super().__init__(use_buffers=False, decay=decay or 0.0)
+        average = get_ema_multi_avg_fn(decay or 0.0)
+        super().__init__(use_buffers=False, multi_avg_fn=average)
         self.is_on = decay is not None
-        self.takes_stretches = not self.is_on  # see training.fused.whole_steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the model.
@@ -45,6 +48,12 @@ class Average(EMAWeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After each step."""
         return self.is_on and super().should_update(step_idx, epoch_idx)
+
+    def after_step(self, pl_module: pl.LightningModule) -> None:
+        """Average after a step that Lightning does not see, which it counts with its next one."""
+        if self.is_on:
+            assert self._average_model is not None
+            self._average_model.update_parameters(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average in place of the weights."""

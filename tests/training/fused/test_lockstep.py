@@ -86,6 +86,7 @@ CASES = {
         "scheduler=linear_warmup",
         "+trainer.gradient_clip_val=0.1",
     ),
+    "an average": ("seed=0,1", "callbacks.average.decay=0.9"),
     "early stopping": (
         "seed=0,1,2,3",
         "optimizer.lr=0.3",

@@ -56,12 +56,12 @@ class Steps:
         started = time.perf_counter()
         while done < num and not (done and signals.asked()):
             if done:
-                _step_schedulers(members)
+                _after_step(members)
             began, length = time.perf_counter(), min(length, num - done)
             first = (members[0].loader.epoch, members[0].loader.next_batch + done)
             fused.train(
                 self._indices(members, first[1], length),
-                lambda: _step_schedulers(members),
+                lambda: _after_step(members),
                 self._dropout_seeds(*first, length),
             )
             done, total = done + length, total.to(fused.mean_total) + fused.mean_total * length
@@ -167,6 +167,6 @@ def clip_of(trainer: pl.Trainer) -> tuple[float, str] | None:
     return float(trainer.gradient_clip_val), "value" if is_value else "norm"
 
 
-def _step_schedulers(members: Sequence[Member]) -> None:
+def _after_step(members: Sequence[Member]) -> None:
     for member in members:
-        member.step_schedulers()
+        member.after_step()

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from twotower.data.batches.loader import TrainLoader
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.training.average import Average
 from twotower.training.task import RetrievalTask
 from twotower.types import LossOutput
 
@@ -115,8 +116,11 @@ class Member:
             left.append(trainer.max_steps - step)
         return max(1, int(min(MOST, trainer.num_training_batches - done, *left)))
 
-    def step_schedulers(self) -> None:
-        """Set the learning rate of the next step, as Lightning does after each step."""
+    def after_step(self) -> None:
+        """Do what Lightning does after a step that it does not see: learning rate and average."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Average):
+                callback.after_step(self.task)
         progress = self.trainer.fit_loop.epoch_loop.scheduler_progress
         for each in self.trainer.lr_scheduler_configs:
             progress.increment_ready()
