@@ -28,6 +28,9 @@ LAMBDAS = (
     (1, "loss.lambda3=0", "optimizer.lr=0.01", DECAY),
     (0, "loss.lambda1=0", "loss.lambda2=0", DECAY),
 )
+PLACEBO = (*LAMBDAS[:2], (0, "loss.lambda1=0", DECAY))  # it needs a mimic loss
+WITHOUT_MIMIC = ("loss.lambda1=0", "loss.lambda2=0")
+NO_MIMIC = ((0, "loss.lambda3=0.3", DECAY), (1, "loss.lambda3=0", "optimizer.lr=0.01"))
 ADAM = ((0, "optimizer.lr=0.01"), (1, "+optimizer.betas=[0.8,0.99]"), (1, DECAY))
 TEMPERATURES = (
     (0, "loss.task.temperature=0.2"),
@@ -127,6 +130,9 @@ def assert_equal(ours, theirs, atol=1e-9):
 CASES = {
     "dat": (DAT, LAMBDAS),
     "mimic gradient alone": ((*DAT, "model.augment_gradient=mimic"), LAMBDAS),
+    "shuffled targets": ((*DAT, "loss.mimic_target=shuffled"), PLACEBO),
+    "mean targets": ((*DAT, "loss.mimic_target=mean"), PLACEBO),
+    "running means": ((*DAT, "model.augment_gradient=none", *WITHOUT_MIMIC), NO_MIMIC),
     "adam": ((*DAT, "optimizer=adam"), LAMBDAS),
     "attention": ((*DAT, "model/history=attention"), LAMBDAS),
     "transformer": ((*DAT, *TRANSFORMER), LAMBDAS),
@@ -143,6 +149,14 @@ CASES = {
     "ligr": ((*DAT, "model/history=ligr", "model.history.dropout=0"), LAMBDAS),
     "sequences, mean": ((*DAT, SEQUENCES), LAMBDAS),
     "sequences, transformer": ((*DAT, *TRANSFORMER, SEQUENCES), LAMBDAS),
+    "sequences, shuffled targets": (
+        (*DAT, *TRANSFORMER, SEQUENCES, "loss.mimic_target=shuffled"),
+        PLACEBO,
+    ),
+    "sequences, running means": (
+        (*DAT, *TRANSFORMER, SEQUENCES, "model.augment_gradient=none", *WITHOUT_MIMIC),
+        NO_MIMIC,
+    ),
     "sequences, bsarec": (
         (*DAT, "model/history=bsarec", "model.history.dropout=0", SEQUENCES),
         LAMBDAS,

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from twotower.errors import UserError, check_choice, check_number
 from twotower.losses.functional import mimic
+from twotower.losses.mimic_target import mean_of_batch, of_another
 from twotower.types import Batch, LossOutput, Schema, Towers
 
 
@@ -28,10 +30,13 @@ class DATLoss(nn.Module):
             say which.
         alignment: builds the alignment loss from the schema, see
             :class:`~twotower.losses.alignment.CategoryAlignment`.
+        mimic_target: ``own``, the other tower's output for the same pair (the paper), or a placebo:
+            ``shuffled``, that of a pair of another user (for ``a_v``: of another item) in the batch
+            of the process; ``mean``, the mean over the batch's positives.
 
     Raises:
-        UserError: for a weight that is negative or not finite, and for ``lambda3`` on data without
-            categories.
+        UserError: for a weight that is negative or not finite, for ``lambda3`` on data without
+            categories, and for a placebo without mimic losses.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class DATLoss(nn.Module):
         reduction: str,
         over_dim: str,
         alignment: Callable[[Schema], nn.Module],
+        mimic_target: str = "own",
     ) -> None:
         super().__init__()
         check_number("loss.lambda1", lambda1, 0)
@@ -51,6 +57,12 @@ class DATLoss(nn.Module):
         check_number("loss.lambda3", lambda3, 0)
         check_choice("loss.reduction", reduction, ("pairs", "positives"))
         check_choice("loss.over_dim", over_dim, ("sum", "mean"))
+        check_choice("loss.mimic_target", mimic_target, ("own", "shuffled", "mean"))
+        if mimic_target != "own" and lambda1 == lambda2 == 0:
+            raise UserError(
+                f"loss.mimic_target={mimic_target} changes the mimic losses, and there are none: "
+                "set loss.lambda1 or loss.lambda2 above 0, or loss.mimic_target=own"
+            )
         if lambda3 > 0 and schema.num_categories == 0:
             raise UserError(
                 f"loss.lambda3={lambda3} aligns categories, and the data have none: set "
@@ -63,6 +75,7 @@ class DATLoss(nn.Module):
         self.terms = {name for name, weight in weights.items() if weight > 0}
         self.reduction = reduction
         self.over_dim = over_dim
+        self.mimic_target = mimic_target
         self.alignment = alignment(schema)
 
     def forward(self, towers: Towers, batch: Batch) -> LossOutput:
@@ -77,23 +90,37 @@ class DATLoss(nn.Module):
         if "mimic_user" in self.terms:
             a_u = self._augmented(towers.user_augmented, "lambda1")  # (batch, dim)
             p_v = towers.item.index_select(0, batch.positive)  # (batch, dim)
+            p_v = self._target(a_u, p_v, batch.user["user_id"], batch)
             terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
             total = total + self.lambda1 * terms["mimic_user"]
         if "mimic_item" in self.terms:
             a_v = self._augmented(towers.item_augmented, "lambda2")  # (num_distinct, dim)
             a_v = a_v.index_select(0, batch.positive)  # (batch, dim)
-            terms["mimic_item"] = batch.share * mimic(a_v, towers.user, num_pairs, self.over_dim)
+            p_u = self._target(a_v, towers.user, batch.positive, batch)
+            terms["mimic_item"] = batch.share * mimic(a_v, p_u, num_pairs, self.over_dim)
             total = total + self.lambda2 * terms["mimic_item"]
         if "alignment" in self.terms:
             terms["alignment"] = self.alignment(towers, batch)
             total = total + self.lambda3 * terms["alignment"]
         return LossOutput(total, terms)
 
+    def _target(self, augmented: Tensor, own: Tensor, owner: Tensor, batch: Batch) -> Tensor:
+        """``(batch, dim)`` what each augmented vector mimics; ``own`` is the paper's target."""
+        if self.mimic_target == "mean":
+            return mean_of_batch(own)
+        if self.mimic_target == "shuffled":
+            item = batch.item_index[batch.positive]
+            salt = (item * torch.arange(1, len(item) + 1, device=item.device)).sum()
+            other, is_other = of_another(own, owner, salt)
+            # Without error where the batch has no other owner for a row.
+            return torch.where(is_other[:, None], other, augmented.detach())
+        return own
+
     @staticmethod
     def _augmented(vectors: Tensor | None, weight: str) -> Tensor:
         if vectors is None:
             raise UserError(
-                f"loss.{weight} > 0 needs augmented vectors, and the model has none: "
-                "use it with model=dat, or set loss=plain"
+                f"loss.{weight} > 0 needs augmented vectors that it can train, and the model has "
+                "none: use it with model=dat model.augment_gradient=both, or set loss=plain"
             )
         return vectors

@@ -1,13 +1,16 @@
 """DAT: the Dual Augmented Two-tower model (Yu et al., Meituan, DLP-KDD 2021)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from twotower.errors import check_choice, check_number
+from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.initial import set_initial_std
 from twotower.layers.mlp import Tower, check_summable
+from twotower.layers.running_mean import RunningMeanTable
 from twotower.types import Batch, Schema, Towers
 
 
@@ -31,7 +34,8 @@ class DAT(nn.Module):
         dropout: share of hidden units dropped in training.
         augment_gradient: losses that train the augmented vectors: the task loss through the tower
             input and the mimic loss (``both``, the paper), ``mimic`` alone (they enter the tower
-            detached), or ``task`` alone.
+            detached), ``task`` alone, or ``none``: then they are no parameters but running means of
+            what they would mimic, the other tower's outputs for the id's positives.
         user_features: names of the user tower's inputs, None for all.
         item_features: names of the item tower's inputs, None for all.
         history: encoder of the user's history, see ``layers/history``.
@@ -43,6 +47,7 @@ class DAT(nn.Module):
         init_std: of all matrices at the start; None: tables have rows of length 1, layers are as
             torch makes them.
         sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        augment_momentum: share of the past in the running means of ``augment_gradient=none``.
     """
 
     def __init__(
@@ -66,9 +71,10 @@ class DAT(nn.Module):
         tower: str = "mlp",
         init_std: float | None = None,
         sharding: str = "none",
+        augment_momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task"))
+        check_choice("model.augment_gradient", augment_gradient, ("both", "mimic", "task", "none"))
         check_number("model.dim", dim, 1)
         check_cold_ids(cold_ids, id_dropout)
         check_number("model.item_dropout", item_dropout, 0, 0.99)
@@ -82,8 +88,16 @@ class DAT(nn.Module):
         )
         if share_item_table:
             self.user_embedding.share_item_table(self.item_embedding)
-        self.user_augmented = EmbeddingTable(schema.num_values("user_id"), dim, cold_ids, sharding)
-        self.item_augmented = EmbeddingTable(schema.num_values("item_id"), dim, cold_ids, sharding)
+        if augment_gradient == "none" and sharding != "none":
+            raise UserError(
+                f"model.augment_gradient=none keeps whole tables, not model.sharding={sharding}: "
+                "set model.sharding=none"
+            )
+        table = partial(EmbeddingTable, sharding=sharding)
+        if augment_gradient == "none":
+            table = partial(RunningMeanTable, momentum=augment_momentum)
+        self.user_augmented = table(schema.num_values("user_id"), dim, cold_ids)
+        self.item_augmented = table(schema.num_values("item_id"), dim, cold_ids)
         self.item_dropout = nn.Dropout(item_dropout)
         check_summable(tower, embedding_dim, dim)
         layers = (hidden_dims, dim, activation, last_activation, normalize, dropout, tower)
@@ -108,6 +122,12 @@ class DAT(nn.Module):
         a_v = self.item_augmented(item_features["item_id"])  # (num_distinct, dim)
         user = self._encode_user(user_features, a_u)  # (batch, dim)
         item = self._encode_item(item_features, a_v)  # (num_distinct, dim)
+        if self.augment_gradient == "none":
+            if self.training:
+                item_id = item_features["item_id"].index_select(0, batch.positive)
+                self.user_augmented.update(user_features["user_id"], item[batch.positive])
+                self.item_augmented.update(item_id, user)
+            return Towers(user, item)  # no loss has anything to train
         if self.augment_gradient == "task":
             a_u, a_v = a_u.detach(), a_v.detach()
         return Towers(user, item, a_u, a_v)

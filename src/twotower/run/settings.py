@@ -31,6 +31,8 @@ DERIVED = (
 # settings newer than some runs, with the value that does what was done before them: it is unset
 ADDED: dict[str, Any] = {
     "data.history_times": False,
+    "loss.mimic_target": "own",
+    "model.augment_momentum": 0.9,
     "model.history.activation": "relu",
     "model.history.block": "pre",
     "model.history.input_scale": "none",

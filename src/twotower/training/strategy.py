@@ -17,13 +17,15 @@ from twotower.distributed.sharding_checkpoint import (
     whole_tables,
 )
 from twotower.errors import UserError
+from twotower.layers.running_mean import RunningMeanTable
 
 
 def leave_out_of_ddp(task: pl.LightningModule) -> Placeholder | None:
     """Tell DDP, before it wraps the model, which parameters to ignore.
 
     Each process holds other rows of a sharded table, and the optimizer averages the gradients of
-    tables that are trained by rows.
+    tables that are trained by rows. Running means are updated alike by all processes; DDP would
+    send the whole table in every step.
 
     Returns:
         A dummy parameter for the loss if DDP would ignore every parameter, else None.
@@ -32,6 +34,9 @@ def leave_out_of_ddp(task: pl.LightningModule) -> Placeholder | None:
     for name, parameter in task.named_parameters():
         if shard_of(parameter) is not None or getattr(parameter, "row_sparse", False):
             apart.append(name)
+    for place, module in task.named_modules():
+        if isinstance(module, RunningMeanTable):
+            apart += [f"{place}.{name}" for name, _ in module.named_buffers()]
     task._ddp_params_and_buffers_to_ignore = apart  # type: ignore[assignment]  # DDP reads it
     trained = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
     return Placeholder() if task.trainer.world_size > 1 and trained <= set(apart) else None
