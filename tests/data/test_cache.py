@@ -159,6 +159,19 @@ def test_fingerprint_is_of_the_content(tmp_path):
     assert first.fingerprint == second.fingerprint != other.fingerprint
 
 
+def test_each_dose_has_its_own_folder(tmp_path):
+    changes = (
+        {},
+        {"max_per_user": 5},
+        {"max_per_user": 6},
+        {"max_per_user": 5, "thinning_seed": 1},
+    )
+    folders = [make_data(tmp_path, **each).folder for each in changes]
+    assert len(set(folders)) == 4
+    assert make_data(tmp_path, thinning_seed=1).folder == folders[0]  # nothing is drawn
+    assert "max_per_user" not in make_data(tmp_path).options.plain()["filters"]  # the key of old
+
+
 @pytest.mark.parametrize("name", ["meta.json", "interactions.item.npy", "item.parquet"])
 @pytest.mark.parametrize("damage", ["cut", "missing", "nested"])
 def test_a_damaged_cache_is_prepared_again(tmp_path, capsys, name, damage):

@@ -129,3 +129,55 @@ def test_a_threshold_needs_ratings():
 def test_what_no_later_step_could_mend(rows, unit, message):
     with pytest.raises(UserError, match=message):
         check_interactions(make_frames(rows, columns=("user", "item", "time"), time_unit=unit))
+
+
+SOME = [
+    (user, item, time, 1.0)
+    for user, num in ((0, 9), (1, 4), (2, 2))
+    for item, time in enumerate(range(num))
+]
+
+
+def test_thinning_keeps_the_last_two_and_some_of_the_others_in_order():
+    found, dropped = kept(SOME, ALL._replace(max_per_user=5))
+    items = {user: [item for own, item in found if own == user] for user in (0, 1, 2)}
+    assert len(items[0]) == 5 and items[0] == sorted(items[0]) and items[0][-2:] == [7, 8]
+    assert items[1] == [0, 1, 2, 3] and items[2] == [0, 1]  # no more than they had
+    assert dropped == {"beyond data.max_per_user=5, drawn with seed 0": 4}
+
+
+def test_thinning_is_a_seeded_choice():
+    """Over 300 seeds each of user 0's first seven is one of the three drawn, 300 * 3 / 7 = 129."""
+    counts = [0] * 9
+    for seed in range(300):
+        found, _ = kept(SOME, ALL._replace(max_per_user=5, thinning_seed=seed))
+        assert found == kept(SOME, ALL._replace(max_per_user=5, thinning_seed=seed))[0]
+        for user, item in found:
+            counts[item] += user == 0
+    assert counts[7:] == [300, 300] and min(counts[:7]) > 90 and max(counts[:7]) < 170
+
+
+def test_a_smaller_dose_is_a_part_of_a_larger_one():
+    doses = [set(kept(SOME, ALL._replace(max_per_user=most))[0]) for most in (3, 4, 6, 9)]
+    assert all(one < other for one, other in zip(doses, doses[1:], strict=False))
+    assert len(doses[-1]) == len(SOME)
+
+
+def test_thinning_of_a_given_split_is_of_its_training_part():
+    rows = [(0, item, item, part) for item, part in enumerate([0, 0, 0, 0, 0, 1, 2, 2])]
+    found, dropped = kept(rows, ALL._replace(max_per_user=3), ("user", "item", "time", "part"))
+    items = [item for _, item in found]
+    assert items[-3:] == [5, 6, 7] and len(items) == 6 and sum(dropped.values()) == 2
+
+
+def test_thinning_comes_after_the_other_filters():
+    """Each dose has the users and items of the whole data that pass them."""
+    rows = [(user, item, item, 1.0) for user in range(6) for item in range(8)]
+    found, _ = kept(rows, ALL._replace(k_core=6, max_per_user=3))
+    assert {user for user, _ in found} == set(range(6)) and len(found) == 18
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_a_dose_without_training_is_refused(most):
+    with pytest.raises(UserError, match="data.max_per_user must be"):
+        ALL._replace(max_per_user=most).check()

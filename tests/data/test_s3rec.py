@@ -137,6 +137,20 @@ def test_prepared(tmp_path):
     )  # 5, 7, 9 and unknown
 
 
+def test_thinned_users_are_tested_on_the_same_items(tmp_path):
+    make_files(tmp_path / "raw", "1 10 20 30 10 40 50 60\n2 60 50 40 30 20 10\n")
+    targets = []
+    for most in (None, 5, 3):
+        data = make_data(tmp_path, reader(), max_per_user=most)
+        data.setup()
+        ids, item = data.ids["item"]["item"], data.tables["interactions/item"]
+        tested = [data.tables[f"position/{part}"] for part in ("val", "test")]
+        targets.append([[ids[int(row)] for row in item[own.long()]] for own in tested])
+        if most is not None:
+            assert len(data.tables["position/train"]) == 2 * (most - 2)
+    assert targets == [[[50, 20], [60, 10]]] * 3
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("dataset", "users", "items", "rows", "categories", "widest"),

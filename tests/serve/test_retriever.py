@@ -75,7 +75,7 @@ def test_a_new_user_with_the_same_history_gets_the_same_where_nothing_else_count
 
 def test_new_users_and_items_have_their_features_and_the_cold_vector_of_an_id(data):
     model = make_retriever(data)
-    frames = data.reader.read(data.data_dir)
+    frames = data.reader.read(data.preparation.data_dir)
     raw = frames.items.filter(item=model.items.raw[5]).to_dicts()[0]
     features = data.item_features(torch.tensor([5]))
     expected = model.model.encode_item({**features, "item_id": torch.tensor([0])})[0]

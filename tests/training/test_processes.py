@@ -53,6 +53,11 @@ COMPILED = (*DAT, "loss/task=in_batch_softmax", "callbacks.speed.compile=true")
             marks=pytest.mark.slow,
         ),
         pytest.param((*DAT, *SEQUENCES), marks=pytest.mark.slow),
+        pytest.param((*DAT, "loss.mimic_target=mean"), marks=pytest.mark.slow),
+        pytest.param(
+            ("model=dat", "model.augment_gradient=none", "loss.lambda1=0", "loss.lambda2=0"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param((*DAT, "optimizer=lazy_adam", "optimizer.min_rows=1"), marks=pytest.mark.slow),
         pytest.param(
             (*DAT, "optimizer=rowwise_adagrad", "optimizer.min_rows=1"), marks=pytest.mark.slow

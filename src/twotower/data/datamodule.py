@@ -50,6 +50,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             interactions stay mapped on the host.
         negatives: draws a training step's negatives; None for evaluation alone.
         min_history: see :class:`TrainLoader`.
+        max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
     """
 
     schema: Schema
@@ -77,20 +78,21 @@ class RetrievalDataModule(pl.LightningDataModule):
         negatives: Sampler | None = None,
         min_history: int | None = None,
         history_times: bool = False,
+        max_per_user: int | None = None,
+        thinning_seed: int = 0,
     ) -> None:
         super().__init__()
         self.reader = reader
         self.batch_size = batch_size or 0  # no loader takes 0
         self.positives = positives
         self.eval_batch_size = eval_batch_size
-        filters = Filters(min_value, duplicates, k_core)
+        filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
         self.options = Options(filters, split, history_length, shares, history_times)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
-        self.data_dir = Path(data_dir)
-        self.preparation = Preparation(reader, self.options, self.data_dir, Path(cache_dir))
+        self.preparation = Preparation(reader, self.options, Path(data_dir), Path(cache_dir))
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window

@@ -41,6 +41,7 @@ def facts(section: Section) -> dict[str, str]:
         "data": f"{section.name}, fingerprint {section.fingerprint}",
         "split": node("data.split"),
         "k-core": values("data.k_core"),
+        "interactions per user, at most": values("data.max_per_user"),
         "seen items hidden": values("data.mask_seen"),
         "history": values("data.history_length"),
         "epochs": _epochs(runs, values("trainer.max_epochs")),

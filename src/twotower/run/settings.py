@@ -31,6 +31,7 @@ DERIVED = (
 # settings newer than some runs, with the value that does what was done before them: it is unset
 ADDED: dict[str, Any] = {
     "data.history_times": False,
+    "data.thinning_seed": 0,
     "loss.mimic_target": "own",
     "model.augment_momentum": 0.9,
     "model.history.activation": "relu",

@@ -1,4 +1,4 @@
-"""Checks and filters of raw interactions: threshold, repeated pairs, k-core."""
+"""Checks and filters of raw interactions: threshold, repeated pairs, k-core, thinned users."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 
 from twotower.data.frames import Frames
-from twotower.data.splits import UNITS_PER_SECOND
+from twotower.data.splits import TRAIN, UNITS_PER_SECOND
 from twotower.errors import UserError, check_choice, check_number
 
 MAX_ID_LENGTH = 1000
 DAY_S = 86_400
+NUM_LAST = 2  # interactions of a user that thinning keeps: data/split=leave_last_out holds them out
 EARLIEST_S = 631_152_000  # 1990-01-01
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -28,11 +29,16 @@ class Filters(NamedTuple):
             where the user comes back to it later, so histories depend on the future.
         k_core: drop users and items with fewer interactions, until none is left to drop; 0 keeps
             all.
+        max_per_user: keep at most so many interactions of each user, drawn at random; None keeps
+            all. See :func:`_thinned`.
+        thinning_seed: of the draw.
     """
 
     min_value: float | None
     duplicates: str
     k_core: int
+    max_per_user: int | None = None
+    thinning_seed: int = 0
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -40,6 +46,16 @@ class Filters(NamedTuple):
             check_number("data.min_value", self.min_value)
         check_choice("data.duplicates", self.duplicates, ("first", "last", "all"))
         check_number("data.k_core", self.k_core, 0)
+        if self.max_per_user is not None:
+            check_number("data.max_per_user", self.max_per_user, NUM_LAST + 1)
+        check_number("data.thinning_seed", self.thinning_seed, 0)
+
+    def plain(self) -> dict[str, object]:
+        """Plain values, for the cache key."""
+        values = self._asdict()
+        if self.max_per_user is None:  # keeps data that were prepared before it existed
+            del values["max_per_user"], values["thinning_seed"]
+        return values
 
 
 def check_interactions(frames: Frames) -> None:
@@ -115,7 +131,7 @@ def moment(value: float, unit: str) -> str:
 def filter_interactions(
     coded: pl.DataFrame, filters: Filters
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Threshold, order, repeated pairs, k-core.
+    """Threshold, order, repeated pairs, k-core, thinning.
 
     Args:
         coded: ``user`` and ``item`` as numbers from 0, ``time`` and the reader's other columns, in
@@ -153,8 +169,14 @@ def filter_interactions(
         kept = _k_core(kept, filters.k_core)
         reason = f"users or items with fewer than {filters.k_core} interactions"
         dropped[reason] = before - len(kept)
+    if filters.max_per_user is not None:
+        before = len(kept)
+        kept = _thinned(kept, filters.max_per_user, filters.thinning_seed)
+        limit = f"data.max_per_user={filters.max_per_user}"
+        reason = f"beyond {limit}, drawn with seed {filters.thinning_seed}"
+        dropped[reason] = before - len(kept)
     if kept.is_empty():
-        settings = ", ".join(f"data.{name}={value}" for name, value in filters._asdict().items())
+        settings = ", ".join(f"data.{name}={value}" for name, value in filters.plain().items())
         raise UserError(f"no interaction is left of {len(coded):,} after {settings}: lower them")
     return kept, {reason: count for reason, count in dropped.items() if count}
 
@@ -173,6 +195,31 @@ def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
         key = key * 256 + pl.col("behaviour")
     mask = key.is_first_distinct() if keep == "first" else key.is_last_distinct()
     return coded.select(mask=mask)["mask"]
+
+
+def _thinned(coded: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
+    """At most ``most`` interactions of each user, in their order.
+
+    The last ``NUM_LAST`` always stay, so that every dose is tested on the same interactions where
+    they are held out; of data with a split of their own all held-out ones stay, and ``most`` is the
+    number for training. The others are drawn at random: a smaller dose is a part of a larger one.
+
+    Args:
+        coded: sorted by user and time, with ``part`` for data with a split of their own.
+        most: interactions of a user.
+        seed: of the draw.
+    """
+    user = coded["user"].to_numpy()
+    draw = np.random.default_rng(seed).random(len(coded))
+    if "part" in coded.columns:
+        stays = coded["part"].to_numpy() != TRAIN
+    else:
+        stays = np.arange(len(user)) >= np.searchsorted(user, user, side="right") - NUM_LAST
+        most -= NUM_LAST
+    order = np.lexsort((draw, stays, user))  # of each user, first the rows that may go
+    place = np.empty(len(user), dtype=np.int64)
+    place[order] = np.arange(len(user)) - np.searchsorted(user, user)
+    return coded.filter(pl.Series(stays | (place < most)))
 
 
 def _k_core(coded: pl.DataFrame, k: int) -> pl.DataFrame:

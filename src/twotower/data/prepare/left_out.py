@@ -5,7 +5,7 @@ import polars as pl
 PREFIX = "left_out_"  # of the names of these tables
 REASONS = {
     True: "the filters and the split of these data keep none of its interactions, so the model "
-    "does not know it; lower data.k_core or data.min_value to keep it",
+    "does not know it; lower data.k_core or data.min_value, or raise data.max_per_user, to keep it",
     False: "the table of {side}s has it, but no interaction does, so the model does not know it",
 }
 

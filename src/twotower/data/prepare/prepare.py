@@ -76,7 +76,7 @@ class Options(NamedTuple):
         return {
             **options,
             "split": [type(self.split).__name__, vars(self.split)],
-            "filters": self.filters._asdict(),
+            "filters": self.filters.plain(),
         }
 
 
