@@ -99,7 +99,8 @@ def test_dat_and_two_tower_presets_differ_in_the_model_and_its_loss_alone():
     for key in ("data", "negatives", "optimizer", "trainer", "metric", "callbacks"):
         assert dat[key] == plain[key], key
     assert dat.loss.task == plain.loss.task
-    assert {k: v for k, v in dat.model.items() if k not in ("_target_", "augment_gradient")} == {
+    own = ("_target_", "augment_gradient", "augment_momentum")
+    assert {k: v for k, v in dat.model.items() if k not in own} == {
         k: v for k, v in plain.model.items() if k not in ("_target_", "id_extra_dim")
     }
     assert plain.model.id_extra_dim == 0

@@ -1,4 +1,4 @@
-"""Small batches and alignment losses."""
+"""Small batches, alignment losses, and the gradients of a loss."""
 
 import torch
 
@@ -42,3 +42,17 @@ def paper_alignment(schema):
 def make_alignment(num_categories, counts=None, **changes):
     schema = Schema((), (), 9, 9, num_categories, tuple(counts or [0] * num_categories))
     return CategoryAlignment(schema, **{**PAPER, **changes})
+
+
+class NoTask(torch.nn.Module):
+    def forward(self, towers, batch):
+        return towers.user.sum() * 0
+
+
+def gradients(model, loss, batch):
+    model.zero_grad()
+    loss(model(batch), batch).total.backward()
+    return {
+        name: 0 if p.grad is None else p.grad.abs().sum().item()
+        for name, p in model.named_parameters()
+    }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.helpers.losses import paper_alignment
+from tests.helpers.losses import NoTask, gradients, paper_alignment
 from tests.helpers.models import TWO_TOWER, first_batch, make_dat
 from twotower.data.sampling import Corpus, InBatch, Mixed, SharedUniform, Uniform
 from twotower.errors import UserError
@@ -16,23 +16,9 @@ from twotower.losses.softmax import Softmax
 from twotower.models.two_tower import TwoTower
 
 
-class NoTask(torch.nn.Module):
-    def forward(self, towers, batch):
-        return towers.user.sum() * 0
-
-
 def make_loss(schema, task=None, lambda1=0.5, lambda2=0.25, lambda3=2.0, **changes):
     settings = {"reduction": "pairs", "over_dim": "sum", "alignment": paper_alignment, **changes}
     return DATLoss(schema, task or BCE(0.5), lambda1, lambda2, lambda3, **settings)
-
-
-def gradients(model, loss, batch):
-    model.zero_grad()
-    loss(model(batch), batch).total.backward()
-    return {
-        name: 0 if p.grad is None else p.grad.abs().sum().item()
-        for name, p in model.named_parameters()
-    }
 
 
 def test_mimic_user_trains_a_u_and_nothing_else(data):

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from tests.conftest import in_two_processes, make_data
-from tests.helpers.losses import paper_alignment
+from tests.helpers.losses import NoTask, gradients, paper_alignment
 from tests.helpers.models import first_batch, make_dat
-from tests.losses.test_dat_loss import NoTask, gradients
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.losses.dat import DATLoss
