@@ -70,3 +70,49 @@ def test_no_ranking_beats_the_oracle(data):
             )
             hits[noise] += int((rank <= 5).sum())
     assert hits[0.0] > hits[4.0] and hits[0.0] >= hits[1.0]
+
+
+def style_covariances(frames, num_categories, num_styles):
+    """The covariance of the true style, one-hot, of each category's items, by size."""
+    truth = frames.latents["item"][1].to_numpy()[:, :-1]  # one-hot clusters
+    style = truth.reshape(len(truth), num_categories, num_styles).sum(1)
+    category = frames.items["category"].to_numpy()
+    names, counts = np.unique(category, return_counts=True)
+    order = names[np.argsort(-counts, kind="stable")]
+    return sorted(counts)[::-1], [np.cov(style[category == name].T, bias=True) for name in order]
+
+
+def test_categories_of_styles_differ_in_size_alone(tmp_path):
+    """Shares of 4 categories by Zipf with exponent 2: .70, .18, .08, .04 of 10,000 items."""
+    world = Synthetic(500, 10_000, 4, 24, 20, 0, category_exponent=2.0, num_styles=3)
+    frames = world.read(tmp_path)
+    counts, covariances = style_covariances(frames, 4, 3)
+    np.testing.assert_allclose(counts, [7024, 1756, 780, 439], rtol=0.1)
+    equal = np.eye(3) / 3 - 1 / 9  # of three styles with equal shares
+    for covariance in covariances:
+        np.testing.assert_allclose(covariance, equal, atol=0.03)
+    rows = frames.interactions.join(frames.items, on="item").group_by("category").len()
+    share = rows.sort("len", descending=True)["len"].to_numpy() / len(frames.interactions)
+    np.testing.assert_allclose(share, [0.70, 0.18, 0.08, 0.04], atol=0.02)
+
+
+def test_a_style_exponent_gives_each_category_another_covariance(tmp_path):
+    """Shares of styles by Zipf with exponent 2: .73, .18, .08, in another order in each."""
+    world = Synthetic(500, 10_000, 4, 24, 20, 0, num_styles=3, style_exponent=2.0)
+    _, covariances = style_covariances(world.read(tmp_path), 4, 3)
+    first, second = np.roll([36 / 49, 9 / 49, 4 / 49], 0), np.roll([36 / 49, 9 / 49, 4 / 49], 1)
+    np.testing.assert_allclose(covariances[0], np.diag(first) - np.outer(first, first), atol=0.03)
+    np.testing.assert_allclose(
+        covariances[1], np.diag(second) - np.outer(second, second), atol=0.03
+    )
+
+
+def test_users_prefer_the_same_styles_in_all_categories(tmp_path):
+    """And the truth is a probability: of a user's choices in any two categories alike."""
+    frames = Synthetic(50, 300, 3, 24, 20, 0, num_styles=4).read(tmp_path)
+    user, item = (frames.latents[side][1].to_numpy() for side in ("user", "item"))
+    np.testing.assert_allclose(np.exp(user @ item.T).sum(1), 1, rtol=1e-4)
+    preference = np.exp(user[:, :-1]).reshape(50, 3, 4)
+    preference /= preference.sum(2, keepdims=True)
+    np.testing.assert_allclose(preference[:, 0], preference[:, 2], rtol=1e-4)
+    assert preference.std(0).min() > 0.05  # users differ

@@ -31,6 +31,8 @@ DERIVED = (
 # settings newer than some runs, with the value that does what was done before them: it is unset
 ADDED: dict[str, Any] = {
     "data.history_times": False,
+    "data.reader.category_exponent": 1.0,
+    "data.reader.style_exponent": 0.0,
     "data.thinning_seed": 0,
     "loss.mimic_target": "own",
     "model.augment_momentum": 0.9,

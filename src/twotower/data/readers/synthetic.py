@@ -25,13 +25,23 @@ class Synthetic(WithoutFiles):
     cluster, ``region`` is noise. As choices are drawn without replacement by fixed odds, ranking
     unseen items by ``log P`` is the best that any model can do; it is handed over as ``latents``.
 
+    With ``num_styles`` the world is one that category alignment assumes: a cluster is a style
+    within a category, users prefer styles, the same ones in every category, and categories, large
+    or small, differ in nothing but their size. So the vectors of all categories have the same true
+    covariance, and a small one has too few interactions to show it. ``style_exponent`` breaks this:
+    each category then has other styles in abundance.
+
     Args:
         num_users: users.
         num_items: items.
         num_categories: categories, their sizes by Zipf's law.
-        num_clusters: latent clusters, at least one per category.
+        num_clusters: latent clusters, at least one per category; not used with ``num_styles``.
         interactions_per_user: median; the distribution is log-normal, at least 5.
         seed: of the world; the training seed is another.
+        category_exponent: Zipf exponent of the sizes of categories; 0: all are equal.
+        num_styles: styles of each category; None: clusters belong to one category each.
+        style_exponent: Zipf exponent of the styles' shares within a category, in another order in
+            each; 0: all are equal, and so are the covariances.
     """
 
     name = "synthetic"
@@ -44,12 +54,22 @@ class Synthetic(WithoutFiles):
         num_clusters: int,
         interactions_per_user: int,
         seed: int,
+        category_exponent: float = 1.0,
+        num_styles: int | None = None,
+        style_exponent: float = 0.0,
     ) -> None:
         check_number("data.reader.num_users", num_users, 1)
         check_number("data.reader.num_items", num_items, 3)
         check_number("data.reader.seed", seed, 0)
-        check_number("data.reader.num_clusters", num_clusters, 3, num_items)
-        check_number("data.reader.num_categories", num_categories, 1, num_clusters)
+        check_number("data.reader.category_exponent", category_exponent, 0, 10)
+        check_number("data.reader.style_exponent", style_exponent, 0, 10)
+        if num_styles is None:
+            check_number("data.reader.num_clusters", num_clusters, 3, num_items)
+            check_number("data.reader.num_categories", num_categories, 1, num_clusters)
+        else:
+            check_number("data.reader.num_categories", num_categories, 1)
+            check_number("data.reader.num_styles", num_styles, 2, num_items // num_categories)
+            num_clusters = num_categories * num_styles
         check_number(
             "data.reader.interactions_per_user", interactions_per_user, 5, max(5, num_items // 2)
         )
@@ -59,6 +79,9 @@ class Synthetic(WithoutFiles):
         self.num_clusters = num_clusters
         self.interactions_per_user = interactions_per_user
         self.seed = seed
+        self.category_exponent = category_exponent
+        self.num_styles = num_styles
+        self.style_exponent = style_exponent
 
     @property
     def num_values(self) -> int:
@@ -71,11 +94,17 @@ class Synthetic(WithoutFiles):
     def read(self, data_dir: Path) -> Frames:
         """Generate the world."""
         rng = np.random.default_rng(self.seed)
-        cluster_share = _zipf(self.num_clusters, 0.7)
-        category = rng.permutation(
-            _spread(self.num_clusters, _zipf(self.num_categories, 1.0))
-        )  # (clusters,)
-        items, item_cluster, log_p = self._items(rng, category)
+        category_share = _zipf(self.num_categories, self.category_exponent)
+        if self.num_styles is None:
+            cluster_share = _zipf(self.num_clusters, 0.7)
+            category = rng.permutation(_spread(self.num_clusters, category_share))  # (clusters,)
+            items, item_cluster, log_p = self._items(rng, category, None)
+        else:
+            style_share = _zipf(self.num_styles, self.style_exponent)
+            shares = [np.roll(style_share, place) for place in range(self.num_categories)]
+            cluster_share = (category_share[:, None] * shares).ravel()  # (clusters,)
+            category = np.arange(self.num_clusters) // self.num_styles
+            items, item_cluster, log_p = self._items(rng, category, cluster_share)
         chunks = list(self._users(rng, cluster_share, items["item"], item_cluster, log_p))
         users = pl.concat([chunk[0] for chunk in chunks])
         preference = pl.concat([chunk[1] for chunk in chunks])
@@ -95,13 +124,18 @@ class Synthetic(WithoutFiles):
         )
 
     def _items(
-        self, rng: np.random.Generator, category: np.ndarray
+        self, rng: np.random.Generator, category: np.ndarray, share: np.ndarray | None
     ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-        """Items sorted by cluster, the cluster of each and ``log P(item | cluster)``."""
+        """Items sorted by cluster, the cluster of each and ``log P(item | cluster)``.
+
+        ``share`` are the clusters' shares of the items, None: equal.
+        """
         num, clusters = self.num_items, self.num_clusters
-        cluster = np.sort(
-            np.concatenate([np.arange(clusters), rng.integers(clusters, size=num - clusters)])
-        )
+        if share is None:
+            more = rng.integers(clusters, size=num - clusters)
+        else:
+            more = rng.choice(clusters, p=share, size=num - clusters)
+        cluster = np.sort(np.concatenate([np.arange(clusters), more]))
         rank = np.arange(num) - np.searchsorted(cluster, cluster)
         weight = 1 / (rank + 2.0) ** 0.8
         log_p = np.log(weight / np.bincount(cluster, weight)[cluster])
@@ -128,25 +162,29 @@ class Synthetic(WithoutFiles):
         log_p: np.ndarray,
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
         """Chunks of (users, true log preference for clusters and 1, interactions)."""
-        clusters = self.num_clusters
+        kinds = self.num_styles or self.num_clusters  # what users have favourites among
+        kind_share = cluster_share if self.num_styles is None else _zipf(kinds, 0.0)
         item_cdf = item_cluster + _cdf_within(
             item_cluster, np.exp(log_p)
         )  # ascending over all items
         for first in range(0, self.num_users, USERS_PER_CHUNK):
             num = min(USERS_PER_CHUNK, self.num_users - first)
-            favourite = rng.choice(clusters, p=cluster_share, size=(num, 3))
-            preference = np.tile((1 - FAVOURITE_SHARE) * cluster_share, (num, 1))  # (num, clusters)
+            favourite = rng.choice(kinds, p=kind_share, size=(num, 3))
+            preference = np.tile((1 - FAVOURITE_SHARE) * kind_share, (num, 1))  # (num, kinds)
             for column, weight in enumerate(FAVOURITE_WEIGHTS):
                 preference[np.arange(num), favourite[:, column]] += FAVOURITE_SHARE * weight
+            if self.num_styles is not None:
+                preference = np.tile(preference, self.num_categories) * cluster_share
+                preference /= preference.sum(1, keepdims=True)  # (num, clusters)
             segment = np.where(
-                rng.random(num) < 0.6, favourite[:, 0], rng.integers(clusters, size=num)
+                rng.random(num) < 0.6, favourite[:, 0], rng.integers(kinds, size=num)
             )
             users = pl.DataFrame(
                 {
                     "user": np.arange(first, first + num),
                     "segment": segment,
                     "region": rng.integers(10, size=num),
-                    "age": 20 + 40 * favourite[:, 0] / clusters + rng.normal(0, 8, num),
+                    "age": 20 + 40 * favourite[:, 0] / kinds + rng.normal(0, 8, num),
                 }
             )
             truth = np.concatenate([np.log(preference), np.ones((num, 1))], axis=1).astype(
