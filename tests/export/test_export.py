@@ -1,5 +1,7 @@
 """Exported files return what the model does."""
 
+import copy
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +11,8 @@ from safetensors.torch import load_file
 from tests.conftest import ROOT, make_data
 from tests.helpers.exporting import (
     CPU,
+    MEASURE,
+    about,
     assert_same_lists,
     check_parity,
     exact,
@@ -16,7 +20,10 @@ from tests.helpers.exporting import (
     serve,
     serve_new,
 )
-from tests.helpers.models import MODELS, build
+from tests.helpers.models import MODELS, build, first_batch
+from twotower.data.sampling import Uniform
+from twotower.export.folder import write_export
+from twotower.export.index import Flat
 from twotower.export.tables import encode_corpus_items, encode_users
 
 TYPED = [
@@ -37,6 +44,19 @@ TYPED = [
 def test_dat_as_onnx_returns_its_vectors(exported):
     folder, data, model, record = exported
     check_parity(model, record, folder, data)
+
+
+@pytest.mark.slow
+def test_running_means_are_exported_as_tables(data, tmp_path):
+    """Of each known user, and the mean of all for a new one; no positives are asked for."""
+    model = build("dat", data, "model.augment_gradient=none")
+    model.train()(first_batch(data, Uniform(3, False)))
+    parts = (Flat(), False, MEASURE, lambda stage: None)
+    record = write_export(
+        tmp_path / "export", about(data), copy.deepcopy(model).eval(), data, *parts
+    )
+    assert model.user_augmented.weight.any()
+    check_parity(model.eval(), record, tmp_path / "export", data)
 
 
 @pytest.mark.slow

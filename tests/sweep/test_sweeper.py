@@ -248,6 +248,8 @@ def test_an_estimate_prefers_the_same_overrides_and_ignores_the_seed(tmp_path):
 def test_a_part_of_dat_is_added_to_the_same_strong_base(base):
     plain = compose_train(f"experiment={base}")
     parts = {"": [1, 2, 3], "_lambda0": [], "_lambda1": [1], "_lambda2": [2], "_lambda3": [3]}
+    parts |= {"_amm": [1, 2], "_running_mean": [3]}
+    parts |= {"_shuffled": [1, 2, 3], "_mean": [1, 2, 3], "_mimic": [1, 2, 3]}
     for part, on in parts.items():
         config = compose_train(f"experiment={base}", f"variant=sasrec_dat{part}")
         assert [i for i in (1, 2, 3) if config.loss[f"lambda{i}"] > 0] == on
@@ -265,11 +267,17 @@ def test_a_variant_says_what_it_is_on_any_preset(base):
         "two_tower_wide": ("TwoTower", (0, 0, 0)),
         "two_tower_cal": ("TwoTower", (0, 0, 1)),
         "dat_lambda0": ("DAT", (0, 0, 0)),
+        "dat_lambda1": ("DAT", (1, 0, 0)),
+        "dat_lambda2": ("DAT", (0, 1, 0)),
+        "dat_running_mean": ("DAT", (0, 0, 1)),
         "dat_amm": ("DAT", (1, 1, 0)),
         "dat_cal": ("DAT", (0, 0, 1)),
         "dat": ("DAT", (1, 1, 1)),
         "dat_literal": ("DAT", (1, 1, 1)),
+        "dat_mean": ("DAT", (1, 1, 1)),
+        "dat_mimic": ("DAT", (1, 1, 1)),
         "dat_practical": ("DAT", (1, 1, 1)),
+        "dat_shuffled": ("DAT", (1, 1, 1)),
     }
     whole_models = ("tuned_", "sasrec", "bsarec")
     assert sorted(parts) == [name for name in VARIANTS if not name.startswith(whole_models)]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.conftest import make_data
 from tests.helpers.composition import compose_derived, compose_train
@@ -9,6 +10,7 @@ from tests.helpers.models import first_batch
 from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform
 from twotower.run.build import build_part
+from twotower.run.settings import leaves
 
 
 def num_parameters(config, schema):
@@ -67,6 +69,50 @@ def test_controls_leave_optimizer_data_and_task_alone():
             assert control[key] == dat[key], (name, key)
         assert control.loss.task == dat.loss.task
     assert compose_train("variant=dat_lambda0", "data=movielens_1m").data.reader.variant == "1m"
+
+
+CONTROLS = {  # what each changes in DAT, on both bases
+    "lambda0": {"loss.lambda1": 0, "loss.lambda2": 0, "loss.lambda3": 0},
+    "lambda1": {"loss.lambda2": 0, "loss.lambda3": 0},
+    "lambda2": {"loss.lambda1": 0, "loss.lambda3": 0},
+    "cal": {"loss.lambda1": 0, "loss.lambda2": 0},
+    "amm": {"loss.lambda3": 0},
+    "shuffled": {"loss.mimic_target": "shuffled"},
+    "mean": {"loss.mimic_target": "mean"},
+    "mimic": {"model.augment_gradient": "mimic"},
+    "running_mean": {"model.augment_gradient": "none", "loss.lambda1": 0, "loss.lambda2": 0},
+}
+
+
+@pytest.mark.parametrize("base", ["dat", "sasrec_dat"])
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_changes_its_part_of_dat_and_nothing_else(base, name):
+    variant = "sasrec_dat_lambda3" if (base, name) == ("sasrec_dat", "cal") else f"{base}_{name}"
+    plain, control = (
+        dict(leaves("", OmegaConf.to_container(compose_train(f"variant={one}"), resolve=False)))
+        for one in (base, variant)
+    )
+    changed = {key: value for key, value in control.items() if value != plain[key]}
+    assert changed == CONTROLS[name] and plain.keys() == control.keys()
+
+
+@pytest.mark.parametrize("name", ["dat_shuffled", "dat_mean", "dat_mimic", "dat_running_mean"])
+def test_controls_train_and_are_served_without_positives(data, name):
+    """What their tables hold after a step is all that a later user's vector needs."""
+    config = compose_derived(
+        f"variant={name}", f"data.history_length={data.options.history_length}"
+    )
+    batch = first_batch(data, SharedUniform(50, False))
+    model, loss = (build_part(config, part, schema=data.schema) for part in ("model", "loss"))
+    model.train()(batch)
+    loss(model(batch), batch).total.backward()
+    assert model.user_tower.layers[0].weight.grad.abs().sum() > 0
+    saved = build_part(config, "model", schema=data.schema)
+    saved.load_state_dict(model.state_dict())
+    new = {name: value.clone() for name, value in batch.user.items()}
+    new["user_id"][0] = 0  # unknown to the tables
+    torch.testing.assert_close(saved.eval().encode_user(new), model.eval().encode_user(new))
+    assert torch.isfinite(saved.encode_user(new)).all()
 
 
 def test_lambda0_is_dat_whose_vectors_only_the_task_trains(data):
