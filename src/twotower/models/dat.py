@@ -1,7 +1,5 @@
 """DAT: the Dual Augmented Two-tower model (Yu et al., Meituan, DLP-KDD 2021)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -93,11 +91,14 @@ class DAT(nn.Module):
                 f"model.augment_gradient=none keeps whole tables, not model.sharding={sharding}: "
                 "set model.sharding=none"
             )
-        table = partial(EmbeddingTable, sharding=sharding)
-        if augment_gradient == "none":
-            table = partial(RunningMeanTable, momentum=augment_momentum)
-        self.user_augmented = table(schema.num_values("user_id"), dim, cold_ids)
-        self.item_augmented = table(schema.num_values("item_id"), dim, cold_ids)
+
+        def table(name: str) -> EmbeddingTable:
+            shape = (schema.num_values(name), dim)
+            if augment_gradient == "none":
+                return RunningMeanTable(*shape, cold_ids, augment_momentum)
+            return EmbeddingTable(*shape, cold_ids, sharding)
+
+        self.user_augmented, self.item_augmented = table("user_id"), table("item_id")
         self.item_dropout = nn.Dropout(item_dropout)
         check_summable(tower, embedding_dim, dim)
         layers = (hidden_dims, dim, activation, last_activation, normalize, dropout, tower)
@@ -123,11 +124,8 @@ class DAT(nn.Module):
         user = self._encode_user(user_features, a_u)  # (batch, dim)
         item = self._encode_item(item_features, a_v)  # (num_distinct, dim)
         if self.augment_gradient == "none":
-            if self.training:
-                item_id = item_features["item_id"].index_select(0, batch.positive)
-                self.user_augmented.update(user_features["user_id"], item[batch.positive])
-                self.item_augmented.update(item_id, user)
-            return Towers(user, item)  # no loss has anything to train
+            self._average(user_features["user_id"], item_features["item_id"], batch, user, item)
+            return Towers(user, item)  # a mimic loss has nothing to train
         if self.augment_gradient == "task":
             a_u, a_v = a_u.detach(), a_v.detach()
         return Towers(user, item, a_u, a_v)
@@ -141,6 +139,18 @@ class DAT(nn.Module):
         z_v = torch.cat([self.item_embedding(features), self._input(augmented)], dim=1)
         p_v: Tensor = self.item_tower(self.item_dropout(z_v))
         return p_v
+
+    def _average(
+        self, user_id: Tensor, item_id: Tensor, batch: Batch, user: Tensor, item: Tensor
+    ) -> None:
+        """In training, move the running means towards the outputs of the batch's positives."""
+        for table, index, vector in (
+            (self.user_augmented, user_id, item[batch.positive]),
+            (self.item_augmented, item_id[batch.positive], user),
+        ):
+            assert isinstance(table, RunningMeanTable)
+            if self.training:
+                table.update(index, vector)
 
     def _input(self, augmented: Tensor) -> Tensor:
         return augmented.detach() if self.augment_gradient == "mimic" else augmented
