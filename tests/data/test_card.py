@@ -471,6 +471,14 @@ def test_prepare_then_again_then_by_force(script):
     assert not list(script.folder.rglob(".*"))
 
 
+def test_the_card_says_how_users_were_thinned(script):
+    run = script("prepare", *SMALL, "data.max_per_user=6", "data.thinning_seed=7")
+    said = " ".join(run.stdout.split())
+    assert "max_per_user=6, thinning_seed=7" in said
+    assert "beyond data.max_per_user=6, drawn with" in said and "seed 7" in said
+    assert "thinning" not in script("prepare", *SMALL).stdout
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -88,7 +88,7 @@ def _about(data: RetrievalDataModule, name: str, meta: dict[str, Any]) -> dict[s
         "remarks": meta["remarks"],
         "options": {
             "split": {"name": type(options.split).__name__, **vars(options.split)},
-            "filters": options.filters._asdict(),
+            "filters": options.filters.plain(),
             "mask_seen": data.mask_seen,
             "history_length": options.history_length,
             "group_shares": list(options.group_shares),
