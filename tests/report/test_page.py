@@ -11,9 +11,10 @@ from tests.report.world import OPTIONS, make_ranks, run_of
 from twotower.plotting import save_figure
 from twotower.report import grid, markdown
 from twotower.report.alt import TEXTS, describe
+from twotower.report.blocks import Report
 from twotower.report.page import as_html
 from twotower.report.plots import PLOTS
-from twotower.report.section import Report, make_section
+from twotower.report.section import make_section
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The whole command on run folders made by hand."""
 
+import csv
 import re
 import shutil
 
@@ -323,3 +324,55 @@ def test_user_errors_are_one_line(script, sweep, overrides, message):
     run = script("report", *overrides)
     assert run.returncode == 1
     assert message in run.stderr and len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def test_differences_across_data_sets_and_searches_are_in_every_format(script, tmp_path):
+    for data in ("one", "two", "three"):
+        for name, weight in (("dat_lambda0", 0), ("dat", 1)):
+            settings = {f"loss.lambda{place}": weight for place in (1, 2, 3)}
+            fields = {"data": data, "split_fingerprint": data, "interactions_per_user": len(data)}
+            overrides = [f"data={data}", f"variant={name}"]
+            make_variant(tmp_path / "r" / data, 0.2 * weight, (0, 1), overrides, settings, **fields)
+    search = tmp_path / "r" / "search"
+    make_run(search / "dat-0", make_ranks(0, 0), test={})  # a trial
+    (search / "search.yaml").write_text("{metric: val/ndcg@10, data: one, sampler: random}")
+    trials = ["variant,number,state,value,seconds"]
+    trials += [
+        f"{name},{place},complete,.{place}{len(name)},9"
+        for name in ("dat", "=mf")
+        for place in (1, 2)
+    ]
+    (search / "trials.csv").write_text("\n".join(trials))
+    run = script("report", "runs=r", "control=dat_lambda0", "resamples=100")
+    assert run.returncode == 0, run.stderr
+    report = tmp_path / "r" / "report"
+    for place in (1, 2):  # of an earlier report
+        (report / f"across-forest-{place}.png").touch()
+    assert script("report", "runs=r", "control=dat_lambda0", "resamples=100").returncode == 0
+    names = {path.name for path in report.iterdir()}
+    assert {name for name in names if name.startswith(("across", "search"))} == {
+        "across.csv", "across-forest-1.png", "across-dose-1.png", "searches.csv",
+        "search-1-budget.png",
+    }  # fmt: skip
+    page = (report / "index.html").read_text()
+    assert 'alt="Forest plot of dat − dat_lambda0' in page and 'alt="Expected best' in page
+    text = (report / "report.md").read_text()
+    tex = (report / "tables.tex").read_text()
+    assert r"mean of 3 data sets, all data & \textbf{$+$" in tex and tex.isascii()
+    for output in (run.stdout, text, page):
+        places = [
+            output.index(words)
+            for words in ("Differences across data sets", "dat − dat_lambda0 is ", "Search search")
+        ]
+        assert places == sorted(places)
+        assert "dat-0" not in output  # no test, as it should be
+    across = list(csv.DictReader((report / "across.csv").open()))
+    assert [row["data"] for row in across] == ["one", "three", "two", "mean of 3"]
+    assert float(across[0]["over_users"]) > 0 and float(across[3]["p"]) < 1
+    assert [row["variant"] for row in csv.DictReader((report / "searches.csv").open())] == [
+        "dat", "dat", "'=mf", "'=mf"
+    ]  # fmt: skip
+    # a search alone has a report too
+    assert script("report", "runs=r/search", "resamples=100").returncode == 0
+    text = (search / "report" / "report.md").read_text()
+    assert text.startswith("**Search search (one, random)**") and "NDCG" not in text

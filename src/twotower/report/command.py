@@ -12,12 +12,17 @@ from twotower.errors import UserError, check_number
 from twotower.files import write_text
 from twotower.metrics.base import RankMetric
 from twotower.report import markdown, quoted, runs, tables
+from twotower.report.across import find_contrasts
+from twotower.report.across_block import across_block
+from twotower.report.blocks import Report
 from twotower.report.comparison import Options
 from twotower.report.console import show
 from twotower.report.folders import find
 from twotower.report.page import as_html
-from twotower.report.plots import draw
-from twotower.report.section import Report, make_section
+from twotower.report.plots import draw, draw_blocks
+from twotower.report.search_block import search_block
+from twotower.report.searches import Search, find_searches, read_search
+from twotower.report.section import make_section
 from twotower.report.variants import by_data
 from twotower.wording import PlainConsole
 
@@ -32,11 +37,17 @@ def report(config: DictConfig) -> None:
     places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
     if not places:
         raise UserError("runs=[]: give folders of runs or of sweeps, runs=[<one>,<another>]")
-    counted, left_out = _read(places, options)
+    searches = find_searches(places)
+    counted, left_out = _read(places, options, searches)
     counted = _without(list(config.ignore), counted)
     sections = [make_section(group, options) for group in by_data(counted)]
     left_out += [run for section in sections for run in section.left_out]
-    made = Report(sections, left_out)
+    across = across_block(find_contrasts(sections, options), options) if sections else None
+    read = [read_search(folder) for folder in searches]
+    left_out += [own for own in read if isinstance(own, runs.LeftOut)]
+    known = [own for own in read if isinstance(own, Search)]
+    blocks = [search_block(own, place, options) for place, own in enumerate(known, 1)]
+    made = Report(sections, left_out, (across,) if across else (), tuple(blocks))
     # by default in the first folder; of a glob in the part before its first wildcard
     first = Path(places[0])
     folder = next(path for path in (first, *first.parents) if path.is_dir())
@@ -45,12 +56,17 @@ def report(config: DictConfig) -> None:
         markdown.update(Path(config["update"]), config.block, markdown.as_markdown(made))
 
 
-def _read(places: list[str], options: Options) -> tuple[list[runs.Run], list[runs.LeftOut]]:
+def _read(
+    places: list[str], options: Options, searches: list[Path]
+) -> tuple[list[runs.Run], list[runs.LeftOut]]:
+    """The runs of the places; trials of searches have no test and are not listed as left out."""
     found = find(places)
     read = [runs.read(folder, name, options.metrics) for folder, name in found.items()]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]
-    if not counted:
+    trials = {found[folder] for folder in found if set(folder.parents) & set(searches)}
+    left_out = [run for run in left_out if run.name not in trials]
+    if not counted and not searches:
         counts = Counter(run.reason for run in left_out).most_common(3)
         reasons = "; ".join(f"{reason} ({count} of {len(read)})" for reason, count in counts)
         raise UserError(f"runs={','.join(places)}: no run can be counted: {reasons}")
@@ -76,8 +92,12 @@ def _write(made: Report, output: Path) -> None:
     write_text(output / "report.md", f"{markdown.as_markdown(made)}\n")
     write_text(output / "tables.csv", tables.as_csv(made))
     write_text(output / "tables.tex", tables.as_latex(made))
-    images = draw(made.sections, output)
-    write_text(output / "index.html", as_html(made, images))
+    for name, blocks in (("across.csv", made.across), ("searches.csv", made.searches)):
+        (output / name).unlink(missing_ok=True)  # of an earlier report
+        if rows := [row for block in blocks for row in block.rows]:
+            write_text(output / name, tables.csv_of(rows))
+    images, others = draw(made.sections, output), draw_blocks(made.blocks, output)
+    write_text(output / "index.html", as_html(made, images, others))
     console = PlainConsole()
     show(made, console)
     console.print(Text(f"{output / 'index.html'}"), soft_wrap=True)
@@ -87,6 +107,7 @@ def _options(config: DictConfig) -> Options:
     check_number("level", config.level, 0.5, 0.9999)
     check_number("resamples", config.resamples, 100)
     check_number("seed", config.seed, 0)
+    check_number("margin", config.margin, 0.0001, 0.5)
     names = dict.fromkeys([config.compare, *config.columns])
     nodes: Any = OmegaConf.to_container(config.metrics, resolve=True)
     return Options(
@@ -97,6 +118,8 @@ def _options(config: DictConfig) -> Options:
         resamples=config.resamples,
         seed=config.seed,
         published=quoted.read(config.quoted),
+        control=config.control,
+        margin=config.margin,
     )
 
 

@@ -19,6 +19,9 @@ class Options(NamedTuple):
         resamples: of bootstrap and permutation test.
         seed: of both.
         published: figures of other projects.
+        control: name of the variants that the others are compared with across data sets; None: each
+            part is.
+        margin: relative differences within it count as none.
     """
 
     metric: str
@@ -28,6 +31,8 @@ class Options(NamedTuple):
     resamples: int
     seed: int
     published: list[Entry]
+    control: str | None = None
+    margin: float = 0.01
 
 
 class Comparison(NamedTuple):

@@ -4,9 +4,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from twotower.report.answer import answers
+from twotower.report.answer import Answer, answers
+from twotower.report.blocks import Block, Report
 from twotower.report.grid import Grid, make_grid, parts_grid
-from twotower.report.section import Report
 from twotower.report.text import ALL_VARIANTS, ONE_PART, SECTIONS, legend, title
 from twotower.wording import PlainConsole
 
@@ -14,25 +14,42 @@ MAX_PAIRS = 20
 
 
 def show(report: Report, console: PlainConsole) -> None:
-    """Print the answers and tables of each data set, the legend, and what is left out."""
+    """Print the answers and tables of each data set and block, the legend, and what is left out."""
+    for block in report.across:
+        _block(block, console)
     if len(report.sections) > 1:
         console.print(SECTIONS)
     for section in report.sections:
         console.print(Text(title(section), style="bold"))
-        for answer in answers(section):
-            console.print(Text.assemble("• ", (answer.lead, "bold"), answer.rest))
+        _answers(answers(section), console)
         pairs = parts_grid(section)
         if pairs:
             _show(pairs._replace(lines=pairs.lines[:MAX_PAIRS]), ONE_PART, console)
             if len(pairs.lines) > MAX_PAIRS:
                 console.print(f"{len(pairs.lines) - MAX_PAIRS} more pairs are in the files.")
         _show(make_grid(section), ALL_VARIANTS, console)
+    for block in report.searches:
+        _block(block, console)
     words = legend(report.sections).items()
     console.print(Text("\n".join(f"{word}: {text}" for word, text in words)), style="dim")
     if report.left_out:
         console.print("Left out:")
     for run in report.left_out:
         console.print(Text.assemble((run.name, "yellow"), f": {run.reason}"))
+
+
+def _block(block: Block, console: PlainConsole) -> None:
+    console.print(Text(block.title, style="bold"))
+    _answers(block.answers, console)
+    for name, grid in block.tables.items():
+        console.print(_table(grid, list(range(grid.details)), name))
+    words = [f"{word}: {text}" for word, text in block.words.items()]
+    console.print(Text("\n".join(words), style="dim"))
+
+
+def _answers(found: list[Answer], console: PlainConsole) -> None:
+    for answer in found:
+        console.print(Text.assemble("• ", (answer.lead, "bold"), answer.rest))
 
 
 def _show(grid: Grid, name: str, console: PlainConsole) -> None:

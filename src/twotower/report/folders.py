@@ -21,9 +21,7 @@ def find(places: list[str], unread: list[OSError] | None = None) -> dict[Path, s
     """
     found: dict[Path, None] = {}
     for place in places:
-        path = Path(place)
-        roots = [path] if path.exists() else sorted(Path(path.anchor).glob(place.lstrip("/")))
-        below = [folder.resolve() for root in roots for folder in _run_folders(root, unread)]
+        below = [folder.resolve() for root in roots(place) for folder in _run_folders(root, unread)]
         if not below:
             raise UserError(
                 f"runs={place}: there is no run folder; "
@@ -32,6 +30,12 @@ def find(places: list[str], unread: list[OSError] | None = None) -> dict[Path, s
         found |= dict.fromkeys(sorted(below))
     common = os.path.commonpath([folder.parent for folder in found])
     return {folder: printable(str(folder.relative_to(common))) for folder in found}
+
+
+def roots(place: str) -> list[Path]:
+    """The folder of this name, or those that match it as a glob."""
+    path = Path(place)
+    return [path] if path.exists() else sorted(Path(path.anchor).glob(place.lstrip("/")))
 
 
 def _run_folders(root: Path, unread: list[OSError] | None) -> Iterator[Path]:

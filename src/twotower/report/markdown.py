@@ -6,10 +6,11 @@ from pathlib import Path
 
 from twotower.errors import UserError
 from twotower.files import write_text
-from twotower.report.answer import answers
+from twotower.report.answer import Answer, answers
+from twotower.report.blocks import Block, Report
 from twotower.report.grid import Grid, Line, make_grid, parts_grid
 from twotower.report.protocol import facts, repeats
-from twotower.report.section import Report, Section
+from twotower.report.section import Section
 from twotower.report.text import (
     ALL_VARIANTS,
     ONE_PART,
@@ -25,23 +26,38 @@ MARKUP = re.compile(r"[\\`*\[\]<>|#~$]|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z
 
 
 def as_markdown(report: Report) -> str:
-    """For each data set the answers, tables and protocol; then the legend, and what is left out."""
-    parts = [SECTIONS] if len(report.sections) > 1 else []
+    """For each data set the answers, tables and protocol; then the legend, and what is left out.
+
+    What is known over data sets comes before them, searches after.
+    """
+    parts = [part for block in report.across for part in _block(block)]
+    parts += [SECTIONS] if len(report.sections) > 1 else []
     for section in report.sections:
         parts.append(f"**{escape(title(section))}**")
-        found = answers(section)
-        parts.append(_list(f"**{escape(own.lead)}**{escape(own.rest)}" for own in found))
+        parts.append(_answers(answers(section)))
         pairs = parts_grid(section)
         if pairs:
             parts += [f"**{ONE_PART}**", _table(pairs)]
         parts += [f"**{ALL_VARIANTS}**", _table(make_grid(section))]
         parts += [f"**{PROTOCOL}**", *_protocol(section)]
+    parts += [part for block in report.searches for part in _block(block)]
     words = legend(report.sections).items()
     parts.append(_list(f"{word}: {text}" for word, text in words))
     if report.left_out:
         parts.append("Left out:")
         parts.append(_list(f"{_code(run.name)}: {escape(run.reason)}" for run in report.left_out))
     return "\n\n".join(filter(None, parts))
+
+
+def _block(block: Block) -> list[str]:
+    parts = [f"**{escape(block.title)}**", _answers(block.answers)]
+    for name, grid in block.tables.items():
+        parts += [f"**{escape(name)}**", _table(grid)]
+    return [*parts, _list(f"{word}: {text}" for word, text in block.words.items())]
+
+
+def _answers(found: list[Answer]) -> str:
+    return _list(f"**{escape(own.lead)}**{escape(own.rest)}" for own in found)
 
 
 def _list(lines: Iterable[str]) -> str:

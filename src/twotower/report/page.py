@@ -1,14 +1,17 @@
 """The report as one HTML page, which needs no other file and no network."""
 
 import base64
+from collections.abc import Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
 
 from twotower.report.alt import describe
-from twotower.report.answer import answers
+from twotower.report.answer import Answer, answers
+from twotower.report.blocks import Block, Report
 from twotower.report.grid import Grid, Line, make_grid, parts_grid
 from twotower.report.protocol import facts, repeats
-from twotower.report.section import Report, Section
+from twotower.report.section import Section
 from twotower.report.style import STYLE
 from twotower.report.text import (
     ALL_VARIANTS,
@@ -36,29 +39,39 @@ PAGE = """<!doctype html>
 """
 
 
-def as_html(report: Report, plots: list[dict[str, Path]]) -> str:
-    """The page; ``plots`` holds for each data set the images by their names."""
-    metric = escape(metric_name(report.sections[0].options.metric))
-    names = ", ".join(dict.fromkeys(section.name for section in report.sections))
-    body = [f"<h1>{escape(names)}: {metric}</h1>"]
+def as_html(
+    report: Report, plots: list[dict[str, Path]], others: Sequence[dict[str, Path]] = ()
+) -> str:
+    """The page.
+
+    Args:
+        report: what it shows.
+        plots: for each data set the images by their names.
+        others: the same for each block.
+    """
+    names = dict.fromkeys(section.name for section in report.sections)
+    metric = "".join(metric_name(own.options.metric) for own in report.sections[:1]) or "search"
+    heading = f"{', '.join(names)}: {metric}" if names else metric
+    body = [f"<h1>{escape(heading)}</h1>"]
+    blocks = [_block(*pair) for pair in zip(report.blocks, others, strict=True)]
+    num_first = len(report.across)
+    body += chain.from_iterable(blocks[:num_first])
     if len(report.sections) > 1:
         body.append(f"<p>{SECTIONS}</p>")
     for section, images in zip(report.sections, plots, strict=True):
         body += _section(section, images)
-    body += ["<h2>How to read the tables</h2>", _pairs(legend(report.sections))]
+    body += chain.from_iterable(blocks[num_first:])
+    if report.sections:
+        body += ["<h2>How to read the tables</h2>", _pairs(legend(report.sections))]
     if report.left_out:
         left_out = {run.name: run.reason for run in report.left_out}
         body += ["<h2>Left out</h2>", _pairs(left_out)]
-    return PAGE.format(metric=metric, style=STYLE, body="\n".join(body))
+    return PAGE.format(metric=escape(metric), style=STYLE, body="\n".join(body))
 
 
 def _section(section: Section, images: dict[str, Path]) -> list[str]:
     body = [f"<h2>{escape(title(section))}</h2>"]
-    lines = "".join(
-        f"<li><strong>{escape(answer.lead)}</strong>{escape(answer.rest)}</li>"
-        for answer in answers(section)
-    )
-    body.append(f'<ul class="answers">{lines}</ul>' if lines else "")
+    body.append(_answers(answers(section)))
     pairs = parts_grid(section)
     if pairs:
         body += [f"<h3>{ONE_PART}</h3>", _table(pairs)]
@@ -67,6 +80,23 @@ def _section(section: Section, images: dict[str, Path]) -> list[str]:
         body.append(_figure(path.read_bytes(), describe(name, section)))
     body += [f"<h3>{PROTOCOL}</h3>", _pairs(facts(section)), *_repeats(section)]
     return body
+
+
+def _block(block: Block, images: dict[str, Path]) -> list[str]:
+    body = [f"<h2>{escape(block.title)}</h2>", _answers(block.answers)]
+    for name, grid in block.tables.items():
+        body += [f"<h3>{escape(name)}</h3>", _table(grid)]
+    for plot in block.plots:
+        if plot.name in images:
+            body.append(_figure(images[plot.name].read_bytes(), plot.alt))
+    return [*body, _pairs(block.words)]
+
+
+def _answers(found: list[Answer]) -> str:
+    lines = "".join(
+        f"<li><strong>{escape(own.lead)}</strong>{escape(own.rest)}</li>" for own in found
+    )
+    return f'<ul class="answers">{lines}</ul>' if lines else ""
 
 
 def _figure(png: bytes, alt: str) -> str:

@@ -29,6 +29,7 @@ class Record(BaseModel):
         epochs: that were trained.
         popularity: metrics of ranking by the number of training interactions.
         oracle: metrics of the best possible ranking, of synthetic data.
+        interactions_per_user: of training, the mean over its users; older records have none.
         versions: of packages, and the commit.
     """
 
@@ -45,6 +46,7 @@ class Record(BaseModel):
     epochs: int | None = None
     popularity: dict[str, float] | None = None
     oracle: dict[str, float] | None = None
+    interactions_per_user: float | None = None
     versions: dict[Text, Text] = {}
 
 

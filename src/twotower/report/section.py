@@ -105,15 +105,3 @@ def _references(runs: list[Run]) -> dict[str, dict[str, float]]:
         values = {"popularity": record.popularity, "oracle": record.oracle}
         found |= {name: own for name, own in values.items() if own and name not in models}
     return found
-
-
-class Report(NamedTuple):
-    """What every format shows.
-
-    Attributes:
-        sections: one for each data set.
-        left_out: runs that are not counted, or not everywhere.
-    """
-
-    sections: list[Section]
-    left_out: list[LeftOut]

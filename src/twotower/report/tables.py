@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 
+from twotower.report.blocks import Report
 from twotower.report.comparison import Comparison
 from twotower.report.grid import Grid, Line, make_grid, parts_grid
-from twotower.report.section import Report
 from twotower.report.statistics import Evidence
 from twotower.report.text import ONE_PART, metric_name, title
 from twotower.report.variants import Variant
@@ -23,6 +23,8 @@ LATEX = {
     "λ": r"$\lambda$",
     "→": r"$\to$",
     "↑": r"$\uparrow$",
+    "τ": r"$\tau$",
+    "²": r"$^2$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{character: f"{{{character}}}" for character in "[]*"},  # a row may begin with them
     **{character: f"${character}$" for character in "+<>="},
@@ -45,7 +47,11 @@ def as_csv(report: Report) -> str:
         for row in section.quoted:
             own = {"variant": row.model, "source": row.source}
             rows.append({"data": section.name} | own | row.metrics)
-    # An apostrophe before text that a spreadsheet would compute.
+    return csv_of(rows)
+
+
+def csv_of(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV, with an apostrophe before text that a spreadsheet would compute."""
     text = pl.selectors.string().str.replace(FORMULA, "'$0")
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(text).write_csv()
 
@@ -77,8 +83,11 @@ def _seeds(variant: Variant) -> str:
 
 
 def as_latex(report: Report) -> str:
-    """The tables of each data set, which need the package booktabs."""
+    """The tables of blocks and of each data set, which need the package booktabs."""
     lines = [r"% \usepackage{booktabs}"]
+    for block in report.blocks:
+        for name, grid in block.tables.items():
+            lines += _latex(grid, f"{block.title}. {name}.")
     for section in report.sections:
         pairs = parts_grid(section)
         if pairs:

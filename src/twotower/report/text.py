@@ -114,7 +114,9 @@ def versus(section: Section) -> str:
 
 
 def legend(sections: list[Section]) -> dict[str, str]:
-    """What the words and signs of the tables mean."""
+    """What the words and signs of the tables mean; empty without data sets."""
+    if not sections:
+        return {}
     known = {name for section in sections for name in section.references}
     words = METRICS | {name: text for name, text in REFERENCES.items() if name in known}
     if any(section.comparisons for section in sections):

@@ -152,7 +152,7 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
         name = pairs.pop("experiment", name)
         name = pairs.pop("variant", name)
         labels.append(" ".join([name, *(f"{short[key]}={value}" for key, value in pairs.items())]))
-    return _with_settings(labels, [group[0].record.settings for group in groups])
+    return with_settings(labels, [group[0].record.settings for group in groups])
 
 
 def _overrides(run: Run) -> dict[str, str]:
@@ -173,7 +173,7 @@ def greek(name: str) -> str:
     return re.sub(r"\blambda(?=\d)", "λ", name)
 
 
-def _with_settings(labels: list[str], settings: list[dict[str, Value]]) -> list[str]:
+def with_settings(labels: list[str], settings: list[dict[str, Value]]) -> list[str]:
     """Add to labels that are equal the settings that differ."""
     result = list(labels)
     for label in {label for label in labels if labels.count(label) > 1}:

@@ -131,6 +131,7 @@ def _record(
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
         "data_note": data.note,
+        "interactions_per_user": len(data.tables["position/train"]) / data.meta["num_train_users"],
         "seed": plain["seed"],
         "overrides": info.overrides,
         "settings": settings.flat(plain, trainer.world_size, info.repeats),
