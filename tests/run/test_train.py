@@ -43,6 +43,8 @@ def test_train_then_evaluate(script):
         and record["data"] == "synthetic"
     )
     assert record["seed"] == 5 and "loss.lambda3=0" in record["overrides"] and record["epochs"] == 3
+    counts = [category["train_interactions"] for category in record["categories"]]
+    assert record["interactions_per_user"] == sum(counts) / 148  # of 150, two have too few
     for part in ("val", "test", "oracle"):
         names = {
             f"{name}@{k}" for name in ("hit_rate", "recall", "ndcg") for k in (10, 50, 100)
