@@ -109,6 +109,21 @@ def test_without_a_control_parts_that_several_data_sets_have_are_compared(data):
     assert across_block([], options) is None
 
 
+def test_a_part_on_two_bases_of_one_data_set_is_compared(data):
+    def bases(other):
+        found = {}
+        for name, base in (("a", PLAIN), ("b", other)):
+            found[f"{name}0"] = (weights(base, 0, 0, 0), [0.1, 0.12, 0.11])
+            found[f"{name}1"] = (weights(base, 0, 0, 1), [0.1, 0.121, 0.111])
+        return data("beauty", found, OPTIONS)
+
+    (contrast,) = find_contrasts([bases(STRONG)], OPTIONS)
+    assert contrast.name == "λ3: 0 → 1" and contrast.means[ALL].num_data == 1
+    assert [row.base for row in contrast.rows] == ["a0", "b0"]
+    # a grid of loss weights is on one base
+    assert find_contrasts([bases({**PLAIN, "loss.gamma": 1})], OPTIONS) == []
+
+
 def test_versions_of_one_data_set_are_no_other_data(data):
     doses = [
         data("ml", family(0.1, 0.02), settings={"data.max_per_user": dose}) for dose in (5, 10)

@@ -50,7 +50,7 @@ class _Pair(NamedTuple):
 
 
 def find_rows(sections: list[Section], options: Options) -> dict[str, list[Row]]:
-    """Differences to the control, or without one those of each part on two or more data sets.
+    """Differences to the control, or without one those of parts on two or more data sets or bases.
 
     Returns:
         By the name of the difference, such as ``dat − dat_lambda0`` or ``λ3: 0 → 1``.
@@ -65,7 +65,7 @@ def find_rows(sections: list[Section], options: Options) -> dict[str, list[Row]]
     for rows in found.values():
         rows.sort(key=lambda row: (row.data, row.base))
     if options.control is None:
-        return {name: rows for name, rows in found.items() if len({row.data for row in rows}) > 1}
+        return {name: rows for name, rows in found.items() if _are_several(rows)}
     if not found:
         listed = sorted({own.label for section in sections for own in section.variants})
         raise UserError(
@@ -73,6 +73,15 @@ def find_rows(sections: list[Section], options: Options) -> dict[str, list[Row]]
             f"are: {'; '.join(listed)}"
         )
     return found
+
+
+def _are_several(rows: list[Row]) -> bool:
+    """Two data sets or bases? Variants that differ in loss weights are on one base."""
+    bases = set()
+    for row in rows:
+        own = row.other.settings.items()
+        bases.add(frozenset(pair for pair in own if not pair[0].startswith("loss.")))
+    return len({row.data for row in rows}) > 1 or len(bases) > 1
 
 
 def data_labels(sections: list[Section]) -> list[str]:
