@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from twotower.files import open_ordinary
 from twotower.metrics.base import RankMetric
@@ -66,11 +65,14 @@ def read_ranks(folder: Path, metrics: dict[str, RankMetric], test: dict[str, flo
 
 def per_user(ranks: Ranks, metric: RankMetric) -> np.ndarray:
     """``(num_users,)`` values of a metric with one cut-off, users in order."""
-    num_targets = np.unique(ranks.user, return_counts=True)[1]  # (num_users,)
-    users = torch.tensor(ranks.rank).split(num_targets.tolist())
+    _, starts, counts = np.unique(ranks.user, return_index=True, return_counts=True)  # (num_users,)
     values = []
-    for start in range(0, len(users), USERS_PER_CHUNK):
-        chunk = list(users[start : start + USERS_PER_CHUNK])
-        padded = pad_sequence(chunk, batch_first=True)  # (num_users, num_targets), 0 pads
-        values.append(metric.per_user(padded.long())[:, 0].double())
+    for place in range(0, len(starts), USERS_PER_CHUNK):
+        start, count = (column[place : place + USERS_PER_CHUNK] for column in (starts, counts))
+        num_targets = count.sum()
+        row = np.repeat(np.arange(len(count)), count)
+        column = np.arange(num_targets) - np.repeat(start - start[0], count)
+        padded = torch.zeros(len(count), count.max(), dtype=torch.long)  # 0 pads
+        padded[row, column] = torch.tensor(ranks.rank[start[0] : start[0] + num_targets]).long()
+        values.append(metric.per_user(padded)[:, 0].double())
     return torch.cat(values).numpy()
