@@ -1,13 +1,15 @@
 """Differences across data sets: which are found, their means, and what is said of them."""
 
+import numpy as np
 import pytest
 
 from tests.helpers.pictures import faults
 from tests.report.world import OPTIONS, run_of
 from twotower.errors import UserError
-from twotower.report.across import ALL, find_contrasts, verdict
+from twotower.report.across import ALL, find_contrasts, mean_of, verdict
 from twotower.report.across_block import across_block
 from twotower.report.contrasts import data_labels
+from twotower.report.estimate import combine
 from twotower.report.section import make_section
 from twotower.report.summary import Summary
 
@@ -79,6 +81,34 @@ def test_each_variant_is_compared_with_the_control_of_its_base(data):
     assert contrast.means[ALL].value == pytest.approx(0.03, abs=1e-3)
     # their half distance .005 is the error, t with 1 degree 12.7062
     assert contrast.means[ALL].error == pytest.approx(0.005, abs=3e-4)
+
+
+def test_bases_that_share_users_do_not_narrow_the_interval(data):
+    """Data sets differ in what a part does, for both bases alike, and these share the users."""
+    sections = [data(name, both(0.1, 0.0, 0.0)) for name in "abc"]
+    (contrast,) = find_contrasts(sections, CONTROL)
+    generator = np.random.default_rng(14)
+    covered = equivalent = 0
+    for _ in range(500):
+        rows, truth = [], 0.01
+        for pair in batched(contrast.rows):
+            shared = truth + 0.02 * generator.normal() + 0.1 * generator.normal(size=100)
+            for row in pair:
+                table = shared + 0.01 * generator.normal(size=(3, 1))
+                table = table + 0.05 * generator.normal(size=(3, 100))
+                means = table.mean(1)
+                own = combine(float(means.mean()), 0.0, [means], [table])
+                rows.append(row._replace(estimate=own))
+        mean = mean_of(rows, CONTROL)
+        covered += mean.low <= truth <= mean.high
+        equivalent += verdict(mean, 1, CONTROL).startswith("equivalent")
+    # three standard deviations of 500 trials are .03; counted as six data sets .81 are covered
+    assert covered >= 460, covered
+    assert equivalent <= 40, equivalent
+
+
+def batched(rows):
+    return [rows[place : place + 2] for place in range(0, len(rows), 2)]
 
 
 def test_tuned_variants_keep_their_contrast(data):

@@ -343,12 +343,12 @@ def test_differences_across_data_sets_and_searches_are_in_every_format(script, t
         for place in (1, 2)
     ]
     (search / "trials.csv").write_text("\n".join(trials))
+    report = tmp_path / "r" / "report"
+    report.mkdir()
+    for name in ("across-forest-2.png", "search-2-budget.png"):  # of an earlier report
+        (report / name).touch()
     run = script("report", "runs=r", "control=dat_lambda0", "resamples=100")
     assert run.returncode == 0, run.stderr
-    report = tmp_path / "r" / "report"
-    for place in (1, 2):  # of an earlier report
-        (report / f"across-forest-{place}.png").touch()
-    assert script("report", "runs=r", "control=dat_lambda0", "resamples=100").returncode == 0
     names = {path.name for path in report.iterdir()}
     assert {name for name in names if name.startswith(("across", "search"))} == {
         "across.csv", "across-forest-1.png", "across-dose-1.png", "searches.csv",
@@ -372,7 +372,8 @@ def test_differences_across_data_sets_and_searches_are_in_every_format(script, t
     assert [row["variant"] for row in csv.DictReader((report / "searches.csv").open())] == [
         "dat", "dat", "'=mf", "'=mf"
     ]  # fmt: skip
-    # a search alone has a report too
+    # a search alone has a report too, without the folders of its trials
+    shutil.rmtree(search / "dat-0")
     assert script("report", "runs=r/search", "resamples=100").returncode == 0
     text = (search / "report" / "report.md").read_text()
     assert text.startswith("**Search search (one, random)**") and "NDCG" not in text

@@ -76,15 +76,20 @@ def _means(rows: list[Row], options: Options) -> dict[str, Summary]:
     for row in known:
         by_base.setdefault(row.base, []).append(row)
     several = {
-        base: _mean(own, options)
+        base: mean_of(own, options)
         for base, own in by_base.items()
         if len(by_base) > 1 and len({row.source for row in own}) > 1
     }
-    return {**several, ALL: _mean(known, options)}
+    return {**several, ALL: mean_of(known, options)}
 
 
-def _mean(rows: list[Row], options: Options) -> Summary:
-    """Over sources of data: bases, splits and parts of one are no sample of data sets."""
+def mean_of(rows: list[Row], options: Options) -> Summary:
+    """Over sources of data: bases, splits and parts of one are no sample of data sets.
+
+    Args:
+        rows: with estimates.
+        options: level of the interval.
+    """
     estimates = [row.estimate for row in rows if row.estimate]
     values, squares, _ = _grouped(rows, lambda row: row.source)
     if len(values) == 1:  # weights with a pooled variance are not needed

@@ -60,7 +60,7 @@ def _read(
     places: list[str], options: Options, searches: list[Path]
 ) -> tuple[list[runs.Run], list[runs.LeftOut]]:
     """The runs of the places; trials of searches have no test and are not listed as left out."""
-    found = find(places)
+    found = find(places, others=searches)
     read = [runs.read(folder, name, options.metrics) for folder, name in found.items()]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]

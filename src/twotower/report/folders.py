@@ -1,7 +1,7 @@
 """Finds run folders. Imports no torch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from twotower.errors import UserError
@@ -9,12 +9,15 @@ from twotower.run.run_folder import SIGNS
 from twotower.wording import printable
 
 
-def find(places: list[str], unread: list[OSError] | None = None) -> dict[Path, str]:
+def find(
+    places: list[str], unread: list[OSError] | None = None, others: Sequence[Path] = ()
+) -> dict[Path, str]:
     """Run folders at or below ``places`` (folders or globs), each with its name in the report.
 
     Args:
         places: each must hold a run.
         unread: filled with the errors of folders that cannot be opened, which are skipped.
+        others: absolute folders; a place that holds one of these needs no run.
 
     Raises:
         UserError: if a place is missing or holds no run.
@@ -22,12 +25,15 @@ def find(places: list[str], unread: list[OSError] | None = None) -> dict[Path, s
     found: dict[Path, None] = {}
     for place in places:
         below = [folder.resolve() for root in roots(place) for folder in _run_folders(root, unread)]
-        if not below:
+        above = {path for other in others for path in (other, *other.parents)}
+        if not below and not any(root.resolve() in above for root in roots(place)):
             raise UserError(
                 f"runs={place}: there is no run folder; "
                 "each run leaves .hydra and metrics.json in its own"
             )
         found |= dict.fromkeys(sorted(below))
+    if not found:
+        return {}
     common = os.path.commonpath([folder.parent for folder in found])
     return {folder: printable(str(folder.relative_to(common))) for folder in found}
 
