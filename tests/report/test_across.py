@@ -158,8 +158,9 @@ def test_versions_of_one_data_set_are_no_other_data(data):
     doses = [
         data("ml", family(0.1, 0.02), settings={"data.max_per_user": dose}) for dose in (5, 10)
     ]
-    sections = [*doses, data("beauty", family(0.1, 0.06))]
-    assert data_labels(sections) == ["ml max_per_user=5", "ml max_per_user=10", "beauty"]
+    sections = [*doses, data("ml", family(0.1, 0.02)), data("beauty", family(0.1, 0.06))]
+    labels = ["ml max_per_user=5", "ml max_per_user=10", "ml", "beauty"]
+    assert data_labels(sections) == labels
     (contrast,) = find_contrasts(sections, CONTROL)
     assert contrast.means[ALL].num_data == 2
     assert contrast.means[ALL].value == pytest.approx(0.04, abs=1e-3)

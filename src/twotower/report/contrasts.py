@@ -1,5 +1,6 @@
 """Finds the same difference on several data sets and bases."""
 
+import re
 from typing import Any, NamedTuple
 
 from twotower.errors import UserError
@@ -87,6 +88,7 @@ def _are_several(rows: list[Row]) -> bool:
 def data_labels(sections: list[Section]) -> list[str]:
     """Names of the data sets; to equal ones the settings that differ are added."""
     labels = with_settings([own.name for own in sections], [_of_data(own) for own in sections])
+    labels = [re.sub(r" \S+=unset", "", label) for label in labels]
     return [
         f"{label} {own.fingerprint[:6]}" if labels.count(label) > 1 else label
         for label, own in zip(labels, sections, strict=True)
