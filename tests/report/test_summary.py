@@ -72,6 +72,12 @@ def test_two_data_sets_have_one_degree_of_freedom_and_no_prediction():
     assert found.high == pytest.approx(1.5 + 12.7062 * 0.5, abs=1e-3) and found.predicted is None
 
 
+def test_two_data_sets_that_agree_by_chance_are_not_sure():
+    found = summarise(np.full(2, 0.5), np.full(2, 0.02), 7, 0.95)
+    assert found.error == pytest.approx(0.1)  # √(.02 / 2), not zero
+    assert found.low == pytest.approx(0.5 - 12.7062 * 0.1, abs=1e-4)
+
+
 def test_one_data_set_is_its_own_summary():
     found = summarise(np.array([0.02]), np.array([0.01**2]), 2, 0.95)
     assert (found.low, found.high) == pytest.approx((0.02 - 0.0430265, 0.02 + 0.0430265), abs=1e-6)

@@ -32,7 +32,9 @@ def random_effects(values: np.ndarray, variances: np.ndarray, design: np.ndarray
     of DerSimonian & Laird is (Veroniki et al., 2016). With t, the errors of Hartung & Knapp (and
     Sidik & Jonkman, 2002) keep the level for few data sets of equal precision; with three of
     unequal precision 7 % are too small where 5 % may be (IntHout et al., 2014). So here they are
-    never below those of the fit with equal weights.
+    never below those of the fit with equal weights. With one degree of freedom, where two values
+    may agree by chance, they are not below what chance within the data sets gives either (Röver et
+    al., 2015); with more that would make the tests too cautious.
 
     Args:
         values: ``(num_data,)``.
@@ -43,8 +45,10 @@ def random_effects(values: np.ndarray, variances: np.ndarray, design: np.ndarray
     between = _between(values, variances, design)
     coefficients, inverse, ratio = _weighted(values, 1 / (variances + between), design)
     _, plain_inverse, plain_ratio = _weighted(values, np.ones(len(values)), design)
-    squared = np.maximum(np.diag(inverse) * ratio, np.diag(plain_inverse) * plain_ratio)
     freedom = len(values) - design.shape[1]
+    if freedom == 1:
+        ratio = max(1.0, ratio)
+    squared = np.maximum(np.diag(inverse) * ratio, np.diag(plain_inverse) * plain_ratio)
     return Fit(coefficients, np.sqrt(squared), freedom, between)
 
 
