@@ -240,6 +240,19 @@ def test_p_of_means_is_corrected_over_the_contrasts(data):
     assert sorted(own.p for own in found)[0] == pytest.approx(min(1, 2 * min(alone)))
 
 
+def test_a_control_may_be_a_part_of_a_label(data):
+    def values(name, gain):
+        runs = {"dat": (weights(PLAIN, 0, 0, 1), [gain * own for own in (0.1, 0.12, 0.11)])}
+        zero = {"zero": (weights(PLAIN, 0, 0, 0), [0.1, 0.12, 0.11])}
+        return data(name, runs | zero)
+
+    sections = [values("a", 1.1), values("b", 1.2)]
+    (contrast,) = find_contrasts(sections, OPTIONS._replace(control="er"))
+    assert contrast.name == "dat − er"
+    gains = [row.estimate.value for row in contrast.rows]
+    assert gains == pytest.approx([0.1, 0.2])
+
+
 def test_a_control_that_no_data_set_has(data):
     sections = [data("a", family(0.1, 0.02))]
     with pytest.raises(UserError, match="control=mind names no variant .*: dat; dat_lambda0"):
