@@ -59,13 +59,10 @@ def report(config: DictConfig) -> None:
 def _read(
     places: list[str], options: Options, searches: list[Path]
 ) -> tuple[list[runs.Run], list[runs.LeftOut]]:
-    """The runs of the places; trials of searches have no test and are not listed as left out."""
     found = find(places, others=searches)
     read = [runs.read(folder, name, options.metrics) for folder, name in found.items()]
     counted = [run for run in read if isinstance(run, runs.Run)]
     left_out = [run for run in read if isinstance(run, runs.LeftOut)]
-    trials = {found[folder] for folder in found if set(folder.parents) & set(searches)}
-    left_out = [run for run in left_out if run.name not in trials]
     if not counted and not searches:
         counts = Counter(run.reason for run in left_out).most_common(3)
         reasons = "; ".join(f"{reason} ({count} of {len(read)})" for reason, count in counts)

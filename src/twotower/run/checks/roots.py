@@ -12,7 +12,7 @@ Parity = Literal["num_users", "k", "seed", "tolerance"]  # of an export's compar
 PARTS = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "trainer", "index")
 COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")
 WORDS = ("benchmark", "compare", "device")
-WORDS_OR_NONE = ("ckpt_path", "output", "check", "baseline", "quoted", "update", "block", "control")
+WORDS_OR_NONE = ("ckpt_path", "output", "check", "baseline", "quoted", "update", "block")
 COUNTS = (*("k", "num_items", "rounds", "steps", "users", "dim", "num_queries", "processes"),)
 FLAGS = ("dry", "force", "user_vectors", "compiled", "kernels")
 
@@ -41,6 +41,7 @@ ROOTS: dict[str, Any] = {
     "columns": list[Text],
     "ignore": list[Text],
     "level": Annotated[float, Field(ge=0.5, le=0.9999)],
+    "control": Text | None,
     "margin": Annotated[float, Field(ge=0.0001, le=0.5)],
     "resamples": Annotated[int, Field(ge=100)],
     "peers": dict[str, Text],
