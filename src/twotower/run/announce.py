@@ -99,7 +99,7 @@ def warn_of_result(record: dict[str, Any], monitor: str) -> None:
     if record["model"] == "popularity":  # its vectors are single numbers, with a cosine of 1
         return
     metric = monitor.rpartition("/")[2]
-    own, popular = (record[part].get(metric) for part in ("test", "popularity"))
+    own, popular = ((record[part] or {}).get(metric) for part in ("test", "popularity"))
     if own is not None and popular is not None and own <= popular:
         warn(
             f"the model is not above popularity: test {metric} {own:.4f}, popularity {popular:.4f}"

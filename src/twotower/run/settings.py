@@ -43,6 +43,7 @@ ADDED: dict[str, Any] = {
     "model.history.positions": "end",
     "model.item_dropout": 0.0,
     "model.tower": "mlp",
+    "test": True,
 }
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
 
@@ -71,6 +72,7 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "callbacks.average.decay",
         "callbacks.best",
         "callbacks.early_stopping",
+        "callbacks.pruning",
         "trainer._target_",
         "trainer.check_val_every_n_epoch",
         "trainer.deterministic",
@@ -84,10 +86,11 @@ TABLE = {  # each line decides a setting and all below it that have no line of t
         "trainer.use_distributed_sampler",
     ),
     Kind.DATA: ("data.reader", "paths.data_dir"),
-    Kind.MEASURE: ("metric",),
+    Kind.MEASURE: ("metric", "test"),
     Kind.SEED: ("seed",),
     Kind.PROCESSES: ("trainer.devices", "trainer.num_nodes"),
     Kind.MACHINE: (
+        *("budget", "pruner", "sampler", "search", "searched", "seeds", "trials_at_once"),
         "callbacks.average",
         "callbacks.diagnostics",
         "callbacks.epochs",

@@ -33,6 +33,7 @@ from twotower.training.checkpoint_io import WholeCheckpointIO
 from twotower.training.fused import lockstep
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
 from twotower.training.progress import monitor_of
+from twotower.training.pruning import Pruning
 from twotower.training.stopping import prepare_to_stop
 from twotower.training.task import RetrievalTask
 from twotower.training.threads import StepThreads
@@ -92,22 +93,25 @@ def train(config: DictConfig) -> dict[str, float]:
         epochs = trainer.fit_loop.epoch_progress.current.started
         chosen = read_checkpoint(_chosen(trainer, folder))
         task.load_state_dict(chosen["state_dict"])
-        trainer.test(task, data, verbose=False)
-        popularity = popularity_metrics(plain, data, trainer)
-        oracle = oracle_metrics(plain, data, trainer) if data.has_oracle else None
+        popularity = oracle = None
+        if plain.get("test", True):
+            trainer.test(task, data, verbose=False)
+            popularity = popularity_metrics(plain, data, trainer)
+            oracle = oracle_metrics(plain, data, trainer) if data.has_oracle else None
         if trainer.is_global_zero:
             record = {
                 **_record(info, plain, data, trainer),
                 "epochs": epochs,
                 "val": chosen["twotower"].val,
-                "test": task.results["test"],
+                "test": task.results.get("test", {}),
                 "popularity": popularity,
                 "oracle": oracle,
                 "diagnostics": task.results.get("diagnostics"),
                 "wall_seconds": time.perf_counter() - started,
+                **_of_search(plain, trainer),
             }
             _write_results(folder, record, task, data, trainer, logger)
-        return task.results["test"]
+        return task.results.get("test", {})
 
 
 def _fit_in_closed_form(
@@ -143,6 +147,18 @@ def _record(
     }
 
 
+def _of_search(plain: Plain, trainer: pl.Trainer) -> dict[str, Any]:
+    """What a trial of a search adds to its record, and a run that confirms one."""
+    found: dict[str, Any] = {}
+    if plain.get("budget") is not None:
+        found["budget"] = plain["budget"]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Pruning):
+            found["curve"] = callback.curve
+            found["status"] = "pruned" if callback.pruned else "completed"
+    return found
+
+
 def _write_results(
     folder: RunFolder,
     record: dict[str, Any],
@@ -155,8 +171,9 @@ def _write_results(
 
     A run is complete with ``metrics.json``: what fails after it is a warning.
     """
-    with extra("the ranks of the test are"):
-        ranks.write(folder, task, data)
+    if record["test"]:
+        with extra("the ranks of the test are"):
+            ranks.write(folder, task, data)
     write_json(folder.record, record)
     if not _is_in_sweep():  # a sweep has a table of all its runs
         with extra("the table of results is"):

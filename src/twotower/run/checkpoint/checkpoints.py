@@ -23,7 +23,7 @@ from twotower.types import RunInfo
 from twotower.wording import printable
 
 # roots that the command decides, not the checkpoint
-FROM_COMMAND = ("paths", "trainer", "callbacks", "logger", "ckpt_path")
+FROM_COMMAND = ("paths", "trainer", "callbacks", "logger", "ckpt_path", "test", "budget")
 Text = Annotated[str, AfterValidator(printable)]
 Option = Annotated[str, Field(pattern=r"^\w[\w+-]*([./]\w[\w+-]*)*$")]  # a file of conf/
 

@@ -12,9 +12,21 @@ Parity = Literal["num_users", "k", "seed", "tolerance"]  # of an export's compar
 PARTS = ("data", "negatives", "model", "loss", "optimizer", "scheduler", "trainer", "index")
 COLLECTIONS = ("callbacks", "metric", "metrics", "indexes")
 WORDS = ("benchmark", "compare", "device")
-WORDS_OR_NONE = ("ckpt_path", "output", "check", "baseline", "quoted", "update", "block")
-COUNTS = (*("k", "num_items", "rounds", "steps", "users", "dim", "num_queries", "processes"),)
-FLAGS = ("dry", "force", "user_vectors", "compiled", "kernels")
+WORDS_OR_NONE = (
+    "ckpt_path",
+    "output",
+    "check",
+    "baseline",
+    "quoted",
+    "update",
+    "block",
+    "searched",
+)
+COUNTS_OR_NONE = ("budget", "trials_at_once")
+COUNTS = (
+    *("k", "num_items", "rounds", "steps", "users", "dim", "num_queries", "processes", "seeds"),
+)
+FLAGS = ("dry", "test", "force", "user_vectors", "compiled", "kernels")
 
 ROOTS: dict[str, Any] = {
     **dict.fromkeys(PARTS, Part),
@@ -22,11 +34,15 @@ ROOTS: dict[str, Any] = {
     **dict.fromkeys(WORDS, Text),
     **dict.fromkeys(WORDS_OR_NONE, Text | None),
     **dict.fromkeys(COUNTS, Count),
+    **dict.fromkeys(COUNTS_OR_NONE, Count | None),
     **dict.fromkeys(FLAGS, bool),
     "logger": Part | Annotated[dict[str, Any], Field(max_length=0)] | None,
     "paths": dict[Folder, Text],
     "parity": dict[Parity, Whole | Share],
     "seed": Annotated[int, Field(ge=0, le=2**32 - 1)],
+    "search": dict[str, Any],  # settings and their distributions, see sweep/space.py
+    "sampler": Literal["tpe", "random", "grid"],
+    "pruner": Literal["successive_halving", "hyperband", "none"],
     "trusted": str | list[str] | None,  # packages, see trusted_packages
     "split": Literal["val", "test"],
     "clicks": Whole | None,
