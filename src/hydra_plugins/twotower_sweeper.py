@@ -5,6 +5,7 @@ Hydra imports this module at every start, so modules that import torch are impor
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,28 @@ from twotower import processes, signals
 from twotower.errors import UserError
 from twotower.files import write_text
 from twotower.sweep.fused_plan import OTHERS_DONE, Pass
-from twotower.sweep.plan import Run, quoted, refuse_axes, refuse_twins, run_name, sweep_name
-from twotower.sweep.tables import how_to_continue, print_outcome, print_plan, print_start
+from twotower.sweep.plan import (
+    OF_CONFIRM,
+    OF_SEARCH,
+    Run,
+    quoted,
+    refuse_axes,
+    refuse_twins,
+    run_name,
+    sweep_name,
+)
+from twotower.sweep.tables import (
+    continue_with,
+    how_to_continue,
+    print_outcome,
+    print_plan,
+    print_start,
+)
 from twotower.sweep.watch import watching
 from twotower.wording import masked
 
 SOURCE = str(Path(__file__).parents[1])
+WIDEST = 8  # trials of a variant that a search asks for at a time, unless a setting says otherwise
 
 
 class ResumableSweeper(BasicSweeper):
@@ -53,6 +70,8 @@ class ResumableSweeper(BasicSweeper):
             }
             choices = config.hydra.runtime.choices
             name = sweep_name(choices.get("sweep"), swept, choices["data"])
+            if config.get("searched"):
+                name = f"confirm-{Path(config.searched).resolve().name}"
             folder = str(Path(config.paths.output_dir, "sweeps", name).absolute())
             with open_dict(config.hydra):
                 config.hydra.sweep.dir = folder
@@ -66,6 +85,9 @@ class ResumableSweeper(BasicSweeper):
         Raises:
             UserError: for two runs of one config, and at the end if a run did not finish.
         """
+        if "search" in self.config:
+            self._search()
+            return
         runs = self._plan()
         refuse_twins(runs)
         if self.config.dry:
@@ -90,32 +112,97 @@ class ResumableSweeper(BasicSweeper):
 
     def _plan(self) -> list[Run]:
         """Every run of the sweep, composed, so that mistakes show before the first one starts."""
-        from twotower.run.checks.checks import check_config
-        from twotower.run.settings import fingerprint, key_of
+        jobs, varied = self._jobs()
+        return [self._composed(job, run_name(job, self._in_folder_name, varied)) for job in jobs]
+
+    def _jobs(self) -> tuple[list[list[str]], list[str]]:
+        """The overrides of each run, and the settings that are varied."""
+        from twotower.run.settings import key_of
 
         overrides = self._parse(self.config)
         varied = [key_of(o.key_or_group) for o in overrides if o.is_sweep_override()]
         refuse_axes(varied)
         overrides = [override for override in overrides if override.key_or_group != "dry"]
-        folder = Path(self.config.hydra.sweep.dir)
-        runs = []
         (jobs,) = self.split_arguments(overrides, None)
+        if "searched" not in self.config:
+            return jobs, varied
+        from twotower.sweep.confirm import confirming_jobs
+
+        refuse_axes([*varied, *(key_of(text) for text in jobs[0])], OF_CONFIRM)
+        axes = ["seed", "model", "variant"]
+        return confirming_jobs(self.config.searched, self.config.seeds, jobs[0]), axes
+
+    def _composed(self, job: list[str], name: str) -> Run:
+        """A run of its overrides, in a folder of this name, checked."""
+        from twotower.run.checks.checks import check_config
+        from twotower.run.settings import fingerprint
+
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, job)
+        choices = config.hydra.runtime.choices
+        with open_dict(config):
+            config.pop("hydra")
+        check_config(config)
+        place = Path(self.config.hydra.sweep.dir) / name
+        names = (choices["model"], choices["data"])
+        return Run(job, place, fingerprint(config), *names, config, dict(choices))
+
+    def _search(self) -> None:
+        """Search the best setting of each variant, or with ``dry=true`` show the plan."""
+        from twotower.sweep.candidates import candidate, check_together, label_of
+        from twotower.sweep.search import Search
+        from twotower.sweep.search_tables import print_search_outcome, print_search_plan
+
+        jobs, varied = self._jobs()
+        refuse_axes(varied, OF_SEARCH)
+        loader, command = self.hydra_context.config_loader, str(self.config.hydra.job.config_name)
+        candidates = []
         for job in jobs:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, job)
-            choices = config.hydra.runtime.choices
-            with open_dict(config):
-                config.pop("hydra")
-            check_config(config)
-            place = folder / run_name(job, self._in_folder_name, varied)
-            names = (choices["model"], choices["data"])
-            runs.append(Run(job, place, fingerprint(config), *names, config))
-        return runs
+            base = self._composed(job, "base")
+            candidates.append(candidate(label_of(base, varied), base, loader, command))
+        refuse_twins([one.base for one in candidates])
+        check_together(candidates)
+        search = Search(
+            Path(self.config.hydra.sweep.dir),
+            self.config,
+            candidates,
+            width=self._width(),
+            of_one_shape=hasattr(self.launcher, "passes"),
+            compose=self._composed,
+            launch=self._train,
+        )
+        if self.config.dry:
+            print_search_plan(search, Path(self.config.paths.output_dir), self._at_once())
+            return
+        self._begin()
+        signals.on_stop(hint=continue_with)
+        search.run()
+        print_search_outcome(search)
+
+    def _width(self) -> int:
+        """How many trials of a variant are asked for at a time."""
+        if self.config.trials_at_once is not None:
+            return int(self.config.trials_at_once)
+        launcher = self.config.hydra.launcher
+        if hasattr(self.launcher, "passes"):
+            return int(launcher.max_runs or WIDEST)
+        return min(int(launcher.get("array_parallelism") or self._at_once()), WIDEST)
 
     def _run(self, runs: list[Run]) -> None:
+        self._begin()
+        print_start(runs)
+        signals.on_stop(hint=lambda: how_to_continue(runs))
+        self._train(runs)
+
+    def _begin(self) -> None:
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "multirun.yaml", masked(OmegaConf.to_yaml(self.config)))
-        print_start(runs)
+        # new processes do not have the path of src/train.py
+        path = [SOURCE, os.environ.get("PYTHONPATH")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+
+    def _train(self, runs: list[Run], ended: Callable[[], None] | None = None) -> None:
+        """Train what is not done yet of these runs; ``ended`` is called whenever one has ended."""
         todo: dict[int, list[str]] = {}  # overrides of a job, by its place
         for place, run in enumerate(runs):
             name = run.folder.name
@@ -125,11 +212,7 @@ class ResumableSweeper(BasicSweeper):
             if run.status == "changed":
                 self._set_aside(run)
             todo[place] = [*run.overrides, f"hydra.sweep.subdir={quoted(name)}"]
-        # new processes do not have the path of src/train.py
-        path = [SOURCE, os.environ.get("PYTHONPATH")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        signals.on_stop(hint=lambda: how_to_continue(runs))
-        with signals.running(), watching(runs, self._at_once()):
+        with signals.running(), watching(runs, self._at_once(), ended):
             self._launch(todo, self._passes(runs, prepares=True))
 
     def _passes(self, runs: list[Run], prepares: bool) -> list[Pass]:

@@ -52,6 +52,11 @@ def test_the_passes_of_each_sweep(name, expected):
     assert sorted(job for one in passes for job in one.jobs) == list(range(sum(expected)))
 
 
+def test_trials_of_a_search_with_other_thresholds_share_a_pass():
+    thresholds = [[], *([f"callbacks.pruning.thresholds=[null,{value}]"] for value in (0.1, 0.2))]
+    assert sizes(passes_of(thresholds, "sweep=search")) == [3]
+
+
 def test_variants_that_differ_in_weights_alone_share_a_pass():
     names = params("ablation")["variant"].split(",")
     passes = passes_of(jobs(seed="0,1", variant=",".join(names)))

@@ -23,7 +23,7 @@ from twotower.errors import UserError
 from twotower.processes import wait_without_spinning
 from twotower.run.checkpoint.file import checkpoint_file
 from twotower.run.checks.checks import check_config
-from twotower.run.command_line import check_arguments, explain_config
+from twotower.run.command_line import check_arguments, explain_config, with_folder_of_search
 from twotower.run.commands import COMMANDS
 from twotower.run.conf import CONF
 from twotower.run.environment import read_env_file
@@ -53,6 +53,8 @@ def command(name: str, arguments: list[str]) -> None:
         name, arguments = "list", arguments[1:]
     if name == "recommend":
         arguments = quote_ids(arguments)
+    if name == "train":
+        arguments = with_folder_of_search(arguments)
     signals.listen()
     wait_without_spinning()
     given = os.environ.get(DEBUG, "")

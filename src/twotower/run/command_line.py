@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -47,6 +48,19 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
         except HydraException:
             raise UserError(f"{text}: {_broken(text, following)}") from None
         _refuse_option(text)
+
+
+def with_folder_of_search(arguments: Sequence[str]) -> list[str]:
+    """``search=<folder>`` as ``searched=<folder>``: else Hydra looks for a file of conf/search/."""
+    names = options("search")
+    found = []
+    for text in arguments:
+        key, _, value = text.partition("=")
+        is_folder = (
+            key == "search" and value not in names and ("/" in value or Path(value).is_dir())
+        )
+        found.append(f"searched={value}" if is_folder else text)
+    return found
 
 
 def missing(setting: str) -> UserError:

@@ -19,6 +19,8 @@ SEEDS = ("seed", "data.seed")
 OF_LOSSES = ("lambda1", "lambda2", "lambda3", "temperature")  # of this project's own classes
 OF_ADAM = ("lr", "weight_decay", "betas", "eps")
 
+THRESHOLDS = "callbacks.pruning.thresholds"  # a run that is ended early leaves the others
+
 # These are the limits of training.fused.limits, which looks at the parts of a run.
 SEVERAL_PROCESSES = "several processes share each step"
 PRECISIONS = ("32-true", "32", "64-true", "64")
@@ -174,6 +176,8 @@ def is_vector(key: str, settings: Settings) -> bool:
     if is_within(key, ("loss",)):
         owner = str(settings.get(f"{node}._target_"))
         return last in OF_LOSSES and owner.startswith("twotower.losses.")
+    if key == THRESHOLDS:
+        return True
     return key in SEEDS or (node == "optimizer" and last in OF_ADAM)
 
 

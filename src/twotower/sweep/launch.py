@@ -112,7 +112,7 @@ def _train_in_own_process(
         ChildProcessError: if it fails, with its error line.
     """
     given = HydraConfig.get().overrides
-    overrides = [text for text in given.task if not text.startswith("sweep=")]
+    overrides = list(given.task)
     overrides += [text for text in given.hydra if "searchpath" in text]
     if config.ckpt_path:
         overrides.append(f"ckpt_path={quoted(config.ckpt_path)}")

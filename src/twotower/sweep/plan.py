@@ -1,7 +1,7 @@
 """Name, folder and state of each run of a sweep, known without training."""
 
 import re
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,18 @@ FIXED = {  # settings that cannot be varied
     "dry": "dry=true shows the whole sweep: give it one value",
     "sweep": "one command runs one sweep: give sweep one value",
 }
+OF_SEARCH = {  # further ones of a search
+    "seed": "trials have one seed, and sweep=confirm takes others",
+    "data": "a search is of one data set: start one for each",
+    **dict.fromkeys(
+        ("budget", "sampler", "pruner", "search", "test", "trials_at_once"),
+        "all variants are searched alike",
+    ),
+}
+OF_CONFIRM = dict.fromkeys(
+    ("seed", "variant", "model", "data", "experiment", "budget"),
+    "sweep=confirm takes it from the search: leave it out",
+)
 LONGEST_NAME = 120
 UNPREPARED = "the data are not prepared yet (src/prepare.py or the first run does it)"
 
@@ -29,6 +41,7 @@ class Run(NamedTuple):
         model: name of the option.
         data: name of the option.
         config: as it is composed.
+        choices: of the config groups.
     """
 
     overrides: list[str]
@@ -37,6 +50,7 @@ class Run(NamedTuple):
     model: str
     data: str
     config: Any = None
+    choices: dict[str, Any] = {}
 
     @property
     def place(self) -> RunFolder:
@@ -103,15 +117,19 @@ def sweep_name(sweep: str | None, swept: dict[str, str], data: str) -> str:
     return _file_name(name, name, plain=True)
 
 
-def refuse_axes(varied: Iterable[str]) -> None:
+def refuse_axes(varied: Iterable[str], fixed: Mapping[str, str] = FIXED) -> None:
     """Refuse to vary settings of the whole sweep.
+
+    Args:
+        varied: keys.
+        fixed: those that cannot be, each with the reason.
 
     Raises:
         UserError: naming the setting.
     """
     for key in varied:
-        if key in FIXED:
-            raise UserError(f"{key} cannot be varied: {FIXED[key]}")
+        if key in fixed:
+            raise UserError(f"{key} cannot be varied: {fixed[key]}")
 
 
 def refuse_twins(runs: list[Run]) -> None:

@@ -30,11 +30,16 @@ def print_start(runs: list[Run]) -> None:
 
 
 def how_to_continue(runs: list[Run]) -> str:
-    """How much is done, and the command for the rest: the one that started the sweep."""
+    """How much is done, and the command for the rest."""
     done = sum(run.status == "done" for run in runs)
+    return f"{done} of {_counted(runs)} done; {continue_with()}"
+
+
+def continue_with() -> str:
+    """The command that goes on with a sweep: the one that started it."""
     given = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]  # of twotower train
     command = masked(f"{typed('train')} {shlex.join(given)}")
-    return f"{done} of {_counted(runs)} done; continue with: {command}"
+    return f"continue with: {command}"
 
 
 def print_plan(
@@ -50,7 +55,7 @@ def print_plan(
     """
     together = [one for one in passes if not one.reason]
     number_of = {job: str(number) for number, one in enumerate(together, 1) for job in one.jobs}
-    estimates, source = _estimates(runs, output_dir, number_of)
+    estimates, source = estimates_of(runs, output_dir, number_of)
     keys = _varied(runs)
     table = _table(runs, keys)
     if passes:
@@ -106,7 +111,7 @@ def _pass_lines(runs: list[Run], keys: list[str], passes: Sequence[Pass]) -> lis
     return lines
 
 
-def _estimates(
+def estimates_of(
     runs: list[Run], output_dir: Path, in_passes: Collection[int]
 ) -> tuple[list[float | None], str]:
     """Seconds of each run, from finished runs or else a few steps, and where they come from."""
@@ -171,9 +176,19 @@ def _table(runs: list[Run], keys: list[str]) -> Table:
 
 
 def _varied(runs: list[Run]) -> list[str]:
-    """Keys with different values in different runs; the seed last."""
+    """Keys with different values in different runs; the seed last.
+
+    Left out is what the variant decides, as in the runs that confirm a search.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    varied = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+    varied = []
+    for key in keys:
+        pairs = {(run.settings.get("variant"), run.settings.get(key)) for run in runs}
+        of_variant = len(pairs) == len({variant for variant, _ in pairs})
+        if len({value for _, value in pairs}) > 1 and (
+            not of_variant or key in ("variant", "seed")
+        ):
+            varied.append(key)
     return sorted(varied, key=lambda key: key == "seed")
 
 

@@ -1,7 +1,7 @@
 """Says while a sweep runs how many of its runs have ended, and how long the others may take."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
@@ -14,16 +14,19 @@ POLL_S = 1.0
 
 
 @contextmanager
-def watching(runs: list[Run], at_once: int) -> Iterator[None]:
+def watching(
+    runs: list[Run], at_once: int, ended: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Inside, print a line whenever a run has ended, in whichever process or machine.
 
     Args:
         runs: all runs of the sweep; those that are done are counted.
         at_once: how many run at a time.
+        ended: called instead, in a thread of its own.
     """
     before = [(run, _when(run)) for run in runs if run.status != "done"]
     left = Event()
-    thread = Thread(target=_watch, args=(before, len(runs), at_once, left), daemon=True)
+    thread = Thread(target=_watch, args=(before, len(runs), at_once, left, ended), daemon=True)
     thread.start()
     try:
         yield
@@ -32,13 +35,22 @@ def watching(runs: list[Run], at_once: int) -> Iterator[None]:
         thread.join()
 
 
-def _watch(before: list[tuple[Run, list[float]]], num_runs: int, at_once: int, left: Event) -> None:
+def _watch(
+    before: list[tuple[Run, list[float]]],
+    num_runs: int,
+    at_once: int,
+    left: Event,
+    tell: Callable[[], None] | None,
+) -> None:
     began, num_ended, is_over = time.perf_counter(), 0, False
     while not is_over:
         is_over = left.wait(POLL_S)
         ended = [run for run, when in before if _when(run) != when]
         if len(ended) > num_ended:
             num_ended = len(ended)
+            if tell is not None:
+                tell()
+                continue
             done = num_runs - len(before) + num_ended
             line = f"{done} of {num_runs} runs ended"
             if done < num_runs:

@@ -1,0 +1,137 @@
+"""The variants of a search, and which settings each of them varies.
+
+The rule: ``conf/search/shared.yaml``, then the file named like the model, then the one named like
+the variant; or the one file that ``search=`` names. Left out are settings that the variant does not
+have, that the command gives a value, or that the variant's own file sets, unless the search's file
+of that variant names them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from twotower.errors import UserError
+from twotower.run.checks.checks import suggest
+from twotower.run.conf import known
+from twotower.run.settings import key_of, leaves
+from twotower.sweep.plan import Run, run_name
+from twotower.sweep.space import Space, read_space, refuse_differences
+
+SHARED = "shared"
+
+
+class Candidate(NamedTuple):
+    """A variant that is searched.
+
+    Attributes:
+        label: names its study and its folders.
+        base: the run with the values that it has without a search.
+        space: what is varied.
+        fixed: why other settings of its files are not varied.
+    """
+
+    label: str
+    base: Run
+    space: Space
+    fixed: dict[str, str]
+
+
+def label_of(base: Run, varied: Sequence[str]) -> str:
+    """A short name of a variant: the value of what is varied, or of all of it with the keys."""
+    if not varied:
+        return str(base.choices.get("variant") or base.model)
+    own = [text for text in base.overrides if key_of(text) in varied]
+    name = run_name(own, varied=varied)
+    return name.removeprefix(f"{varied[0]}-") if len(varied) == 1 else name
+
+
+def candidate(label: str, base: Run, loader: Any, command: str) -> Candidate:
+    """A variant with its space.
+
+    Args:
+        label: of the variant.
+        base: the run that it is without a search.
+        loader: Hydra's, which finds the files.
+        command: name of the primary config.
+
+    Raises:
+        UserError: for an unknown setting, a wrong distribution, or nothing to search.
+    """
+    choices = base.choices
+    shared: Any = OmegaConf.to_container(base.config.search)
+    own: Any = {}
+    node = OmegaConf.create(shared)
+    if choices.get("search") == SHARED:
+        own = _file(loader, choices.get("variant"))
+        node = OmegaConf.merge(node, _file(loader, base.model), own)
+    _apply(node, base.overrides)
+    plain: Any = OmegaConf.to_container(node)
+    found = read_space(plain)
+    has = dict(leaves("", OmegaConf.to_container(base.config, resolve=False)))
+    _refuse_typos(found, [*has, *known("train")])
+    given = {key_of(text) for text in base.overrides}
+    named = [*(f"search.{key}." for key in read_space(own)), *(f"{key}." for key in given)]
+    by_variant = _set_by_variant(loader, command, base.overrides)
+    fixed = {}
+    for key in found:
+        if key not in has:
+            fixed[key] = "not a setting of it"
+        elif key in given:
+            fixed[key] = "given by the command"
+        elif key in by_variant and not any(name.startswith(f"search.{key}.") for name in named):
+            fixed[key] = "set by the variant"
+    in_shared = [f"{name}." for name, _ in leaves("", shared)]
+    first = [key for key in found if any(name.startswith(f"{key}.") for name in in_shared)]
+    space = {
+        key: distribution
+        for key in dict.fromkeys([*first, *found])  # all variants draw what they share first
+        if (distribution := found[key]) is not None and key not in fixed
+    }
+    if not space:
+        raise UserError(f"{label} has no setting to search: leave it out, or give search=<a file>")
+    return Candidate(label, base, space, fixed)
+
+
+def check_together(candidates: Iterable[Candidate]) -> None:
+    """Refuse variants that would not be tuned alike.
+
+    Raises:
+        UserError: naming the setting or the variants.
+    """
+    refuse_differences({one.label: one.space for one in candidates})
+
+
+def _file(loader: Any, name: str | None) -> Any:
+    """A file of ``search/`` in the config's search path, empty if there is none."""
+    result = loader.repository.load_config(f"search/{name}") if name else None
+    return {} if result is None else OmegaConf.to_container(result.config)
+
+
+def _apply(node: Any, overrides: Iterable[str]) -> None:
+    """Repeat the command's own changes of the space, which come after all files."""
+    for text in overrides:
+        key = key_of(text)
+        if key.startswith("search."):
+            value = OverridesParser.create().parse_override(text).value()
+            OmegaConf.update(node, key.removeprefix("search."), value, force_add=True)
+
+
+def _refuse_typos(found: Iterable[str], names: Iterable[str]) -> None:
+    names = set(names)
+    for key in found:
+        if key not in names and not any(name.startswith(f"{key}.") for name in names):
+            raise UserError(f"unknown setting search.{key}{suggest(key, names)}")
+
+
+def _set_by_variant(loader: Any, command: str, overrides: list[str]) -> set[str]:
+    """The settings in the variant's file, and in those that it begins from."""
+    found: set[str] = set()
+    listed = loader.compute_defaults_list(command, overrides, RunMode.RUN).defaults
+    for item in listed:
+        if str(item.config_path).startswith("variant/"):
+            config = loader.repository.load_config(item.config_path).config
+            found |= dict(leaves("", OmegaConf.to_container(config, resolve=False))).keys()
+    return found
