@@ -102,6 +102,12 @@ def test_what_cannot_be_read_is_named(script, monkeypatch):
     assert "5 runs: " in text and "2 damaged" in text and "2 interrupted" in text
 
 
+def test_a_pruned_trial_is_a_state_of_its_own(tmp_path):
+    folder = make_run(tmp_path / "dat-003", RANKS, status="pruned", val={"ndcg@10": 0.2}, test={})
+    entry = read(RunFolder(folder), "ndcg@10")
+    assert (entry.status, entry.val, entry.test, entry.is_left) == ("pruned", 0.2, None, False)
+
+
 def test_no_run_is_one_line(script):
     run = script("report", "list")
     assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr

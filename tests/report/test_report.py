@@ -72,6 +72,18 @@ def test_a_table_with_differences(script, sweep):
     assert text.count("**+") == 2 and text.count("| **+") == 2, text
 
 
+def test_the_budget_of_a_search_is_a_column_and_its_trials_are_one_line(script, tmp_path):
+    make_variant(tmp_path / "sweep", 0, overrides=["variant=dat"], budget=24)
+    other = {"settings": {"loss.lambda1": 0}, "model": "two_tower"}
+    make_variant(tmp_path / "sweep", 0.1, overrides=["variant=two_tower"], **other)
+    for number in (0, 1):
+        make_run(tmp_path / "search" / f"dat-00{number}", make_ranks(0, 0), test={})
+    out = script("report", "runs=[sweep,search]", "resamples=100").stdout
+    assert "budget" in out and "search: 2 runs not tested, as a trial of a search is not" in out
+    found = rows(script)
+    assert found["dat"]["budget"] == "24" and found["two_tower"]["budget"] == ""
+
+
 def test_a_comparison_is_of_one_set_of_runs(script, tmp_path):
     """Over the common seeds the variant gains, over all of its runs it loses."""
     make_variant(

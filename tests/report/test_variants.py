@@ -66,6 +66,15 @@ def test_a_default_said_aloud_is_the_default(tmp_path):
     assert labels(runs) == {"dat": ["a", "b"]}
 
 
+def test_a_confirmed_variant_is_named_without_its_searched_settings(tmp_path):
+    runs = []
+    for name, rate in (("dat", 0.002), ("two_tower", 0.005)):
+        one = run(tmp_path, name, [f"variant={name}", f"optimizer.lr={rate}"], {"lr": rate}, name)
+        runs.append(one._replace(record=one.record.model_copy(update={"budget": 24})))
+    assert labels(runs) == {"dat": ["dat"], "two_tower": ["two_tower"]}
+    assert [variant.budget for variant in variants(runs)[0]] == [24, 24]
+
+
 def test_names_come_from_experiments(tmp_path):
     runs = [
         run(tmp_path, "a", ["experiment=dat_lambda0", "model.dim=8"], {"x": 1}),

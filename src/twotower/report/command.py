@@ -67,7 +67,7 @@ def _read(
         counts = Counter(run.reason for run in left_out).most_common(3)
         reasons = "; ".join(f"{reason} ({count} of {len(read)})" for reason, count in counts)
         raise UserError(f"runs={','.join(places)}: no run can be counted: {reasons}")
-    return counted, left_out
+    return counted, runs.with_trials_in_one(left_out)
 
 
 def _without(keys: list[str], counted: list[runs.Run]) -> list[runs.Run]:

@@ -42,7 +42,8 @@ class Entry(NamedTuple):
     Attributes:
         folder: where it is.
         written: when it last wrote, in seconds since 1970.
-        status: ``finished``, ``running``, ``failed``, ``interrupted`` or ``damaged``.
+        status: ``finished``, ``pruned`` (a trial of a search that was ended early), ``running``,
+            ``failed``, ``interrupted`` or ``damaged``.
         model: name of the option; empty if not known.
         data: name of the option; empty if not known.
         overrides: as given.
@@ -97,7 +98,8 @@ def read(folder: RunFolder, metric: str) -> Entry:
         return Entry(folder, written, "damaged", note=note)
     about = (record.model, record.data, tuple(record.overrides))
     values = (record.val.get(metric), record.test.get(metric))
-    return Entry(folder, written, "finished", *about, *values)
+    status = "pruned" if record.status == "pruned" else "finished"
+    return Entry(folder, written, status, *about, *values)
 
 
 def _unfinished(folder: RunFolder, written: float, metric: str) -> Entry:

@@ -59,13 +59,14 @@ def make_grid(section: Section) -> Grid:
     if section.comparisons:
         heading += [f"Δ {metric_name(metric)}", "over users", "over seeds"]
     details = len(heading)
-    heading += ["seeds", *map(_heading, others)]
+    has_budget = any(variant.budget is not None for variant in section.variants)
+    heading += [*["budget"] * has_budget, "seeds", *map(_heading, others)]
     compared = ["baseline", "", ""] if section.comparisons else []
-    lines = [Line(_own(section.baseline, compared, section))]
+    lines = [Line(_own(section.baseline, compared, section, has_budget))]
     for comparison in section.comparisons:
-        cells = _own(comparison.variant, _compared(comparison, section), section)
+        cells = _own(comparison.variant, _compared(comparison, section), section, has_budget)
         lines.append(Line(cells, comparison.is_clear(section.options.level)))
-    empty = [""] * len(compared)
+    empty = [""] * (len(compared) + has_budget)
     for name, values in section.references.items():
         lines.append(_reference(name, values, empty, section))
     lines += [_published(row, empty, section) for row in section.quoted]
@@ -117,9 +118,10 @@ def _num_seeds(comparison: Comparison) -> str:
     return str(one) if one == other else f"{one} against {other}"
 
 
-def _own(variant: Variant, compared: list[str], section: Section) -> list[str]:
+def _own(variant: Variant, compared: list[str], section: Section, has_budget: bool) -> list[str]:
     metric, *others = (with_spread(variant, metric) for metric in section.options.metrics)
-    return [variant.label, metric, *compared, str(len(variant.runs)), *others]
+    budget = ["" if variant.budget is None else str(variant.budget)] * has_budget
+    return [variant.label, metric, *compared, *budget, str(len(variant.runs)), *others]
 
 
 def _compared(comparison: Comparison, section: Section) -> list[str]:

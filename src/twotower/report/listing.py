@@ -17,7 +17,7 @@ from twotower.report.folders import find
 from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole, duration, number, printable, shown_path, typed
 
-STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow"}
+STYLES = {"finished": "green", "pruned": "", "running": "cyan", "interrupted": "yellow"}
 OTHER_STYLE = "red"  # failed, damaged
 WIDEST = 120
 STATUS, VALUE, WRITTEN, GAP = 11, 5, 10, 2  # widths of columns

@@ -26,7 +26,9 @@ class Record(BaseModel):
     Attributes:
         settings: flat, see :func:`twotower.run.settings.flat`; without those that are unset,
             as a setting may be newer than a run.
+        status: ``completed``; ``pruned``: a trial of a search that was ended early.
         epochs: that were trained.
+        budget: trials of the search that chose the settings; None: there was none.
         popularity: metrics of ranking by the number of training interactions.
         oracle: metrics of the best possible ranking, of synthetic data.
         interactions_per_user: of training, the mean over its users; older records have none.
@@ -43,7 +45,9 @@ class Record(BaseModel):
     val: dict[str, float] = {}
     test: dict[str, float]
     categories: list[Category] = []
+    status: Text = "completed"
     epochs: int | None = None
+    budget: int | None = None
     popularity: dict[str, float] | None = None
     oracle: dict[str, float] | None = None
     interactions_per_user: float | None = None

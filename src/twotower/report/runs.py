@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from twotower.report.ranks import Ranks, read_ranks
 from twotower.report.record import Record, read_record, reason
 from twotower.run.run_folder import RunFolder
 from twotower.wording import printable
+
+NOT_TESTED = "not tested, as a trial of a search is not"
 
 
 class Run(NamedTuple):
@@ -43,10 +46,19 @@ def read(folder: Path, name: str, metrics: dict[str, RankMetric]) -> Run | LeftO
         return LeftOut(name, _unfinished(RunFolder(folder)))
     except (OSError, ValueError) as error:
         return LeftOut(name, f"damaged: metrics.json cannot be used ({reason(error)})")
+    if not record.test:
+        return LeftOut(name, NOT_TESTED)
     missing = [metric for metric in metrics if not math.isfinite(record.test.get(metric, math.nan))]
     if missing:
         return LeftOut(name, f"no test value of {', '.join(missing)}")
     return Run(folder, name, record, read_ranks(folder, metrics, record.test))
+
+
+def with_trials_in_one(left_out: list[LeftOut]) -> list[LeftOut]:
+    """The runs that are not counted, with all trials of a search as one of them."""
+    trials = Counter(str(Path(run.name).parent) for run in left_out if run.reason == NOT_TESTED)
+    others = [run for run in left_out if run.reason != NOT_TESTED]
+    return others + [LeftOut(name, f"{count} runs {NOT_TESTED}") for name, count in trials.items()]
 
 
 def _unfinished(folder: RunFolder) -> str:

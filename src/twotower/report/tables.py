@@ -58,6 +58,8 @@ def csv_of(rows: list[dict[str, Any]]) -> str:
 
 def _own(variant: Variant, metrics: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"variant": variant.label, "source": "", "seeds": _seeds(variant)}
+    if variant.budget is not None:
+        row["budget"] = variant.budget
     for metric in metrics:
         row |= {metric: variant.mean(metric), f"{metric} sd": variant.spread(metric)}
     return row

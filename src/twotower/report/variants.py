@@ -35,6 +35,11 @@ class Variant(NamedTuple):
         return sorted({run.record.seed for run in self.runs})
 
     @property
+    def budget(self) -> int | None:
+        """Trials of the search that chose its settings; None: there was none."""
+        return self.runs[0].record.budget
+
+    @property
     def has_ranks(self) -> bool:
         """Whether all its runs have ranks."""
         return all(isinstance(run.ranks, Ranks) for run in self.runs)
@@ -156,9 +161,15 @@ def _labels(groups: list[tuple[Run, ...]]) -> list[str]:
 
 
 def _overrides(run: Run) -> dict[str, str]:
-    """Overrides that make another experiment, by name."""
+    """Overrides that make another experiment, by name.
+
+    Of a run with searched settings only the chosen options: its numbers are those of its variant.
+    """
     split = [override.lstrip("+~").partition("=") for override in run.record.overrides]
-    return {key: value for key, _, value in split if key != "data" and makes_variant(key_of(key))}
+    found = {key: value for key, _, value in split if key != "data" and makes_variant(key_of(key))}
+    if run.record.budget is None:
+        return found
+    return {key: value for key, value in found.items() if "." not in key}
 
 
 def _short_names(keys: set[str]) -> dict[str, str]:
