@@ -1,5 +1,6 @@
 # make train      trains DAT on generated data; ARGS="model=two_tower data=movielens_1m" changes it
 # make ablation   DAT's parts on MovieLens-100K, 3 seeds, then the report; run it again to resume
+# make study      a search with equal budgets, its confirmation and the report, on generated data
 # make benchmark  times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation"
 # make test       runs the default tests; make lint checks format, lint, types and Dockerfile
 # make check      runs both
@@ -16,7 +17,11 @@ ABLATION := sweep=ablation experiment=movielens_100k callbacks.progress=null tra
 GPU := test "$${CUDA_VISIBLE_DEVICES-0}" && nvidia-smi -L 2>/dev/null | grep -q ^GPU
 LAUNCHER = $(shell if $(GPU); then echo hydra/launcher=fused; else echo hydra/launcher=joblib hydra.launcher.n_jobs=2; fi)
 
-.PHONY: install train ablation test lint check format benchmark site lock clean
+STUDY := data.reader.num_users=400 data.reader.num_items=200 trainer.max_epochs=9 callbacks.epochs=null \
+	callbacks.progress=null trainer.enable_progress_bar=false
+SWEEPS := $${TWOTOWER_OUTPUT_DIR:-outputs}/sweeps
+
+.PHONY: install train ablation study test lint check format benchmark site lock clean
 
 install: $(STAMP)
 
@@ -26,6 +31,11 @@ train: $(STAMP)
 ablation: $(STAMP)
 	$(BIN)/python src/train.py -m $(ABLATION) $(LAUNCHER) $(ARGS)
 	$(BIN)/python src/report.py runs=$${TWOTOWER_OUTPUT_DIR:-outputs}/sweeps/ablation-movielens_100k
+
+study: $(STAMP)
+	$(BIN)/python src/train.py -m sweep=search variant=dat,two_tower budget=6 $(STUDY) $(ARGS)
+	$(BIN)/python src/train.py -m sweep=confirm search=$(SWEEPS)/search-synthetic seeds=3
+	$(BIN)/python src/report.py runs=[$(SWEEPS)/confirm-search-synthetic,$(SWEEPS)/search-synthetic]
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto $(ARGS)
