@@ -53,6 +53,16 @@ def test_a_file_of_the_variant_or_the_command_frees_what_the_variant_sets():
     assert [key for key in LAMBDAS if key in cal.space] == ["loss.lambda3"]
 
 
+def test_another_shared_space_keeps_the_files_of_model_and_variant():
+    given = ("search=strong",)
+    base, dat, one = candidates("sasrec", "sasrec_dat", "sasrec_dat_lambda1", given=given)
+    shared = ["optimizer.lr", "optimizer.weight_decay", "model.history.dropout"]
+    assert list(base.space) == shared
+    assert list(dat.space) == [*shared, *LAMBDAS]
+    assert list(one.space) == [*shared, "loss.lambda1"]
+    check_together([base, dat, one])
+
+
 def test_closed_form_searches_its_own_settings():
     (tuned,) = candidates("tuned_ials")
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -72,7 +82,7 @@ def test_the_command_changes_the_space_and_fixes_settings():
     (dat,) = candidates("dat", given=given)
     assert dat.space["optimizer.lr"].high == 0.1
     assert dat.space["model.dim"].choices == (16, 32)
-    assert dat.space["loss.lambda1"] == Distribution(0.01, 1, log=True)
+    assert dat.space["loss.lambda1"] == Distribution(0.001, 1, log=True)
     assert "model.dropout" not in dat.space
     assert dat.fixed["optimizer.weight_decay"] == "given by the command"
 

@@ -1,7 +1,7 @@
 """The variants of a search, and which settings each of them varies.
 
-The rule: ``conf/search/shared.yaml``, then the file named like the model, then the one named like
-the variant; or the one file that ``search=`` names. Left out are settings that the variant does not
+The rule: ``conf/search/shared.yaml`` or what ``search=`` names instead, then the file named like
+the model, then the one named like the variant. Left out are settings that the variant does not
 have, that the command gives a value, or that the variant's own file sets, unless the search's file
 of that variant names them.
 """
@@ -19,8 +19,6 @@ from twotower.run.conf import known
 from twotower.run.settings import key_of, leaves
 from twotower.sweep.plan import Run, run_name
 from twotower.sweep.space import Space, read_space, refuse_differences
-
-SHARED = "shared"
 
 
 class Candidate(NamedTuple):
@@ -62,11 +60,8 @@ def candidate(label: str, base: Run, loader: Any, command: str) -> Candidate:
     """
     choices = base.choices
     shared: Any = OmegaConf.to_container(base.config.search)
-    own: Any = {}
-    node = OmegaConf.create(shared)
-    if choices.get("search") == SHARED:
-        own = _file(loader, choices.get("variant"))
-        node = OmegaConf.merge(node, _file(loader, base.model), own)
+    own = _file(loader, choices.get("variant"))
+    node = OmegaConf.merge(shared, _file(loader, base.model), own)
     _apply(node, base.overrides)
     plain: Any = OmegaConf.to_container(node)
     found = read_space(plain)
