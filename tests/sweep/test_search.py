@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import time
 
 import pytest
@@ -9,7 +10,9 @@ import yaml
 
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import finish, wait_until
+from twotower.errors import UserError
 from twotower.run.run_folder import RunFolder
+from twotower.sweep.confirm import confirming_jobs
 from twotower.sweep.search import Search
 from twotower.training.fused import lockstep
 
@@ -175,6 +178,8 @@ def test_what_cannot_be_confirmed_is_one_line(script, given, line):
         (("search=sahred",), "search=sahred: no such option (did you mean shared?)"),
         (("sampler=grid", "search=dat", "variant=dat", "budget=28"), "has 27 points, fewer than"),
         (("callbacks.best=null",), "callbacks."),
+        (("test=true",), "test=true: trials are not tested"),
+        (("budget=null",), "budget=null: a search needs a number of trials"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_starts(script, given, line):
@@ -187,6 +192,34 @@ def test_another_search_does_not_mix_with_the_one_in_its_folder(whole):
     script, _ = whole
     done = script("train", *SEARCH, *PRUNED, "budget=3", "search.optimizer.lr.high=0.5")
     assert done.returncode == 1 and "the search in this folder has dat with other" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("seed=1",), "two_tower_cal would be searched with seed=1, and dat in search-synthetic"),
+        (("trainer.max_epochs=3",), "with trainer.max_epochs=3, and dat in search-synthetic has"),
+        (("search.optimizer.lr.high=0.5",), "optimizer.lr is searched in 0.0003 to 0.01, log for"),
+    ],
+)
+def test_a_variant_that_would_be_searched_otherwise_does_not_join(whole, given, line):
+    script, _ = whole
+    joining = ("variant=two_tower_cal", *PRUNED, "budget=3", *given)
+    done = script("train", *SEARCH, *joining)
+    assert done.returncode == 1 and line in done.stderr
+    about = yaml.safe_load((folder_of(script) / "search.yaml").read_text())
+    assert list(about["space"]) == ["dat", "two_tower"]
+
+
+@pytest.mark.parametrize(("budget", "finish_with"), [(2, 3), (4, 4)])
+def test_a_budget_that_not_all_have_spent_is_not_confirmed(whole, tmp_path, budget, finish_with):
+    folder = folder_of(whole[0])
+    shutil.copy(folder / "trials.csv", tmp_path)
+    about = yaml.safe_load((folder / "search.yaml").read_text())
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({**about, "budget": budget}))
+    line = f"has 3 ended trials and the budget is {budget}: .* and budget={finish_with}"
+    with pytest.raises(UserError, match=line):
+        confirming_jobs(str(tmp_path), 1, [])
 
 
 def test_a_plan_shows_variants_budget_and_space(script):

@@ -79,11 +79,12 @@ def _read(searched: Path) -> tuple[_About, list[dict[str, str]]]:
 
 
 def _best(rows: list[dict[str, str]], label: str, about: _About, searched: Path) -> dict[str, str]:
-    ended = [row for row in rows if row["state"] != "running"]
-    if len(ended) != about.budget:
+    num_ended = sum(row["state"] != "running" for row in rows)
+    if num_ended != about.budget:
+        budget = max(num_ended, about.budget)
         raise UserError(
-            f"search={searched}: {label} has {len(ended)} ended trials and the budget is "
-            f"{about.budget}: finish the search with this variant and budget={about.budget}"
+            f"search={searched}: {label} has {num_ended} ended trials and the budget is "
+            f"{about.budget}: finish the search with all variants and budget={budget}"
         )
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from twotower import locks
 from twotower.errors import UserError
 from twotower.files import short_hash
 from twotower.run.run_folder import RunFolder
-from twotower.run.settings import Value, key_of
+from twotower.run.settings import Value, changes_result, key_of
 from twotower.sweep.candidates import Candidate
 from twotower.sweep.fused_plan import is_vector, settings_of
 from twotower.sweep.plan import Run, quoted
 from twotower.sweep.pruners import thresholds
-from twotower.sweep.space import grid_of
+from twotower.sweep.space import grid_of, read_space, refuse_differences
 from twotower.sweep.trials import (
     Outcome,
     Trial,
@@ -28,6 +29,7 @@ from twotower.sweep.trials import (
 from twotower.wording import masked, printable
 
 OWN = ("sweep", "search", "budget", "sampler", "pruner", "trials_at_once", "dry", "test", "seed")
+OF_VARIANTS = ("variant", "model", "loss")  # in which those that join a search may differ
 
 
 class Search:
@@ -44,7 +46,8 @@ class Search:
         launch: trains runs, and calls a function whenever one has ended.
 
     Raises:
-        UserError: without a metric, and for a grid with fewer points than trials.
+        UserError: without a budget or a metric, with a test, and for a grid with fewer points than
+            trials.
     """
 
     def __init__(
@@ -64,6 +67,10 @@ class Search:
         self.of_one_shape = of_one_shape
         self.compose = compose
         self.launch = launch
+        if config.budget is None:
+            raise UserError("budget=null: a search needs a number of trials, such as budget=24")
+        if any(one.base.config.test for one in candidates):
+            raise UserError("test=true: trials are not tested; sweep=confirm tests the best ones")
         if not config.callbacks.get("best"):
             raise UserError("callbacks.best=null: a search needs it, as it names the metric")
         self.pruner = config.pruner if config.callbacks.get("pruning") else "none"
@@ -122,8 +129,47 @@ class Search:
         storage = open_journal(self.folder)
         for label in variants_of(storage):
             self.studies[label] = Study(storage, label, self.mode)
+        known = {label: study.about for label, study in self.studies.items()}
+        self._refuse_others(known)
         for one in self.candidates:
             self.studies[one.label] = Study(storage, one.label, self.mode, self._about(one))
+
+    def _refuse_others(self, known: dict[str, dict[str, Any]]) -> None:
+        """Refuse to add variants that would be searched otherwise than those of earlier commands.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        new = [one.label for one in self.candidates if one.label not in known]
+        for label, about in known.items() if new else ():
+            for key in {**self.alike, **about["alike"]}:
+                own, other = (part.get(key, "unset") for part in (self.alike, about["alike"]))
+                if own != other:
+                    raise UserError(
+                        f"{new[0]} would be searched with {key}={own}, and {label} in "
+                        f"{self.folder.name} has {key}={other}: search them alike, or give "
+                        "hydra.sweep.dir=<another>"
+                    )
+        earlier: dict[str, Any] = {label: read_space(one["space"]) for label, one in known.items()}
+        refuse_differences({**earlier, **{one.label: one.space for one in self.candidates}})
+
+    @cached_property
+    def alike(self) -> dict[str, str]:
+        """What all variants of a search have in common, by setting."""
+        shared = set.intersection(*(set(one.base.overrides) for one in self.candidates))
+        given = {key_of(text): masked(text).partition("=")[2] for text in sorted(shared)}
+        return {
+            **{
+                key: value
+                for key, value in given.items()
+                if changes_result(key) and key.split(".")[0] not in (*OWN, *OF_VARIANTS)
+            },
+            "data": self.candidates[0].base.data,
+            "seed": str(self.config.seed),
+            "sampler": self.config.sampler,
+            "pruner": self.pruner,
+            "callbacks.best.monitor": self.monitor,
+        }
 
     def _about(self, one: Candidate) -> dict[str, Any]:
         space = {key: distribution.plain() for key, distribution in one.space.items()}
@@ -131,6 +177,7 @@ class Search:
         kept = [text for text in one.base.overrides if not _is_own(key_of(text))]
         return {
             "identity": short_hash(json.dumps(identity), 16),
+            "alike": self.alike,
             "overrides": [masked(text) for text in kept],
             "space": space,
         }
