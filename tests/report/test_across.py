@@ -6,7 +6,7 @@ import pytest
 from tests.helpers.pictures import faults
 from tests.report.world import OPTIONS, run_of
 from twotower.errors import UserError
-from twotower.report.across import ALL, find_contrasts, mean_of, verdict
+from twotower.report.across import ALL, LIMIT, find_contrasts, mean_of, verdict
 from twotower.report.across_block import across_block
 from twotower.report.contrasts import data_labels
 from twotower.report.estimate import combine
@@ -266,6 +266,45 @@ def test_slope_by_interactions_per_user_needs_three_doses(data):
     line = find_contrasts(sections, CONTROL)[0].line
     assert line.num_data == 3  # two bases of a data set are one point
     assert line.slope == pytest.approx(0, abs=1e-9)
+
+
+def test_doses_of_one_data_set_are_no_points_beside_other_data(data):
+    """Two dense and two sparse sources that differ by chance say nothing on the dose."""
+    generator = np.random.default_rng(3)
+    found = 0
+    for _ in range(200):
+        sections = []
+        for name, doses in (("ml", (60, 90, 160)), ("beauty", (3, 5, 8))):
+            gain = 0.05 * generator.normal()
+            for dose in doses:
+                own = family(0.1, gain + 0.02 * generator.normal())
+                limit = {"data.max_per_user": dose}
+                sections.append(data(name, own, dose=dose, settings=limit))
+        line = find_contrasts(sections, CONTROL)[0].line
+        assert line.num_data == 6 and line.is_within and line.freedom == 3
+        found += line.p < 0.05
+    assert found <= 19, found  # 10 ± 3 * 3.1; with one height for both data sets 110
+
+
+def test_a_slope_is_within_thinned_data_sets_if_there_are_any(data):
+    doses = [
+        data("ml", family(0.1, 0.02 * np.log10(dose)), dose=dose, settings={LIMIT: dose})
+        for dose in (5, 50, 500)
+    ]
+    others = [data(name, family(0.1, -0.05), dose=7) for name in ("beauty", "sports")]
+    (alone,) = across_block(find_contrasts(doses, CONTROL), CONTROL).answers
+    assert "nothing is known of others; within thinned data sets with ten times" in alone.rest
+    (contrast,) = find_contrasts([*doses, *others], CONTROL)
+    assert contrast.line.is_within and contrast.line.num_data == 3
+    assert contrast.line.slope == pytest.approx(0.02, abs=1e-4)
+    said = across_block([contrast], CONTROL).answers[0].rest
+    assert (
+        "within thinned data sets with ten times as many interactions per user it changes by"
+        in said
+    )
+    # two doses have no error of their own: the data set is one point among others
+    (contrast,) = find_contrasts([*doses[:2], *others], CONTROL)
+    assert contrast.line is None
 
 
 @pytest.mark.parametrize("num_data", [1, 2, 4])

@@ -11,9 +11,11 @@ from twotower.report.estimate import Estimate, variances
 from twotower.report.section import Section
 from twotower.report.statistics import Evidence, holm
 from twotower.report.summary import Line, Summary, equivalence, regress, summarise
+from twotower.run.settings import Value
 
 ALL = "all data"
 MIN_DOSES = 3  # of a slope
+LIMIT = "data.max_per_user"
 
 
 class Contrast(NamedTuple):
@@ -26,7 +28,7 @@ class Contrast(NamedTuple):
             Empty without an estimate.
         p: of the mean of all, after Holm's correction over the contrasts; None without one.
         line: by the decimal logarithm of the interactions per user; None with fewer than three data
-            sets that differ in it.
+            sets, or doses of one, that differ in it.
     """
 
     name: str
@@ -99,11 +101,26 @@ def mean_of(rows: list[Row], options: Options) -> Summary:
 
 
 def _line(rows: list[Row], options: Options) -> Line | None:
-    """Bases on one data set are one point."""
+    """Within thinned data sets, or without any across data sets. Bases on one are one point.
+
+    Doses of one data set share what is special of it. As points of their own beside other data
+    they would be sure of slopes that are differences between a few data sets.
+    """
     known = [row for row in rows if row.estimate and row.dose]
-    if len({row.dose for row in known}) < MIN_DOSES:
+    limits: dict[tuple[str, ...], set[Value]] = {}
+    for row in known:
+        limits.setdefault(row.source, set()).add(row.section.baseline.settings.get(LIMIT))
+    thinned = [source for source, own in limits.items() if len(own) > 1]
+    within = [row for row in known if row.source in thinned]
+    groups = {row.data: thinned.index(row.source) for row in within}
+    if len(groups) > len(thinned) + 1:  # else no error is known
+        values, squares, doses = _grouped(within, lambda row: row.data)
+        return regress(np.log10(doses), values, squares, options.level, list(groups.values()))
+    if len({row.source for row in known}) < MIN_DOSES:
         return None
-    values, squares, doses = _grouped(known, lambda row: row.data)
+    values, squares, doses = _grouped(known, lambda row: row.source)
+    if len(set(doses)) < MIN_DOSES:
+        return None
     return regress(np.log10(doses), values, squares, options.level)
 
 

@@ -13,6 +13,7 @@ from twotower.report.contrasts import Row
 from twotower.report.estimate import Estimate
 from twotower.report.grid import Grid, Line
 from twotower.report.statistics import Evidence
+from twotower.report.summary import Line as Slope
 from twotower.report.summary import Summary, interval, two_sided
 from twotower.report.text import MINUS, metric_name, number, p_text, percent
 
@@ -69,21 +70,30 @@ def _answer(contrast: Contrast, options: Options) -> Answer:
     facts = f"{percent(options.level)} interval {to_text(mean.low, mean.high)}"
     if mean.num_data == 1:
         of = f" (the mean of {len(contrast.rows)} rows)" if len(contrast.rows) > 1 else ""
-        return Answer(lead, f"{of}, {facts}; one data set, so nothing is known of others.")
+        one = [f"{of}, {facts}", "one data set, so nothing is known of others"]
+        return Answer(lead, f"{'; '.join([*one, *_slope(contrast)])}.")
     parts = [f", the mean of {mean.num_data} data sets, {facts}"]
     if mean.num_data == 2:
         parts.append("two data sets have one degree of freedom, so the interval is wide")
     else:
         parts.append(_heterogeneity(mean))
     parts.append(_votes(contrast.rows, options))
-    if contrast.line:
-        slope = contrast.line
-        p = p_text(Evidence(slope.low, slope.high, slope.p, slope.p))
-        parts.append(
-            f"with ten times as many interactions per user it changes by {signed(slope.slope)} "
-            f"({to_text(slope.low, slope.high)}, {p})"
-        )
-    return Answer(lead, f"{'; '.join(parts)}.")
+    return Answer(lead, f"{'; '.join([*parts, *_slope(contrast)])}.")
+
+
+def _slope(contrast: Contrast) -> list[str]:
+    if contrast.line is None:
+        return []
+    own = contrast.line
+    p = p_text(Evidence(own.low, own.high, own.p, own.p))
+    return [
+        f"{_where(own)} with ten times as many interactions per user it changes by "
+        f"{signed(own.slope)} ({to_text(own.low, own.high)}, {p})"
+    ]
+
+
+def _where(slope: Slope) -> str:
+    return "within thinned data sets" if slope.is_within else "across data sets"
 
 
 def _heterogeneity(mean: Summary) -> str:
@@ -186,10 +196,11 @@ def _forest(place: int, contrast: Contrast, options: Options) -> Plot:
 
 
 def _dose(place: int, contrast: Contrast, options: Options) -> Plot:
-    slope = "No slope, as fewer than three data sets differ in it."
+    slope = "No slope, as fewer than three data sets, or doses of one, differ in it."
     if contrast.line:
         own = contrast.line
-        slope = f"Slope for ten times as many {signed(own.slope)} ({to_text(own.low, own.high)})."
+        slope = f"Slope {_where(own)} for ten times as many {signed(own.slope)} "
+        slope += f"({to_text(own.low, own.high)})."
     alt = (
         f"{contrast.name}: Δ test {metric_name(options.metric)} in % by training interactions per "
         f"user, with {percent(options.level)} intervals. {slope}"

@@ -42,7 +42,8 @@ def draw_dose(contrast: Contrast, options: Options) -> Figure:
     axis.set_xscale("log")
     if contrast.line:
         along, (middle, *ends) = 10**contrast.line.places, 100 * contrast.line.band
-        axis.plot(along, middle, color=BLACK, linewidth=1.5, label="regression, all bases together")
+        where = "within thinned data sets" if contrast.line.is_within else "across data sets"
+        axis.plot(along, middle, color=BLACK, linewidth=1.5, label=f"regression {where}")
         axis.fill_between(along, *ends, color=BLACK, alpha=0.1, linewidth=0)
     bases = list(dict.fromkeys(row.base for row in rows))
     for number, base in enumerate(bases):

@@ -1,5 +1,6 @@
 """Random-effects summary and regression over data sets, and equivalence within a margin."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -152,6 +153,7 @@ class Line(NamedTuple):
         high: upper end of the interval.
         p: of the two-sided test that there is no slope.
         num_data: points.
+        is_within: the slope within groups of points, not across them.
         places: values of the variable from the first to the last point, ``(num_places,)``.
         band: the line and both ends of its interval there, ``(3, num_places)``.
     """
@@ -163,11 +165,18 @@ class Line(NamedTuple):
     high: float
     p: float
     num_data: int
+    is_within: bool
     places: np.ndarray
     band: np.ndarray
 
 
-def regress(variable: np.ndarray, values: np.ndarray, variances: np.ndarray, level: float) -> Line:
+def regress(
+    variable: np.ndarray,
+    values: np.ndarray,
+    variances: np.ndarray,
+    level: float,
+    groups: Sequence[int] = (),
+) -> Line:
     """Random-effects regression (meta-regression), see :func:`random_effects`.
 
     Args:
@@ -175,19 +184,24 @@ def regress(variable: np.ndarray, values: np.ndarray, variances: np.ndarray, lev
         values: ``(num_data,)``.
         variances: ``(num_data,)``.
         level: of the intervals.
+        groups: ``(num_data,)`` numbers from 0 of points that share what is no chance of their own:
+            each group has its own height, and the line is their mean. Empty: all are one.
     """
     ones = np.ones(len(values))
+    member = np.eye(max(groups, default=0) + 1)[list(groups) or [0] * len(values)]
+    heights = member[:, 1:] - member[:, :1]  # (num_data, num_groups - 1), each sums to 0
     places = np.linspace(variable.min(), variable.max(), 15)
     band = []
     for place in places:  # the line there is the first coefficient of the moved variable
-        fit = random_effects(values, variances, np.stack([ones, variable - place], 1))
+        design = np.column_stack([ones, variable - place, heights])
+        fit = random_effects(values, variances, design)
         ends = interval(fit.coefficients[0], fit.errors[0], fit.freedom, level)
         band.append((fit.coefficients[0], *ends))
     slope, error = float(fit.coefficients[1]), float(fit.errors[1])
-    low, high = interval(slope, error, fit.freedom, level)
+    ends = interval(slope, error, fit.freedom, level)
     p = two_sided(slope, error, fit.freedom)
     shown = np.array(band).T
-    return Line(slope, error, fit.freedom, low, high, p, len(values), places, shown)
+    return Line(slope, error, fit.freedom, *ends, p, len(values), bool(groups), places, shown)
 
 
 def interval(value: float, error: float, freedom: float, level: float) -> tuple[float, float]:
