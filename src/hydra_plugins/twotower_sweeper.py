@@ -72,6 +72,7 @@ class ResumableSweeper(BasicSweeper):
             name = sweep_name(choices.get("sweep"), swept, choices["data"])
             if config.get("searched"):
                 name = f"confirm-{Path(config.searched).resolve().name}"
+                self._in_folder_name = []  # searches of two data sets may have the same name
             folder = str(Path(config.paths.output_dir, "sweeps", name).absolute())
             with open_dict(config.hydra):
                 config.hydra.sweep.dir = folder
@@ -128,7 +129,8 @@ class ResumableSweeper(BasicSweeper):
             return jobs, varied
         from twotower.sweep.confirm import confirming_jobs
 
-        refuse_axes([*varied, *(key_of(text) for text in jobs[0])], OF_CONFIRM)
+        refuse_axes([*(key_of(text) for text in jobs[0]), *varied], OF_CONFIRM)
+        refuse_axes(varied, dict.fromkeys(varied, "sweep=confirm varies variants and seeds alone"))
         axes = ["seed", "model", "variant"]
         return confirming_jobs(self.config.searched, self.config.seeds, jobs[0]), axes
 

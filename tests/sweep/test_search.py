@@ -8,6 +8,7 @@ import time
 import pytest
 import yaml
 
+from hydra_plugins import twotower_sweeper
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import finish, wait_until
 from twotower.errors import UserError
@@ -156,12 +157,30 @@ def test_the_best_settings_are_confirmed_with_new_seeds_and_tested(whole):
     assert "budget" in report and "6 runs not tested, as a trial of a search is not" in report
 
 
+def test_runs_that_confirm_searches_of_one_name_are_told_apart(whole, script, monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        twotower_sweeper, "print_plan", lambda runs, *_: names.extend(r.folder for r in runs)
+    )
+    for data in ("movielens_100k", "movielens_1m"):
+        folder = script.folder / data / "search"
+        folder.mkdir(parents=True)
+        shutil.copy(folder_of(whole[0]) / "trials.csv", folder)
+        about = yaml.safe_load((folder_of(whole[0]) / "search.yaml").read_text())
+        own = {label: [f"data={data}", f"variant={label}"] for label in about["overrides"]}
+        (folder / "search.yaml").write_text(yaml.safe_dump({**about, "overrides": own}))
+        given = (f"search={folder}", "seeds=1", "dry=true")
+        assert script("train", "-m", "sweep=confirm", *given).returncode == 0
+    assert len(set(names)) == len(names) == 4
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
         ((), "search is missing: give the folder of a search"),
         (("search=nowhere/at/all",), "search=nowhere/at/all: there is no search.yaml"),
         (("search=.", "variant=dat"), "variant cannot be varied: sweep=confirm takes it from"),
+        (("search=.", "model.dim=8,16"), "model.dim cannot be varied: sweep=confirm varies"),
     ],
 )
 def test_what_cannot_be_confirmed_is_one_line(script, given, line):
