@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.helpers.composition import CONF
 from tests.helpers.pictures import faults
 from tests.report.world import OPTIONS, run_of
 from twotower.errors import UserError
 from twotower.report.across import ALL, LIMIT, find_contrasts, mean_of, verdict
 from twotower.report.across_block import across_block
-from twotower.report.contrasts import data_labels
+from twotower.report.contrasts import SAME_DATA, data_labels
 from twotower.report.estimate import combine
 from twotower.report.section import make_section
 from twotower.report.summary import Summary
@@ -175,6 +176,13 @@ def test_versions_of_one_data_set_are_no_other_data(data):
     ]
     assert data_labels(tables) == ["table aaaaaa", "table bbbbbb"]
     assert find_contrasts(tables, CONTROL)[0].means[ALL].num_data == 2
+
+
+def test_files_of_the_same_interactions_are_no_other_data(data):
+    sections = [data(name, family(0.1, 0.02)) for name in ("amazon_beauty", "s3rec_beauty")]
+    assert find_contrasts(sections, CONTROL)[0].means[ALL].num_data == 1
+    names = {path.stem for path in (CONF / "data").glob("*.yaml")}
+    assert names >= {*SAME_DATA, *SAME_DATA.values()}
 
 
 def test_one_data_set_says_nothing_of_others(data):

@@ -11,6 +11,15 @@ from twotower.report.text import MINUS
 from twotower.report.variants import Variant, greek, on_common_seeds, with_settings
 from twotower.run.settings import DERIVED, Kind, key_of, kind_of
 
+SAME_DATA = {  # options with the interactions of another one
+    "amazonbooks_lightgcn": "amazon_books",
+    "movielens_latest_small": "movielens_latest",
+    "s3rec_beauty": "amazon_beauty",
+    "s3rec_sports": "amazon_sports",
+    "s3rec_toys": "amazon_toys",
+    "sasrec_movielens_1m": "movielens_1m",
+}
+
 
 class Row(NamedTuple):
     """A difference on one data set.
@@ -38,7 +47,7 @@ class Row(NamedTuple):
         """Where the interactions come from: splits and parts of the same are no other data."""
         record = self.section.baseline.runs[0].record
         of_data = [text for text in record.overrides if kind_of(key_of(text)) is Kind.DATA]
-        return (record.data, *sorted(of_data))
+        return (SAME_DATA.get(record.data, record.data), *sorted(of_data))
 
 
 class _Pair(NamedTuple):
