@@ -7,7 +7,7 @@ from tests.helpers.composition import CONF
 from tests.helpers.pictures import faults
 from tests.report.world import OPTIONS, run_of
 from twotower.errors import UserError
-from twotower.report.across import ALL, LIMIT, find_contrasts, mean_of, verdict
+from twotower.report.across import ALL, find_contrasts, mean_of, verdict
 from twotower.report.across_block import across_block
 from twotower.report.contrasts import SAME_DATA, data_labels
 from twotower.report.estimate import combine
@@ -165,6 +165,14 @@ def test_versions_of_one_data_set_are_no_other_data(data):
     (contrast,) = find_contrasts(sections, CONTROL)
     assert contrast.means[ALL].num_data == 2
     assert contrast.means[ALL].value == pytest.approx(0.04, abs=1e-3)
+    # a thinned version counts where the whole data set is not there
+    thin = [data("ml", family(0.1, 0.1), settings={"data.max_per_user": 5})]
+    (contrast,) = find_contrasts([*thin, *sections[2:]], CONTROL)
+    assert contrast.means[ALL].value == pytest.approx(0.04, abs=1e-3)
+    (answer,) = across_block(find_contrasts([*thin, sections[2]], CONTROL), CONTROL).answers
+    assert answer.lead.endswith("+2.0 %") and "rows" not in answer.rest
+    (contrast,) = find_contrasts([*thin, sections[3]], CONTROL)
+    assert contrast.means[ALL].value == pytest.approx(0.08, abs=1e-3)
     tables = [
         data(
             "table",
@@ -296,7 +304,12 @@ def test_doses_of_one_data_set_are_no_points_beside_other_data(data):
 
 def test_a_slope_is_within_thinned_data_sets_if_there_are_any(data):
     doses = [
-        data("ml", family(0.1, 0.02 * np.log10(dose)), dose=dose, settings={LIMIT: dose})
+        data(
+            "ml",
+            family(0.1, 0.02 * np.log10(dose)),
+            dose=dose,
+            settings={"data.max_per_user": dose},
+        )
         for dose in (5, 50, 500)
     ]
     others = [data(name, family(0.1, -0.05), dose=7) for name in ("beauty", "sports")]

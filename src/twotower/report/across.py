@@ -15,7 +15,6 @@ from twotower.run.settings import Value
 
 ALL = "all data"
 MIN_DOSES = 3  # of a slope
-LIMIT = "data.max_per_user"
 
 
 class Contrast(NamedTuple):
@@ -71,7 +70,7 @@ def margin_text(options: Options) -> str:
 
 
 def _means(rows: list[Row], options: Options) -> dict[str, Summary]:
-    known = [row for row in rows if row.estimate]
+    known = counted(rows)
     if not known:
         return {}
     by_base: dict[str, list[Row]] = {}
@@ -83,6 +82,13 @@ def _means(rows: list[Row], options: Options) -> dict[str, Summary]:
         if len(by_base) > 1 and len({row.source for row in own}) > 1
     }
     return {**several, ALL: mean_of(known, options)}
+
+
+def counted(rows: list[Row]) -> list[Row]:
+    """The rows that count in a mean: with an error, and not thinned where the whole data are."""
+    known = [row for row in rows if row.estimate]
+    whole = {row.source for row in known if row.limit is None}
+    return [row for row in known if row.limit is None or row.source not in whole]
 
 
 def mean_of(rows: list[Row], options: Options) -> Summary:
@@ -109,7 +115,7 @@ def _line(rows: list[Row], options: Options) -> Line | None:
     known = [row for row in rows if row.estimate and row.dose]
     limits: dict[tuple[str, ...], set[Value]] = {}
     for row in known:
-        limits.setdefault(row.source, set()).add(row.section.baseline.settings.get(LIMIT))
+        limits.setdefault(row.source, set()).add(row.limit)
     thinned = [source for source, own in limits.items() if len(own) > 1]
     within = [row for row in known if row.source in thinned]
     groups = {row.data: thinned.index(row.source) for row in within}

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from twotower.report.across import ALL, Contrast, margin_text, verdict
+from twotower.report.across import ALL, Contrast, counted, margin_text, verdict
 from twotower.report.across_dose import draw_dose
 from twotower.report.across_forest import MAX_ROWS, draw_forest
 from twotower.report.answer import Answer
@@ -22,7 +22,8 @@ TITLE = "Differences across data sets"
 MEAN = (
     "random effects over data sets: weights are inverse variances with τ² of Paule and Mandel, the "
     "interval is that of Hartung, Knapp, Sidik and Jonkman, not narrower than with equal weights; "
-    "bases, splits and thinned versions of one data set count once, as their mean"
+    "bases and splits of one data set count once, as their mean, thinned versions only without the "
+    "whole data set"
 )
 VERDICT = (
     "equivalent: two one-sided tests at ALPHA show a true difference within MARGIN; better, worse: "
@@ -69,7 +70,8 @@ def _answer(contrast: Contrast, options: Options) -> Answer:
     lead = f"{contrast.name} is {said} on {metric}: {signed(mean.value)}"
     facts = f"{percent(options.level)} interval {to_text(mean.low, mean.high)}"
     if mean.num_data == 1:
-        of = f" (the mean of {len(contrast.rows)} rows)" if len(contrast.rows) > 1 else ""
+        num_rows = len(counted(contrast.rows))
+        of = f" (the mean of {num_rows} rows)" if num_rows > 1 else ""
         one = [f"{of}, {facts}", "one data set, so nothing is known of others"]
         return Answer(lead, f"{'; '.join([*one, *_slope(contrast)])}.")
     parts = [f", the mean of {mean.num_data} data sets, {facts}"]

@@ -9,7 +9,7 @@ from twotower.report.estimate import Estimate, estimate
 from twotower.report.section import Section
 from twotower.report.text import MINUS
 from twotower.report.variants import Variant, greek, on_common_seeds, with_settings
-from twotower.run.settings import DERIVED, Kind, key_of, kind_of
+from twotower.run.settings import DERIVED, Kind, Value, key_of, kind_of
 
 SAME_DATA = {  # options with the interactions of another one
     "amazonbooks_lightgcn": "amazon_books",
@@ -48,6 +48,11 @@ class Row(NamedTuple):
         record = self.section.baseline.runs[0].record
         of_data = [text for text in record.overrides if kind_of(key_of(text)) is Kind.DATA]
         return (SAME_DATA.get(record.data, record.data), *sorted(of_data))
+
+    @property
+    def limit(self) -> Value:
+        """Interactions of a user at most, if the data were thinned; None: they are whole."""
+        return self.section.baseline.settings.get("data.max_per_user")
 
 
 class _Pair(NamedTuple):
