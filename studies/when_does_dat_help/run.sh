@@ -20,12 +20,14 @@ tuned() { # tuned PART BASE DATA SEEDS VARIANTS [arguments]: search, then confir
         "variant=$variants" "budget=$budget" "hydra.sweep.dir=$out/search-$folder" "$@"
     if [[ " $* " == *" dry=true "* ]]; then return; fi
     "$python" src/train.py -m sweep=confirm "search=$out/search-$folder" "seeds=$seeds" \
-        "hydra.sweep.dir=$out/confirm-$folder"
+        "hydra.sweep.dir=$out/confirm-$folder" "$@"
 }
 
 part=${1:?primary, parts, dose or report}
 shift
 if [ "$part" = report ]; then
+    # The primary contrast alone first: its verdict is not corrected for those of the parts.
+    "$python" src/report.py "runs=$out/*-primary" control=dat_lambda0 "output=$out/report-primary" "$@"
     exec "$python" src/report.py "runs=$out" control=dat_lambda0 "output=$out/report" "$@"
 fi
 base=${1:?paper or strong}

@@ -129,7 +129,7 @@ def test_vectors_are_parquet_by_raw_id(exported):
 
 def test_vocabularies_turn_raw_values_into_the_towers_inputs(exported):
     folder, data, _, record = exported
-    raw = data.reader.read(data.data_dir).items
+    raw = data.reader.read(data.preparation.data_dir).items
     brand = dict(
         zip(
             *pq.read_table(folder / "vocabularies" / "item.brand.parquet").to_pydict().values(),

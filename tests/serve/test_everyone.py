@@ -20,7 +20,7 @@ def model(data):
 
 def raw_items(model):
     """Raw features in the order of the corpus."""
-    items = model.data.reader.read(model.data.data_dir).items
+    items = model.data.reader.read(model.data.preparation.data_dir).items
     return pl.DataFrame({"item": model.items.raw}).join(items, on="item", maintain_order="left")
 
 
