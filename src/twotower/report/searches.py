@@ -1,7 +1,6 @@
 """Reads the trials of a search."""
 
 import csv
-import io
 import math
 import os
 from pathlib import Path
@@ -11,15 +10,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 
-from twotower.files import read_bytes
 from twotower.report.folders import roots
 from twotower.report.record import Text, reason
 from twotower.report.runs import LeftOut
+from twotower.run.search_files import ABOUT, ENDED, TRIALS, read
 from twotower.wording import printable
-
-TRIALS, ABOUT = "trials.csv", "search.yaml"
-MAX_BYTES = 16 << 20
-FINISHED = ("complete", "pruned", "failed")
 
 
 class About(BaseModel):
@@ -95,9 +90,9 @@ def find_searches(places: list[str]) -> list[Path]:
 def read_search(folder: Path) -> Search | LeftOut:
     """A search, or why it is left out."""
     try:
-        about = About.model_validate(yaml.safe_load(read_bytes(folder / ABOUT, MAX_BYTES)))
-        text = read_bytes(folder / TRIALS, MAX_BYTES).decode()
-        rows = [row for row in csv.DictReader(io.StringIO(text)) if row["state"] in FINISHED]
+        plain, every = read(folder)
+        about = About.model_validate(plain)
+        rows = [row for row in every if row["state"] in ENDED]
         rows.sort(key=lambda row: int(row["number"]))
         values = [_value(row, about.mode) for row in rows]
         seconds = [float(row.get("seconds") or 0) for row in rows]

@@ -8,12 +8,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from twotower.errors import UserError
-from twotower.files import read_bytes
+from twotower.run.search_files import TRIALS, read
 from twotower.run.settings import key_of
 from twotower.sweep.search import as_override
-from twotower.sweep.trials import ABOUT, COLUMNS, TRIALS
-
-MAX_BYTES = 16 << 20
+from twotower.sweep.trials import COLUMNS
 
 
 class _About(BaseModel):
@@ -61,18 +59,16 @@ def confirming_jobs(folder: str | None, num_seeds: int, given: list[str]) -> lis
 
 def _read(searched: Path) -> tuple[_About, list[dict[str, str]]]:
     try:
-        plain = yaml.safe_load(read_bytes(searched / ABOUT, MAX_BYTES))
+        plain, rows = read(searched)
         about = _About.model_validate(plain)
-        text = read_bytes(searched / TRIALS, MAX_BYTES).decode()
     except FileNotFoundError as error:
         raise UserError(
             f"search={searched}: there is no {Path(error.filename).name}; give the folder of a "
             "search, <output_dir>/sweeps/search-<data>"
         ) from None
-    except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
+    except (OSError, ValueError, ValidationError, csv.Error, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"search={searched}: its files cannot be read: {first}") from None
-    rows = list(csv.DictReader(text.splitlines()))
     if not about.overrides or not rows or not set(COLUMNS) <= rows[0].keys():
         raise UserError(f"search={searched}: {TRIALS} has no trials")
     return about, rows

@@ -11,12 +11,11 @@ import yaml
 
 from twotower.files import MAX_RECORD, read_bytes, write_text
 from twotower.run.run_folder import RunFolder
+from twotower.run.search_files import ABOUT, ENDED, TRIALS
 from twotower.run.settings import Value
 from twotower.sweep.plan import share_of_seconds
 from twotower.wording import masked
 
-TRIALS, ABOUT = "trials.csv", "search.yaml"
-ENDED = ("complete", "pruned", "failed")
 COLUMNS = ("variant", "number", "state", "value", "epochs", "seconds")
 
 
