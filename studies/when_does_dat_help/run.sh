@@ -13,10 +13,10 @@ out=${TWOTOWER_OUTPUT_DIR:-outputs}/study
 budget=${BUDGET:-8}
 
 tuned() { # tuned PART BASE DATA SEEDS VARIANTS [arguments]: search, then confirm
-    local folder=$2-$3-$1 base=$2 data=$3 seeds=$4 variants=$5 space=shared
+    local folder=$2-$3-$1 base=$2 data=$3 seeds=$4 variants=$5 settings=(search=shared)
     shift 5
-    if [ "$base" = strong ]; then space=strong; fi
-    "$python" src/train.py -m sweep=search "search=$space" "experiment=study_$base" "data=$data" \
+    if [ "$base" = strong ]; then settings=(search=strong model.dim=64 model.embedding_dim=64); fi
+    "$python" src/train.py -m sweep=search "${settings[@]}" "experiment=study_$base" "data=$data" \
         "variant=$variants" "budget=$budget" "hydra.sweep.dir=$out/search-$folder" "$@"
     if [[ " $* " == *" dry=true "* ]]; then return; fi
     "$python" src/train.py -m sweep=confirm "search=$out/search-$folder" "seeds=$seeds" \
