@@ -9,6 +9,7 @@ from tests.report.world import METRICS
 from twotower.metrics.ndcg import NDCG
 from twotower.metrics.recall import Recall
 from twotower.report import ranks as report_ranks
+from twotower.report.keep import without_items
 from twotower.report.ranks import Ranks, per_user, read_ranks
 
 
@@ -64,3 +65,12 @@ def test_a_run_keeps_ranks_that_give_its_own_metrics(script):
     columns = pl.read_parquet_schema(folder / "test_ranks.parquet")
     assert set(columns.values()) == {pl.Int32}
     assert str(script.folder) not in str(record["settings"])  # no path
+
+
+def test_ranks_without_items_count_each_users_targets():
+    ranks = table([2, 2, 5, 7, 7, 7], [1, 12, 3, 2, 60, 700], [0, 1, 1, 0, 0, 1])
+    bare = Ranks(*(column.to_numpy() for column in without_items(ranks)))
+    assert bare.user.tolist() == [0, 0, 1, 2, 2, 2]
+    assert bare.item.tolist() == [0, 1, 0, 0, 1, 2]
+    assert bare.rank.tolist() == ranks.rank.tolist() and set(bare.category.tolist()) == {-1}
+    assert (per_user(bare, METRICS["mrr"]) == per_user(ranks, METRICS["mrr"])).all()

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.report.world import METRICS, SETTINGS, make_ranks, make_run, make_variant, rows
@@ -388,3 +389,27 @@ def test_differences_across_data_sets_and_searches_are_in_every_format(script, t
     assert script("report", "runs=r/search", "resamples=100").returncode == 0
     text = (search / "report" / "report.md").read_text()
     assert text.startswith("**Search search (one, random)**") and "NDCG" not in text
+
+
+def test_kept_records_give_the_same_report_and_hold_no_items(script, tmp_path):
+    for gain, (name, weight) in enumerate([("dat_lambda0", 0), ("dat", 1)]):
+        settings = {f"loss.lambda{place}": weight for place in (1, 2, 3)}
+        make_variant(tmp_path / "r", 0.2 * gain, (0, 1), [f"variant={name}"], settings)
+    search = tmp_path / "r" / "search"
+    search.mkdir()
+    (search / "search.yaml").write_text("{metric: val/ndcg@10, data: one, sampler: random}")
+    (search / "trials.csv").write_text("variant,number,state,value,seconds\ndat,0,complete,.1,9\n")
+    assert script("report", "runs=r", "resamples=100", "keep=kept").returncode == 0
+    assert script("report", "runs=kept", "resamples=100").returncode == 0
+    for name in ("tables.csv", "searches.csv"):
+        files = [tmp_path / folder / "report" / name for folder in ("r", "kept")]
+        assert files[0].read_text() == files[1].read_text(), name
+    assert float(rows(script, "kept/report")["dat"]["users p"]) < 0.05
+    kept = pl.read_parquet(next(tmp_path.glob("kept/*dat,seed=0/test_ranks.parquet")))
+    assert kept["item"].unique().to_list() == [0] and kept["category"].unique().to_list() == [-1]
+    assert kept["user"].to_list() == list(range(400))
+    again = script("report", "runs=[r,r/search/../search]", "resamples=100", "keep=kept")
+    assert again.returncode == 0, again.stderr
+    shutil.copytree(search, tmp_path / "r" / "other" / "search")
+    twice = script("report", "runs=r", "resamples=100", "keep=twice")
+    assert twice.returncode == 1 and "two folders are named search" in twice.stderr

@@ -18,6 +18,7 @@ from twotower.report.blocks import Report
 from twotower.report.comparison import Options
 from twotower.report.console import show
 from twotower.report.folders import find
+from twotower.report.keep import keep
 from twotower.report.page import as_html
 from twotower.report.plots import draw, draw_blocks
 from twotower.report.search_block import search_block
@@ -52,6 +53,8 @@ def report(config: DictConfig) -> None:
     first = Path(places[0])
     folder = next(path for path in (first, *first.parents) if path.is_dir())
     _write(made, Path(config.output or folder / "report"))
+    if config["keep"]:
+        keep(Path(config["keep"]), counted, searches)
     if config["update"]:  # as an attribute it is a method
         markdown.update(Path(config["update"]), config.block, markdown.as_markdown(made))
 

@@ -18,6 +18,7 @@ WORDS_OR_NONE = (
     "check",
     "baseline",
     "quoted",
+    "keep",
     "update",
     "block",
     "searched",
