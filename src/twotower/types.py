@@ -149,6 +149,8 @@ class Batch(NamedTuple):
         in_batch: whether ``num_draws`` counts the positives themselves, as in-batch negatives.
         share: this process's number of rows over ``TrainIndex.num_rows``, or the mean of all. A
             loss that is a mean over rows is multiplied by it: all rows then weigh the same.
+        weight: ``(batch,)`` by which each positive's part of a loss is multiplied, 1 on average
+            over the training interactions, or None: all weigh the same.
     """
 
     user: Features
@@ -164,6 +166,7 @@ class Batch(NamedTuple):
     excluded: Tensor | None = None
     in_batch: bool = False
     share: float = 1.0
+    weight: Tensor | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -274,27 +277,3 @@ class MakeOptimizer(Protocol):
 
     def __call__(self, params: Iterable[nn.Parameter]) -> Optimizer:
         """An optimizer of these parameters."""
-
-
-class RunInfo(NamedTuple):
-    """Facts about a run that its checkpoints hold besides weights and state, as plain containers.
-
-    Attributes:
-        choices: option of each config group.
-        overrides: of the command line.
-        config: plain values that rebuild the run; empty where it was not asked for.
-        repeats: dotted names of values in the config that were interpolations.
-        settings: values that tell variants apart, by dotted name.
-        fingerprint: of the data; empty before the data are known.
-        schema: of the data.
-        val: metrics of the last validation.
-    """
-
-    choices: dict[str, Any]
-    overrides: list[str]
-    config: dict[str, Any] = {}
-    repeats: list[str] = []
-    settings: dict[str, str | int | float | bool | None] = {}
-    fingerprint: str = ""
-    schema: dict[str, Any] = {}
-    val: dict[str, float] = {}

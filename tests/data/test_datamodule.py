@@ -39,6 +39,17 @@ def test_training_batch_against_plain_python(data):
     assert torch.equal(batch.item["tags"], data.tables["item/tags"][batch.item_index])
 
 
+def test_each_positive_has_its_own_weight(data):
+    data.negatives = Uniform(3, False)
+    assert data.train_batch(next(iter(data.train_dataloader()))).weight is None
+    weight = torch.rand(len(data.tables["interactions/item"]))
+    data.tables["interactions/weight"] = weight
+    index = next(iter(data.train_dataloader()))
+    assert torch.equal(data.train_batch(index).weight, weight[index.position])
+    second = data.train_batch(index._replace(rank=1, world_size=2))
+    assert torch.equal(second.weight, weight[index.position[1::2]])
+
+
 def test_evaluation_batch_against_plain_python(data):
     index = list(data.test_dataloader())[1]
     batch = data.eval_batch(index)

@@ -43,6 +43,31 @@ def test_features_by_hand():
     ].to_list() == [1, 2]
 
 
+def test_weights_have_a_mean_of_1_in_training():
+    # both users: two interactions in training, then one to validate and one to test
+    rows = [
+        (user, item, time, weight)
+        for user, weights in ((1, [2.0, 6.0, 9.0, 9.0]), (2, [0.0, 0.0, 9.0, 1.0]))
+        for time, (item, weight) in enumerate(zip([10, 20, 30, 40], weights, strict=True))
+    ]
+    frames = make_frames(rows[::-1], columns=("user", "item", "time", "weight"))
+    arrays = prepare(frames, KEEP_ALL).arrays
+    # the training mean is (2 + 6 + 0 + 0) / 4 = 2
+    found = arrays["interactions/weight"]
+    assert found.tolist() == [1, 3, 4.5, 4.5, 0, 0, 4.5, 0.5] and found.dtype == np.float32
+    none = frames._replace(interactions=frames.interactions.with_columns(weight=0.0))
+    with pytest.raises(UserError, match="weights of all training interactions are 0"):
+        prepare(none, KEEP_ALL)
+
+
+@pytest.mark.parametrize("weight", [-0.5, None, float("nan"), float("inf")])
+def test_weights_that_are_none_are_refused_by_row(weight):
+    rows = [(1, 10, 1, 1.0), (1, 20, 2, weight), (1, 30, 3, 1.0)]
+    frames = make_frames(rows, columns=("user", "item", "time", "weight"))
+    with pytest.raises(UserError, match="row 1 has the weight .*; 1 in all are missing"):
+        prepare(frames, KEEP_ALL)
+
+
 def test_times_are_kept_on_request_in_seconds():
     start = 1_500_000_000_000  # milliseconds
     moments = [start + later for later in (3_000, 4_000, 5_000, 8_999, 9_500, 20_000)]

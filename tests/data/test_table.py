@@ -506,6 +506,23 @@ def test_values_are_ratings(tmp_path):
     )  # only its name says so
 
 
+def test_weights_are_a_stated_column(tmp_path):
+    clicks = "user,item,weight\n1,5,4.5\n1,6,0\n"
+    assert "weight" not in read(tmp_path, clicks).interactions.columns  # it may be a parcel's
+    frames = read(tmp_path, clicks, columns__weight="weight")
+    assert frames.interactions["weight"].to_list() == [4.5, 0]
+    with pytest.raises(UserError, match="line 3.* not a number"):
+        read(tmp_path, "user,item,w\n1,5,1\n1,6,much\n", columns__weight="w")
+    gap = "user,item,w\n1,5,1\n1,6,\n"
+    with pytest.raises(UserError, match="line 3 has no weight"):
+        read(tmp_path, gap, columns__weight="w")
+    frames = read(tmp_path, gap, columns__weight="w", drop_incomplete=True)
+    assert frames.dropped == {"rows without user, item or weight": 1}
+    frames = read(tmp_path, clicks.replace("4.5", "-4.5"), columns__weight="weight")
+    with pytest.raises(UserError, match=r"clicks.csv line 2 has the weight -4.5"):
+        check_interactions(frames)
+
+
 def test_parts_of_a_given_split(tmp_path):
     clicks = "user,item,split\n1,1,train\n1,2,Train\n1,3,valid\n1,4,test\n"
     (tmp_path / "raw").mkdir()

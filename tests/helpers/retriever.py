@@ -2,7 +2,7 @@
 
 from tests.helpers.models import build
 from twotower.serve.retriever import Retriever
-from twotower.types import RunInfo
+from twotower.training.run_info import RunInfo
 
 INFO = RunInfo({"model": "m", "data": "d"}, [], {"seed": 1, "model": {"cold_ids": "mean"}})
 

@@ -208,11 +208,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         # padding gets the features of some item, which no loss reads
         known = distinct.clamp_max(self.schema.num_train_items - 1)
         negative, num_draws = sampling.negative_rows(drawn, row[len(positive) :], distinct)
-        excluded = behaviour = None
+        excluded = None
         if negative is None and drawn.exclude_positives:
             excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
-        if self.meta["behaviours"]:
-            behaviour = rows.take(tables["interactions/behaviour"], position).long()
         return Batch(
             user=self.user_features(position, user, self._history(len(position))),
             item=self.item_features(known),
@@ -223,10 +221,11 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_draws=num_draws,
             log_q=sampling.log_q_of(drawn, known),
             num_pairs=len(positive) * (1 + drawn.num),
-            behaviour=behaviour,
+            behaviour=rows.take_known(tables, "interactions/behaviour", position),
             excluded=excluded,
             in_batch=drawn.in_batch,
             share=len(positive) / (index.num_rows or len(index.position) / index.world_size),
+            weight=rows.take_known(tables, "interactions/weight", position),
         )
 
     def _positives(self, index: TrainIndex) -> Positives:

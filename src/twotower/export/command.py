@@ -14,7 +14,7 @@ from twotower.run.build import build_metrics, build_part, rebuild
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
 from twotower.run.run_folder import RunFolder
-from twotower.types import RunInfo
+from twotower.training.run_info import RunInfo
 from twotower.wording import printable
 
 

@@ -36,14 +36,16 @@ def chunked_cross_entropy(
     user, item = at_least_float32(towers.user) / temperature, at_least_float32(towers.item)
     offset, own = offsets(batch, correct_log_q, user.dtype)
     is_zero = user.device.type == "cpu" and not (offset.any() or own.any())  # a GPU would wait here
+    weight = None if batch.weight is None else batch.weight[:, None]  # (batch, 1)
     loss: Tensor = _ChunkedCrossEntropy.apply(
-        user, item, batch.positive[:, None], None if is_zero else offset, own, batch.excluded, chunk
+        *(user, item, batch.positive[:, None], None if is_zero else offset, own),
+        *(batch.excluded, weight, chunk),
     )
     return loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Arguments are as in :func:`chunked_cross_entropy`; ``offset`` None stands for zeros."""
+    """As :func:`chunked_cross_entropy`; None stands for offsets of 0 and for weights of 1."""
 
     @staticmethod
     def forward(
@@ -54,6 +56,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         offset: Tensor | None,
         own_offset: Tensor,
         excluded: Tensor | None,
+        weight: Tensor | None,
         chunk: int,
     ) -> Tensor:
         user_gradient, item_gradient = torch.empty_like(user), torch.zeros_like(item)
@@ -76,11 +79,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 # exp2 is three times as fast as exp on a CPU.
                 p = logits.sub_(highest).mul_(LOG2_E).exp2_()  # times total
                 total = p.sum(1, keepdim=True)  # (chunk, 1)
-                loss += (highest + total.log() - own).sum()
+                entropy = highest + total.log() - own  # (chunk, 1)
+                if weight is not None:
+                    entropy, part = weight[rows] * entropy, weight[rows] * part
+                loss += entropy.sum()
                 # The gradient of the logits is (p - total where the label is) / total.
                 p.scatter_add_(1, label, -total)
                 torch.mm(p, item, out=user_gradient[rows]).div_(total)
                 item_gradient.addmm_(p.T, part / total)
+        if weight is not None:
+            user_gradient *= weight
         ctx.save_for_backward(user_gradient, item_gradient)
         return loss / len(user)
 
@@ -89,4 +97,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         user, item = ctx.saved_tensors
         scale = gradient / len(user)
-        return user * scale, item * scale, None, None, None, None, None
+        return user * scale, item * scale, None, None, None, None, None, None

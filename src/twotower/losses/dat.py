@@ -91,13 +91,15 @@ class DATLoss(nn.Module):
             a_u = self._augmented(towers.user_augmented, "lambda1")  # (batch, dim)
             p_v = towers.item.index_select(0, batch.positive)  # (batch, dim)
             p_v = self._target(a_u, p_v, batch.user["user_id"], batch)
-            terms["mimic_user"] = batch.share * mimic(a_u, p_v, num_pairs, self.over_dim)
+            error = mimic(a_u, p_v, num_pairs, self.over_dim, batch.weight)
+            terms["mimic_user"] = batch.share * error
             total = total + self.lambda1 * terms["mimic_user"]
         if "mimic_item" in self.terms:
             a_v = self._augmented(towers.item_augmented, "lambda2")  # (num_distinct, dim)
             a_v = a_v.index_select(0, batch.positive)  # (batch, dim)
             p_u = self._target(a_v, towers.user, batch.positive, batch)
-            terms["mimic_item"] = batch.share * mimic(a_v, p_u, num_pairs, self.over_dim)
+            error = mimic(a_v, p_u, num_pairs, self.over_dim, batch.weight)
+            terms["mimic_item"] = batch.share * error
             total = total + self.lambda2 * terms["mimic_item"]
         if "alignment" in self.terms:
             terms["alignment"] = self.alignment(towers, batch)

@@ -62,17 +62,20 @@ def offsets(batch: Batch, correct_log_q: bool, dtype: torch.dtype) -> tuple[Tens
     return offset, -log_q[batch.positive[:, None]].to(offset.dtype)
 
 
-def softmax_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+def softmax_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the labelled column, in float32 or better.
 
     Args:
         logits: ``(batch, num_candidates)``; masked candidates are ``-inf``.
         label: ``(batch,)`` column of each row's positive.
+        weight: ``(batch,)``, see :class:`~twotower.types.Batch`.
     """
     logits = at_least_float32(logits)
     if is_batched(logits):
-        return F.cross_entropy(logits, label)
-    loss: Tensor = _CrossEntropy.apply(logits, label)
+        if weight is None:
+            return F.cross_entropy(logits, label)
+        return (weight * F.cross_entropy(logits, label, reduction="none")).mean()
+    loss: Tensor = _CrossEntropy.apply(logits, label, weight)
     return loss
 
 
@@ -80,31 +83,43 @@ class _CrossEntropy(torch.autograd.Function):
     """``F.cross_entropy`` with fewer passes over the logits in its gradient: half the CPU time."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
         log_p = logits.log_softmax(1)
-        ctx.save_for_backward(log_p, label)
-        return -log_p.gather(1, label[:, None]).mean()
+        ctx.save_for_backward(log_p, label, weight)
+        own = log_p.gather(1, label[:, None])  # (batch, 1)
+        return -(own if weight is None else weight[:, None] * own).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        log_p, label = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        log_p, label, weight = ctx.saved_tensors
         p = log_p.exp()
         p.scatter_add_(1, label[:, None], p.new_full((len(p), 1), -1.0))  # p - 1 where the label is
-        return p.mul_(gradient / len(p)), None
+        scale = gradient / len(p)
+        return p.mul_(scale if weight is None else scale * weight[:, None]), None, None
 
 
-def binary_cross_entropy(logits: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean binary cross-entropy over all pairs, column 0 positive (DAT, Eq. 4), from logits.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``.
+        weight: ``(batch,)`` of a positive and its negatives, see :class:`~twotower.types.Batch`.
     """
     logits = at_least_float32(logits)
-    return (F.softplus(-logits[:, 0]).sum() + F.softplus(logits[:, 1:]).sum()) / logits.numel()
+    positive, negative = F.softplus(-logits[:, 0]), F.softplus(logits[:, 1:])
+    if weight is not None:
+        positive, negative = weight * positive, weight[:, None] * negative
+    return (positive.sum() + negative.sum()) / logits.numel()
 
 
-def mimic(augmented: Tensor, target: Tensor, num_pairs: int, over_dim: str = "sum") -> Tensor:
+def mimic(
+    augmented: Tensor,
+    target: Tensor,
+    num_pairs: int,
+    over_dim: str = "sum",
+    weight: Tensor | None = None,
+) -> Tensor:
     """Adaptive-mimic loss of one side (DAT, Eq. 2).
 
     Eq. 2 is ``1/T Σ_T [y a + (1 - y) sg(p) - sg(p)]²``. For a negative pair (``y = 0``) the bracket
@@ -117,8 +132,11 @@ def mimic(augmented: Tensor, target: Tensor, num_pairs: int, over_dim: str = "su
             gets no gradient.
         num_pairs: ``T``.
         over_dim: ``sum`` or ``mean`` over ``dim``; the paper does not say which.
+        weight: ``(num_positives,)``, see :class:`~twotower.types.Batch`.
     """
     difference = at_least_float32(augmented) - at_least_float32(target.detach())
     error = difference.square()  # (num_positives, dim)
     per_pair = error.mean(1) if over_dim == "mean" else error.sum(1)
+    if weight is not None:
+        per_pair = weight * per_pair
     return per_pair.sum() / num_pairs

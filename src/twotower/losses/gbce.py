@@ -45,4 +45,7 @@ class GBCE(nn.Module):
         share = batch.negative.shape[1] * batch.log_q[batch.positive].exp()  # (batch,) α
         power = self.calibration * (share.clamp_max(1) - 1) + 1  # β
         positive = power.to(logits.dtype) * F.softplus(-logits[:, 0])  # (batch,)
-        return (positive.sum() + F.softplus(logits[:, 1:]).sum()) / logits.numel()
+        negative = F.softplus(logits[:, 1:])  # (batch, num_negatives)
+        if batch.weight is not None:
+            positive, negative = batch.weight * positive, batch.weight[:, None] * negative
+        return (positive.sum() + negative.sum()) / logits.numel()

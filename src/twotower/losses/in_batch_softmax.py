@@ -47,7 +47,7 @@ class InBatchSoftmax(nn.Module):
             towers, batch = gather_items(towers, batch)
         # (batch, num_distinct)
         logits = shared_logits(towers, batch, self.temperature, self.correct_log_q)
-        return softmax_cross_entropy(logits, batch.positive)
+        return softmax_cross_entropy(logits, batch.positive, batch.weight)
 
 
 def gather_items(towers: Towers, batch: Batch) -> tuple[Towers, Batch]:

@@ -38,9 +38,10 @@ class Softmax(nn.Module):
         settings = self.temperature, self.correct_log_q
         if batch.negative is not None:
             logits = own_logits(towers, batch, *settings)  # (batch, 1 + num_negatives)
-            return softmax_cross_entropy(logits, batch.positive.new_zeros(len(logits)))
+            first = batch.positive.new_zeros(len(logits))
+            return softmax_cross_entropy(logits, first, batch.weight)
         whole = torch.compiler.is_compiling() or is_batched(towers.user)
         if self.chunk is not None and not whole:
             return chunked_cross_entropy(towers, batch, *settings, self.chunk)
         logits = shared_logits(towers, batch, *settings)  # (batch, num_distinct)
-        return softmax_cross_entropy(logits, batch.positive)
+        return softmax_cross_entropy(logits, batch.positive, batch.weight)

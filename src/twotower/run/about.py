@@ -20,7 +20,7 @@ from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.checkpoint.trusted import check_targets, trusted_packages
 from twotower.run.cli import failure_line
 from twotower.run.run_folder import HYDRA, RunFolder
-from twotower.types import RunInfo
+from twotower.training.run_info import RunInfo
 from twotower.wording import masked
 
 

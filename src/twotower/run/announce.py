@@ -10,8 +10,8 @@ import torch
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.processes import available_cores
+from twotower.training.run_info import RunInfo
 from twotower.training.task import RetrievalTask
-from twotower.types import RunInfo
 from twotower.wording import shown_path, warn
 
 FEW_STEPS = 50  # of an epoch: patience and validation count epochs

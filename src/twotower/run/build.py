@@ -24,8 +24,8 @@ from twotower.run.checkpoint.restoring import CheckedConnector
 from twotower.run.checks.checks import check_types
 from twotower.run.checks.own_code import CURE, is_installed
 from twotower.run.derive import derive
+from twotower.training.run_info import RunInfo
 from twotower.training.task import RetrievalTask
-from twotower.types import RunInfo
 from twotower.wording import one_line
 
 Config = DictConfig | dict[str, Any]  # composed by Hydra, or already plain values

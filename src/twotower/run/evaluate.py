@@ -14,8 +14,8 @@ from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.file import naming
 from twotower.run.run_folder import RunFolder
 from twotower.training.progress import ProgressBar
+from twotower.training.run_info import RunInfo
 from twotower.training.stopping import prepare_to_stop
-from twotower.types import RunInfo
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:

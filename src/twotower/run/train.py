@@ -34,10 +34,10 @@ from twotower.training.fused import lockstep
 from twotower.training.loggers.wandb_logger import RunWandbLogger, closing_wandb
 from twotower.training.progress import monitor_of
 from twotower.training.pruning import Pruning
+from twotower.training.run_info import RunInfo
 from twotower.training.stopping import prepare_to_stop
 from twotower.training.task import RetrievalTask
 from twotower.training.threads import StepThreads
-from twotower.types import RunInfo
 
 
 @closing_wandb()
@@ -117,7 +117,16 @@ def train(config: DictConfig) -> dict[str, float]:
 def _fit_in_closed_form(
     trainer: pl.Trainer, task: RetrievalTask, data: RetrievalDataModule, folder: RunFolder
 ) -> None:
-    """Fit a model that needs no steps, and validate it."""
+    """Fit a model that needs no steps, and validate it.
+
+    Raises:
+        UserError: for data with weights, which such models do not read.
+    """
+    if "interactions/weight" in data.tables:
+        raise UserError(
+            "this model is fitted in closed form, which reads no weights: set "
+            "data.reader.columns.weight=null, or train another model"
+        )
     model: Any = task.model
     model.to(trainer.strategy.root_device).fit(data.train_interactions())
     trainer.validate(task, data, verbose=False)

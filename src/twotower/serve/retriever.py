@@ -27,7 +27,8 @@ from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
 from twotower.serve.lookup import Lookup
 from twotower.serve.person import Person
-from twotower.types import Model, RunInfo
+from twotower.training.run_info import RunInfo
+from twotower.types import Model
 
 RawId = int | str
 Part = Literal["val", "test"]

@@ -16,7 +16,8 @@ from twotower.metrics.base import RankMetric
 from twotower.optimizers.row_sparse import check_clipping, clip_gradients
 from twotower.training import strategy
 from twotower.training.evaluation import Evaluation, cure_of_overflow, over_processes
-from twotower.types import Batch, EvalBatch, Loss, LossOutput, MakeOptimizer, Model, RunInfo
+from twotower.training.run_info import RunInfo
+from twotower.types import Batch, EvalBatch, Loss, LossOutput, MakeOptimizer, Model
 
 
 class RetrievalTask(pl.LightningModule):

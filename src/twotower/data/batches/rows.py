@@ -28,6 +28,14 @@ def take(table: Tensor, index: Tensor) -> Tensor:
     return table[index.to(table.device)].to(index.device)
 
 
+def take_known(tables: dict[str, Tensor], name: str, index: Tensor) -> Tensor | None:
+    """:func:`take` of a table that only some data have, whole numbers as int64; else None."""
+    if name not in tables:
+        return None
+    found = take(tables[name], index)
+    return found if found.is_floating_point() else found.long()
+
+
 def moved(
     tables: dict[str, Tensor], device: torch.device, without_large: bool
 ) -> dict[str, Tensor]:

@@ -126,6 +126,9 @@ def _facts(figures: dict[str, Any]) -> Table:
     if repeats["of"] == "kept":  # else they are among the dropped
         rows.append(["repeated consumption", percent(repeats["share"])])
     rows += [[f"interactions: {name}", num] for name, num in figures["behaviours"].items()]
+    if weights := figures["weights"]:
+        spread = " / ".join(f"{weights[name]:.2g}" for name in ("min", "50%", "max"))
+        rows.append(["weights in the loss: least / median / most, mean 1", spread])
     return _table("good to know", ["", ""], rows)
 
 

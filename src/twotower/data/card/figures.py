@@ -60,6 +60,7 @@ def measure(prepared: Prepared, options: Options) -> Card:
         int((arrays["interactions/behaviour"] == row).sum())
         for row in range(len(meta["behaviours"]))
     ]
+    weights = arrays.get("interactions/weight")
     figures = {
         "without_interactions": meta.get("without_interactions", {}),
         "raw": meta["raw"],
@@ -75,6 +76,7 @@ def measure(prepared: Prepared, options: Options) -> Card:
         "drift": _drift(by_item["train"], by_item["test"]),
         "features": {side: _features(arrays, side, schema, meta) for side in ("user", "item")},
         "behaviours": dict(zip(meta["behaviours"], behaviours, strict=True)),
+        "weights": {} if weights is None else spread(weights[position["train"]]),
     }
     return Card(figures, {"user": user, "item": item, **sizes, **lengths})
 

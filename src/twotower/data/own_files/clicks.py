@@ -22,7 +22,6 @@ from twotower.wording import clip
 
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}
-INCOMPLETE = "rows without user, item or time"
 LOST = "_lost"  # ends the names of columns that mark the values which a reading would lose
 LOST_VALUES = {
     "user": NOT_AN_ID,
@@ -30,6 +29,7 @@ LOST_VALUES = {
     "time": "not a time like the first rows' ({meaning}): mend it, or drop such rows, "
     "data.reader.drop_incomplete=true",
     "value": "not a number: mend it, or add it to data.reader.missing",
+    "weight": "not a number: mend it",
     "part": "none of train, val and test: mend it",
 }
 
@@ -75,7 +75,7 @@ def read_clicks(
     Args:
         source: its files.
         roles: columns of ``user``, ``item`` and, where there are any, ``time``, ``value``,
-            ``behaviour``, ``part``.
+            ``behaviour``, ``weight``, ``part``.
         wishes: what the user states.
         whole_elsewhere: whether the other tables' ids of ``user`` and ``item`` are whole numbers.
 
@@ -156,9 +156,9 @@ def _readings(
     if times:
         readings["time"] = [clock.reading for clock in times]
     raw = {role: pl.col(name) for role, name in roles.items()}
-    if "value" in roles:
-        value = numbers(raw["value"], source.known(roles["value"]))
-        readings["value"] = [Reading(value, raw["value"].is_not_null() & value.is_null())]
+    for role in {"value", "weight"} & roles.keys():
+        value = numbers(raw[role], source.known(roles[role]))
+        readings[role] = [Reading(value, raw[role].is_not_null() & value.is_null())]
     if "behaviour" in roles:
         name = as_text(raw["behaviour"]).cast(pl.Categorical)
         readings["behaviour"] = [Reading(name, pl.lit(False))]
@@ -229,13 +229,14 @@ def _keep(
         The rest of ``frame`` and of ``rows``, the same rows with their places; how many rows were
         dropped, by reason.
     """
-    needed = [role for role in ("user", "item", "time") if role in roles]
+    needed = [role for role in ("user", "item", "time", "weight") if role in roles]
     filters = {}
     if wishes.behaviours is not None:
         reason = f"behaviours other than {', '.join(wishes.behaviours)}"
         filters[reason] = pl.col("behaviour").cast(pl.String).is_in(wishes.behaviours)
     if wishes.drop_incomplete:
-        filters[INCOMPLETE] = pl.all_horizontal(pl.col(needed).is_not_null())
+        reason = f"rows without {', '.join(needed[:-1])} or {needed[-1]}"
+        filters[reason] = pl.all_horizontal(pl.col(needed).is_not_null())
     dropped = {}
     for reason, is_kept in filters.items():
         num_rows = len(frame)

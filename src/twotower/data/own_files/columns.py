@@ -160,7 +160,7 @@ def describe(dtype: pl.DataType) -> str:
 
 
 def _fits(role: str, dtype: pl.DataType) -> bool:
-    if role == "value":
+    if role in ("value", "weight"):
         return dtype.is_numeric() or dtype in (pl.String, pl.Null)
     return is_scalar(dtype) or (role in ("category", "title") and dtype == LABELS)
 

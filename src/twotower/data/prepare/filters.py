@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from twotower.data.frames import Frames
+from twotower.data.prepare.weights import check_weights
 from twotower.data.splits import TRAIN, UNITS_PER_SECOND
 from twotower.errors import UserError, check_choice, check_number
 
@@ -59,13 +60,14 @@ class Filters(NamedTuple):
 
 
 def check_interactions(frames: Frames) -> None:
-    """Check ids and times.
+    """Check ids, times and weights.
 
     Args:
         frames: a reader's.
 
     Raises:
-        UserError: for missing, blank or overlong ids, missing times, and times in the future.
+        UserError: for missing, blank or overlong ids, missing times, times in the future, and
+            weights below 0.
     """
     interactions = frames.interactions
     if interactions.is_empty():
@@ -89,6 +91,8 @@ def check_interactions(frames: Frames) -> None:
                     f"{frames.where(row)} has a {column} of {length[row]:,} characters, at most "
                     f"{MAX_ID_LENGTH:,} are allowed: a quote or a line break is missing in the file"
                 )
+    if "weight" in interactions.columns:
+        check_weights(frames)
     if frames.time_unit in UNITS_PER_SECOND:
         _check_times(interactions["time"], frames.time_unit, frames.where)
 

@@ -10,6 +10,7 @@ from twotower.data.frames import Frames
 from twotower.data.prepare import features
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
+from twotower.data.prepare.weights import scaled_weights
 from twotower.data.splits import NOWHERE, TEST, TRAIN, UNITS_PER_SECOND, VAL, Rows, Split
 from twotower.errors import UserError, check_number
 from twotower.types import Feature, Schema
@@ -213,13 +214,14 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
 def _sorted_by_part(
     coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side
 ) -> pl.DataFrame:
-    """``user``, ``item``, ``part`` (and ``behaviour``, ``time``), by user, then part, then time."""
+    """``user``, ``item``, ``part`` and other columns, by user, then part, then time."""
     columns = {
         "user": users.row[coded["user"].to_numpy()],
         "item": items.row[coded["item"].to_numpy()],
         "part": part,
     }
-    columns |= {name: coded[name].to_numpy() for name in ("behaviour", "time") if name in coded}
+    others = ("behaviour", "weight", "time")
+    columns |= {name: coded[name].to_numpy() for name in others if name in coded}
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
         interactions = interactions.filter(pl.col("part") != NOWHERE)
@@ -239,6 +241,8 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
     }
     if "behaviour" in interactions.columns:
         arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
+    if "weight" in interactions.columns:
+        arrays["interactions/weight"] = scaled_weights(interactions["weight"], part == TRAIN)
     small = np.int32 if len(user) < 2**31 else np.int64
     for name, value in PARTS.items():
         position = np.flatnonzero(part == value).astype(small)

@@ -30,8 +30,9 @@ class Table:
         interactions: path or glob, or several, below ``data_dir`` or the working folder.
         users: the same, of a table with one row per user; None: there is none.
         items: the same, of items.
-        columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``part`` and
-            ``category`` among the interactions; None looks for the usual names, then at values.
+        columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``weight``,
+            ``part`` and ``category`` among the interactions; None looks for the usual names, then
+            at values.
         user_columns: column of ``user`` in ``users``.
         item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
         user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the
@@ -44,7 +45,7 @@ class Table:
         time_format: of dates, in the letters of ``strptime``; None tries the usual ones. Without a
             zone they are UTC.
         behaviours: which to keep; several are kept apart; None keeps all without distinction.
-        drop_incomplete: drop rows without user, item or time instead of refusing them.
+        drop_incomplete: drop rows without user, item, time or weight instead of refusing them.
         separator: between the fields of text files; None takes that of the header.
         header: names of the columns of text files without a header line.
         quote: around fields that hold separators; None: quotation marks are ordinary characters.

@@ -19,7 +19,7 @@ from twotower.run.checkpoint.saved_config import Plain, put, select
 from twotower.run.checkpoint.trusted import check_targets, trusted_packages
 from twotower.run.moved import renamed
 from twotower.run.settings import ADDRESS, FIXED, PLACES
-from twotower.types import RunInfo
+from twotower.training.run_info import RunInfo
 from twotower.wording import printable
 
 # roots that the command decides, not the checkpoint
