@@ -204,6 +204,8 @@ def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, floa
     if kind == "numeric":
         known = numeric[name]
         return f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown"
+    if kind == "vector":
+        return f"(value - mean) / std of `vocabularies/{name}.parquet`, by number; 0 if unknown"
     if kind == "history":
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
     order = ", in any order, padded with 0" if kind == "multi" else ""

@@ -69,7 +69,7 @@ def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> No
 
 
 def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dict[str, float]]:
-    """``vocabularies/<side>.<feature>.parquet``: raw value and index of what training saw.
+    """``vocabularies/<side>.<feature>.parquet``: raw value and index, or mean and std of a vector.
 
     Returns:
         ``mean`` and ``std`` of each numeric feature, by ``<side>.<feature>``.
@@ -84,6 +84,7 @@ def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dic
         name = key.replace("/", ".")
         if "value" in table.columns:
             table = _plain(table).with_columns(index=pl.int_range(1, pl.len() + 1))
+        if "value" in table.columns or len(table) > 1:
             table.write_parquet(folder / "vocabularies" / f"{name}.parquet")
         else:
             numeric[name] = table.row(0, named=True)

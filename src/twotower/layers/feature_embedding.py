@@ -79,6 +79,19 @@ class NumericEmbedding(nn.Module):
         return embedded
 
 
+class VectorEmbedding(nn.Module):
+    """A projection of a given vector."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, dim)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``(batch, width)`` float32 data to ``(batch, dim)`` in the precision of the weights."""
+        embedded: Tensor = self.linear(value.to(self.linear.weight.dtype))
+        return embedded
+
+
 class FeatureEmbedding(nn.Module):
     """Embeds each feature with its own table and concatenates them in the schema's order.
 
@@ -157,6 +170,8 @@ class FeatureEmbedding(nn.Module):
     ) -> nn.Module:
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
+        if feature.kind == "vector":
+            return VectorEmbedding(feature.num_values, dim)
         if feature.kind == "multi":
             return MultiEmbedding(feature.num_values, dim, sharding)
         if feature.kind == "history":

@@ -78,6 +78,8 @@ def _feature(
         raise UserError(
             f"where={condition}: items have no {name}; there are {', '.join(known) or 'none'}"
         )
+    if next(own.kind for own in data.schema.item if own.name == name) == "vector":
+        raise UserError(f"where={condition}: {name} holds vectors, which have no order or values")
     encoding = data.encodings[f"item/{name}"]
     vocabulary = encoding["value"].cast(pl.String) if "value" in encoding.columns else None
     return data.tables[f"item/{name}"], vocabulary

@@ -42,8 +42,15 @@ def moved(
     """The tables on a device; with ``without_large``, large ones stay where they are."""
     stay = STAYING if without_large else ()
     return {
-        name: table if name.startswith(stay) else table.to(device) for name, table in tables.items()
+        name: table
+        if name.startswith(stay) or (without_large and _is_vectors(name, table))
+        else table.to(device)
+        for name, table in tables.items()
     }
+
+
+def _is_vectors(name: str, table: Tensor) -> bool:
+    return name.startswith("item/") and table.is_floating_point() and table.dim() == 2
 
 
 def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
@@ -154,7 +161,7 @@ def user_features(
 
 def item_features(tables: dict[str, Tensor], schema: Schema, item: Tensor) -> dict[str, Tensor]:
     """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
-    return {feature.name: tables[f"item/{feature.name}"][item] for feature in schema.item}
+    return {feature.name: take(tables[f"item/{feature.name}"], item) for feature in schema.item}
 
 
 def with_truth(

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from twotower.data.own_files.columns import describe
 from twotower.data.own_files.content import CODE
 from twotower.data.own_files.files import Source
+from twotower.data.own_files.repeated import one_row_each
 from twotower.data.own_files.times import MICROSECONDS_A_DAY, parse_dates
 from twotower.data.own_files.values import (
     LABELS,
@@ -18,6 +20,7 @@ from twotower.data.own_files.values import (
     is_scalar,
     numbers,
 )
+from twotower.data.own_files.vectors import are_vectors, as_vectors
 from twotower.data.readers.categories import primary
 from twotower.errors import UserError
 from twotower.types import FeatureKind
@@ -70,6 +73,7 @@ def read_side(
     declared: dict[str, FeatureKind],
     ignore: list[str],
     list_separator: str | None,
+    vectors: Callable[[pl.Series], dict[str, pl.Series]] = lambda ids: {},
 ) -> Side:
     """Read a table of users or items.
 
@@ -80,6 +84,7 @@ def read_side(
         declared: kinds of features that the user states.
         ignore: columns to leave out; ``*`` and ``?`` stand for other characters.
         list_separator: text that holds it is a list of values.
+        vectors: reads those from files of their own, by name, for the ids of the rows.
 
     Raises:
         UserError: for files that cannot be read, rows without id, values that do not fit their
@@ -100,7 +105,8 @@ def read_side(
         elif any(fnmatch.fnmatch(name, pattern) for pattern in ignore):
             feature = Feature(None, column, "left out, as data.reader.ignore says")
         else:
-            feature = feature_of(column, declared.get(name), list_separator)
+            setting = f"data.reader.{side}_features.{name}=vector"
+            feature = feature_of(column, declared.get(name), list_separator, setting)
             if feature.kind == "numeric":
                 _refuse_words(source, column)
             if feature.kind is not None:
@@ -112,7 +118,11 @@ def read_side(
                 f"holds {describe(column.dtype)}: remove it from that setting, or change the column"
             )
         report.append((name, feature.meaning, examples(feature.values)))
-    frame = _one_row_each(source, pl.DataFrame(columns), side, kinds)
+    for name, column in vectors(columns[side]).items():
+        free = _free_name(name, columns)
+        columns[free], kinds[free] = column, "vector"
+        report.append((name, _with_gaps(_width(column), column), ""))
+    frame = one_row_each(source, pl.DataFrame(columns), side, kinds)
     return Side(frame, kinds, report, len(table))
 
 
@@ -140,9 +150,12 @@ def _category(
 
 
 def feature_of(
-    column: pl.Series, declared: FeatureKind | None, list_separator: str | None
+    column: pl.Series, declared: FeatureKind | None, list_separator: str | None, setting: str
 ) -> Feature:
     """What a column is: declared, or judged by all of its values."""
+    if declared == "vector" or (declared is None and are_vectors(column)):
+        vectors = as_vectors(column, list_separator, setting)
+        return Feature("vector", vectors, _with_gaps(_width(vectors), vectors))
     if column.dtype == LABELS and declared in (None, "multi"):
         return Feature("multi", column, _with_gaps("list feature", column))
     if not is_scalar(column.dtype):
@@ -186,6 +199,11 @@ def examples(column: pl.Series) -> str:
     shown = [clip(str(value), 20) for value in values.head(3).to_list()]
     long = len(", ".join(shown)) > 40
     return ", ".join(shown[:2] if long else shown)
+
+
+def _width(vectors: pl.Series) -> str:
+    assert isinstance(vectors.dtype, pl.Array)
+    return f"vector of {vectors.dtype.shape[0]} numbers"
 
 
 def _with_gaps(meaning: str, values: pl.Series) -> str:
@@ -267,22 +285,3 @@ def _ids(source: Source, column: pl.Series) -> pl.Series:
             return ids
     source.refuse(name, reading.lost, NOT_AN_ID)
     raise AssertionError("unreachable")
-
-
-def _one_row_each(
-    source: Source, frame: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]
-) -> pl.DataFrame:
-    """Drop rows that repeat another one; refuse rows of one id with different features."""
-    for name in kinds:
-        pairs = frame.select(side, name).unique(maintain_order=True)
-        several = pairs.filter(pl.col(side).is_duplicated())
-        if len(several):
-            first = several[side][0]
-            values = several.filter(pl.col(side) == first)[name]
-            one, two = (clip(str(value), 30) for value in values.head(2).to_list())
-            raise UserError(
-                f"{source.path} has several rows that differ for {several[side].n_unique():,} "
-                f"{side}s: {side} {clip(str(first), 40)!r} has the {name} {one!r} and {two!r}: "
-                f"keep one row per {side}, or leave the column out, data.reader.ignore=[{name}]"
-            )
-    return frame.unique(side, keep="first", maintain_order=True)

@@ -15,7 +15,8 @@ class Encoded(NamedTuple):
         features: name, kind and number of values of each.
         arrays: ``<side>/<feature>``, of all but the id: values, one row per user or item.
         encodings: ``<side>/<feature>``, of the same features, the numbers of raw values: a table
-            with ``value`` of the indices from 1 on, or with ``mean`` and ``std``.
+            with ``value`` of the indices from 1 on, or with ``mean`` and ``std`` (of a vector a row
+            for each number).
     """
 
     features: list[Feature]
@@ -37,7 +38,7 @@ def encode(
     features = [Feature(f"{side}_id", "categorical", num_train + 1)]
     arrays, encodings = {}, {}
     for name, kind in kinds.items():
-        encode_column = {"categorical": _categorical, "multi": _multi, "numeric": _numeric}[kind]
+        encode_column = ENCODERS[kind]
         key = f"{side}/{name}"
         arrays[key], num_values, encodings[key] = encode_column(table[name], num_train)
         features.append(Feature(name, kind, num_values))
@@ -107,3 +108,22 @@ def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.Dat
         mean, std = float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0
     scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
     return scaled.to_numpy().astype(np.float32), 0, pl.DataFrame({"mean": [mean], "std": [std]})
+
+
+def _vector(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:
+    """Centred, and divided by one number: directions stay. Missing vectors become the mean."""
+    assert isinstance(column.dtype, pl.Array)
+    width = column.dtype.shape[0]
+    known = column.is_not_null().to_numpy()
+    values = np.zeros((len(column), width), dtype=np.float32)
+    values[known] = column.drop_nulls().to_numpy()
+    train = values[:num_train][known[:num_train]]
+    mean, std = np.zeros(width), 1.0
+    if len(train):
+        mean = train.mean(0, dtype=np.float64)
+        std = float(np.sqrt(((train - mean) ** 2).mean())) or 1.0
+    values[known] = (values[known] - mean) / std
+    return values, width, pl.DataFrame({"mean": mean, "std": np.full(width, std)})
+
+
+ENCODERS = {"categorical": _categorical, "multi": _multi, "numeric": _numeric, "vector": _vector}

@@ -63,7 +63,8 @@ def from_values(
         encodings: see :func:`~twotower.data.prepare.features.encode`.
 
     Raises:
-        UserError: for an unknown feature, and text in the place of a number.
+        UserError: for an unknown feature, text in the place of a number, and vectors of another
+            width.
     """
     own = {feature.name: feature for feature in features}
     del own[f"{side}_id"]
@@ -79,9 +80,11 @@ def from_values(
 
 
 def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
-    """``(1,)``, or ``(1, width)`` for a feature of several values."""
+    """``(1,)``, or ``(1, width)`` for a feature of several values or numbers."""
     if feature.kind == "numeric":
         return torch.tensor([scaled(feature.name, value, encoding)], dtype=torch.float32)
+    if feature.kind == "vector":
+        return _scaled_vector(feature, value, encoding)
     is_list = feature.kind == "multi" and not isinstance(value, str)
     given = list(value or []) if is_list else [value]
     index = [_index(one, encoding["value"]) for one in given if one is not None] or [0]
@@ -113,3 +116,15 @@ def scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
             f"features.{name} must be a number (of a date, the days since 1970), got {value!r}"
         )
     return float((float(value) - encoding["mean"][0]) / encoding["std"][0])
+
+
+def _scaled_vector(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
+    """``(1, width)`` as training saw it, zeros for None."""
+    mean, std = (encoding[name].to_torch() for name in ("mean", "std"))
+    try:
+        given = mean if value is None else torch.as_tensor(value, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.empty(0)
+    if given.shape != mean.shape or not given.isfinite().all():
+        raise UserError(f"features.{feature.name} must be {feature.num_values} numbers")
+    return ((given - mean) / std).float()[None]

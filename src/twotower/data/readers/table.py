@@ -14,10 +14,11 @@ from twotower.data.own_files.features import Side, read_side
 from twotower.data.own_files.files import Source, TextFormat, open_source
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.report import coverage, report
+from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
 
-KINDS = ("categorical", "multi", "numeric")
-RULES = 5  # raise it when the same table gives other frames, so that it is prepared anew
+KINDS = ("categorical", "multi", "numeric", "vector")
+RULES = 6  # raise it when the same table gives other frames, so that it is prepared anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -35,9 +36,12 @@ class Table:
             at values.
         user_columns: column of ``user`` in ``users``.
         item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
-        user_features: kinds of columns of ``users``: ``categorical``, ``multi`` or ``numeric``; the
-            others are inferred.
+        user_features: kinds of columns of ``users``: ``categorical``, ``multi``, ``numeric`` or
+            ``vector``; the others are inferred.
         item_features: the same for ``items``.
+        user_vectors: vectors by name, from a file with a row for each user, see
+            :func:`~twotower.data.own_files.vectors.read_vectors`; None: there are none.
+        item_vectors: the same for ``items``.
         ignore: columns of ``users`` and ``items`` to leave out; ``*`` stands for any characters.
         list_separator: text with this separator is a list of values; None: no text is.
         time_unit: ``s``, ``ms``, ``us``, ``ns`` since 1970, ``step`` of one clock, ``order`` of
@@ -74,6 +78,8 @@ class Table:
         header: list[str] | None,
         quote: str | None,
         missing: list[str],
+        user_vectors: dict[str, str] | None = None,
+        item_vectors: dict[str, str] | None = None,
     ) -> None:
         if not interactions:
             raise UserError(
@@ -101,6 +107,12 @@ class Table:
             "users": user_features or {},
             "items": item_features or {},
         }
+        self.vectors = {"users": user_vectors or {}, "items": item_vectors or {}}
+        for name, paths in self.vectors.items():
+            if paths and not self.paths[name]:
+                raise UserError(
+                    f"data.reader.{name[:-1]}_vectors needs a table: set data.reader.{name}"
+                )
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
@@ -116,7 +128,7 @@ class Table:
         """The files that are there."""
         patterns = [
             pattern
-            for paths in self.paths.values()
+            for paths in self._all_paths().values()
             for pattern in ([paths] if isinstance(paths, str) else paths or [])
         ]
         return [path for pattern in patterns for path in matches(pattern, data_dir)]
@@ -125,9 +137,18 @@ class Table:
         """Nothing to download: refuse what is missing."""
         results(
             partial(find, f"data.reader.{name}", paths, data_dir)
-            for name, paths in self.paths.items()
+            for name, paths in self._all_paths().items()
             if paths
         )
+
+    def _all_paths(self) -> dict[str, str | list[str] | None]:
+        """Paths by setting."""
+        vectors = {
+            f"{name[:-1]}_vectors.{feature}": path
+            for name, paths in self.vectors.items()
+            for feature, path in paths.items()
+        }
+        return {**self.paths, **vectors}
 
     def read(self, data_dir: Path) -> Frames:
         """Read the tables.
@@ -146,14 +167,16 @@ class Table:
                     if name != "interactions":
                         text_format = text_format._replace(header=None)
                     sources[name] = open_source(setting, files, text_format, self.missing, stack)
-            return self._frames(sources)
+            return self._frames(sources, data_dir)
 
-    def _frames(self, sources: dict[str, Source]) -> Frames:
+    def _frames(self, sources: dict[str, Source], data_dir: Path) -> Frames:
         source = sources["interactions"]
         roles = choose_columns(sources, self.columns, self.wishes.time_unit)
         columns = roles["interactions"]
         sides = {
-            name: self._side(sources[name], name, roles[name]) for name in SIDES if name in sources
+            name: self._side(sources[name], name, roles[name], data_dir)
+            for name in SIDES
+            if name in sources
         }
         whole = {
             side: name not in sides or sides[name].frame[side].dtype.is_integer()
@@ -198,6 +221,14 @@ class Table:
             where=clicks.where,
         )
 
-    def _side(self, source: Source, name: str, roles: dict[str, str]) -> Side:
-        features = self.features[name]
-        return read_side(source, SIDES[name], roles, features, self.ignore, self.list_separator)
+    def _side(self, source: Source, name: str, roles: dict[str, str], data_dir: Path) -> Side:
+        def vectors(ids: pl.Series) -> dict[str, pl.Series]:
+            found = {}
+            for feature, pattern in self.vectors[name].items():
+                setting = f"data.reader.{name[:-1]}_vectors.{feature}"
+                (path,) = find(setting, [pattern], data_dir)[:1]
+                found[feature] = read_vectors(setting, path, ids)
+            return found
+
+        choices = (self.features[name], self.ignore, self.list_separator)
+        return read_side(source, SIDES[name], roles, *choices, vectors)
