@@ -94,8 +94,8 @@ def _settings(config: DictConfig, size: int, num_items: int) -> Any:
     }
     data = build_part(settings, "data")
     with data.preparation.alone():
-        if not data.folder.exists():
-            data.reader.write(data.folder)
+        if not data.preparation.folder.exists():
+            data.reader.write(data.preparation.folder)
     return settings
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import twotower
 from tests.conftest import ROOT
-from twotower.serve.retriever import load
+from twotower.serve.load import load
 
 PACKAGE = ROOT / "src" / "twotower"
 FLOORS = (  # a part imports from its own floor and from those below it

@@ -46,6 +46,7 @@ class Schema(NamedTuple):
         num_categories: categories are ``0 … num_categories - 1``; -1 is missing.
         category_counts: training interactions of each category.
         num_behaviours: behaviours are ``0 … num_behaviours - 1``; 0 for data with one behaviour.
+        context: names of ``user`` features that belong to an interaction, not to its user.
     """
 
     user: tuple[Feature, ...]
@@ -55,6 +56,7 @@ class Schema(NamedTuple):
     num_categories: int
     category_counts: tuple[int, ...] = ()
     num_behaviours: int = 0
+    context: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Containers of plain values, for checkpoints and JSON."""
@@ -62,15 +64,18 @@ class Schema(NamedTuple):
         for side in ("user", "item"):
             plain[side] = [list(feature) for feature in plain[side]]
         plain["category_counts"] = list(self.category_counts)
-        if self.num_behaviours == 0:
-            # Keeps the fingerprints of data that were prepared before this field existed.
-            del plain["num_behaviours"]
+        plain["context"] = list(self.context)
+        for name in ("num_behaviours", "context"):
+            if not plain[name]:
+                # Keeps the fingerprints of data that were prepared before this field existed.
+                del plain[name]
         return plain
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Schema:
         """The inverse of :meth:`plain`."""
         fields = {**plain, "category_counts": tuple(plain["category_counts"])}
+        fields["context"] = tuple(plain.get("context", ()))
         for side in ("user", "item"):
             fields[side] = tuple(Feature(*feature) for feature in plain[side])
         return cls(**fields)

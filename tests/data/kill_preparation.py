@@ -56,7 +56,7 @@ def check(folder):
     with data.preparation.alone():
         pass
     left = sorted(path.name for path in (folder / "cache").iterdir())
-    assert left == [data.folder.name, data.folder.name + ".lock"], left
+    assert left == [data.preparation.folder.name, data.preparation.folder.name + ".lock"], left
 
 
 def main(folder, step):

@@ -166,9 +166,9 @@ def test_each_dose_has_its_own_folder(tmp_path):
         {"max_per_user": 6},
         {"max_per_user": 5, "thinning_seed": 1},
     )
-    folders = [make_data(tmp_path, **each).folder for each in changes]
+    folders = [make_data(tmp_path, **each).preparation.folder for each in changes]
     assert len(set(folders)) == 4
-    assert make_data(tmp_path, thinning_seed=1).folder == folders[0]  # nothing is drawn
+    assert make_data(tmp_path, thinning_seed=1).preparation.folder == folders[0]  # nothing is drawn
     assert "max_per_user" not in make_data(tmp_path).options.plain()["filters"]  # the key of old
 
 
@@ -178,18 +178,18 @@ def test_a_damaged_cache_is_prepared_again(tmp_path, capsys, name, damage):
     log = tmp_path / "log"
     module = make_data(tmp_path, Counted(log))
     module.setup()
-    whole = (module.folder / name).read_bytes()
+    whole = (module.preparation.folder / name).read_bytes()
     if damage == "missing":
-        (module.folder / name).unlink()
+        (module.preparation.folder / name).unlink()
     else:
         content = whole[: len(whole) // 2] if damage == "cut" else b"[" * 100_000
-        (module.folder / name).write_bytes(content)
+        (module.preparation.folder / name).write_bytes(content)
     capsys.readouterr()
     again = make_data(tmp_path, Counted(log))
     again.setup()
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        f"the prepared data in {module.folder} are damaged" in said
+        f"the prepared data in {module.preparation.folder} are damaged" in said
         and said.count("they are prepared again") == 1
     )
     assert again.fingerprint == module.fingerprint and log.read_text() == "read\n" * 2
@@ -210,7 +210,7 @@ def link_to_endless(path):
 def test_what_never_ends_is_a_damaged_cache(tmp_path, capsys, name, replace):
     module = make_data(tmp_path)
     module.setup()
-    replace(module.folder / name)
+    replace(module.preparation.folder / name)
     make_data(tmp_path).setup()
     assert "it is not an ordinary file): they are prepared again" in " ".join(
         capsys.readouterr().err.split()
@@ -247,11 +247,11 @@ def test_only_plain_arrays_are_read(tmp_path, capsys, write):
     """Even where the checksum fits, as it does when somebody means harm."""
     module = make_data(tmp_path)
     module.setup()
-    path = module.folder / "group.npy"
+    path = module.preparation.folder / "group.npy"
     write(path)
-    meta = json.loads((module.folder / "meta.json").read_text())
+    meta = json.loads((module.preparation.folder / "meta.json").read_text())
     meta["checksums"]["group.npy"] = crc32(path)
-    (module.folder / "meta.json").write_text(json.dumps(meta))
+    (module.preparation.folder / "meta.json").write_text(json.dumps(meta))
     make_data(tmp_path).setup()
     said = " ".join(capsys.readouterr().err.split())
     assert "they are prepared again" in said and "allow_pickle" not in said
@@ -286,14 +286,14 @@ def test_a_damaged_cache_without_raw_files_is_named(tmp_path):
     reader = NotMadeUp(Filed(tmp_path / "log"))
     module = make_data(tmp_path, reader)
     module.setup()
-    (module.folder / "item.parquet").unlink()
+    (module.preparation.folder / "item.parquet").unlink()
     for _ in range(2):
         with pytest.raises(
             UserError,
             match=r"the prepared data in .* are damaged .*: delete that folder and run again",
         ):
             make_data(tmp_path, reader).setup()
-    (module.folder / "meta.json").write_text("{}")
+    (module.preparation.folder / "meta.json").write_text("{}")
     with pytest.raises(UserError, match=r"are damaged .*: delete that folder and run again"):
         make_data(tmp_path, reader).setup()
 
@@ -302,7 +302,7 @@ def test_preparing_anew_keeps_the_old_data_until_the_new_are_there(tmp_path):
     module = make_data(tmp_path, Counted(tmp_path / "log"))
     module.setup()
     gone = make_data(tmp_path, Gone(tmp_path / "log"))
-    assert gone.folder == module.folder
+    assert gone.preparation.folder == module.preparation.folder
     with pytest.raises(AssertionError, match="it was read"):
         gone.preparation.load(force=True)
     gone.setup()
@@ -326,7 +326,7 @@ def test_killed_at_every_write_while_a_cache_is_replaced(tmp_path, step):
 def test_meta_is_plain_json(tmp_path):
     module = make_data(tmp_path)
     module.setup()
-    meta = json.loads((module.folder / "meta.json").read_text())
+    meta = json.loads((module.preparation.folder / "meta.json").read_text())
     assert meta["num_users"] == 60 and set(meta["checksums"]) >= {
         "interactions.user.npy",
         "item.parquet",
@@ -338,7 +338,7 @@ def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_
     module = make_data(tmp_path)
     module.setup()
     left = [
-        module.folder.with_name(f".{module.folder.name}.a1b2c3d4{end}")
+        module.preparation.folder.with_name(f".{module.preparation.folder.name}.a1b2c3d4{end}")
         for end in (".partial", ".old")
     ]
     for path in left:

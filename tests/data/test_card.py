@@ -499,7 +499,7 @@ def test_mistakes_end_in_one_line(script, override, line):
 def test_a_cache_of_somebody_else_gets_no_card(tmp_path, monkeypatch, capsys):
     data = make_data(tmp_path)
     data.preparation.load()
-    folder = data.folder
+    folder = data.preparation.folder
     monkeypatch.setattr("twotower.data.card.describe.os.access", lambda *_: False)
     describe(data, "small", False, str(tmp_path / "own"))
     assert not (folder / "card.json").exists() and (tmp_path / "own" / "card.json").exists()

@@ -51,6 +51,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         negatives: draws a training step's negatives; None for evaluation alone.
         min_history: see :class:`TrainLoader`.
         max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
+        clock_context: see :class:`~twotower.data.prepare.prepare.Options`.
     """
 
     schema: Schema
@@ -80,6 +81,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         history_times: bool = False,
         max_per_user: int | None = None,
         thinning_seed: int = 0,
+        clock_context: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -88,7 +90,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
-        self.options = Options(filters, split, history_length, shares, history_times)
+        choices = (history_times, tuple(clock_context or ()))
+        self.options = Options(filters, split, history_length, shares, *choices)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
@@ -120,11 +123,6 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.schema = schema._replace(num_behaviours=len(prepared.meta["behaviours"]))
         self.fingerprint, self.note = prepared.meta["fingerprint"], prepared.meta["note"]
         self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the prepared data of these options, whether it exists or not."""
-        return self.preparation.folder
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""

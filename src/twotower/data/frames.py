@@ -35,6 +35,8 @@ class Frames(NamedTuple):
         latents: the planted truth of synthetic data: ``(user ids, (users, d))`` and
             ``(item ids, (items, d))``, whose inner product orders items as the best possible model
             does; None for real data.
+        context_features: kinds (``categorical`` or ``numeric``) of columns ``context.<name>`` of
+            ``interactions``: what is known of a request before its item is chosen.
     """
 
     interactions: pl.DataFrame
@@ -49,6 +51,7 @@ class Frames(NamedTuple):
     note: str = ""
     where: Callable[[int], str] = "row {:,}".format
     latents: dict[str, tuple[pl.Series, pl.DataFrame]] | None = None
+    context_features: dict[str, FeatureKind] = {}
 
 
 class Reader(Protocol):

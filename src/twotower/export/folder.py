@@ -162,6 +162,7 @@ def write_export(
                 "item_tower": item_tower.describe(data.schema.item),
             },
             "numeric": numeric,
+            "context": list(data.schema.context),
             "index": _describe(index, built),
             "parity": differences | _measure(index, built, items, vectors, sample, measure.k),
             "versions": _versions(),

@@ -112,7 +112,8 @@ def as_readme(record: dict[str, Any], names: list[str]) -> str:
         _serving(record),
     ]
     for side in ("user", "item"):
-        lines += _inputs(side, record["schema"][f"{side}_tower"], record["numeric"])
+        context = record["context"] if side == "user" else []
+        lines += _inputs(side, record["schema"][f"{side}_tower"], record["numeric"], context)
     return "\n".join([*lines, *_parity(record), *_settings(record)])
 
 
@@ -185,12 +186,21 @@ def _serving(record: dict[str, Any]) -> str:
     )
 
 
-def _inputs(side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float]]) -> list[str]:
+def _inputs(
+    side: str, tower: dict[str, Any], numeric: dict[str, dict[str, float]], context: list[str]
+) -> list[str]:
     lines = [f"## Inputs of `{side}_tower.onnx`", ""]
     lines += ["| input | type | shape | meaning |", "|---|---|---|---|"]
     for entry in tower["inputs"]:
         cells = (f"`{entry['name']}`", *_array(entry), _meaning(side, entry, numeric))
         lines.append(f"| {' | '.join(cells)} |")
+    if names := [
+        f"`{name}`" for name in context if name in {e["feature"] for e in tower["inputs"]}
+    ]:
+        lines += [
+            "",
+            f"{', '.join(names)}: of the request; `users.parquet` holds 0 (unknown), so set it.",
+        ]
     output = tower["output"]
     return [*lines, "", f"Output: `{output['name']}`, {', '.join(_array(output))}.", ""]
 

@@ -1,8 +1,9 @@
 """Lists of all users, written to one Parquet file in a single pass with bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -17,6 +18,7 @@ from twotower.files import whole_file
 from twotower.retrieval.exact import encode_users
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
+from twotower.serve.person import context_values
 from twotower.serve.retriever import Retriever
 from twotower.wording import PlainConsole
 
@@ -41,7 +43,12 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def write_lists(
-    model: Retriever, target: Path, k: int, seen: bool | None = None, where: Where = None
+    model: Retriever,
+    target: Path,
+    k: int,
+    seen: bool | None = None,
+    where: Where = None,
+    context: Mapping[str, Any] | None = None,
 ) -> int:
     """Write ``user`` and ``item`` (raw ids), ``rank`` and ``score``: up to ``k`` rows per user.
 
@@ -53,6 +60,7 @@ def write_lists(
         k: see :meth:`Retriever.recommend`, like the next two.
         seen: keep items that a user has seen?
         where: conditions on items.
+        context: of all requests, see :meth:`Retriever.recommend`.
 
     Returns:
         The number of rows.
@@ -66,13 +74,15 @@ def write_lists(
     k = checked_k(k, len(model.items.raw))
     candidates = Candidates.of(model.item_vectors, matching_items(model.data, where))
     mask_seen = model.data.mask_seen if seen is None else not seen
+    given = context_values(model.data, context)
     users = torch.arange(len(model.users.raw)).split(max(1, min(MAX_USERS, MAX_ROWS // k)))
     num_rows = 0
     with _alone(target), whole_file(target) as partial, _progress() as progress:
         task = progress.add_task("users", total=len(model.users.raw))
         writer = None
         for chunk in users:
-            table = _lists(model, candidates, chunk, k, mask_seen).to_arrow(compat_level=OLDEST)
+            lists = _lists(model, candidates, chunk, k, mask_seen, given)
+            table = lists.to_arrow(compat_level=OLDEST)
             writer = writer or pq.ParquetWriter(partial, table.schema)
             writer.write_table(table)
             num_rows += len(table)
@@ -98,7 +108,12 @@ def _progress() -> Progress:
 
 
 def _lists(
-    model: Retriever, candidates: Candidates, users: Tensor, k: int, mask_seen: bool | str
+    model: Retriever,
+    candidates: Candidates,
+    users: Tensor,
+    k: int,
+    mask_seen: bool | str,
+    context: dict[str, Tensor],
 ) -> pl.DataFrame:
     """The lists of some users, one below the other."""
     data = model.data
@@ -106,7 +121,9 @@ def _lists(
     interactions = items_from(data.tables, start, end - start)
     pairs = hidden(*interactions, users.new_zeros(len(users), 0), mask_seen)
     with torch.no_grad():
-        vectors = encode_users(model.model, present_features(data, users))
+        features = present_features(data, users)
+        features |= {name: value.expand(len(users)) for name, value in context.items()}
+        vectors = encode_users(model.model, features)
     score, item = candidates.best(vectors, *pairs, k)
     row, place = (score > -torch.inf).nonzero(as_tuple=True)  # the others are hidden
     table = pl.DataFrame(

@@ -1,9 +1,14 @@
 """A user whom a list is made for."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from twotower.data.datamodule import RetrievalDataModule
+from twotower.data.prepare.newcomers import from_values
+from twotower.errors import UserError
 
 
 class Person(NamedTuple):
@@ -18,3 +23,23 @@ class Person(NamedTuple):
     features: dict[str, Tensor]
     items: Tensor
     targets: Tensor = torch.empty(0, dtype=torch.long)
+
+
+def context_values(
+    data: RetrievalDataModule, context: Mapping[str, Any] | None
+) -> dict[str, Tensor]:
+    """The given features of a request, each ``(1,)``.
+
+    Args:
+        data: the data module.
+        context: raw values by name; None: none is known.
+
+    Raises:
+        UserError: for a name that the data do not have.
+    """
+    for name in context or {}:
+        if name not in data.schema.context:
+            known = ", ".join(data.schema.context) or "none"
+            raise UserError(f"context: {name} is no context of these data; there are {known}")
+    values = from_values("user", data.schema.user, context or {}, data.encodings)
+    return {name: values[name] for name in context or {}}

@@ -16,7 +16,8 @@ from twotower.errors import UserError
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.saved_config import resolved
 from twotower.serve.everyone import check_target, write_lists
-from twotower.serve.retriever import RawId, Retriever, from_checkpoint
+from twotower.serve.load import from_checkpoint
+from twotower.serve.retriever import RawId, Retriever
 from twotower.wording import PlainConsole, printable
 
 NUM_SHOWN = 10  # of a user's last items
@@ -61,7 +62,9 @@ def recommend(config: DictConfig) -> Answer | None:
         saved = restore_config(checkpoint["twotower"], resolved(config)[0])
         model = from_checkpoint(saved, checkpoint)
         if name == "output":
-            num_rows = write_lists(model, Path(value), config.k, config.seen, _where(config))
+            num_rows = write_lists(
+                model, Path(value), config.k, config.seen, _where(config), config.context
+            )
         else:
             answer = ANSWERS[name](model, value, config)
     if name == "output":
@@ -112,7 +115,10 @@ def _for_user(model: Retriever, user_id: RawId, config: DictConfig) -> Answer:
             "left out: seen=true shows them"
         )
     question = {"user_id": model.users.raw[row], "known": True}
-    found = model.recommend(user_id, config.k, config.seen, where=_where(config))
+    notes += _unknown_context(model, config)
+    found = model.recommend(
+        user_id, config.k, config.seen, where=_where(config), context=config.context
+    )
     return Answer(question, f"for user {user_id}", notes, model.history(user_id, NUM_SHOWN), found)
 
 
@@ -120,7 +126,9 @@ def _for_unknown_user(model: Retriever, user_id: RawId, config: DictConfig) -> A
     why = model.users.why_not(user_id)
     reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
     note = f"{reason}; this is the list for a user without history or features: {_policy(model)}"
-    found = model.recommend_history([], config.k, config.seen, where=_where(config))
+    found = model.recommend_history(
+        [], config.k, config.seen, where=_where(config), context=config.context
+    )
     question = {"user_id": user_id, "known": False}
     return Answer(question, "for an unknown user", [note], model.catalogue.clear(), found)
 
@@ -135,7 +143,10 @@ def _for_history(model: Retriever, history: list[RawId], config: DictConfig) -> 
     items = model.newcomer(history).items
     question = {"history": model.items.raw[items.numpy()].to_list(), "known": False}
     shown = model.catalogue[items.flip(0)[:NUM_SHOWN].numpy()]
-    found = model.recommend_history(history, config.k, config.seen, where=_where(config))
+    notes += _unknown_context(model, config)
+    found = model.recommend_history(
+        history, config.k, config.seen, where=_where(config), context=config.context
+    )
     return Answer(question, "for a new user", notes, shown, found)
 
 
@@ -154,6 +165,14 @@ def _where(config: DictConfig) -> list[str]:
     """The conditions on items."""
     where = config.where
     return list(where) if OmegaConf.is_list(where) else [where] * (where is not None)
+
+
+def _unknown_context(model: Retriever, config: DictConfig) -> list[str]:
+    missing = [name for name in model.data.schema.context if name not in (config.context or {})]
+    if not missing:
+        return []
+    setting = f"context={{{missing[0]}: …}}"
+    return [f"of this request {', '.join(missing)} is not known: give it, '{setting}'"]
 
 
 Answering = Callable[[Retriever, Any, DictConfig], Answer]

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from twotower.data.batches.rows import hidden
@@ -19,14 +16,10 @@ from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError, check_choice
 from twotower.layers.feature_embedding import reads_times
 from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
-from twotower.run.build import rebuild
-from twotower.run.checkpoint.checkpoints import load_checkpoint, own_config
-from twotower.run.conf import CONF
-from twotower.run.environment import read_env_file
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
 from twotower.serve.lookup import Lookup
-from twotower.serve.person import Person
+from twotower.serve.person import Person, context_values
 from twotower.training.run_info import RunInfo
 from twotower.types import Model
 
@@ -100,6 +93,7 @@ class Retriever:
         history: Sequence[RawId] | None = None,
         features: Mapping[str, Any] | None = None,
         before: Part | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """``(dim,)``, or ``(num_interests, dim)``, of a user of the data or of a new user.
 
@@ -108,14 +102,15 @@ class Retriever:
             history: raw item ids of a new user, oldest first; may be empty.
             features: raw values of a new user by name; the others are unknown.
             before: see :meth:`recommend`.
+            context: see :meth:`recommend`.
 
         Raises:
             UserError: for an unknown id or feature, and for both or none of id and history.
         """
         if user_id is not None and history is None:
-            return self._vector(self.person(user_id, before))[0]
+            return self._vector(self.person(user_id, before, context))[0]
         if user_id is None and history is not None:
-            return self._vector(self.newcomer(history, features))[0]
+            return self._vector(self.newcomer(history, features, context))[0]
         raise UserError("user_vector takes user_id, or the history of a new user")
 
     def recommend(
@@ -125,6 +120,7 @@ class Retriever:
         seen: bool | None = None,
         before: Part | None = None,
         where: Where = None,
+        context: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:
         """The ``k`` best items for a user of the data.
 
@@ -136,11 +132,14 @@ class Retriever:
             before: ``val`` or ``test``: as evaluation saw the user, before the first held-out
                 interaction of that part, so the list is that of evaluation. None: as of today.
             where: conditions on items, see :func:`twotower.serve.filters.matching_items`.
+            context: raw values of the request by name, ``{"hour": 20}``; others are unknown, or
+                with ``before`` those of the held-out interaction.
 
         Raises:
-            UserError: for an unknown id, a ``k`` out of range, and conditions that no item meets.
+            UserError: for an unknown id or context, a ``k`` out of range, and conditions that no
+                item meets.
         """
-        return self._best(self.person(user_id, before), k, seen, where)
+        return self._best(self.person(user_id, before, context), k, seen, where)
 
     def recommend_history(
         self,
@@ -149,6 +148,7 @@ class Retriever:
         seen: bool | None = None,
         features: Mapping[str, Any] | None = None,
         where: Where = None,
+        context: Mapping[str, Any] | None = None,
     ) -> pl.DataFrame:
         """The ``k`` best items for a new user; the id's vector follows the model's ``cold_ids``.
 
@@ -158,11 +158,12 @@ class Retriever:
             seen: keep items of the history, see :meth:`recommend`.
             features: raw values by name; the others are unknown.
             where: see :meth:`recommend`.
+            context: see :meth:`recommend`.
 
         Raises:
             UserError: see :meth:`recommend`, and for an unknown feature.
         """
-        return self._best(self.newcomer(history, features), k, seen, where)
+        return self._best(self.newcomer(history, features, context), k, seen, where)
 
     def similar(self, item_id: RawId, k: int = 10, where: Where = None) -> pl.DataFrame:
         """The ``k`` other items with the largest cosine to an item; ``score`` is the cosine.
@@ -198,7 +199,12 @@ class Retriever:
         vectors = (self._vector(self.newcomer(ids)) for ids in ([], self.items.raw[:3].to_list()))
         return reads_times(self.model) or not torch.equal(*vectors)
 
-    def person(self, user_id: RawId, before: Part | None = None) -> Person:
+    def person(
+        self,
+        user_id: RawId,
+        before: Part | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> Person:
         """A user of the data, with all interactions or those before a held-out part."""
         row = self.users.row(user_id)
         tables = self.data.tables
@@ -212,11 +218,15 @@ class Retriever:
                 raise UserError(f"user_id={user_id} has no held-out interaction in {before}")
             end, num_targets = int(position[place]), int(tables[f"targets/{before}"][place])
         features = self.data.user_features(torch.tensor([end]), torch.tensor([row]))
+        features |= context_values(self.data, context)
         items = tables["interactions/item"][start : end + num_targets].long()
         return Person(features, *items.split([end - start, num_targets]))
 
     def newcomer(
-        self, history: Sequence[RawId], features: Mapping[str, Any] | None = None
+        self,
+        history: Sequence[RawId],
+        features: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> Person:
         """A user whom the data do not have.
 
@@ -229,6 +239,7 @@ class Retriever:
         rows = [self.items.row(item, f"history=[…,{item}]") for item in history]
         items = torch.tensor(rows, dtype=torch.long)
         new = from_values("user", schema.user, features or {}, self.data.encodings)
+        new |= context_values(self.data, context)
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
             new["history"] = F.pad(known.int(), (length - len(known), 0))[None]  # (1, length)
@@ -260,41 +271,3 @@ class Retriever:
         rows = self.catalogue[index[shown].numpy()].drop("cold")
         rows = rows.insert_column(0, pl.int_range(1, len(rows) + 1, eager=True).alias("rank"))
         return rows.with_columns(score=pl.Series(score[shown].numpy()))
-
-
-def load(
-    path: str | Path,
-    data_dir: str | Path | None = None,
-    cache_dir: str | Path | None = None,
-    trusted: Sequence[str] | None = None,
-) -> Retriever:
-    """Rebuild a trained model from its checkpoint alone.
-
-    Args:
-        path: a checkpoint, or a run folder.
-        data_dir: raw files; None: as the scripts find them (``TWOTOWER_DATA_DIR``, ``.env``).
-        cache_dir: prepared data, found likewise.
-        trusted: own packages that it may name, ``["mylab."]``; None: ``TWOTOWER_TRUSTED``.
-
-    Raises:
-        UserError: for a file that is not a checkpoint of this project, and for other data than it
-            was trained on.
-    """
-    read_env_file()
-    checkpoint = load_checkpoint(path, trusted=trusted)
-    usual: Any = OmegaConf.load(CONF / "paths.yaml").paths
-    chosen = {"data_dir": data_dir, "cache_dir": cache_dir}
-    paths = {name: str(path or usual[name]) for name, path in chosen.items()}
-    return from_checkpoint(own_config(checkpoint["twotower"], paths), checkpoint)
-
-
-def from_checkpoint(config: dict[str, Any], checkpoint: dict[str, Any]) -> Retriever:
-    """A retriever of a checkpoint that is read already; random generators keep their state.
-
-    Args:
-        config: the checkpoint's, with the paths to use.
-        checkpoint: see :func:`twotower.run.checkpoint.checkpoints.load_checkpoint`.
-    """
-    with isolate_rng():
-        data, task = rebuild(config, checkpoint)
-    return Retriever(data, task.model, checkpoint["twotower"])

@@ -98,7 +98,7 @@ def _seconds(config: DictConfig) -> float:
         UserError: for data that are not prepared, and trainings without steps or an end.
     """
     settings = config.trainer
-    if not build_part(config, "data").folder.exists():
+    if not build_part(config, "data").preparation.folder.exists():
         raise UserError(UNPREPARED)
     if settings.max_epochs == -1 and settings.max_steps == -1:
         raise UserError("trainer.max_epochs=-1 has no end")

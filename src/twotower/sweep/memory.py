@@ -32,7 +32,7 @@ def runs_that_fit(configs: Sequence[DictConfig], prepares: bool = True) -> int |
     if not torch.cuda.is_available():
         return None
     with extra("the measurement of the runs that fit into the GPU's memory is"):  # they say why
-        if not prepares and not build_part(configs[0], "data").folder.exists():
+        if not prepares and not build_part(configs[0], "data").preparation.folder.exists():
             return None
         some = [configs[0], configs[-1]]  # of two seeds, if there are two
         _release()

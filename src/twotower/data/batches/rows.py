@@ -20,7 +20,7 @@ MASK_SEEN = (True, False, "except_targets")  # values of data.mask_seen, see con
 PAIR = 1 << 32  # more than the number of items: row * PAIR + item is unique
 
 # Tables that grow with users and interactions.
-STAYING = ("interactions/", "position/", "targets/", "offset", "user/", "latent/user")
+STAYING = ("interactions/", "context/", "position/", "targets/", "offset", "user/", "latent/user")
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def touch(tables: dict[str, Tensor], first: int, last: int) -> None:
     user = tables["interactions/user"][[start, end - 1]].tolist()
     position.sum()
     for name, table in tables.items():
-        if name.startswith("interactions/"):
+        if name.startswith(("interactions/", "context/")):
             table[start:end].sum()
         elif name.startswith("user/"):
             table[user[0] : user[1] + 1].sum()
@@ -153,10 +153,20 @@ def user_features(
             values = read(tables, position, user, history_length, schema.num_train_items)
             if "interactions/time" in tables:
                 features["history_time"] = history_times(tables, values, position, history_length)
+        elif feature.name in schema.context:
+            values = context(tables, feature.name, position, user)
         else:
             values = take(tables[f"user/{feature.name}"], user)
         features[feature.name] = values
     return features
+
+
+def context(tables: dict[str, Tensor], name: str, position: Tensor, user: Tensor) -> Tensor:
+    """A feature of the interactions at ``position``; unknown (0) after the user's last one."""
+    owner = tables["interactions/user"]
+    place = position.clamp_max(len(owner) - 1)
+    known = (position < len(owner)) & (take(owner, place) == user)
+    return take(tables[f"context/{name}"], place) * known
 
 
 def item_features(tables: dict[str, Tensor], schema: Schema, item: Tensor) -> dict[str, Tensor]:

@@ -38,9 +38,9 @@ def describe(
     """
     if output and Path(output).is_file():
         raise UserError(f"output={output} is a file: name a folder for card.json and card.png")
-    before = _written_at(data.folder)
+    before = _written_at(data.preparation.folder)
     prepared = data.preparation.load(force)
-    was_there = _written_at(data.folder) == before
+    was_there = _written_at(data.preparation.folder) == before
     if was_there:  # else preparation has printed them
         print_remarks(prepared.meta)
     with PlainConsole(stderr=True).status("describing the data"):
@@ -51,10 +51,10 @@ def describe(
         save_figure(draw(figures, card.curves, prepared.meta["times"]), picture)
     text = json.dumps(figures, indent=1) + "\n"
     files = {"card.json": text.encode(), "card.png": picture.getvalue()}
-    paths = [data.folder]
-    if os.access(data.folder, os.W_OK):  # a cache of somebody else may be read-only
+    paths = [data.preparation.folder]
+    if os.access(data.preparation.folder, os.W_OK):  # a cache of somebody else may be read-only
         with data.preparation.alone():
-            paths += _write(data.folder, files)
+            paths += _write(data.preparation.folder, files)
     if output:
         Path(output).mkdir(parents=True, exist_ok=True)
         paths += _write(Path(output), files)
@@ -95,6 +95,6 @@ def _about(data: RetrievalDataModule, name: str, meta: dict[str, Any]) -> dict[s
             "reader": data.reader.options(),
         },
         "fingerprint": meta["fingerprint"],
-        "folder": str(data.folder),
+        "folder": str(data.preparation.folder),
         "preparation": {key: meta.get(key) for key in ("seconds", "stages")},
     }

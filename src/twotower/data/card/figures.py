@@ -7,7 +7,8 @@ import polars as pl
 
 from twotower.data.card.spread import concentration, evenness, spread
 from twotower.data.prepare.filters import moment
-from twotower.data.prepare.prepare import GROUPS, PARTS, Options, Prepared
+from twotower.data.prepare.prepare import GROUPS, Options, Prepared
+from twotower.data.prepare.times import PARTS
 from twotower.types import Schema
 
 Arrays = dict[str, np.ndarray]
@@ -225,7 +226,10 @@ def _features(
         num_values = max(0, feature.num_values - (feature.kind != "vector"))
         row: dict[str, Any] = {"name": feature.name, "kind": feature.kind, "values": num_values}
         if feature.kind != "history":
-            table = arrays[f"{side}/{feature.name}"][:num_rows]
+            if feature.name in schema.context and side == "user":
+                table = arrays[f"context/{feature.name}"][arrays["position/train"]]
+            else:
+                table = arrays[f"{side}/{feature.name}"][:num_rows]
             row["missing"] = float((table == 0).reshape(len(table), -1).all(1).mean())
         if feature.kind == "multi":
             row["width"] = table.shape[1]

@@ -9,14 +9,13 @@ from twotower.data.frames import TimeUnit
 from twotower.data.own_files.files import FILE, LINE, Source
 from twotower.data.own_files.times import Clock, clocks
 from twotower.data.own_files.values import (
-    LABELS,
     NOT_AN_ID,
     Reading,
     as_text,
     id_readings,
     numbers,
 )
-from twotower.data.readers.categories import most_frequent
+from twotower.data.prepare.context import PREFIX
 from twotower.errors import UserError
 from twotower.wording import clip
 
@@ -118,33 +117,6 @@ def read_clicks(
     )
 
 
-def item_categories(
-    source: Source, roles: dict[str, str], item: Reading, id_type: pl.DataType
-) -> tuple[pl.DataFrame, str]:
-    """The category of each item among the interactions; each value of a list counts.
-
-    Args:
-        source: the interactions.
-        roles: their columns.
-        item: how the ids of items are read.
-        id_type: the type of the ids.
-
-    Returns:
-        ``item`` and its most frequent ``category`` (ties to the first in the alphabet); a remark.
-    """
-    name = roles["category"]
-    is_list = source.schema[name] == LABELS
-    category = pl.col(name) if is_list else as_text(pl.col(name))
-    pairs = source.frame.select(item=item.values.cast(id_type), category=category)
-    if is_list:
-        pairs = pairs.explode("category")
-    counts = pairs.drop_nulls().group_by("item", "category").agg(num=pl.len())
-    found, num_unclear = most_frequent(source.collect(counts))
-    several = f"; {num_unclear:,} items have several" if num_unclear else ""
-    remark = f"the category of an item is its most frequent {name} among the interactions{several}"
-    return found, remark
-
-
 def _readings(
     source: Source, roles: dict[str, str], times: list[Clock], whole_elsewhere: dict[str, bool]
 ) -> dict[str, list[Reading]]:
@@ -162,6 +134,9 @@ def _readings(
     if "behaviour" in roles:
         name = as_text(raw["behaviour"]).cast(pl.Categorical)
         readings["behaviour"] = [Reading(name, pl.lit(False))]
+    for role in roles:
+        if role.startswith(PREFIX):
+            readings[role] = [Reading(raw[role], pl.lit(False))]
     if "part" in roles:
         text = as_text(raw["part"]).str.to_lowercase()
         part = text.replace_strict(PARTS, default=None, return_dtype=pl.Int8)

@@ -8,16 +8,17 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.prepare import features
+from twotower.data.prepare.context import CLOCK, encode_context
+from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
+from twotower.data.prepare.times import PARTS, seconds, times_of
 from twotower.data.prepare.weights import scaled_weights
-from twotower.data.splits import NOWHERE, TEST, TRAIN, UNITS_PER_SECOND, VAL, Rows, Split
-from twotower.errors import UserError, check_number
+from twotower.data.splits import NOWHERE, TRAIN, Rows, Split
+from twotower.errors import UserError, check_choice, check_number
 from twotower.types import Feature, Schema
 
 GROUPS = ("head", "middle", "tail")
-PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
-NUM_BINS = 60
 
 
 class Prepared(NamedTuple):
@@ -52,6 +53,8 @@ class Options(NamedTuple):
         group_shares: categories, largest first, are ``head`` until they hold this share of training
             interactions, then ``middle`` until they hold the second share, then ``tail``.
         history_times: keep the time of each interaction, for encoders of histories that read it.
+        clock_context: parts of each interaction's time that are features of the request, see
+            :func:`~twotower.data.prepare.context.encode_context`.
     """
 
     filters: Filters
@@ -59,11 +62,14 @@ class Options(NamedTuple):
     history_length: int
     group_shares: tuple[float, float]
     history_times: bool = False
+    clock_context: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse values out of range."""
         self.filters.check()
         check_number("data.history_length", self.history_length, 0, 10_000)
+        for part in self.clock_context:
+            check_choice("data.clock_context", part, CLOCK)
         shares = self.group_shares
         if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
             message = "data.group_shares must be two ascending shares in (0, 1]"
@@ -72,8 +78,9 @@ class Options(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
         options = self._asdict()
-        if not self.history_times:
-            del options["history_times"]  # keeps data that were prepared before this existed
+        for name in ("history_times", "clock_context"):
+            if not options[name]:
+                del options[name]  # keeps data that were prepared before this existed
         return {
             **options,
             "split": [type(self.split).__name__, vars(self.split)],
@@ -125,18 +132,21 @@ def prepare(
     part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
     if num := int((part == NOWHERE).sum()):
         dropped["held-out interactions of users with less than data.split.min_history"] = num
+    context = encode_context(frames, coded, part == TRAIN, options.clock_context)
+    coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
-    times = _times(moments, part, frames.time_unit)
+    times = times_of(moments, part, frames.time_unit)
     wanted = coded if options.history_times else coded.drop("time")
     interactions = _sorted_by_part(wanted, part, users, items)
     progress("features")
     arrays = _interaction_arrays(interactions, len(users.ids))
     if options.history_times:
-        arrays["interactions/time"] = _seconds(interactions["time"].to_numpy(), frames.time_unit)
+        arrays["interactions/time"] = seconds(interactions["time"].to_numpy(), frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
     user = features.encode(users.num_train, user_table, "user", frames.user_features)
     item = features.encode(items.num_train, item_table, "item", frames.item_features)
+    user.features.extend(context.features)
     if options.history_length > 0:
         user.features.append(Feature("history", "history", items.num_train + 1))
     category, names = features.categories(item_table["category"])
@@ -155,6 +165,7 @@ def prepare(
         items.num_train,
         len(names),
         tuple(size.astype(int).tolist()),
+        context=tuple(feature.name for feature in context.features),
     )
     readable = [column for column in ("item", "title", "category") if column in item_table.columns]
     tables = {"user": user_table.select("user"), "item": item_table.select(readable)}
@@ -188,7 +199,7 @@ def prepare(
         "num_interactions": len(interactions),
         "times": times,
     }
-    return Prepared(arrays, tables, meta, user.encodings | item.encodings)
+    return Prepared(arrays, tables, meta, user.encodings | item.encodings | context.encodings)
 
 
 def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -220,8 +231,9 @@ def _sorted_by_part(
         "item": items.row[coded["item"].to_numpy()],
         "part": part,
     }
-    others = ("behaviour", "weight", "time")
-    columns |= {name: coded[name].to_numpy() for name in others if name in coded}
+    for name in coded.columns:
+        if name in ("behaviour", "weight", "time") or name.startswith(PREFIX_CONTEXT):
+            columns[name] = coded[name].to_numpy()
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
         interactions = interactions.filter(pl.col("part") != NOWHERE)
@@ -243,6 +255,9 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
         arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
     if "weight" in interactions.columns:
         arrays["interactions/weight"] = scaled_weights(interactions["weight"], part == TRAIN)
+    for name in interactions.columns:
+        if name.startswith(PREFIX_CONTEXT):
+            arrays[name.replace(".", "/", 1)] = interactions[name].to_numpy()
     small = np.int32 if len(user) < 2**31 else np.int64
     for name, value in PARTS.items():
         position = np.flatnonzero(part == value).astype(small)
@@ -269,32 +284,3 @@ def _latents(frames: Frames, sides: dict[str, Side]) -> dict[str, np.ndarray]:
         row = features.align(sides[side].ids, rows, side)["row"].to_numpy()
         arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
     return arrays
-
-
-def _seconds(moments: np.ndarray, unit: str) -> np.ndarray:
-    """Times in whole seconds, as int64; steps of a clock as they are."""
-    if unit == "order":
-        raise UserError(
-            "data.history_times=true needs times, and these data have only an order: set it to "
-            "false, or take other data"
-        )
-    seconds: np.ndarray = moments // UNITS_PER_SECOND.get(unit, 1)
-    return seconds.astype(np.int64)
-
-
-def _times(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]:
-    """First and last time and a histogram of each part; empty if there are no times."""
-    if unit == "order":
-        return {}
-    first, last = moments.min(), moments.max()
-    edges = np.linspace(first, last if last > first else first + 1, NUM_BINS + 1)
-    parts = {}
-    for name, value in PARTS.items():
-        own = moments[part == value]
-        if len(own):
-            parts[name] = {
-                "first": own.min().item(),
-                "last": own.max().item(),
-                "histogram": np.histogram(own, edges)[0].tolist(),
-            }
-    return {"unit": unit, "edges": edges.tolist(), "parts": parts}

@@ -8,10 +8,12 @@ from typing import Any
 import polars as pl
 
 from twotower.data.frames import Frames
-from twotower.data.own_files.clicks import Wishes, item_categories, read_clicks
+from twotower.data.own_files.clicks import Wishes, read_clicks
 from twotower.data.own_files.columns import SIDES, choose_columns, propose_categories
+from twotower.data.own_files.context import context_features, context_roles
 from twotower.data.own_files.features import Side, read_side
 from twotower.data.own_files.files import Source, TextFormat, open_source
+from twotower.data.own_files.item_categories import item_categories
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.report import coverage, report
 from twotower.data.own_files.vectors import read_vectors
@@ -42,6 +44,8 @@ class Table:
         user_vectors: vectors by name, from a file with a row for each user, see
             :func:`~twotower.data.own_files.vectors.read_vectors`; None: there are none.
         item_vectors: the same for ``items``.
+        context: columns of ``interactions`` that are features of the request, with their kinds
+            ``categorical`` or ``numeric``; a kind None is inferred. None: there are none.
         ignore: columns of ``users`` and ``items`` to leave out; ``*`` stands for any characters.
         list_separator: text with this separator is a list of values; None: no text is.
         time_unit: ``s``, ``ms``, ``us``, ``ns`` since 1970, ``step`` of one clock, ``order`` of
@@ -80,6 +84,7 @@ class Table:
         missing: list[str],
         user_vectors: dict[str, str] | None = None,
         item_vectors: dict[str, str] | None = None,
+        context: dict[str, str | None] | None = None,
     ) -> None:
         if not interactions:
             raise UserError(
@@ -113,6 +118,10 @@ class Table:
                 raise UserError(
                     f"data.reader.{name[:-1]}_vectors needs a table: set data.reader.{name}"
                 )
+        self.context: dict[str, Any] = dict(context or {})
+        for column, kind in self.context.items():
+            if kind is not None:
+                check_choice(f"data.reader.context.{column}", kind, ("categorical", "numeric"))
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
@@ -172,7 +181,7 @@ class Table:
     def _frames(self, sources: dict[str, Source], data_dir: Path) -> Frames:
         source = sources["interactions"]
         roles = choose_columns(sources, self.columns, self.wishes.time_unit)
-        columns = roles["interactions"]
+        columns = roles["interactions"] | context_roles(source, list(self.context))
         sides = {
             name: self._side(sources[name], name, roles[name], data_dir)
             for name in SIDES
@@ -183,6 +192,7 @@ class Table:
             for name, side in SIDES.items()
         }
         clicks = read_clicks(source, columns, self.wishes, whole)
+        interactions, context = context_features(clicks.frame, self.context)
         shown = {sources[name]: side for name, side in sides.items()}
         remarks = [report(source, len(clicks.frame), columns, clicks.meaning, shown)]
         remarks += clicks.remarks
@@ -209,7 +219,7 @@ class Table:
             tables["items"] = items.with_columns(category=pl.lit(None, pl.String))
             remarks += propose_categories(sources, roles)
         return Frames(
-            clicks.frame,
+            interactions,
             tables["users"],
             tables["items"],
             kinds["users"],
@@ -219,6 +229,7 @@ class Table:
             clicks.dropped,
             tuple(remarks),
             where=clicks.where,
+            context_features=context,
         )
 
     def _side(self, source: Source, name: str, roles: dict[str, str], data_dir: Path) -> Side:

@@ -51,6 +51,7 @@ ROOTS: dict[str, Any] = {
     "user_id": Any,
     "item_id": Any,
     "history": Any,
+    "context": dict[str, Any] | None,
     "where": Text | list[Text] | None,
     "seen": bool | None,
     "format": Literal["table", "json"],
