@@ -289,3 +289,16 @@ def test_no_leak_in_random_worlds(rows, split, k_core, duplicates):
         assert all(position == offset[user[position] + 1] - 1 for position in held_out["test"])
     if k_core > 1 and not isinstance(split, Temporal):
         assert np.bincount(user).min() >= k_core and np.bincount(item).min() >= k_core
+
+
+def test_a_last_target_has_the_earlier_ones_in_its_history():
+    rows = [(1, 10 * (1 + time), time, 1.0) for time in range(8)]
+    options = KEEP_ALL._replace(split=Temporal(2, 4, 0, "last"))
+    arrays = prepare(make_frames(rows), options).arrays
+    assert arrays["position/test"].tolist() == [7] and arrays["targets/test"].tolist() == [1]
+    assert arrays["position/val"].tolist() == [3]
+    each = prepare(make_frames(rows), KEEP_ALL._replace(split=Temporal(2, 4, 0, "successive")))
+    assert each.arrays["position/test"].tolist() == [4, 5, 6, 7]
+    together = prepare(make_frames(rows), KEEP_ALL._replace(split=Temporal(2, 4, 0)))
+    assert together.arrays["position/test"].tolist() == [4]
+    assert together.arrays["targets/test"].tolist() == [4]

@@ -13,6 +13,8 @@ from twotower.data.splits import (
     RandomRatio,
     Rows,
     Temporal,
+    TemporalFolds,
+    held_out,
 )
 from twotower.errors import UserError
 
@@ -68,6 +70,43 @@ def test_temporal_quantiles_and_dates():
     times = [17_453 * day - 1, 17_453 * day, 17_454 * day - 1, 17_454 * day]
     part = Temporal("2017-10-14", "2017-10-15T00:00", 0)(rows([0] * 4, times, "ms"))
     assert part.tolist() == [TRAIN, VAL, VAL, TEST]
+
+
+def test_folds_over_time():
+    # twelve interactions, half of them in all trainings, then three parts of two
+    one = rows([0] * 12)
+    found = [TemporalFolds(2, fold, 0.5, 0)(one).tolist() for fold in (0, 1)]
+    assert found[0] == [TRAIN] * 6 + [VAL] * 2 + [TEST] * 2 + [NOWHERE] * 2
+    assert found[1] == [TRAIN] * 8 + [VAL] * 2 + [TEST] * 2
+    # a user with too little history before the fold is left out of it
+    two = rows([0] * 6 + [1] * 6, [0, 1, 2, 3, 8, 10, 4, 5, 6, 7, 9, 11])
+    assert TemporalFolds(2, 0, 0.5, 3)(two).tolist()[6:] == [TRAIN] * 2 + [NOWHERE] * 4
+    with pytest.raises(UserError, match="data.split.fold must be"):
+        TemporalFolds(2, 2, 0.5, 0)
+    kinds = [vars(TemporalFolds(2, fold, 0.5, 0)) for fold in (0, 1)]
+    assert kinds[0] != kinds[1] and "targets" not in kinds[0]  # both are cache keys
+
+
+@pytest.mark.parametrize(
+    ("targets", "position", "num"),
+    [
+        ("all", [4, 9, 11], [3, 1, 2]),
+        ("first", [4, 9, 11], [1, 1, 1]),
+        ("last", [6, 9, 12], [1, 1, 1]),
+        ("successive", [4, 5, 6, 9, 11, 12], [1] * 6),
+    ],
+)
+def test_targets_by_hand(targets, position, num):
+    held = np.array([4, 5, 6, 9, 11, 12])
+    found = held_out(held, np.array([0, 0, 0, 1, 2, 2]), targets)
+    assert [part.tolist() for part in found] == [position, num]
+
+
+def test_targets_of_a_split():
+    with pytest.raises(UserError, match="data.split.targets must be one of"):
+        Temporal(0.8, 0.9, 0, "next")
+    assert vars(Temporal(0.8, 0.9, 0, "last"))["targets"] == "last"
+    assert "targets" not in vars(Temporal(0.8, 0.9, 0))
 
 
 def test_temporal_borders_are_exact():

@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from twotower.data.frames import TimeUnit
-from twotower.errors import UserError, check_number
+from twotower.errors import UserError, check_choice, check_number
 
 TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, 3
+TARGETS = ("all", "first", "last", "successive")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -32,7 +33,10 @@ class Rows(NamedTuple):
 
 
 class Split(Protocol):
-    """Gives each interaction its part."""
+    """Gives each interaction its part.
+
+    A split may have ``targets``, one of ``TARGETS``; without it they are ``all``.
+    """
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """``(num_interactions,)`` of ``TRAIN``, ``VAL``, ``TEST``, ``NOWHERE`` (unused)."""
@@ -74,13 +78,24 @@ class Temporal:
         test_from: the same, later.
         min_history: training interactions that a user needs to be evaluated; the held-out rows of
             others are dropped.
+        targets: what is predicted of a user's interactions in a part. ``all``: all of them at once,
+            from what was before the part. ``first``: the first. ``last``: the last, from all before
+            it. ``successive``: each in turn, from all before it; then a user with many counts as
+            often.
     """
 
-    def __init__(self, val_from: float | str, test_from: float | str, min_history: int) -> None:
+    def __init__(
+        self, val_from: float | str, test_from: float | str, min_history: int, targets: str = "all"
+    ) -> None:
         check_number("data.split.min_history", min_history, 0)
+        check_choice("data.split.targets", targets, TARGETS)
         self.val_from = val_from
         self.test_from = test_from
         self.min_history = min_history
+        if (
+            targets != "all"
+        ):  # keeps the fingerprints of data that were prepared before this existed
+            self.targets = targets
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Split by time.
@@ -104,6 +119,39 @@ class Temporal:
         part = (rows.time >= val_from).astype(np.int8) + (rows.time >= test_from)
         history = np.bincount(rows.user[part == TRAIN], minlength=rows.user.max(initial=-1) + 1)
         part[(part != TRAIN) & (history[rows.user] < self.min_history)] = NOWHERE
+        return part
+
+
+class TemporalFolds(Temporal):
+    """Cross-validation over time: each fold trains on all before its validation and its test part.
+
+    The interactions after the share ``first`` are cut into ``num_folds + 1`` parts of equal size.
+    Fold ``i`` is validated on part ``i`` and tested on the next one; later ones are not used. So
+    each fold but the last is tested where the next one is validated.
+
+    Args:
+        num_folds: how many.
+        fold: which, from 0.
+        first: share of the interactions that all folds train on.
+        min_history: see :class:`Temporal`.
+        targets: see :class:`Temporal`.
+    """
+
+    def __init__(
+        self, num_folds: int, fold: int, first: float, min_history: int, targets: str = "all"
+    ) -> None:
+        check_number("data.split.num_folds", num_folds, 2)
+        check_number("data.split.fold", fold, 0, num_folds - 1)
+        check_number("data.split.first", first, 0.01, 0.99)
+        borders = np.linspace(first, 1, num_folds + 2)[fold : fold + 3].tolist()
+        val_from, test_from, self.end = (round(border, 9) for border in borders)
+        super().__init__(val_from, test_from, min_history, targets)
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Split by time; see :class:`Temporal`."""
+        part = super().__call__(rows)
+        if self.end < 1:
+            part[rows.time >= _moment("first", self.end, rows)] = NOWHERE
         return part
 
 
@@ -218,3 +266,20 @@ def _moment(name: str, value: float | str, rows: Rows) -> float:
         quantile: float = np.partition(rows.time, place)[place].item()
         return quantile
     return value if rows.time.dtype.kind == "f" else math.ceil(value)
+
+
+def held_out(position: np.ndarray, user: np.ndarray, targets: str) -> tuple[np.ndarray, np.ndarray]:
+    """First target and number of targets of each row of an evaluation.
+
+    Args:
+        position: ``(num_held_out,)`` of a part's interactions, ascending.
+        user: ``(num_held_out,)`` of each; those of a user follow one another in order of time.
+        targets: one of ``TARGETS``.
+    """
+    if targets == "successive":
+        return position, np.ones(len(position), dtype=np.int32)
+    first = np.flatnonzero(np.diff(user, prepend=-1))
+    num = np.diff(first, append=len(position)).astype(np.int32)
+    if targets == "last":
+        first = first + num - 1
+    return position[first], num if targets == "all" else np.ones_like(num)

@@ -33,6 +33,7 @@ ADDED: dict[str, Any] = {
     "data.history_times": False,
     "data.reader.category_exponent": 1.0,
     "data.reader.style_exponent": 0.0,
+    "data.split.targets": "all",
     "data.thinning_seed": 0,
     "loss.mimic_target": "own",
     "model.augment_momentum": 0.9,

@@ -14,7 +14,7 @@ from twotower.data.prepare.filters import Filters, check_interactions, filter_in
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
 from twotower.data.prepare.times import PARTS, seconds, times_of
 from twotower.data.prepare.weights import scaled_weights
-from twotower.data.splits import NOWHERE, TRAIN, Rows, Split
+from twotower.data.splits import NOWHERE, TRAIN, Rows, Split, held_out
 from twotower.errors import UserError, check_choice, check_number
 from twotower.types import Feature, Schema
 
@@ -139,7 +139,8 @@ def prepare(
     wanted = coded if options.history_times else coded.drop("time")
     interactions = _sorted_by_part(wanted, part, users, items)
     progress("features")
-    arrays = _interaction_arrays(interactions, len(users.ids))
+    targets = getattr(options.split, "targets", "all")
+    arrays = _interaction_arrays(interactions, len(users.ids), targets)
     if options.history_times:
         arrays["interactions/time"] = seconds(interactions["time"].to_numpy(), frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
@@ -243,7 +244,9 @@ def _sorted_by_part(
     return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
 
 
-def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str, np.ndarray]:
+def _interaction_arrays(
+    interactions: pl.DataFrame, num_users: int, targets: str
+) -> dict[str, np.ndarray]:
     user, part = interactions["user"].to_numpy(), interactions["part"].to_numpy()
     offset = np.searchsorted(user, np.arange(num_users + 1))
     arrays = {
@@ -270,9 +273,8 @@ def _interaction_arrays(interactions: pl.DataFrame, num_users: int) -> dict[str,
     # a user's targets follow one another: the first and their number describe them
     for name in ("val", "test"):
         position = arrays[f"position/{name}"]
-        first = np.flatnonzero(np.diff(user[position], prepend=-1))
-        arrays[f"position/{name}"] = position[first]
-        arrays[f"targets/{name}"] = np.diff(first, append=len(position)).astype(np.int32)
+        found = held_out(position, user[position], targets)
+        arrays[f"position/{name}"], arrays[f"targets/{name}"] = found
     return arrays
 
 
