@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from tests.helpers.frames import KEEP_ALL, make_frames
 from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.newcomers import from_values
 from twotower.data.prepare.prepare import Options, prepare
 from twotower.data.splits import Given, LeaveLastOut, RandomRatio, Temporal
 from twotower.errors import UserError
+from twotower.types import Feature
 
 
 def test_features_by_hand():
@@ -302,3 +304,32 @@ def test_a_last_target_has_the_earlier_ones_in_its_history():
     together = prepare(make_frames(rows), KEEP_ALL._replace(split=Temporal(2, 4, 0)))
     assert together.arrays["position/test"].tolist() == [4]
     assert together.arrays["targets/test"].tolist() == [4]
+
+
+def test_buckets_of_numbers_by_hand():
+    rows = [(user, item, 1, 1.0) for user in range(4) for item in range(8)]
+    rows += [(user, 8 + part, 2 + part, 1.0) for user in range(4) for part in (0, 1)]
+    # the quartiles of the seven known prices in training are 1.5, 2 and 3
+    prices = [1.0, 1.0, 2.0, 2.0, 2.0, 4.0, 5.0, None, 4.25, 100.0]
+    items = {"item": list(range(10)), "category": [None] * 10, "price": prices}
+    users = {"user": [0, 1, 2, 3]}
+    options = KEEP_ALL._replace(numeric_buckets=4)
+    found = prepare(make_frames(rows, users, items), options)
+    edges = np.unique(np.quantile([1, 1, 2, 2, 2, 4, 5], [0.25, 0.5, 0.75]))
+    assert edges.tolist() == [1.5, 2, 3]
+    assert found.encodings["item/price"]["edge"].to_list() == edges.tolist()
+    # 0 is missing, a value on an edge belongs to the upper bucket, cold items have theirs
+    assert found.arrays["item/price"].tolist() == [1, 1, 3, 3, 3, 4, 4, 0, 4, 4]
+    assert ["price", "categorical", 5] in found.meta["schema"]["item"]
+    features = (Feature("item_id", "categorical", 9), Feature("price", "categorical", 5))
+    for price, bucket in ((1.4, 1), (1.5, 2), (2, 3), (9, 4), (None, 0)):
+        new = from_values("item", features, {"price": price}, found.encodings)
+        assert new["price"].tolist() == [bucket], price
+    with pytest.raises(UserError, match="features.price must be a number"):
+        from_values("item", features, {"price": "cheap"}, found.encodings)
+    frequent = {**items, "price": [1.0] * 10}
+    none = prepare(make_frames(rows, users, frequent), options)
+    assert none.arrays["item/price"].tolist() == [2] * 10  # all values are on the one edge
+    with pytest.raises(UserError, match="data.numeric_buckets must be"):
+        options._replace(numeric_buckets=1).check()
+    assert "numeric_buckets" not in KEEP_ALL.plain()

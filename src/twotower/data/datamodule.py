@@ -51,7 +51,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         negatives: draws a training step's negatives; None for evaluation alone.
         min_history: see :class:`TrainLoader`.
         max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
-        clock_context: see :class:`~twotower.data.prepare.prepare.Options`.
+        clock_context: see :class:`~twotower.data.prepare.prepare.Options`, like the next.
     """
 
     schema: Schema
@@ -82,6 +82,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         max_per_user: int | None = None,
         thinning_seed: int = 0,
         clock_context: list[str] | None = None,
+        numeric_buckets: int | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -90,7 +91,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
-        choices = (history_times, tuple(clock_context or ()))
+        choices = (history_times, tuple(clock_context or ()), numeric_buckets)
         self.options = Options(filters, split, history_length, shares, *choices)
         self.options.check()
         rows.check_mask_seen(mask_seen)

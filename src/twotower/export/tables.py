@@ -69,7 +69,9 @@ def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> No
 
 
 def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dict[str, float]]:
-    """``vocabularies/<side>.<feature>.parquet``: raw value and index, or mean and std of a vector.
+    """``vocabularies/<side>.<feature>.parquet``: raw value and index.
+
+    Of buckets, where each begins and its index; of a vector, mean and std of each number.
 
     Returns:
         ``mean`` and ``std`` of each numeric feature, by ``<side>.<feature>``.
@@ -84,7 +86,10 @@ def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dic
         name = key.replace("/", ".")
         if "value" in table.columns:
             table = _plain(table).with_columns(index=pl.int_range(1, pl.len() + 1))
-        if "value" in table.columns or len(table) > 1:
+        elif "edge" in table.columns:
+            begins = pl.concat([pl.Series("from", [float("-inf")]), table["edge"]])
+            table = begins.to_frame().with_columns(index=pl.int_range(1, pl.len() + 1))
+        if "index" in table.columns or len(table) > 1:
             table.write_parquet(folder / "vocabularies" / f"{name}.parquet")
         else:
             numeric[name] = table.row(0, named=True)

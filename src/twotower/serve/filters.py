@@ -81,6 +81,8 @@ def _feature(
     if next(own.kind for own in data.schema.item if own.name == name) == "vector":
         raise UserError(f"where={condition}: {name} holds vectors, which have no order or values")
     encoding = data.encodings[f"item/{name}"]
+    if "edge" in encoding.columns:
+        raise UserError(f"where={condition}: of {name} only the bucket is known")
     vocabulary = encoding["value"].cast(pl.String) if "value" in encoding.columns else None
     return data.tables[f"item/{name}"], vocabulary
 

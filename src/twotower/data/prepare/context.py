@@ -30,7 +30,11 @@ class Context(NamedTuple):
 
 
 def encode_context(
-    frames: Frames, coded: pl.DataFrame, in_train: np.ndarray, clock: tuple[str, ...]
+    frames: Frames,
+    coded: pl.DataFrame,
+    in_train: np.ndarray,
+    clock: tuple[str, ...],
+    num_buckets: int | None,
 ) -> Context:
     """Number the values of the reader's context columns, and those of the clock.
 
@@ -39,6 +43,7 @@ def encode_context(
         coded: the kept interactions.
         in_train: ``(num_interactions,)`` mask of those that vocabularies come from.
         clock: parts of the time, of ``CLOCK``, in UTC.
+        num_buckets: see :func:`~twotower.data.prepare.features.encode`.
 
     Raises:
         UserError: for names that users have as features, and for a clock without times.
@@ -54,7 +59,7 @@ def encode_context(
     table = pl.DataFrame(given + _parts(coded["time"], frames.time_unit, clock))
     order = np.argsort(~in_train, kind="stable")  # the training rows first
     back = np.argsort(order, kind="stable")
-    encoded = encode(int(in_train.sum()), table[order], "user", kinds)
+    encoded = encode(int(in_train.sum()), table[order], "user", kinds, num_buckets)
     columns = [pl.Series(f"{PREFIX}{name}", encoded.arrays[f"user/{name}"][back]) for name in kinds]
     return Context(encoded.features[1:], columns, encoded.encodings)
 

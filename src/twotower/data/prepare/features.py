@@ -16,7 +16,7 @@ class Encoded(NamedTuple):
         arrays: ``<side>/<feature>``, of all but the id: values, one row per user or item.
         encodings: ``<side>/<feature>``, of the same features, the numbers of raw values: a table
             with ``value`` of the indices from 1 on, or with ``mean`` and ``std`` (of a vector a row
-            for each number).
+            for each number), or with the inner ``edge`` of buckets.
     """
 
     features: list[Feature]
@@ -25,7 +25,11 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    num_train: int, table: pl.DataFrame, side: str, kinds: dict[str, FeatureKind]
+    num_train: int,
+    table: pl.DataFrame,
+    side: str,
+    kinds: dict[str, FeatureKind],
+    num_buckets: int | None = None,
 ) -> Encoded:
     """Turn one side's features into numbers, except the ids, which are numbered already.
 
@@ -34,13 +38,18 @@ def encode(
         table: raw values, one row per user or item, those of training first.
         side: ``user`` or ``item``.
         kinds: of the columns that are features.
+        num_buckets: of numbers, by quantiles of the training rows; they are then categorical. None:
+            numbers are standardised.
     """
     features = [Feature(f"{side}_id", "categorical", num_train + 1)]
     arrays, encodings = {}, {}
     for name, kind in kinds.items():
-        encode_column = ENCODERS[kind]
         key = f"{side}/{name}"
-        arrays[key], num_values, encodings[key] = encode_column(table[name], num_train)
+        if kind == "numeric" and num_buckets is not None:
+            kind, encoded = "categorical", _buckets(table[name], num_train, num_buckets)
+        else:
+            encoded = ENCODERS[kind](table[name], num_train)
+        arrays[key], num_values, encodings[key] = encoded
         features.append(Feature(name, kind, num_values))
     return Encoded(features, arrays, encodings)
 
@@ -108,6 +117,32 @@ def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.Dat
         mean, std = float(train.to_numpy().mean()), float(train.to_numpy().std()) or 1.0
     scaled = (column.cast(pl.Float64).fill_nan(None).fill_null(mean) - mean) / std
     return scaled.to_numpy().astype(np.float32), 0, pl.DataFrame({"mean": [mean], "std": [std]})
+
+
+def _buckets(
+    column: pl.Series, num_train: int, num_buckets: int
+) -> tuple[np.ndarray, int, pl.DataFrame]:
+    """Buckets from 1 on with as many training rows each, 0 for missing ones.
+
+    Fewer than ``num_buckets`` where a value is so frequent that it would be on two edges.
+    """
+    value = column.cast(pl.Float64).fill_nan(None)
+    train = value[:num_train].drop_nulls().to_numpy()
+    shares = np.arange(1, num_buckets) / num_buckets
+    edge = np.unique(np.quantile(train, shares)) if len(train) else np.empty(0)
+    edges = pl.DataFrame({"edge": edge}, schema={"edge": pl.Float64})
+    return bucket_of(value.to_numpy(), edges), len(edge) + 2, edges
+
+
+def bucket_of(value: np.ndarray, edges: pl.DataFrame) -> np.ndarray:
+    """``1 +`` number of edges at or below each value, 0 for NaN: ``(num,)``.
+
+    Args:
+        value: ``(num,)``.
+        edges: with ``edge``, ascending.
+    """
+    place = 1 + np.searchsorted(edges["edge"].to_numpy(), value, side="right")
+    return np.where(np.isnan(value), 0, place).astype(np.int32)
 
 
 def _vector(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from twotower.data.prepare.features import bucket_of
 from twotower.errors import UserError
 from twotower.types import Feature
 
@@ -85,6 +87,9 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
         return torch.tensor([scaled(feature.name, value, encoding)], dtype=torch.float32)
     if feature.kind == "vector":
         return _scaled_vector(feature, value, encoding)
+    if "edge" in encoding.columns:
+        number = np.array([np.nan if value is None else _number(feature.name, value)])
+        return torch.from_numpy(bucket_of(number, encoding))
     is_list = feature.kind == "multi" and not isinstance(value, str)
     given = list(value or []) if is_list else [value]
     index = [_index(one, encoding["value"]) for one in given if one is not None] or [0]
@@ -111,11 +116,15 @@ def scaled(name: str, value: Any, encoding: pl.DataFrame) -> float:
     """
     if value is None:
         return 0.0
+    return float((_number(name, value) - encoding["mean"][0]) / encoding["std"][0])
+
+
+def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise UserError(
             f"features.{name} must be a number (of a date, the days since 1970), got {value!r}"
         )
-    return float((float(value) - encoding["mean"][0]) / encoding["std"][0])
+    return float(value)
 
 
 def _scaled_vector(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:

@@ -55,6 +55,7 @@ class Options(NamedTuple):
         history_times: keep the time of each interaction, for encoders of histories that read it.
         clock_context: parts of each interaction's time that are features of the request, see
             :func:`~twotower.data.prepare.context.encode_context`.
+        numeric_buckets: of numeric features, see :func:`~twotower.data.prepare.features.encode`.
     """
 
     filters: Filters
@@ -63,11 +64,14 @@ class Options(NamedTuple):
     group_shares: tuple[float, float]
     history_times: bool = False
     clock_context: tuple[str, ...] = ()
+    numeric_buckets: int | None = None
 
     def check(self) -> None:
         """Refuse values out of range."""
         self.filters.check()
         check_number("data.history_length", self.history_length, 0, 10_000)
+        if self.numeric_buckets is not None:
+            check_number("data.numeric_buckets", self.numeric_buckets, 2, 10_000)
         for part in self.clock_context:
             check_choice("data.clock_context", part, CLOCK)
         shares = self.group_shares
@@ -78,7 +82,7 @@ class Options(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
         options = self._asdict()
-        for name in ("history_times", "clock_context"):
+        for name in ("history_times", "clock_context", "numeric_buckets"):
             if not options[name]:
                 del options[name]  # keeps data that were prepared before this existed
         return {
@@ -132,7 +136,8 @@ def prepare(
     part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
     if num := int((part == NOWHERE).sum()):
         dropped["held-out interactions of users with less than data.split.min_history"] = num
-    context = encode_context(frames, coded, part == TRAIN, options.clock_context)
+    choices = (options.clock_context, options.numeric_buckets)
+    context = encode_context(frames, coded, part == TRAIN, *choices)
     coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
     times = times_of(moments, part, frames.time_unit)
@@ -145,8 +150,9 @@ def prepare(
         arrays["interactions/time"] = seconds(interactions["time"].to_numpy(), frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    user = features.encode(users.num_train, user_table, "user", frames.user_features)
-    item = features.encode(items.num_train, item_table, "item", frames.item_features)
+    buckets = options.numeric_buckets
+    user = features.encode(users.num_train, user_table, "user", frames.user_features, buckets)
+    item = features.encode(items.num_train, item_table, "item", frames.item_features, buckets)
     user.features.extend(context.features)
     if options.history_length > 0:
         user.features.append(Feature("history", "history", items.num_train + 1))
