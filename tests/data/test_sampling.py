@@ -175,6 +175,9 @@ def test_a_batch_excludes_the_users_training_positives_and_no_others(data, sampl
 def test_every_sampler_feeds_a_batch(data, name):
     node = OmegaConf.load(ROOT / "conf" / "negatives" / f"{name}.yaml")
     data.negatives = build_part(OmegaConf.create({"negatives": node}), "negatives")
+    num_items = data.schema.num_train_items
+    shown = torch.randint(-1, num_items, (len(data.tables["interactions/item"]), 6))
+    data.tables["interactions/shown"] = shown.int()
     index = next(iter(data.train_dataloader()))
     batch, again = data.train_batch(index), data.train_batch(index)
     assert (batch.negative is None) != (batch.num_draws is None)

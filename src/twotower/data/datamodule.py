@@ -237,7 +237,8 @@ class RetrievalDataModule(pl.LightningDataModule):
                 self._train_pairs = TrainPairs(*known)
             else:
                 self._train_pairs = MappedPairs(*known, tables, item.device)
-        return Positives(item, user, self._train_pairs, index.rank, index.world_size)
+        shown = rows.take_known(tables, "interactions/shown", index.position)
+        return Positives(item, user, self._train_pairs, index.rank, index.world_size, shown)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""

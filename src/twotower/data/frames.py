@@ -18,8 +18,8 @@ class Frames(NamedTuple):
         interactions: ``user``, ``item`` (integers or strings), ``time`` (integers, or floats for
             counts with fractions), in file order, which breaks ties of time; where the files have
             them also ``value`` (a rating), ``behaviour`` (index into ``behaviours``), ``weight``
-            (how much it counts in the loss) and ``part`` (of a given split: 0 training, 1
-            validation, 2 test).
+            (how much it counts in the loss), ``shown`` (lists of the items beside it that were not
+            chosen) and ``part`` (of a given split: 0 training, 1 validation, 2 test).
         users: ``user`` and one column per user feature.
         items: ``item``, ``category`` (one primary category or null), and one column per item
             feature.

@@ -46,6 +46,8 @@ class Positives(NamedTuple):
         pairs: the training interactions, with counts per item and a test for membership.
         rank: of this process.
         world_size: number of processes.
+        shown: ``(global_batch, width)`` items that were shown beside each and not chosen, -1 pads;
+            None if the data do not tell.
     """
 
     item: Tensor
@@ -53,6 +55,7 @@ class Positives(NamedTuple):
     pairs: TrainPairs
     rank: int = 0
     world_size: int = 1
+    shown: Tensor | None = None
 
     @property
     def num_items(self) -> int:

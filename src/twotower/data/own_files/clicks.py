@@ -74,7 +74,7 @@ def read_clicks(
     Args:
         source: its files.
         roles: columns of ``user``, ``item`` and, where there are any, ``time``, ``value``,
-            ``behaviour``, ``weight``, ``part``.
+            ``behaviour``, ``weight``, ``shown``, ``part``.
         wishes: what the user states.
         whole_elsewhere: whether the other tables' ids of ``user`` and ``item`` are whole numbers.
 
@@ -135,7 +135,7 @@ def _readings(
         name = as_text(raw["behaviour"]).cast(pl.Categorical)
         readings["behaviour"] = [Reading(name, pl.lit(False))]
     for role in roles:
-        if role.startswith(PREFIX):
+        if role.startswith(PREFIX) or role == "shown":
             readings[role] = [Reading(raw[role], pl.lit(False))]
     if "part" in roles:
         text = as_text(raw["part"]).str.to_lowercase()

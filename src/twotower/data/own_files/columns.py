@@ -162,7 +162,7 @@ def describe(dtype: pl.DataType) -> str:
 def _fits(role: str, dtype: pl.DataType) -> bool:
     if role in ("value", "weight"):
         return dtype.is_numeric() or dtype in (pl.String, pl.Null)
-    return is_scalar(dtype) or (role in ("category", "title") and dtype == LABELS)
+    return is_scalar(dtype) or (role in ("category", "title", "shown") and dtype == LABELS)
 
 
 def _unfit(source: Source, role: str, name: str) -> str:

@@ -12,6 +12,7 @@ from twotower.data.prepare.context import CLOCK, encode_context
 from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
+from twotower.data.prepare.shown import shown_items
 from twotower.data.prepare.times import PARTS, seconds, times_of
 from twotower.data.prepare.weights import scaled_weights
 from twotower.data.splits import NOWHERE, TRAIN, Rows, Split, held_out
@@ -140,6 +141,9 @@ def prepare(
     context = encode_context(frames, coded, part == TRAIN, *choices)
     coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
+    if "shown" in coded.columns:
+        shown = shown_items(coded["shown"], item_ids, items.row, items.num_train)
+        coded = coded.with_columns(shown)
     times = times_of(moments, part, frames.time_unit)
     wanted = coded if options.history_times else coded.drop("time")
     interactions = _sorted_by_part(wanted, part, users, items)
@@ -239,7 +243,7 @@ def _sorted_by_part(
         "part": part,
     }
     for name in coded.columns:
-        if name in ("behaviour", "weight", "time") or name.startswith(PREFIX_CONTEXT):
+        if name in ("behaviour", "weight", "shown", "time") or name.startswith(PREFIX_CONTEXT):
             columns[name] = coded[name].to_numpy()
     interactions = pl.DataFrame(columns)
     if (part == NOWHERE).any():
@@ -260,8 +264,8 @@ def _interaction_arrays(
         "interactions/item": interactions["item"].to_numpy(),
         "offset": offset,
     }
-    if "behaviour" in interactions.columns:
-        arrays["interactions/behaviour"] = interactions["behaviour"].to_numpy()
+    for name in {"behaviour", "shown"} & set(interactions.columns):
+        arrays[f"interactions/{name}"] = interactions[name].to_numpy()
     if "weight" in interactions.columns:
         arrays["interactions/weight"] = scaled_weights(interactions["weight"], part == TRAIN)
     for name in interactions.columns:

@@ -10,7 +10,7 @@ import polars as pl
 from twotower.data.frames import Frames
 from twotower.data.own_files.clicks import Wishes, read_clicks
 from twotower.data.own_files.columns import SIDES, choose_columns, propose_categories
-from twotower.data.own_files.context import context_features, context_roles
+from twotower.data.own_files.context import context_features, context_roles, with_shown
 from twotower.data.own_files.features import Side, read_side
 from twotower.data.own_files.files import Source, TextFormat, open_source
 from twotower.data.own_files.item_categories import item_categories
@@ -34,8 +34,8 @@ class Table:
         users: the same, of a table with one row per user; None: there is none.
         items: the same, of items.
         columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``weight``,
-            ``part`` and ``category`` among the interactions; None looks for the usual names, then
-            at values.
+            ``shown``, ``part`` and ``category`` among the interactions; None looks for the usual
+            names, then at values.
         user_columns: column of ``user`` in ``users``.
         item_columns: columns of ``item``, ``category`` and ``title`` in ``items``.
         user_features: kinds of columns of ``users``: ``categorical``, ``multi``, ``numeric`` or
@@ -193,6 +193,7 @@ class Table:
         }
         clicks = read_clicks(source, columns, self.wishes, whole)
         interactions, context = context_features(clicks.frame, self.context)
+        interactions = with_shown(interactions, self.list_separator)
         shown = {sources[name]: side for name, side in sides.items()}
         remarks = [report(source, len(clicks.frame), columns, clicks.meaning, shown)]
         remarks += clicks.remarks
