@@ -36,6 +36,22 @@ def test_each_run_ends_as_it_does_alone(world, case):
             assert terms[name][place].item() == pytest.approx(value.item(), abs=1e-9)
 
 
+def test_weights_of_interactions(world):
+    weighted = copy.copy(world)
+    num = len(world.tables["interactions/item"])
+    weight = 0.5 + (torch.arange(num) % 4) / 3
+    weighted.tables = {**world.tables, "interactions/weight": weight}
+    alone, together = ([Run(weighted, seed, *DAT, *own) for seed, *own in LAMBDAS] for _ in "ab")
+    plain = Run(world, LAMBDAS[0][0], *DAT, *LAMBDAS[0][1:])
+    train_fused(together)
+    for one, fused in zip(alone, together, strict=True):
+        one.train()
+        assert_equal(fused.state(), one.state(), atol=1e-7)
+    plain.train()
+    with pytest.raises(AssertionError, match="not close"):
+        assert_equal(plain.state(), alone[0].state(), atol=1e-3)
+
+
 def test_a_run_goes_on_alone_and_together(world):
     """Its state is that of an ordinary run: 13 steps alone, 13 in one pass, 14 alone."""
     alone = [Run(world, seed, *DAT, *own) for seed, *own in LAMBDAS]
