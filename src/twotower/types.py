@@ -15,7 +15,7 @@ Features: TypeAlias = "dict[str, Tensor]"  # by name, each (batch, ...)
 
 HIDDEN_RANK = 2**31 - 1  # rank of a target that is masked as seen: worse than every other rank
 
-FeatureKind = Literal["categorical", "multi", "numeric", "vector", "history"]
+FeatureKind = Literal["categorical", "multi", "numeric", "vector", "history", "event"]
 
 
 class Feature(NamedTuple):
@@ -24,8 +24,9 @@ class Feature(NamedTuple):
     Attributes:
         name: key in ``Batch.user`` or ``Batch.item``.
         kind: ``categorical`` ``(batch,)`` and ``multi`` and ``history`` ``(batch, width)`` hold
-            vocabulary indices, where 0 means unknown or padding; ``numeric`` ``(batch,)`` and
-            ``vector`` ``(batch, num_values)`` hold standardised floats, where 0 is the mean.
+            vocabulary indices, where 0 means unknown or padding, and so does ``event``, one for
+            each item of the history; ``numeric`` ``(batch,)`` and ``vector`` ``(batch,
+            num_values)`` hold standardised floats, where 0 is the mean.
         num_values: vocabulary size with index 0; of ``vector`` its width; 0 for ``numeric``.
     """
 

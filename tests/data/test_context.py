@@ -12,7 +12,7 @@ from tests.conftest import make_data
 from tests.helpers.frames import KEEP_ALL, make_frames
 from tests.helpers.retriever import make_retriever
 from tests.helpers.table import read, reader
-from twotower.data.batches import rows
+from twotower.data.batches import features
 from twotower.data.card.figures import measure
 from twotower.data.prepare.prepare import prepare
 from twotower.errors import UserError
@@ -117,7 +117,7 @@ def test_each_target_has_its_own_context(data):
     assert (context[end] > 0).any()
     assert data.user_features(end, last)["weekday"].tolist() == [0, 0, 0]
     num = len(user)
-    at_end = rows.context(data.tables, "weekday", torch.tensor([num]), user[-1:].long())
+    at_end = features.context(data.tables, "weekday", torch.tensor([num]), user[-1:].long())
     assert at_end.tolist() == [0]
 
 
@@ -167,10 +167,8 @@ def test_the_device_tells_what_is_wanted(script):
         *("callbacks.progress=null", "callbacks.diagnostics=null", "data.history_length=0"),
     ]
     found = {}
-    for name, features in (("with", "user_id,device"), ("without", "user_id")):
-        run = script(
-            "train", *settings, f"model.user_features=[{features}]", f"hydra.run.dir={name}"
-        )
+    for name, used in (("with", "user_id,device"), ("without", "user_id")):
+        run = script("train", *settings, f"model.user_features=[{used}]", f"hydra.run.dir={name}")
         assert run.returncode == 0, run.stderr
         found[name] = script.metrics(name)["test"]["hit_rate@10"]
     assert found["with"] > found["without"] * 1.3, found

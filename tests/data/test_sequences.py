@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import make_data
 from tests.helpers.composition import compose_derived
-from twotower.data.batches import rows
+from twotower.data.batches import features
 from twotower.data.batches.loader import TrainLoader
 from twotower.data.batches.sequence_order import begins
 from twotower.data.readers.synthetic import Synthetic
@@ -133,7 +133,7 @@ def test_sequences_by_hand():
         "offset": torch.tensor([0, 5]),
     }
     position, user = torch.tensor([0, 1, 2, 3, 5, 4]), torch.tensor([0, 0, 0, 0, 1, 0])
-    found = rows.sequences(tables, position, user, 2, 10)
+    found = features.sequences(tables, position, user, 2, 10)
     assert found.items.tolist() == [[0, 6], [6, 7], [7, 8], [0, 0], [8, 9]]
     assert found.row.tolist() == [0, 0, 1, 2, 3, 4]
     assert found.place.tolist() == [0, 1, 1, 1, 1, 1]  # item 6 is just before position 1
@@ -144,7 +144,7 @@ def test_a_position_reads_the_item_before_it(data, length):
     for index in data.train_dataloader():
         position, user = position_and_user(data, index)
         args = (data.tables, position, user, length, data.schema.num_train_items)
-        found, whole = rows.sequences(*args), rows.history(*args)
+        found, whole = features.sequences(*args), features.history(*args)
         item = found.items[found.row, found.place]
         assert torch.equal(item, whole[:, -1])  # 0: the first position has no item before it
         seen = [
@@ -165,7 +165,7 @@ def test_the_number_of_sequences_can_be_known_before(data, length):
             own = user[index.position].long()
             args = (data.tables, index.position, own, length, data.schema.num_train_items)
             room = loader.most_sequences(len(index.position))
-            found, fixed = rows.sequences(*args), rows.sequences(*args, room=room)
+            found, fixed = features.sequences(*args), features.sequences(*args, room=room)
             assert len(fixed.items) == room and torch.equal(fixed.row, found.row)
             assert torch.equal(fixed.items[: len(found.items)], found.items)
             assert torch.equal(fixed.place, found.place)

@@ -9,7 +9,7 @@ from tests.helpers.exporting import export_model
 from tests.helpers.history import arrays, linear, row_by_row, shaken, sigmoid
 from tests.helpers.models import build, first_batch
 from tests.helpers.retriever import make_retriever
-from twotower.data.batches import rows
+from twotower.data.batches import features
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.layers.history import HSTU
@@ -106,8 +106,8 @@ def test_histories_have_the_times_of_their_items(timed):
     position = tables["position/train"].long()
     user = tables["interactions/user"][position].long()
     args = (tables, schema, length, position, user)
-    single = rows.user_features(*args, rows.history)
-    shared = rows.user_features(*args, rows.sequences)
+    single = features.user_features(*args, features.history)
+    shared = features.user_features(*args, features.sequences)
     known = single["history"] > 0
     before = position[:, None] + torch.arange(-length, 0)
     assert torch.equal(single["history_time"][known], tables["interactions/time"][before[known]])

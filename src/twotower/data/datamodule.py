@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twotower.data import sampling
-from twotower.data.batches import rows
+from twotower.data.batches import features, rows
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.batches.loader import EvalLoader, TrainLoader
 from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
@@ -51,7 +51,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         negatives: draws a training step's negatives; None for evaluation alone.
         min_history: see :class:`TrainLoader`.
         max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
-        clock_context: see :class:`~twotower.data.prepare.prepare.Options`, like the next.
+        clock_context: see :class:`~twotower.data.prepare.prepare.Options`, like the next two.
     """
 
     schema: Schema
@@ -83,6 +83,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         thinning_seed: int = 0,
         clock_context: list[str] | None = None,
         numeric_buckets: int | None = None,
+        history_features: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -91,7 +92,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
-        choices = (history_times, tuple(clock_context or ()), numeric_buckets)
+        clock, events = tuple(clock_context or ()), tuple(history_features or ())
+        choices = (history_times, clock, numeric_buckets, events)
         self.options = Options(filters, split, history_length, shares, *choices)
         self.options.check()
         rows.check_mask_seen(mask_seen)
@@ -118,8 +120,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         if self.tables:
             return
         prepared = self.preparation.load()
-        self.meta = prepared.meta
-        self.ids, self.encodings = prepared.tables, prepared.encodings
+        self.meta, self.ids, self.encodings = prepared.meta, prepared.tables, prepared.encodings
         schema = Schema.from_plain(prepared.meta["schema"])
         self.schema = schema._replace(num_behaviours=len(prepared.meta["behaviours"]))
         self.fingerprint, self.note = prepared.meta["fingerprint"], prepared.meta["note"]
@@ -252,7 +253,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             num_hidden = max(0, self.options.history_length - self._shown_clicks)
             own["history"][:, :num_hidden] = 0
         return EvalBatch(
-            user=rows.with_truth(tables, own, "user", user),
+            user=features.with_truth(tables, own, "user", user),
             target=target,
             seen_row=seen_row,
             seen_item=seen_item,
@@ -262,31 +263,31 @@ class RetrievalDataModule(pl.LightningDataModule):
 
     def item_features(self, item: Tensor) -> dict[str, Tensor]:
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
-        return rows.item_features(self._tables_on(item.device), self.schema, item)
+        return features.item_features(self._tables_on(item.device), self.schema, item)
 
     def corpus(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """Features of all items in order, in chunks."""
         for item in torch.arange(self.schema.num_items, device=device).split(CORPUS_CHUNK):
-            yield rows.with_truth(self.tables, self.item_features(item), "item", item)
+            yield features.with_truth(self.tables, self.item_features(item), "item", item)
 
     def train_interactions(self) -> Interactions:
         """All training interactions, for models fitted in closed form."""
         return Interactions(*(index.long() + 1 for index in rows.train_rows(self.tables)))
 
     def user_features(
-        self, position: Tensor, user: Tensor, history: Callable[..., Any] = rows.history
+        self, position: Tensor, user: Tensor, history: Callable[..., Any] = features.history
     ) -> dict[str, Tensor]:
-        """Features just before ``(batch,)`` positions, see :func:`rows.user_features`."""
+        """Features just before ``(batch,)`` positions, see :func:`features.user_features`."""
         sizes = (self.schema, self.options.history_length)
         tables = self._tables_on(position.device)
-        return rows.user_features(tables, *sizes, position, user, history)
+        return features.user_features(tables, *sizes, position, user, history)
 
     def _history(self, num: int) -> Callable[..., Any]:
         """What reads the histories of ``num`` training positions."""
         if self.positives != "sequences":
-            return rows.history
+            return features.history
         room = self._order.most_sequences(num) if self.fixed_shapes else None
-        return partial(rows.sequences, room=room)
+        return partial(features.sequences, room=room)
 
     @cached_property
     def _order(self) -> TrainLoader:

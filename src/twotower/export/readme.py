@@ -216,6 +216,11 @@ def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, floa
         return f"(value - {known['mean']:.6g}) / {known['std']:.6g}; 0 if unknown"
     if kind == "vector":
         return f"(value - mean) / std of `vocabularies/{name}.parquet`, by number; 0 if unknown"
+    if name == "user.history_time_gap":
+        gap = "1 + floor(log2(1 + seconds since the item before)), at most 32"
+        return f"{gap}, of each item of `history`; 0 of the first one and before"
+    if kind == "event":
+        return f"index of `vocabularies/{name}.parquet` of each item of `history`; 0 if unknown"
     if kind == "history":
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
     order = ", in any order, padded with 0" if kind == "multi" else ""

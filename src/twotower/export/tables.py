@@ -81,6 +81,11 @@ def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dic
     encodings = dict(data.encodings)
     for side, num in num_train.items():
         encodings[f"{side}/{side}_id"] = data.ids[side].select(value=side).head(num)
+    events = {"history_category": "categories", "history_behaviour": "behaviours"}
+    for feature in data.schema.user:
+        if feature.name in events:
+            names = pl.Series(data.meta[events[feature.name]], dtype=pl.String)
+            encodings[f"user/{feature.name}"] = pl.DataFrame({"value": names})
     numeric = {}
     for key, table in encodings.items():
         name = key.replace("/", ".")

@@ -1,5 +1,6 @@
 """Embedding of all features of one side, concatenated to the input of a tower."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from twotower.distributed.sharding import fetch
 from twotower.errors import UserError, check_number
-from twotower.layers.embedding_table import EmbeddingTable, mean_lookup, table
+from twotower.layers.embedding_table import EmbeddingTable, lookup, mean_lookup, table
 from twotower.layers.history import Sequences
 from twotower.types import Feature, Model
 
@@ -34,25 +35,40 @@ class HistoryEmbedding(nn.Module):
         dim: width of a row.
         encoder: see ``layers/history``.
         sharding: see :func:`~twotower.layers.embedding_table.table`.
+        events: features of the events, whose embeddings are added to those of the items. They
+            begin with zeros.
     """
 
     def __init__(
-        self, num_values: int, dim: int, encoder: nn.Module, sharding: str = "none"
+        self,
+        num_values: int,
+        dim: int,
+        encoder: nn.Module,
+        sharding: str = "none",
+        events: Sequence[Feature] = (),
     ) -> None:
         super().__init__()
         self.table: MultiEmbedding | EmbeddingTable = MultiEmbedding(num_values, dim, sharding)
         self.encoder = encoder
+        self.event_names = [event.name for event in events]
+        self.events = nn.ParameterList(torch.zeros(event.num_values, dim) for event in events)
 
-    def forward(self, history: Tensor | Sequences, *time: Tensor) -> Tensor:
+    def forward(self, history: Tensor | Sequences, *more: Tensor) -> Tensor:
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``.
 
-        An encoder that reads times is given those of the items, ``(num_rows, length)`` seconds.
+        ``more`` is each feature of the events, ``(num_rows, length)``, and for an encoder that
+        reads times those of the items, ``(num_rows, length)`` seconds.
 
         Raises:
             UserError: for sequences and an encoder that has no ``places``.
         """
+        events, time = more[: len(self.events)], more[len(self.events) :]
+        items = history.items if isinstance(history, Sequences) else history
+        index, rows = fetch(items, self.table.weight, padded=True)
+        if self.events:
+            index, rows = self._with_events(index, rows, events)
         if not isinstance(history, Sequences):
-            encoded: Tensor = self.encoder(*fetch(history, self.table.weight, padded=True), *time)
+            encoded: Tensor = self.encoder(index, rows, *time)
             return encoded
         if not hasattr(self.encoder, "places"):
             raise UserError(
@@ -61,9 +77,20 @@ class HistoryEmbedding(nn.Module):
                 "model/history=transformer"
             )
         read: Any = self.encoder.places
-        places = read(*fetch(history.items, self.table.weight, padded=True), *time)
+        places = read(index, rows, *time)
         vectors: Tensor = places.flatten(0, 1)  # (num_sequences * length, dim)
         return vectors.index_select(0, history.row * places.shape[1] + history.place)
+
+    def _with_events(
+        self, index: Tensor, rows: Tensor, events: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """A row for each event instead of each item, and the places of the history in them."""
+        vectors = lookup(index, rows)  # (num_rows, length, dim)
+        for event, weight in zip(events, self.events, strict=True):
+            vectors = vectors + lookup(event, weight)
+        number = torch.arange(1, index.numel() + 1, device=index.device).view_as(index)
+        padding = vectors.new_zeros(1, vectors.shape[2])
+        return number * (index > 0), torch.cat([padding, vectors.flatten(0, 1)])
 
 
 class NumericEmbedding(nn.Module):
@@ -123,13 +150,14 @@ class FeatureEmbedding(nn.Module):
         super().__init__()
         check_number("model.embedding_dim", dim, 1)
         check_number("model.id_extra_dim", id_extra_dim, 0)
-        names = [feature.name for feature in features]
+        events = [feature for feature in features if feature.kind == "event"]
+        names = [feature.name for feature in features if feature.kind != "event"]
         _check_use(names, use)
         self.names = [name for name in names if use is None or name in use]
         used = [feature for feature in features if feature.name in self.names]
         widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
         self.embeddings = nn.ModuleList(
-            self._build(feature, width, cold_ids, history, sharding)
+            self._build(feature, width, cold_ids, history, sharding, events)
             for feature, width in zip(used, widths, strict=True)
         )
         self.output_dim = sum(widths)
@@ -143,6 +171,8 @@ class FeatureEmbedding(nn.Module):
         parts = []
         for name, embed in zip(self.names, self.embeddings, strict=True):
             inputs = [features[name]]
+            if isinstance(embed, HistoryEmbedding):
+                inputs += [features[event] for event in embed.event_names]
             if isinstance(embed, HistoryEmbedding) and reads_times(embed.encoder):
                 if "history_time" not in features:
                     raise UserError("model.history.times=true needs data.history_times=true")
@@ -166,7 +196,12 @@ class FeatureEmbedding(nn.Module):
 
     @staticmethod
     def _build(
-        feature: Feature, dim: int, cold_ids: str, history: nn.Module | None, sharding: str
+        feature: Feature,
+        dim: int,
+        cold_ids: str,
+        history: nn.Module | None,
+        sharding: str,
+        events: Sequence[Feature],
     ) -> nn.Module:
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
@@ -176,7 +211,7 @@ class FeatureEmbedding(nn.Module):
             return MultiEmbedding(feature.num_values, dim, sharding)
         if feature.kind == "history":
             assert history is not None
-            return HistoryEmbedding(feature.num_values, dim, history, sharding)
+            return HistoryEmbedding(feature.num_values, dim, history, sharding, events)
         policy = cold_ids if feature.name in IDS else "trained"
         return EmbeddingTable(feature.num_values, dim, policy, sharding)
 

@@ -243,6 +243,13 @@ class Retriever:
         if length > 0:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
             new["history"] = F.pad(known.int(), (length - len(known), 0))[None]  # (1, length)
+        for feature in schema.user:
+            if feature.kind == "event":  # of items given by their ids only the category is known
+                new[feature.name] = torch.zeros_like(new["history"])
+        if "history_category" in new and rows:
+            category = (self.data.tables["category"][items] + 1)[-length:]
+            known = F.pad(category.int(), (length - len(category), 0))[None]
+            new["history_category"] = known * (new["history"] > 0)
         if reads_times(self.model):
             if rows:
                 raise UserError(

@@ -223,6 +223,8 @@ def _features(
     num_rows = meta["num_train_users"] if side == "user" else schema.num_train_items
     rows = []
     for feature in getattr(schema, side):
+        if feature.kind == "event":
+            continue
         num_values = max(0, feature.num_values - (feature.kind != "vector"))
         row: dict[str, Any] = {"name": feature.name, "kind": feature.kind, "values": num_values}
         if feature.kind != "history":

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from twotower.data.frames import Frames
 from twotower.types import Feature, FeatureKind
 
 
@@ -82,6 +83,16 @@ def groups(category: np.ndarray, size: np.ndarray, shares: tuple[float, float]) 
     known = category >= 0
     group[known] = group_of[category[known]]
     return group
+
+
+def latents(frames: Frames, ids: dict[str, pl.Series]) -> dict[str, np.ndarray]:
+    """The planted truth of synthetic data, in the order of the prepared ``ids`` of each side."""
+    arrays = {}
+    for side, (given, truth) in (frames.latents or {}).items():
+        rows = pl.DataFrame({side: given, "row": np.arange(len(given))})
+        row = align(ids[side], rows, side)["row"].to_numpy()
+        arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
+    return arrays
 
 
 def _indices(values: pl.Series, vocabulary: pl.Series) -> pl.Series:

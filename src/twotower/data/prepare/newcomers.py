@@ -68,7 +68,7 @@ def from_values(
         UserError: for an unknown feature, text in the place of a number, and vectors of another
             width.
     """
-    own = {feature.name: feature for feature in features}
+    own = {feature.name: feature for feature in features if feature.kind != "event"}
     del own[f"{side}_id"]
     own.pop("history", None)
     for name in values:

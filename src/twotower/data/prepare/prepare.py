@@ -10,6 +10,7 @@ from twotower.data.frames import Frames
 from twotower.data.prepare import features
 from twotower.data.prepare.context import CLOCK, encode_context
 from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
+from twotower.data.prepare.events import EVENTS, event_features, time_gaps
 from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
 from twotower.data.prepare.shown import shown_items
@@ -57,6 +58,8 @@ class Options(NamedTuple):
         clock_context: parts of each interaction's time that are features of the request, see
             :func:`~twotower.data.prepare.context.encode_context`.
         numeric_buckets: of numeric features, see :func:`~twotower.data.prepare.features.encode`.
+        history_features: of the events in a history, of ``EVENTS``, see
+            :func:`~twotower.data.prepare.events.event_features`.
     """
 
     filters: Filters
@@ -66,6 +69,7 @@ class Options(NamedTuple):
     history_times: bool = False
     clock_context: tuple[str, ...] = ()
     numeric_buckets: int | None = None
+    history_features: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -75,6 +79,10 @@ class Options(NamedTuple):
             check_number("data.numeric_buckets", self.numeric_buckets, 2, 10_000)
         for part in self.clock_context:
             check_choice("data.clock_context", part, CLOCK)
+        for name in self.history_features:
+            check_choice("data.history_features", name, EVENTS)
+        if self.history_features and not self.history_length:
+            raise UserError("data.history_features needs a history: set data.history_length")
         shares = self.group_shares
         if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
             message = "data.group_shares must be two ascending shares in (0, 1]"
@@ -83,7 +91,7 @@ class Options(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Plain values, for the cache key."""
         options = self._asdict()
-        for name in ("history_times", "clock_context", "numeric_buckets"):
+        for name in ("history_times", "clock_context", "numeric_buckets", "history_features"):
             if not options[name]:
                 del options[name]  # keeps data that were prepared before this existed
         return {
@@ -137,30 +145,34 @@ def prepare(
     part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
     if num := int((part == NOWHERE).sum()):
         dropped["held-out interactions of users with less than data.split.min_history"] = num
-    choices = (options.clock_context, options.numeric_buckets)
-    context = encode_context(frames, coded, part == TRAIN, *choices)
+    buckets = options.numeric_buckets
+    context = encode_context(frames, coded, part == TRAIN, options.clock_context, buckets)
     coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
     if "shown" in coded.columns:
-        shown = shown_items(coded["shown"], item_ids, items.row, items.num_train)
-        coded = coded.with_columns(shown)
+        own = (items.row, items.num_train)
+        coded = coded.with_columns(shown_items(coded["shown"], item_ids, *own))
     times = times_of(moments, part, frames.time_unit)
-    wanted = coded if options.history_times else coded.drop("time")
+    is_timed = options.history_times or "time_gap" in options.history_features
+    wanted = coded if is_timed else coded.drop("time")
     interactions = _sorted_by_part(wanted, part, users, items)
     progress("features")
     targets = getattr(options.split, "targets", "all")
     arrays = _interaction_arrays(interactions, len(users.ids), targets)
     if options.history_times:
         arrays["interactions/time"] = seconds(interactions["time"].to_numpy(), frames.time_unit)
+    if "time_gap" in options.history_features:
+        arrays["interactions/time_gap"] = time_gaps(interactions, frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    buckets = options.numeric_buckets
     user = features.encode(users.num_train, user_table, "user", frames.user_features, buckets)
     item = features.encode(items.num_train, item_table, "item", frames.item_features, buckets)
     user.features.extend(context.features)
     if options.history_length > 0:
         user.features.append(Feature("history", "history", items.num_train + 1))
     category, names = features.categories(item_table["category"])
+    sizes = (len(names), len(frames.behaviours))
+    user.features.extend(event_features(options.history_features, *sizes))
     count = np.bincount(
         arrays["interactions/item"][arrays["position/train"]], minlength=len(items.ids)
     )
@@ -168,7 +180,7 @@ def prepare(
     group = features.groups(category, size, options.group_shares)
     arrays |= {"user/user_id": users.feature_row, "item/item_id": items.feature_row}
     arrays |= user.arrays | item.arrays | {"category": category, "group": group}
-    arrays |= _latents(frames, {"user": users, "item": items})
+    arrays |= features.latents(frames, {"user": users.ids, "item": items.ids})
     schema = Schema(
         tuple(user.features),
         tuple(item.features),
@@ -285,14 +297,4 @@ def _interaction_arrays(
         position = arrays[f"position/{name}"]
         found = held_out(position, user[position], targets)
         arrays[f"position/{name}"], arrays[f"targets/{name}"] = found
-    return arrays
-
-
-def _latents(frames: Frames, sides: dict[str, Side]) -> dict[str, np.ndarray]:
-    """The planted truth of synthetic data, in the order of the prepared users and items."""
-    arrays = {}
-    for side, (ids, truth) in (frames.latents or {}).items():
-        rows = pl.DataFrame({side: ids, "row": np.arange(len(ids))})
-        row = features.align(sides[side].ids, rows, side)["row"].to_numpy()
-        arrays[f"latent/{side}"] = truth.to_numpy()[row].astype(np.float32)
     return arrays

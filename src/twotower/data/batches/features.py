@@ -1,0 +1,147 @@
+"""Inputs of the towers at positions of interactions: features, histories, context."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twotower.data.batches.rows import take
+from twotower.data.batches.sequence_order import begins
+from twotower.layers.history import Sequences
+from twotower.types import Schema
+
+
+def history(
+    tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
+) -> Tensor:
+    """``item_id`` features of the interactions before ``position``: ``(batch, length)``, 0 pads."""
+    before = position[:, None] + torch.arange(-length, 0, device=position.device)  # (batch, length)
+    item = take(tables["interactions/item"], before.clamp_min(0))
+    known = (before >= take(tables["offset"], user)[:, None]) & (item < num_train_items)
+    return (item + 1) * known
+
+
+def sequences(
+    tables: dict[str, Tensor],
+    position: Tensor,
+    user: Tensor,
+    length: int,
+    num_train_items: int,
+    room: int | None = None,
+) -> Sequences:
+    """The histories of ``(batch,)`` positions, where those that follow one another share one.
+
+    A sequence is the history of its last position, see :func:`begins`.
+
+    Args:
+        tables: of the data module.
+        position: ``(batch,)``.
+        user: ``(batch,)``.
+        length: of a history.
+        num_train_items: other items are unknown.
+        room: number of sequences returned, at least that of the positions; the last one fills what
+            is left. The shape then does not depend on values. None: no more than there are.
+    """
+    row = begins(position, take(tables["offset"], user), length).cumsum(0) - 1  # (batch,)
+    if room is None:
+        room = int(row[-1]) + 1
+    number = torch.arange(room, device=row.device)
+    last = torch.searchsorted(row, number, right=True) - 1  # (num_sequences,) in the batch
+    end = position[last]
+    index = history(tables, end, user[last], length, num_train_items)
+    return Sequences(index, row, length - 1 - (end[row] - position))
+
+
+def history_times(
+    tables: dict[str, Tensor], history: Tensor | Sequences, position: Tensor, length: int
+) -> Tensor:
+    """Seconds of a history's items, of any interaction at padding: ``(num_rows, length)``.
+
+    Args:
+        tables: of data with ``data.history_times``.
+        history: of :func:`history` or :func:`sequences`.
+        position: ``(batch,)`` it was made for.
+        length: of the history.
+    """
+    return take(tables["interactions/time"], places(history, position, length))
+
+
+def places(history: Tensor | Sequences, position: Tensor, length: int) -> Tensor:
+    """Positions of a history's items, of any interaction at padding: ``(num_rows, length)``."""
+    if isinstance(history, Sequences):  # all positions of a sequence agree on where it ends
+        end = position + length - 1 - history.place
+        position = end.new_zeros(len(history.items)).scatter(0, history.row, end)
+    before = position[:, None] + torch.arange(-length, 0, device=position.device)
+    return before.clamp_min(0)
+
+
+def events(
+    tables: dict[str, Tensor], name: str, history: Tensor | Sequences, place: Tensor
+) -> Tensor:
+    """A feature of a history's events: ``(num_rows, length)`` indices, 0 pads.
+
+    Args:
+        tables: of the data module.
+        name: of ``twotower.data.prepare.events.EVENTS``.
+        history: of :func:`history` or :func:`sequences`.
+        place: of :func:`places`.
+    """
+    if name == "category":
+        value = take(tables["category"], take(tables["interactions/item"], place)) + 1
+    else:
+        value = take(tables[f"interactions/{name}"], place).int() + (name == "behaviour")
+    items = history.items if isinstance(history, Sequences) else history
+    return value * (items > 0)
+
+
+def user_features(
+    tables: dict[str, Tensor],
+    schema: Schema,
+    history_length: int,
+    position: Tensor,
+    user: Tensor,
+    read: Callable[..., Any],
+) -> dict[str, Tensor]:
+    """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``.
+
+    ``read`` is :func:`history` or :func:`sequences`. Where the data keep times there is also
+    ``history_time``, see :func:`history_times`.
+    """
+    features: dict[str, Any] = {}
+    for feature in schema.user:
+        if feature.kind == "event":  # the history is before it
+            place = places(features["history"], position, history_length)
+            name = feature.name.removeprefix("history_")
+            values = events(tables, name, features["history"], place)
+        elif feature.kind == "history":
+            values = read(tables, position, user, history_length, schema.num_train_items)
+            if "interactions/time" in tables:
+                features["history_time"] = history_times(tables, values, position, history_length)
+        elif feature.name in schema.context:
+            values = context(tables, feature.name, position, user)
+        else:
+            values = take(tables[f"user/{feature.name}"], user)
+        features[feature.name] = values
+    return features
+
+
+def context(tables: dict[str, Tensor], name: str, position: Tensor, user: Tensor) -> Tensor:
+    """A feature of the interactions at ``position``; unknown (0) after the user's last one."""
+    owner = tables["interactions/user"]
+    place = position.clamp_max(len(owner) - 1)
+    known = (position < len(owner)) & (take(owner, place) == user)
+    return take(tables[f"context/{name}"], place) * known
+
+
+def item_features(tables: dict[str, Tensor], schema: Schema, item: Tensor) -> dict[str, Tensor]:
+    """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
+    return {feature.name: take(tables[f"item/{feature.name}"], item) for feature in schema.item}
+
+
+def with_truth(
+    tables: dict[str, Tensor], features: dict[str, Tensor], side: str, index: Tensor
+) -> dict[str, Tensor]:
+    """Add the planted truth of synthetic data, for the oracle."""
+    truth = tables.get(f"latent/{side}")
+    return features if truth is None else {**features, "latent": take(truth, index)}
