@@ -343,7 +343,7 @@ CASES = {
     "an unknown kind": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},
         (*BOTH, "data.reader.item_features={price:number}"),
-        ["item_features.price must be one of categorical, multi, numeric, got 'number'"],
+        ["item_features.price must be one of categorical, multi, numeric, vector, got 'number'"],
     ),
     "a feature that is not there": (
         {"clicks.csv": GOOD, "items.csv": ITEMS},

@@ -38,6 +38,8 @@ def test_columns_of_the_interactions_are_features_of_the_request(tmp_path):
         read(tmp_path, CLICKS, context={"devise": None})
     with pytest.raises(UserError, match="context.device must be one of"):
         reader(interactions="clicks.csv", context={"device": "multi"})
+    with pytest.raises(UserError, match="device=numeric holds text that is no number"):
+        read(tmp_path, CLICKS, context={"device": "numeric"})
     words = CLICKS.replace("phone", "x").replace("desk", "x").replace("watch", "x")
     with pytest.raises(UserError, match="context: device cannot tell of a request .*one value"):
         read(tmp_path, words, context={"device": None})

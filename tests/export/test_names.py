@@ -86,7 +86,7 @@ def test_features_of_any_name_are_exported_and_served(nasty, tmp_path):
 
 
 def test_the_card_of_any_names_is_drawn(nasty):
-    prepared = store.load_folder(nasty.folder)
+    prepared = store.load_folder(nasty.preparation.folder)
     card = measure(prepared, nasty.options)
     figures = {**card.figures, "data": "table", "note": "$1_to_$2"}
     picture = io.BytesIO()

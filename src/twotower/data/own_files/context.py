@@ -4,7 +4,6 @@ import polars as pl
 
 from twotower.data.own_files.features import feature_of
 from twotower.data.own_files.files import Source
-from twotower.data.own_files.values import LABELS
 from twotower.data.prepare.context import PREFIX
 from twotower.errors import UserError
 from twotower.types import FeatureKind
@@ -26,18 +25,6 @@ def context_roles(source: Source, wanted: list[str]) -> dict[str, str]:
                 f"data.reader.context: {source.path} has no column {name}; it has {listed}"
             )
     return {f"{PREFIX}{name}": name for name in wanted}
-
-
-def with_shown(frame: pl.DataFrame, list_separator: str | None) -> pl.DataFrame:
-    """``shown``, if there is such a column, as lists of ids like those of ``item``."""
-    if "shown" not in frame.columns:
-        return frame
-    shown, kind = frame["shown"], frame["item"].dtype
-    if shown.dtype != LABELS:
-        parts = shown.cast(pl.String).str.split(list_separator or "|")
-        shown = parts.list.agg(pl.element().str.strip_chars())
-    ids = shown.list.agg(pl.element().cast(kind, strict=False).drop_nulls())
-    return frame.with_columns(ids.alias("shown"))
 
 
 def context_features(
@@ -64,6 +51,8 @@ def context_features(
                 f"{setting} cannot tell of a request ({feature.meaning}): take a column of labels "
                 "or numbers, or leave it out"
             )
+        if feature.values.null_count() > column.null_count():
+            raise UserError(f"{setting}=numeric holds text that is no number: take categorical")
         kinds[name] = feature.kind
         frame = frame.with_columns(feature.values.alias(column.name))
     return frame, kinds

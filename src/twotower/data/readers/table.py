@@ -10,12 +10,13 @@ import polars as pl
 from twotower.data.frames import Frames
 from twotower.data.own_files.clicks import Wishes, read_clicks
 from twotower.data.own_files.columns import SIDES, choose_columns, propose_categories
-from twotower.data.own_files.context import context_features, context_roles, with_shown
+from twotower.data.own_files.context import context_features, context_roles
 from twotower.data.own_files.features import Side, read_side
 from twotower.data.own_files.files import Source, TextFormat, open_source
 from twotower.data.own_files.item_categories import item_categories
 from twotower.data.own_files.paths import find, matches
 from twotower.data.own_files.report import coverage, report
+from twotower.data.own_files.shown import with_shown
 from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
 
