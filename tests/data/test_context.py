@@ -11,7 +11,7 @@ import torch
 from tests.conftest import make_data
 from tests.helpers.frames import KEEP_ALL, make_frames
 from tests.helpers.retriever import make_retriever
-from tests.helpers.table import read, reader
+from tests.helpers.table import read, reader, trained_hit_rates
 from twotower.data.batches import features
 from twotower.data.card.figures import measure
 from twotower.data.prepare.prepare import prepare
@@ -163,16 +163,10 @@ def shop(folder, num_users=300, num_items=120):
 @pytest.mark.slow
 def test_the_device_tells_what_is_wanted(script):
     shop(script.folder)
-    settings = [
-        *("data=table", "data.reader.interactions=clicks.csv", "data.reader.columns.time=step"),
-        *("data.reader.time_unit=step", "data.reader.context={device: null}", "model=two_tower"),
-        *("callbacks.progress=null", "callbacks.diagnostics=null", "data.history_length=0"),
-    ]
-    found = {}
-    for name, used in (("with", "user_id,device"), ("without", "user_id")):
-        run = script("train", *settings, f"model.user_features=[{used}]", f"hydra.run.dir={name}")
-        assert run.returncode == 0, run.stderr
-        found[name] = script.metrics(name)["test"]["hit_rate@10"]
+    settings = ("data.reader.context={device: null}", "model=two_tower", "data.history_length=0")
+    used = {"with": "user_id,device", "without": "user_id"}
+    variants = {name: f"model.user_features=[{names}]" for name, names in used.items()}
+    found = trained_hit_rates(script, settings, variants)
     assert found["with"] > found["without"] * 1.3, found
     ask = ("ckpt_path=with", "user_id=3", "k=8", "format=json")
     for place, device in enumerate(("phone", "desk")):

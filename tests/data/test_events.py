@@ -11,6 +11,7 @@ from tests.conftest import make_data
 from tests.helpers.frames import KEEP_ALL, make_frames
 from tests.helpers.models import build
 from tests.helpers.retriever import make_retriever
+from tests.helpers.table import trained_hit_rates
 from twotower.data.batches import features
 from twotower.data.prepare.events import time_gaps
 from twotower.data.prepare.prepare import prepare
@@ -178,17 +179,13 @@ def shop(folder, num_users=500, num_kinds=8, per_kind=10):
 def test_the_behaviour_tells_which_event_counts(script):
     shop(script.folder)
     settings = [
-        *("data=table", "data.reader.interactions=clicks.csv", "data.reader.items=items.csv"),
-        *("data.reader.columns.time=step", "data.reader.time_unit=step", "data.duplicates=all"),
+        *("data.reader.items=items.csv", "data.duplicates=all", "data.mask_seen=false"),
         *("data.reader.behaviours=[view,buy]", "model=two_tower", "model/history=transformer"),
-        *("callbacks.progress=null", "callbacks.diagnostics=null", "data.mask_seen=false"),
         *("model.user_features=[history]", "trainer.max_epochs=12", "data.history_length=12"),
     ]
-    found = {}
-    for name, used in (("with", "[category,behaviour,time_gap]"), ("without", "null")):
-        run = script("train", *settings, f"data.history_features={used}", f"hydra.run.dir={name}")
-        assert run.returncode == 0, run.stderr
-        found[name] = script.metrics(name)["test"]["hit_rate@10"]
+    used = {"with": "[category,behaviour,time_gap]", "without": "null"}
+    variants = {name: f"data.history_features={names}" for name, names in used.items()}
+    found = trained_hit_rates(script, settings, variants)
     assert found["with"] > found["without"] + 0.25, found
     exported = script("export", "ckpt_path=with", "output=exported")
     assert exported.returncode == 0, exported.stderr

@@ -32,3 +32,15 @@ def rows(frames, *columns):
 
 def with_times(*times, header="user,item,time"):
     return "\n".join([header, *[f"u,i{place},{time}" for place, time in enumerate(times)], ""])
+
+
+def trained_hit_rates(script, settings, variants, metric="hit_rate@10"):
+    """Test metric of the user's own clicks by variant, each trained in a folder of its name."""
+    common = ("data=table", "data.reader.interactions=clicks.csv", "data.reader.columns.time=step")
+    quiet = ("data.reader.time_unit=step", "callbacks.progress=null", "callbacks.diagnostics=null")
+    found = {}
+    for name, change in variants.items():
+        run = script("train", *common, *quiet, *settings, change, f"hydra.run.dir={name}")
+        assert run.returncode == 0, run.stderr
+        found[name] = script.metrics(name)["test"][metric]
+    return found

@@ -94,28 +94,16 @@ class HistoryEmbedding(nn.Module):
 
 
 class NumericEmbedding(nn.Module):
-    """A standardised number as a learned direction and offset."""
+    """Standardised numbers, or a vector of them, each with a learned direction, and an offset."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(1, dim)
-
-    def forward(self, value: Tensor) -> Tensor:
-        """``(batch,)`` float32 data to ``(batch, dim)`` in the precision of the weights."""
-        embedded: Tensor = self.linear(value[:, None].to(self.linear.weight.dtype))
-        return embedded
-
-
-class VectorEmbedding(nn.Module):
-    """A projection of a given vector."""
-
-    def __init__(self, width: int, dim: int) -> None:
+    def __init__(self, dim: int, width: int = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(width, dim)
 
     def forward(self, value: Tensor) -> Tensor:
-        """``(batch, width)`` float32 data to ``(batch, dim)`` in the precision of the weights."""
-        embedded: Tensor = self.linear(value.to(self.linear.weight.dtype))
+        """``(batch,)`` or ``(batch, width)`` float32 data to ``(batch, dim)``, typed as weights."""
+        numbers = value if value.dim() == 2 else value[:, None]
+        embedded: Tensor = self.linear(numbers.to(self.linear.weight.dtype))
         return embedded
 
 
@@ -206,7 +194,7 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "numeric":
             return NumericEmbedding(dim)
         if feature.kind == "vector":
-            return VectorEmbedding(feature.num_values, dim)
+            return NumericEmbedding(dim, feature.num_values)
         if feature.kind == "multi":
             return MultiEmbedding(feature.num_values, dim, sharding)
         if feature.kind == "history":

@@ -107,10 +107,21 @@ def binary_cross_entropy(logits: Tensor, weight: Tensor | None = None) -> Tensor
         weight: ``(batch,)`` of a positive and its negatives, see :class:`~twotower.types.Batch`.
     """
     logits = at_least_float32(logits)
-    positive, negative = F.softplus(-logits[:, 0]), F.softplus(logits[:, 1:])
+    return mean_of_pairs(F.softplus(-logits[:, 0]), F.softplus(logits[:, 1:]), weight)
+
+
+def mean_of_pairs(positive: Tensor, negative: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of the losses of all pairs.
+
+    Args:
+        positive: ``(batch,)``.
+        negative: ``(batch, num_negatives)``.
+        weight: ``(batch,)``, see :class:`~twotower.types.Batch`.
+    """
+    num_pairs = positive.numel() + negative.numel()
     if weight is not None:
         positive, negative = weight * positive, weight[:, None] * negative
-    return (positive.sum() + negative.sum()) / logits.numel()
+    return (positive.sum() + negative.sum()) / num_pairs
 
 
 def mimic(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from twotower.errors import UserError, check_number
 from twotower.layers.precision import at_least_float32
-from twotower.losses.functional import own_logits
+from twotower.losses.functional import mean_of_pairs, own_logits
 from twotower.types import Batch, Towers
 
 
@@ -45,7 +45,4 @@ class GBCE(nn.Module):
         share = batch.negative.shape[1] * batch.log_q[batch.positive].exp()  # (batch,) α
         power = self.calibration * (share.clamp_max(1) - 1) + 1  # β
         positive = power.to(logits.dtype) * F.softplus(-logits[:, 0])  # (batch,)
-        negative = F.softplus(logits[:, 1:])  # (batch, num_negatives)
-        if batch.weight is not None:
-            positive, negative = batch.weight * positive, batch.weight[:, None] * negative
-        return (positive.sum() + negative.sum()) / logits.numel()
+        return mean_of_pairs(positive, F.softplus(logits[:, 1:]), batch.weight)

@@ -37,9 +37,11 @@ def context_values(
     Raises:
         UserError: for a name that the data do not have.
     """
-    for name in context or {}:
+    if not context:
+        return {}
+    for name in context:
         if name not in data.schema.context:
             known = ", ".join(data.schema.context) or "none"
             raise UserError(f"context: {name} is no context of these data; there are {known}")
-    values = from_values("user", data.schema.user, context or {}, data.encodings)
-    return {name: values[name] for name in context or {}}
+    values = from_values("user", data.schema.user, context, data.encodings)
+    return {name: values[name] for name in context}

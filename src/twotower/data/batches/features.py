@@ -53,22 +53,14 @@ def sequences(
     return Sequences(index, row, length - 1 - (end[row] - position))
 
 
-def history_times(
-    tables: dict[str, Tensor], history: Tensor | Sequences, position: Tensor, length: int
-) -> Tensor:
-    """Seconds of a history's items, of any interaction at padding: ``(num_rows, length)``.
+def places(history: Tensor | Sequences, position: Tensor, length: int) -> Tensor:
+    """Positions of a history's items, of any interaction at padding: ``(num_rows, length)``.
 
     Args:
-        tables: of data with ``data.history_times``.
         history: of :func:`history` or :func:`sequences`.
         position: ``(batch,)`` it was made for.
         length: of the history.
     """
-    return take(tables["interactions/time"], places(history, position, length))
-
-
-def places(history: Tensor | Sequences, position: Tensor, length: int) -> Tensor:
-    """Positions of a history's items, of any interaction at padding: ``(num_rows, length)``."""
     if isinstance(history, Sequences):  # all positions of a sequence agree on where it ends
         end = position + length - 1 - history.place
         position = end.new_zeros(len(history.items)).scatter(0, history.row, end)
@@ -106,18 +98,21 @@ def user_features(
     """Features of users ``(batch,)`` just before ``position``, each ``(batch, ...)``.
 
     ``read`` is :func:`history` or :func:`sequences`. Where the data keep times there is also
-    ``history_time``, see :func:`history_times`.
+    ``history_time``, seconds of the history's items, of any interaction at padding.
     """
     features: dict[str, Any] = {}
+    of_events = [feature.name for feature in schema.user if feature.kind == "event"]
     for feature in schema.user:
-        if feature.kind == "event":  # the history is before it
-            place = places(features["history"], position, history_length)
-            name = feature.name.removeprefix("history_")
-            values = events(tables, name, features["history"], place)
-        elif feature.kind == "history":
+        if feature.kind == "event":  # with the history
+            continue
+        if feature.kind == "history":
             values = read(tables, position, user, history_length, schema.num_train_items)
+            if of_events or "interactions/time" in tables:
+                place = places(values, position, history_length)
             if "interactions/time" in tables:
-                features["history_time"] = history_times(tables, values, position, history_length)
+                features["history_time"] = take(tables["interactions/time"], place)
+            for name in of_events:
+                features[name] = events(tables, name.removeprefix("history_"), values, place)
         elif feature.name in schema.context:
             values = context(tables, feature.name, position, user)
         else:
