@@ -1,6 +1,7 @@
 """Samplers: what they draw, how often, what they say of it, and whom they spare."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
+from tests.helpers.models import build
 from twotower.data import sampling
 from twotower.data.batches.train_pairs import TrainPairs
 from twotower.data.sampling import (
@@ -178,6 +180,10 @@ def test_every_sampler_feeds_a_batch(data, name):
     num_items = data.schema.num_train_items
     shown = torch.randint(-1, num_items, (len(data.tables["interactions/item"]), 6))
     data.tables["interactions/shown"] = shown.int()
+    model = build("two_tower", data)
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, lightning_module=SimpleNamespace(model=model)
+    )
     index = next(iter(data.train_dataloader()))
     batch, again = data.train_batch(index), data.train_batch(index)
     assert (batch.negative is None) != (batch.num_draws is None)

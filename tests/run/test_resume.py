@@ -205,11 +205,18 @@ SETTINGS |= {
     "negatives=uniform": ("negatives=uniform",),
     "negatives=corpus": ("negatives=corpus", "loss/task=full_softmax"),
 }
+SETTINGS["negatives=mined_and_uniform"] = (
+    "negatives=mined_and_uniform",
+    "negatives.first.every_n_steps=11",
+    "loss/task=sampled_softmax",
+    "callbacks.last.every_n_steps=9",
+)
 DEFAULT = {  # the rest, and the other moments of these, are slow
     "accumulation, validations between": ("saved",),
     "average": ("mid", "epoch", "test"),
     "cosine": ("mid", "epoch"),
     "steps": ("epoch",),
+    "negatives=mined_and_uniform": ("saved", "epoch"),
 }
 
 

@@ -15,6 +15,7 @@ from twotower.data.batches.distinct import distinct_items
 from twotower.data.batches.loader import EvalLoader, TrainLoader
 from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
 from twotower.data.frames import Reader
+from twotower.data.mined_negatives import current_vectors
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import new_users
 from twotower.data.prepare.prepare import GROUPS, Options
@@ -93,8 +94,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
         clock, events = tuple(clock_context or ()), tuple(history_features or ())
-        choices = (history_times, clock, numeric_buckets, events)
-        self.options = Options(filters, split, history_length, shares, *choices)
+        own = (history_length, shares, history_times, clock, numeric_buckets, events)
+        self.options = Options(filters, split, *own)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
@@ -163,9 +164,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         Raises:
             UserError: for a negative number.
         """
-        for name, value in (("clicks", clicks), ("shown", shown)):
-            if value is not None:
-                check_number(name, value, 0)
+        check_number("clicks", clicks or 0, 0)
+        check_number("shown", shown or 0, 0)
         self._new_user_clicks, self._shown_clicks = clicks, shown
 
     @property
@@ -212,7 +212,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         if negative is None and drawn.exclude_positives:
             excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
         return Batch(
-            user=self.user_features(position, user, self._history(len(position))),
+            user=self.train_features(position),
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
@@ -234,12 +234,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
             known = (partial(rows.train_rows, tables), self.schema.num_train_items)
-            if self.shuffle_window is None:
-                self._train_pairs = TrainPairs(*known)
-            else:
-                self._train_pairs = MappedPairs(*known, tables, item.device)
+            more, mapped = (tables, item.device), self.shuffle_window is not None
+            self._train_pairs = MappedPairs(*known, *more) if mapped else TrainPairs(*known)
         shown = rows.take_known(tables, "interactions/shown", index.position)
-        return Positives(item, user, self._train_pairs, index.rank, index.world_size, shown)
+        given = (index.rank, index.world_size, shown, current_vectors(self, index))
+        return Positives(item, user, self._train_pairs, *given)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
@@ -282,12 +281,13 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables = self._tables_on(position.device)
         return features.user_features(tables, *sizes, position, user, history)
 
-    def _history(self, num: int) -> Callable[..., Any]:
-        """What reads the histories of ``num`` training positions."""
+    def train_features(self, position: Tensor) -> dict[str, Tensor]:
+        """Users' features at training positions ``(batch,)``, maybe with shared histories."""
+        user = rows.take(self._tables_on(position.device)["interactions/user"], position).long()
         if self.positives != "sequences":
-            return features.history
-        room = self._order.most_sequences(num) if self.fixed_shapes else None
-        return partial(features.sequences, room=room)
+            return self.user_features(position, user)
+        room = self._order.most_sequences(len(position)) if self.fixed_shapes else None
+        return self.user_features(position, user, partial(features.sequences, room=room))
 
     @cached_property
     def _order(self) -> TrainLoader:

@@ -35,6 +35,18 @@ def kept_generators(device: torch.device) -> Iterator[None]:
         yield
 
 
+class Vectors(Protocol):
+    """Vectors of the model in training as it is now, without dropout and gradients."""
+
+    def users(self) -> Tensor:
+        """``(batch, dim)`` or ``(batch, num_interests, dim)``, of this process's positives."""
+        ...
+
+    def items(self) -> Tensor:
+        """``(num_items, dim)`` of the training items; with sharded tables all processes call it."""
+        ...
+
+
 class Positives(NamedTuple):
     """The positives to draw negatives for.
 
@@ -48,6 +60,7 @@ class Positives(NamedTuple):
         world_size: number of processes.
         shown: ``(global_batch, width)`` items that were shown beside each and not chosen, -1 pads;
             None if the data do not tell.
+        vectors: of the model in training, for samplers that search with it; None without one.
     """
 
     item: Tensor
@@ -56,6 +69,7 @@ class Positives(NamedTuple):
     rank: int = 0
     world_size: int = 1
     shown: Tensor | None = None
+    vectors: Vectors | None = None
 
     @property
     def num_items(self) -> int:

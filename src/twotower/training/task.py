@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from twotower.data.mined_negatives import miners
 from twotower.distributed.collectives import Placeholder
 from twotower.errors import UserError
 from twotower.metrics.base import RankMetric
@@ -173,10 +174,16 @@ class RetrievalTask(pl.LightningModule):
         self.log_dict({f"{part}/{name}": value for name, value in self.results[part].items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's config and data, and gather sharded tables."""
+        """Add the run's config and data, and gather sharded tables.
+
+        A resumed run mines its first negatives anew, and so this one does with its next.
+        """
         assert self.info is not None, "a task without info writes no checkpoint"
         checkpoint["twotower"] = self.info._replace(val=self.results.get("val", {}))._asdict()
         strategy.make_whole(self, checkpoint)
+        data = getattr(self.trainer, "datamodule", None)
+        for miner in miners(getattr(data, "negatives", None)):
+            miner.forget()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the last validation's metrics and this process's part of the optimizer's state."""

@@ -36,6 +36,7 @@ def test_settings_of_the_trainer(world, of_trainer, reason):
     ("setting", "reason"),
     [
         ("model/history=gru", "model/history=gru"),
+        ("negatives=mined_and_uniform", "negatives=mined"),
         ("optimizer=lazy_adam", "optimizer=LazyAdam"),
         ("+optimizer.amsgrad=true", "optimizer.amsgrad=true"),
         ("+optimizer.maximize=true", "optimizer.maximize=true"),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from twotower.data.datamodule import RetrievalDataModule
+from twotower.data.mined_negatives import miners
 from twotower.distributed.sharding import shard_of
 from twotower.training.fused.whole_steps import needs_gradients
 from twotower.training.task import RetrievalTask
@@ -62,6 +63,8 @@ def why_not(
         return "callbacks.speed.compile=true: the compiled step is that of one run"
     if data.shuffle_window is not None:
         return "data.shuffle_window: large tables stay on the host"
+    if miners(data.negatives):
+        return "negatives=mined: each run searches with its own model"
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return "model/history=gru: recurrent kernels take the weights of one model"
     if any(shard_of(parameter) is not None for parameter in model.parameters()):
