@@ -8,10 +8,10 @@ from torch import nn
 
 from tests.helpers.table import trained_hit_rates
 from twotower.data.batches.train_pairs import TrainPairs
-from twotower.data.mined_negatives import CurrentVectors, Mined, miners
+from twotower.data.batches.vectors import Vectors
+from twotower.data.mined_negatives import Mined, miners
 from twotower.data.sampling import Mixed, Positives, Uniform
 from twotower.errors import UserError
-from twotower.types import TrainIndex
 
 # users 0 and 1 have the items 0 and 1, and 2
 USER, ITEM = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])
@@ -143,23 +143,15 @@ class Doubling(nn.Module):
     encode_item = encode_user
 
 
-class Data:
-    """A data module of three items, the last of which is new."""
-
-    schema = type("Schema", (), {"num_train_items": 2})
-
-    def train_features(self, position):
-        return {"x": position[:, None].float()}
-
-    def corpus(self, device):
-        yield {"x": torch.ones(2, 1)}
-        yield {"x": torch.ones(1, 1)}
+def corpus():
+    """Of three items, the last of which is new."""
+    yield {"x": torch.ones(2, 1)}
+    yield {"x": torch.ones(1, 1)}
 
 
 def test_current_vectors_have_no_dropout_and_leave_the_model_as_it_was():
     model = Doubling()
-    index = TrainIndex(torch.tensor([1, 2, 3, 4]), 0, rank=1, world_size=2)
-    vectors = CurrentVectors(model, Data(), index)
+    vectors = Vectors(model, {"x": torch.tensor([[2.0], [4.0]])}, corpus, 2)
     users = vectors.users()
     assert users.tolist() == [[4.0], [8.0]] and not users.requires_grad
     assert vectors.items().tolist() == [[2.0], [2.0]]

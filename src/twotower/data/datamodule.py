@@ -20,7 +20,6 @@ from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import new_users
 from twotower.data.prepare.prepare import GROUPS, Options
 from twotower.data.prepare.store import Preparation
-from twotower.data.sampling import Positives, Sampler
 from twotower.data.splits import Split
 from twotower.errors import UserError, check_number
 from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Schema, TrainIndex
@@ -77,7 +76,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         mask_seen: bool | Literal["except_targets"],
         seed: int,
         shuffle_window: int | None = None,
-        negatives: Sampler | None = None,
+        negatives: sampling.Sampler | None = None,
         min_history: int | None = None,
         history_times: bool = False,
         max_per_user: int | None = None,
@@ -94,8 +93,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
         shares: Any = tuple(group_shares)
         clock, events = tuple(clock_context or ()), tuple(history_features or ())
-        own = (history_length, shares, history_times, clock, numeric_buckets, events)
-        self.options = Options(filters, split, *own)
+        choices = (history_times, clock, numeric_buckets, events)
+        self.options = Options(filters, split, history_length, shares, *choices)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
@@ -193,15 +192,15 @@ class RetrievalDataModule(pl.LightningDataModule):
         if self.negatives is None:
             raise UserError("the data module draws no negatives: build it with `negatives`")
         positives = self._positives(index)
+        own = positives.own  # (global_batch,) to (batch,)
+        position, positive, user = own(index.position), own(positives.item), own(positives.user)
+        inputs = self.user_features(position, user, self._history(len(position)))
         if not seeded:  # for negatives and dropout of this step
             sampling.seed(index.seed, index.position.device)
-        drawn = self.negatives(positives)
+        drawn = self.negatives(positives._replace(vectors=current_vectors(self, inputs)))
         if index.rank > 0:  # the same draws for all, but another dropout
             sampling.seed(index.seed + index.rank, index.position.device)
         tables = self._tables_on(index.position.device)
-        position, positive, user = (
-            positives.own(part) for part in (index.position, positives.item, positives.user)
-        )  # (batch,)
         item = torch.cat([positive, drawn.item.flatten()])
         room = min(len(item), self.schema.num_train_items) if self.fixed_shapes else None
         distinct, row = distinct_items(item, room, padding=self.schema.num_items)
@@ -212,7 +211,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         if negative is None and drawn.exclude_positives:
             excluded = positives.pairs.mask(user, distinct, self.fixed_shapes)
         return Batch(
-            user=self.train_features(position),
+            user=inputs,
             item=self.item_features(known),
             item_index=distinct,
             category=tables["category"][known].long().masked_fill(distinct != known, -1),
@@ -228,17 +227,19 @@ class RetrievalDataModule(pl.LightningDataModule):
             weight=rows.take_known(tables, "interactions/weight", position),
         )
 
-    def _positives(self, index: TrainIndex) -> Positives:
+    def _positives(self, index: TrainIndex) -> sampling.Positives:
         tables = self._tables_on(index.position.device)
         item = rows.take(tables["interactions/item"], index.position).long()  # (global_batch,)
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
             known = (partial(rows.train_rows, tables), self.schema.num_train_items)
-            more, mapped = (tables, item.device), self.shuffle_window is not None
-            self._train_pairs = MappedPairs(*known, *more) if mapped else TrainPairs(*known)
+            if self.shuffle_window is None:
+                self._train_pairs = TrainPairs(*known)
+            else:
+                self._train_pairs = MappedPairs(*known, tables, item.device)
         shown = rows.take_known(tables, "interactions/shown", index.position)
-        given = (index.rank, index.world_size, shown, current_vectors(self, index))
-        return Positives(item, user, self._train_pairs, *given)
+        share = (index.rank, index.world_size)
+        return sampling.Positives(item, user, self._train_pairs, *share, shown)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
@@ -281,13 +282,12 @@ class RetrievalDataModule(pl.LightningDataModule):
         tables = self._tables_on(position.device)
         return features.user_features(tables, *sizes, position, user, history)
 
-    def train_features(self, position: Tensor) -> dict[str, Tensor]:
-        """Users' features at training positions ``(batch,)``, maybe with shared histories."""
-        user = rows.take(self._tables_on(position.device)["interactions/user"], position).long()
+    def _history(self, num: int) -> Callable[..., Any]:
+        """What reads the histories of ``num`` training positions."""
         if self.positives != "sequences":
-            return self.user_features(position, user)
-        room = self._order.most_sequences(len(position)) if self.fixed_shapes else None
-        return self.user_features(position, user, partial(features.sequences, room=room))
+            return features.history
+        room = self._order.most_sequences(num) if self.fixed_shapes else None
+        return partial(features.sequences, room=room)
 
     @cached_property
     def _order(self) -> TrainLoader:

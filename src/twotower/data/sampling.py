@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from twotower.data.batches.train_pairs import TrainPairs
+from twotower.data.batches.vectors import Vectors
 from twotower.errors import UserError, check_number
 from twotower.types import Negatives
 
@@ -33,18 +34,6 @@ def kept_generators(device: torch.device) -> Iterator[None]:
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices, device_type=device.type):
         yield
-
-
-class Vectors(Protocol):
-    """Vectors of the model in training as it is now, without dropout and gradients."""
-
-    def users(self) -> Tensor:
-        """``(batch, dim)`` or ``(batch, num_interests, dim)``, of this process's positives."""
-        ...
-
-    def items(self) -> Tensor:
-        """``(num_items, dim)`` of the training items; with sharded tables all processes call it."""
-        ...
 
 
 class Positives(NamedTuple):

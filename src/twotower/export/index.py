@@ -1,12 +1,12 @@
 """Faiss indexes over item vectors; scores are inner products."""
 
-import math
 from typing import Protocol
 
 import faiss
 import numpy as np
 
 from twotower.errors import UserError, check_number
+from twotower.retrieval.inverted_lists import default_num_lists
 
 
 class Index(Protocol):
@@ -115,7 +115,7 @@ class IVFPQ:
                 f"index=ivf_pq learns {needed} codes and there are {num_items} items: use "
                 "index=flat or index=hnsw"
             )
-        num_lists = self.num_lists or max(1, min(int(4 * math.sqrt(num_items)), num_items // 39))
+        num_lists = self.num_lists or default_num_lists(num_items)
         kind = f"IVF{num_lists},PQ{self.m}x{self.num_bits}np"
         index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)

@@ -81,12 +81,12 @@ def targets(tables: dict[str, Tensor], index: EvalIndex) -> Tensor:
     place = torch.arange(most, device=index.position.device)  # (num_targets,)
     position = (index.position[:, None] + place).clamp_max(len(item) - 1)
     target = take(item, position).long().masked_fill(place >= index.num_targets[:, None], -1)
-    return target if target.shape[1] == 1 else target.masked_fill(_repeated(target), -1)
+    return target if target.shape[1] == 1 else target.masked_fill(is_again(target), -1)
 
 
-def _repeated(target: Tensor) -> Tensor:
-    """``(batch, num_targets)``, True where the row has the same value further left."""
-    value, place = target.sort(dim=1, stable=True)
+def is_again(values: Tensor) -> Tensor:
+    """``(batch, num_values)``, True where the row has the same value further left."""
+    value, place = values.sort(dim=1, stable=True)
     same = torch.zeros_like(value, dtype=torch.bool)
     same[:, 1:] = value[:, 1:] == value[:, :-1]
     return torch.zeros_like(same).scatter_(1, place, same)

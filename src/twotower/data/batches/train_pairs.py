@@ -41,6 +41,13 @@ class PairKeys(NamedTuple):
         place = torch.searchsorted(self.sorted, key).clamp_max(len(self.sorted) - 1)
         return self.sorted[place] == key
 
+    def pairs(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """``(num_pairs,)`` rows of ``user`` ``(batch,)``, ascending, and their training items."""
+        first = torch.searchsorted(self.sorted, user * self.num_items)
+        count = torch.searchsorted(self.sorted, (user + 1) * self.num_items) - first  # (batch,)
+        row, place = repeated(count)  # (num_pairs,)
+        return row, self.sorted[first[row] + place] % self.num_items
+
     def mask(self, user: Tensor, item: Tensor, fixed_shapes: bool = False) -> Tensor:
         """``(batch, num_distinct)``, True for training pairs.
 
@@ -54,10 +61,7 @@ class PairKeys(NamedTuple):
         """
         if fixed_shapes:
             return self.contain(user[:, None], item) & (item < self.num_items)
-        first = torch.searchsorted(self.sorted, user * self.num_items)
-        count = torch.searchsorted(self.sorted, (user + 1) * self.num_items) - first  # (batch,)
-        row, place = repeated(count)  # (num_pairs,)
-        own = self.sorted[first[row] + place] % self.num_items  # (num_pairs,)
+        row, own = self.pairs(user)
         column = torch.searchsorted(item, own).clamp_max(len(item) - 1)
         found = item[column] == own
         mask = torch.zeros(len(user), len(item), dtype=torch.bool, device=user.device)
