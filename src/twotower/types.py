@@ -15,6 +15,9 @@ Features: TypeAlias = "dict[str, Tensor]"  # by name, each (batch, ...)
 
 HIDDEN_RANK = 2**31 - 1  # rank of a target that is masked as seen: worse than every other rank
 
+# the features of ids, and those of hashed ids, which a tower reads in place of them
+HASHES = {"user_id": "user_hash", "item_id": "item_hash"}
+
 FeatureKind = Literal["categorical", "multi", "numeric", "vector", "history", "event"]
 
 

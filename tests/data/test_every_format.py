@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.table import reader
 from twotower.data.prepare.filters import Filters
-from twotower.data.prepare.prepare import Options, prepare
+from twotower.data.prepare.options import Options
+from twotower.data.prepare.prepare import prepare
 from twotower.data.splits import LeaveLastOut
 
 START = datetime(2024, 5, 31)

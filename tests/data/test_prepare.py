@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.helpers.frames import KEEP_ALL, make_frames
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.newcomers import from_values
-from twotower.data.prepare.prepare import Options, prepare
+from twotower.data.prepare.options import Options
+from twotower.data.prepare.prepare import prepare
 from twotower.data.splits import Given, LeaveLastOut, RandomRatio, Temporal
 from twotower.errors import UserError
 from twotower.types import Feature

@@ -4,7 +4,7 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.prepare.filters import Filters
-from twotower.data.prepare.prepare import Options
+from twotower.data.prepare.options import Options
 from twotower.data.splits import LeaveLastOut
 
 KEEP_ALL = Options(Filters(None, "first", 0), LeaveLastOut(1), 3, (0.5, 0.8))
@@ -19,7 +19,7 @@ def make_frames(rows, users=None, items=None, columns=("user", "item", "time", "
     }
     user_kinds = {name: "categorical" for name in users if name != "user"}
     item_kinds = {
-        name: {"tags": "multi", "price": "numeric"}[name]
+        name: {"tags": "multi", "price": "numeric"}.get(name, "categorical")
         for name in items
         if name not in ("item", "category")
     }

@@ -13,12 +13,13 @@ from twotower.data import sampling
 from twotower.data.batches import features, rows
 from twotower.data.batches.distinct import distinct_items
 from twotower.data.batches.loader import EvalLoader, TrainLoader
-from twotower.data.batches.train_pairs import MappedPairs, TrainPairs
+from twotower.data.batches.train_pairs import TrainPairs, train_pairs
 from twotower.data.frames import Reader
 from twotower.data.mined_negatives import current_vectors
 from twotower.data.prepare.filters import Filters
+from twotower.data.prepare.hashing import Hashes
 from twotower.data.prepare.newcomers import new_users
-from twotower.data.prepare.prepare import GROUPS, Options
+from twotower.data.prepare.options import GROUPS, Options
 from twotower.data.prepare.store import Preparation
 from twotower.data.splits import Split
 from twotower.errors import UserError, check_number
@@ -41,7 +42,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
         duplicates: which of repeated pairs to keep.
         k_core: minimum interactions of users and items.
-        history_length: see :class:`~twotower.data.prepare.prepare.Options`, like the next.
+        history_length: see :class:`~twotower.data.prepare.options.Options`, like the next.
         group_shares: shares that separate head, middle and tail categories.
         mask_seen: which items of a user's earlier parts are hidden, see
             :func:`twotower.data.batches.rows.hidden`.
@@ -51,7 +52,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         negatives: draws a training step's negatives; None for evaluation alone.
         min_history: see :class:`TrainLoader`.
         max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
-        clock_context: see :class:`~twotower.data.prepare.prepare.Options`, like the next two.
+        clock_context: see :class:`~twotower.data.prepare.options.Options`, like the next two.
+        hashed: see :class:`~twotower.data.prepare.hashing.Hashes`, like the next.
     """
 
     schema: Schema
@@ -84,6 +86,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         clock_context: list[str] | None = None,
         numeric_buckets: int | None = None,
         history_features: list[str] | None = None,
+        hashed: dict[str, int] | None = None,
+        hashes: int = 2,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -91,10 +95,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.positives = positives
         self.eval_batch_size = eval_batch_size
         filters = Filters(min_value, duplicates, k_core, max_per_user, thinning_seed)
-        shares: Any = tuple(group_shares)
-        clock, events = tuple(clock_context or ()), tuple(history_features or ())
-        choices = (history_times, clock, numeric_buckets, events)
-        self.options = Options(filters, split, history_length, shares, *choices)
+        events = (tuple(clock_context or ()), numeric_buckets, tuple(history_features or ()))
+        own: Any = (tuple(group_shares), history_times, *events, Hashes(dict(hashed or {}), hashes))
+        self.options = Options(filters, split, history_length, *own)
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
@@ -232,11 +235,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         item = rows.take(tables["interactions/item"], index.position).long()  # (global_batch,)
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
-            known = (partial(rows.train_rows, tables), self.schema.num_train_items)
-            if self.shuffle_window is None:
-                self._train_pairs = TrainPairs(*known)
-            else:
-                self._train_pairs = MappedPairs(*known, tables, item.device)
+            where = (item.device, self.shuffle_window is not None)
+            self._train_pairs = train_pairs(tables, self.schema.num_train_items, *where)
         shown = rows.take_known(tables, "interactions/shown", index.position)
         share = (index.rank, index.world_size)
         return sampling.Positives(item, user, self._train_pairs, *share, shown)

@@ -223,6 +223,13 @@ def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, floa
         return f"index of `vocabularies/{name}.parquet` of each item of `history`; 0 if unknown"
     if kind == "history":
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
+    if kind == "multi" and name in numeric:
+        known = numeric[name]
+        return (
+            f"of each value {known['hashes']} numbers: 1 + (each of the first {known['hashes']} "
+            "groups of eight hexadecimal digits of the MD5 of its text) modulo "
+            f"{known['buckets']}; 0 if missing"
+        )
     order = ", in any order, padded with 0" if kind == "multi" else ""
     return f"index of `vocabularies/{name}.parquet`{order}; 0 if unknown"
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from twotower.distributed.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.batched import is_batched
+from twotower.types import HASHES
 
 COLD_IDS = ("mean", "zero", "trained")
 
@@ -114,11 +115,14 @@ def check_cold_ids(cold_ids: str, id_dropout: float) -> None:
 
 
 def hide_ids(features: dict[str, Tensor], name: str, share: float) -> dict[str, Tensor]:
-    """Id dropout: replace a random ``share`` of the ids by the cold index 0.
+    """Id dropout: replace a random ``share`` of the ids, hashed ones too, by the cold index 0.
 
     Source: Volkovs et al., "DropoutNet", NeurIPS 2017.
     """
     if share == 0:
         return features
     kept = torch.rand(features[name].shape, device=features[name].device) >= share
-    return {**features, name: features[name] * kept}
+    hidden, hashed = {name: features[name] * kept}, HASHES[name]
+    if hashed in features:
+        hidden[hashed] = features[hashed] * kept[:, None]
+    return {**features, **hidden}

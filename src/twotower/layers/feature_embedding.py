@@ -10,9 +10,7 @@ from twotower.distributed.sharding import fetch
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, lookup, mean_lookup, table
 from twotower.layers.history import Sequences
-from twotower.types import Feature, Model
-
-IDS = ("user_id", "item_id")
+from twotower.types import HASHES, Feature, Model
 
 
 class MultiEmbedding(nn.Module):
@@ -113,7 +111,7 @@ class FeatureEmbedding(nn.Module):
     Args:
         features: the side's features (``schema.user`` or ``schema.item``).
         dim: width of every feature.
-        use: names to take, in any order; None takes all.
+        use: names to take, in any order; None takes all, without ids that are hashed as well.
         cold_ids: policy for ``user_id`` and ``item_id`` without a trained row, see
             :class:`EmbeddingTable`.
         history: encoder of a ``history`` feature, see ``layers/history``; None for a side
@@ -141,9 +139,11 @@ class FeatureEmbedding(nn.Module):
         events = [feature for feature in features if feature.kind == "event"]
         names = [feature.name for feature in features if feature.kind != "event"]
         _check_use(names, use)
-        self.names = [name for name in names if use is None or name in use]
+        if use is None:
+            use = [name for name in names if HASHES.get(name) not in names]
+        self.names = [name for name in names if name in use]
         used = [feature for feature in features if feature.name in self.names]
-        widths = [dim + id_extra_dim * (feature.name in IDS) for feature in used]
+        widths = [dim + id_extra_dim * (feature.name in HASHES) for feature in used]
         self.embeddings = nn.ModuleList(
             self._build(feature, width, cold_ids, history, sharding, events)
             for feature, width in zip(used, widths, strict=True)
@@ -200,7 +200,7 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "history":
             assert history is not None
             return HistoryEmbedding(feature.num_values, dim, history, sharding, events)
-        policy = cold_ids if feature.name in IDS else "trained"
+        policy = cold_ids if feature.name in HASHES else "trained"
         return EmbeddingTable(feature.num_values, dim, policy, sharding)
 
 

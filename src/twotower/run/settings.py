@@ -30,6 +30,7 @@ DERIVED = (
 )
 # settings newer than some runs, with the value that does what was done before them: it is unset
 ADDED: dict[str, Any] = {
+    "data.hashes": 2,
     "data.history_times": False,
     "data.reader.category_exponent": 1.0,
     "data.reader.style_exponent": 0.0,

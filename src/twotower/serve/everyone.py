@@ -122,7 +122,9 @@ def _lists(
     pairs = hidden(*interactions, users.new_zeros(len(users), 0), mask_seen)
     with torch.no_grad():
         features = present_features(data, users)
-        features |= {name: value.expand(len(users)) for name, value in context.items()}
+        features |= {
+            name: value.expand(len(users), *value.shape[1:]) for name, value in context.items()
+        }
         vectors = encode_users(model.model, features)
     score, item = candidates.best(vectors, *pairs, k)
     row, place = (score > -torch.inf).nonzero(as_tuple=True)  # the others are hidden

@@ -83,6 +83,8 @@ def _feature(
     encoding = data.encodings[f"item/{name}"]
     if "edge" in encoding.columns:
         raise UserError(f"where={condition}: of {name} only the bucket is known")
+    if "buckets" in encoding.columns:
+        raise UserError(f"where={condition}: {name} is hashed, its values are not kept")
     vocabulary = encoding["value"].cast(pl.String) if "value" in encoding.columns else None
     return data.tables[f"item/{name}"], vocabulary
 

@@ -28,7 +28,7 @@ class Person(NamedTuple):
 def context_values(
     data: RetrievalDataModule, context: Mapping[str, Any] | None
 ) -> dict[str, Tensor]:
-    """The given features of a request, each ``(1,)``.
+    """The given features of a request, each ``(1, ...)``.
 
     Args:
         data: the data module.

@@ -126,8 +126,9 @@ def _for_unknown_user(model: Retriever, user_id: RawId, config: DictConfig) -> A
     why = model.users.why_not(user_id)
     reason = f"user {user_id}: {why}" if why else f"there is no user {user_id} in these data"
     note = f"{reason}; this is the list for a user without history or features: {_policy(model)}"
+    features = {"user_hash": user_id} if model.hashes_users else None
     found = model.recommend_history(
-        [], config.k, config.seen, where=_where(config), context=config.context
+        [], config.k, config.seen, features, where=_where(config), context=config.context
     )
     question = {"user_id": user_id, "known": False}
     return Answer(question, "for an unknown user", [note], model.catalogue.clear(), found)
@@ -184,6 +185,8 @@ ANSWERS: dict[str, Answering] = {
 
 
 def _policy(model: Retriever) -> str:
+    if model.hashes_users:
+        return "the id's vector is that of its hash, whose rows other ids share (data.hashed)"
     name = f", cold_ids={model.cold_ids}" if model.cold_ids else ""
     return f"the id's vector is {POLICIES[model.cold_ids]}{name}"
 

@@ -21,7 +21,7 @@ from twotower.serve.filters import Where, matching_items
 from twotower.serve.lookup import Lookup
 from twotower.serve.person import Person, context_values
 from twotower.training.run_info import RunInfo
-from twotower.types import Model
+from twotower.types import HASHES, Model
 
 RawId = int | str
 Part = Literal["val", "test"]
@@ -47,6 +47,11 @@ class Retriever:
         self.users = Lookup(data.ids["user"]["user"], "user", rest=data.ids.get(f"{PREFIX}user"))
         titles = data.ids["item"].to_dict().get("title")
         self.items = Lookup(data.ids["item"]["item"], "item", titles, data.ids.get(f"{PREFIX}item"))
+
+    @property
+    def hashes_users(self) -> bool:
+        """Do the data hash the raw ids of users, so that an unknown one has rows as well?"""
+        return any(feature.name == HASHES["user_id"] for feature in self.data.schema.user)
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:

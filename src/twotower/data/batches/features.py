@@ -126,7 +126,8 @@ def context(tables: dict[str, Tensor], name: str, position: Tensor, user: Tensor
     owner = tables["interactions/user"]
     place = position.clamp_max(len(owner) - 1)
     known = (position < len(owner)) & (take(owner, place) == user)
-    return take(tables[f"context/{name}"], place) * known
+    value = take(tables[f"context/{name}"], place)
+    return value * known.view(-1, *[1] * (value.dim() - 1))
 
 
 def item_features(tables: dict[str, Tensor], schema: Schema, item: Tensor) -> dict[str, Tensor]:

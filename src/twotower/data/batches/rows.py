@@ -7,7 +7,7 @@ indices and results are on the device.
 import torch
 from torch import Tensor
 
-from twotower.data.prepare.prepare import GROUPS
+from twotower.data.prepare.options import GROUPS
 from twotower.errors import UserError
 from twotower.types import EvalIndex, Schema
 

@@ -1,13 +1,13 @@
 """The (user, item) pairs of training: membership, item counts, distributions."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from twotower.data.batches.rows import items_from, repeated
+from twotower.data.batches.rows import items_from, repeated, train_rows
 
 CHUNK = 1 << 22  # interactions counted at a time
 
@@ -156,3 +156,20 @@ class MappedPairs(TrainPairs):
         row, item = items_from(self.tables, start, count)
         keys = (user[row] * self.num_items + item).sort().values
         return PairKeys(keys.to(self.device), self.num_items)
+
+
+def train_pairs(
+    tables: dict[str, Tensor], num_items: int, device: torch.device, is_mapped: bool
+) -> TrainPairs:
+    """The training pairs of a data module's tables.
+
+    Args:
+        tables: of the data module.
+        num_items: of the training part.
+        device: where batches are built.
+        is_mapped: tables that grow with interactions stay on the host.
+    """
+    rows = partial(train_rows, tables)
+    return (
+        MappedPairs(rows, num_items, tables, device) if is_mapped else TrainPairs(rows, num_items)
+    )

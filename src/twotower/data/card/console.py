@@ -12,7 +12,7 @@ from rich.text import Text
 
 from twotower.data.card.findings import percent
 from twotower.data.card.spread import QUANTILES
-from twotower.data.prepare.prepare import GROUPS
+from twotower.data.prepare.options import GROUPS
 from twotower.wording import clip, duration
 
 MAX_NAME = 28

@@ -7,7 +7,8 @@ import polars as pl
 
 from twotower.data.card.spread import concentration, evenness, spread
 from twotower.data.prepare.filters import moment
-from twotower.data.prepare.prepare import GROUPS, Options, Prepared
+from twotower.data.prepare.options import GROUPS, Options
+from twotower.data.prepare.prepare import Prepared
 from twotower.data.prepare.times import PARTS
 from twotower.types import Schema
 

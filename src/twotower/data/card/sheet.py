@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from twotower.data.card.findings import percent
-from twotower.data.prepare.prepare import GROUPS
+from twotower.data.prepare.options import GROUPS
 from twotower.data.splits import UNITS_PER_SECOND
 from twotower.plotting import BLUE, GREEN, GREY, ORANGE
 from twotower.wording import clip, duration, printable

@@ -23,7 +23,7 @@ from twotower.data.own_files.values import (
 from twotower.data.own_files.vectors import are_vectors, as_vectors
 from twotower.data.readers.categories import primary
 from twotower.errors import UserError
-from twotower.types import FeatureKind
+from twotower.types import HASHES, FeatureKind
 from twotower.wording import clip
 
 # whole numbers with more distinct values are quantities, unless the name says that they are codes
@@ -32,7 +32,7 @@ MAX_LABELS = 50  # so many distinct values are never too many
 MAX_NAME = 50  # of a feature: files are called after it
 # names that mean something else in a batch
 RESERVED = {"user", "item", "title", "user_id", "item_id", "history", "latent"}
-RESERVED |= {"category", "categories"}
+RESERVED |= {"category", "categories", *HASHES.values()}
 
 
 class Side(NamedTuple):

@@ -7,6 +7,7 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.prepare.features import encode
+from twotower.data.prepare.hashing import Hashes
 from twotower.data.splits import UNITS_PER_SECOND
 from twotower.errors import UserError
 from twotower.types import Feature, FeatureKind
@@ -20,11 +21,13 @@ class Context(NamedTuple):
 
     Attributes:
         features: kind and number of values of each.
-        columns: ``context.<name>`` of each, one value per interaction.
+        kinds: before they became numbers, by name.
+        columns: ``context.<name>`` of each, one row per interaction.
         encodings: ``user/<name>``, see :class:`~twotower.data.prepare.features.Encoded`.
     """
 
     features: list[Feature]
+    kinds: dict[str, FeatureKind]
     columns: list[pl.Series]
     encodings: dict[str, pl.DataFrame]
 
@@ -35,6 +38,7 @@ def encode_context(
     in_train: np.ndarray,
     clock: tuple[str, ...],
     num_buckets: int | None,
+    hashes: Hashes,
 ) -> Context:
     """Number the values of the reader's context columns, and those of the clock.
 
@@ -43,7 +47,8 @@ def encode_context(
         coded: the kept interactions.
         in_train: ``(num_interactions,)`` mask of those that vocabularies come from.
         clock: parts of the time, of ``CLOCK``, in UTC.
-        num_buckets: see :func:`~twotower.data.prepare.features.encode`.
+        num_buckets: see :func:`~twotower.data.prepare.features.encode`, like the next.
+        hashes: of features whose values never end.
 
     Raises:
         UserError: for names that users have as features, and for a clock without times.
@@ -51,7 +56,7 @@ def encode_context(
     kinds: dict[str, FeatureKind] = dict.fromkeys(clock, "categorical")
     kinds |= frames.context_features
     if not kinds:
-        return Context([], [], {})
+        return Context([], {}, [], {})
     for name in kinds:
         if name in {*frames.user_features, "user_id", "history"}:
             raise UserError(f"context {name}: users have a feature of this name, too: rename one")
@@ -59,9 +64,9 @@ def encode_context(
     table = pl.DataFrame(given + _parts(coded["time"], frames.time_unit, clock))
     order = np.argsort(~in_train, kind="stable")  # the training rows first
     back = np.argsort(order, kind="stable")
-    encoded = encode(int(in_train.sum()), table[order], "user", kinds, num_buckets)
+    encoded = encode(int(in_train.sum()), table[order], "user", kinds, num_buckets, hashes)
     columns = [pl.Series(f"{PREFIX}{name}", encoded.arrays[f"user/{name}"][back]) for name in kinds]
-    return Context(encoded.features[1:], columns, encoded.encodings)
+    return Context(encoded.features[1:], kinds, columns, encoded.encodings)
 
 
 def _parts(moments: pl.Series, unit: str, clock: tuple[str, ...]) -> list[pl.Series]:

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 
 from twotower.data.frames import Frames
-from twotower.types import Feature, FeatureKind
+from twotower.data.prepare.hashing import NO_HASHES, Hashes, hashed_column
+from twotower.types import HASHES, Feature, FeatureKind
 
 
 class Encoded(NamedTuple):
@@ -17,7 +18,8 @@ class Encoded(NamedTuple):
         arrays: ``<side>/<feature>``, of all but the id: values, one row per user or item.
         encodings: ``<side>/<feature>``, of the same features, the numbers of raw values: a table
             with ``value`` of the indices from 1 on, or with ``mean`` and ``std`` (of a vector a row
-            for each number), or with the inner ``edge`` of buckets.
+            for each number), or with the inner ``edge`` of buckets, or with ``buckets`` and
+            ``hashes`` of :func:`~twotower.data.prepare.hashing.hash_numbers`.
     """
 
     features: list[Feature]
@@ -31,6 +33,7 @@ def encode(
     side: str,
     kinds: dict[str, FeatureKind],
     num_buckets: int | None = None,
+    hashes: Hashes = NO_HASHES,
 ) -> Encoded:
     """Turn one side's features into numbers, except the ids, which are numbered already.
 
@@ -41,15 +44,24 @@ def encode(
         kinds: of the columns that are features.
         num_buckets: of numbers, by quantiles of the training rows; they are then categorical. None:
             numbers are standardised.
+        hashes: of features whose values never end. Hashed ids are a feature beside the id's own
+            number.
     """
     features = [Feature(f"{side}_id", "categorical", num_train + 1)]
     arrays, encodings = {}, {}
-    for name, kind in kinds.items():
-        key = f"{side}/{name}"
-        if kind == "numeric" and num_buckets is not None:
-            kind, encoded = "categorical", _buckets(table[name], num_train, num_buckets)
+    columns = {name: table[name] for name in kinds}
+    hashed = {name: name for name in kinds if name in hashes.buckets}
+    if side in table.columns and f"{side}_id" in hashes.buckets:
+        columns = {HASHES[f"{side}_id"]: table[side], **columns}
+        hashed[HASHES[f"{side}_id"]] = f"{side}_id"
+    for name, column in columns.items():
+        key, kind = f"{side}/{name}", kinds.get(name, "multi")
+        if name in hashed:
+            kind, encoded = "multi", _hashed(column, hashes.encoding(hashed[name]))
+        elif kind == "numeric" and num_buckets is not None:
+            kind, encoded = "categorical", _buckets(column, num_train, num_buckets)
         else:
-            encoded = ENCODERS[kind](table[name], num_train)
+            encoded = ENCODERS[kind](column, num_train)
         arrays[key], num_values, encodings[key] = encoded
         features.append(Feature(name, kind, num_values))
     return Encoded(features, arrays, encodings)
@@ -118,6 +130,10 @@ def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataF
     table = np.zeros((len(column), width), dtype=np.int32)
     table[row, place] = value
     return table, len(vocabulary) + 1, pl.DataFrame({"value": vocabulary})
+
+
+def _hashed(column: pl.Series, encoding: pl.DataFrame) -> tuple[np.ndarray, int, pl.DataFrame]:
+    return hashed_column(column, encoding), encoding["buckets"][0] + 1, encoding
 
 
 def _numeric(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataFrame]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from twotower.data.prepare.features import bucket_of
+from twotower.data.prepare.hashing import hashed_column
 from twotower.errors import UserError
 from twotower.types import Feature
 
@@ -56,7 +57,7 @@ def from_values(
     """Features of one user or item that the data do not have, each ``(1, ...)``.
 
     Its id is unknown and a history is not set. Values that are not given or not in training are
-    unknown: index 0, and for numbers the mean.
+    unknown: index 0, and for numbers the mean. Hashed values need not be in training.
 
     Args:
         side: ``user`` or ``item``.
@@ -87,6 +88,8 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
         return torch.tensor([scaled(feature.name, value, encoding)], dtype=torch.float32)
     if feature.kind == "vector":
         return _scaled_vector(feature, value, encoding)
+    if "buckets" in encoding.columns:
+        return torch.from_numpy(hashed_column(_as_lists(value), encoding))
     if "edge" in encoding.columns:
         number = np.array([np.nan if value is None else _number(feature.name, value)])
         return torch.from_numpy(bucket_of(number, encoding))
@@ -94,6 +97,12 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
     given = list(value or []) if is_list else [value]
     index = [_index(one, encoding["value"]) for one in given if one is not None] or [0]
     return torch.tensor([index] if feature.kind == "multi" else index, dtype=torch.int32)
+
+
+def _as_lists(value: Any) -> pl.Series:
+    """One row with the given value or values as text."""
+    given = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    return pl.Series([[str(one) for one in given if one is not None]], dtype=pl.List(pl.String))
 
 
 def _index(value: Any, vocabulary: pl.Series) -> int:

@@ -8,19 +8,18 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.prepare import features
-from twotower.data.prepare.context import CLOCK, encode_context
 from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
-from twotower.data.prepare.events import EVENTS, event_features, time_gaps
-from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
+from twotower.data.prepare.context import encode_context
+from twotower.data.prepare.events import event_features, time_gaps
+from twotower.data.prepare.filters import check_interactions, filter_interactions
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
+from twotower.data.prepare.options import Options
 from twotower.data.prepare.shown import shown_items
 from twotower.data.prepare.times import PARTS, seconds, times_of
 from twotower.data.prepare.weights import scaled_weights
-from twotower.data.splits import NOWHERE, TRAIN, Rows, Split, held_out
-from twotower.errors import UserError, check_choice, check_number
+from twotower.data.splits import NOWHERE, TRAIN, Rows, held_out
+from twotower.errors import UserError
 from twotower.types import Feature, Schema
-
-GROUPS = ("head", "middle", "tail")
 
 
 class Prepared(NamedTuple):
@@ -43,62 +42,6 @@ class Prepared(NamedTuple):
     tables: dict[str, pl.DataFrame]
     meta: dict[str, Any]
     encodings: dict[str, pl.DataFrame]
-
-
-class Options(NamedTuple):
-    """Decisions of preparation.
-
-    Attributes:
-        filters: which interactions are kept.
-        split: their parts.
-        history_length: width of the history feature; 0 leaves it out.
-        group_shares: categories, largest first, are ``head`` until they hold this share of training
-            interactions, then ``middle`` until they hold the second share, then ``tail``.
-        history_times: keep the time of each interaction, for encoders of histories that read it.
-        clock_context: parts of each interaction's time that are features of the request, see
-            :func:`~twotower.data.prepare.context.encode_context`.
-        numeric_buckets: of numeric features, see :func:`~twotower.data.prepare.features.encode`.
-        history_features: of the events in a history, of ``EVENTS``, see
-            :func:`~twotower.data.prepare.events.event_features`.
-    """
-
-    filters: Filters
-    split: Split
-    history_length: int
-    group_shares: tuple[float, float]
-    history_times: bool = False
-    clock_context: tuple[str, ...] = ()
-    numeric_buckets: int | None = None
-    history_features: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse values out of range."""
-        self.filters.check()
-        check_number("data.history_length", self.history_length, 0, 10_000)
-        if self.numeric_buckets is not None:
-            check_number("data.numeric_buckets", self.numeric_buckets, 2, 10_000)
-        for part in self.clock_context:
-            check_choice("data.clock_context", part, CLOCK)
-        for name in self.history_features:
-            check_choice("data.history_features", name, EVENTS)
-        if self.history_features and not self.history_length:
-            raise UserError("data.history_features needs a history: set data.history_length")
-        shares = self.group_shares
-        if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
-            message = "data.group_shares must be two ascending shares in (0, 1]"
-            raise UserError(f"{message}, got {list(shares)}")
-
-    def plain(self) -> dict[str, Any]:
-        """Plain values, for the cache key."""
-        options = self._asdict()
-        for name in ("history_times", "clock_context", "numeric_buckets", "history_features"):
-            if not options[name]:
-                del options[name]  # keeps data that were prepared before this existed
-        return {
-            **options,
-            "split": [type(self.split).__name__, vars(self.split)],
-            "filters": self.filters.plain(),
-        }
 
 
 class Side(NamedTuple):
@@ -145,8 +88,10 @@ def prepare(
     part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
     if num := int((part == NOWHERE).sum()):
         dropped["held-out interactions of users with less than data.split.min_history"] = num
-    buckets = options.numeric_buckets
-    context = encode_context(frames, coded, part == TRAIN, options.clock_context, buckets)
+    coding = (options.numeric_buckets, options.hashes)
+    context = encode_context(frames, coded, part == TRAIN, options.clock_context, *coding)
+    own_kinds = frames.user_features | frames.item_features
+    options.hashes.check_names({**own_kinds, **context.kinds})
     coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
     if "shown" in coded.columns:
@@ -165,8 +110,8 @@ def prepare(
         arrays["interactions/time_gap"] = time_gaps(interactions, frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
-    user = features.encode(users.num_train, user_table, "user", frames.user_features, buckets)
-    item = features.encode(items.num_train, item_table, "item", frames.item_features, buckets)
+    user = features.encode(users.num_train, user_table, "user", frames.user_features, *coding)
+    item = features.encode(items.num_train, item_table, "item", frames.item_features, *coding)
     user.features.extend(context.features)
     if options.history_length > 0:
         user.features.append(Feature("history", "history", items.num_train + 1))

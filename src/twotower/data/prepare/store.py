@@ -18,7 +18,8 @@ import polars as pl
 
 from twotower import locks
 from twotower.data.frames import Reader, WithoutFiles
-from twotower.data.prepare.prepare import Options, Prepared, prepare
+from twotower.data.prepare.options import Options
+from twotower.data.prepare.prepare import Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
 from twotower.errors import UserError
 from twotower.files import crc32, leftovers, read_json, recover_folder, short_hash, whole_folder
