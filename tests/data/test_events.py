@@ -40,8 +40,15 @@ def test_what_the_data_do_not_have():
             prepare(frames, KEEP_ALL._replace(history_features=(name,)))
     with pytest.raises(UserError, match="data.history_features needs a history"):
         KEEP_ALL._replace(history_features=("category",), history_length=0).check()
-    with pytest.raises(UserError, match="data.history_features must be one of"):
-        KEEP_ALL._replace(history_features=("colour",)).check()
+    items = {"item": range(5), "category": ["x"] * 5, "brand": ["b"] * 5, "price": [1.0] * 5}
+    frames = make_frames([(1, item, item, 1.0) for item in range(5)], items=items)
+    for name, message in (
+        ("colour", "there is no such feature; choose from category, behaviour, time_gap, brand"),
+        ("price", "it is numeric, and an event has labels .data.numeric_buckets makes"),
+        ("item_id", "it is categorical"),
+    ):
+        with pytest.raises(UserError, match=f"data.history_features={name}: {message}"):
+            prepare(frames, KEEP_ALL._replace(history_features=(name,)))
     assert "history_features" not in KEEP_ALL.plain()
 
 
@@ -110,6 +117,46 @@ def test_embeddings_are_added_to_those_of_the_items():
     found.sum().backward()
     assert embedding.events[0].grad.abs().sum(1).tolist() == [0, 1.5, 0, 1.5]
     assert weight.grad.abs().sum(1).nonzero().flatten().tolist() == [2, 5]
+
+
+def test_events_with_several_labels_have_their_mean():
+    event = Feature("history_tags", "event", 4)
+    embedding = HistoryEmbedding(6, 3, Mean(), "none", [event])
+    with torch.no_grad():
+        embedding.events[0].copy_(torch.arange(12.0).view(4, 3))
+    history = torch.tensor([[0, 2, 5]])
+    tags = torch.tensor([[[0, 0], [1, 0], [1, 3]]])
+    weight, events = embedding.table.weight, embedding.events[0]
+    expected = (weight[2] + events[1] + weight[5] + (events[1] + events[3]) / 2) / 2
+    torch.testing.assert_close(embedding(history, tags)[0], expected)
+
+
+def test_labels_of_the_items_join_their_events(tmp_path):
+    found = make_data(tmp_path, hashed={"item_id": 20}, history_features=["item_hash", "category"])
+    found.setup()
+    num_items = found.schema.num_items
+    brand = (torch.arange(num_items) % 3).int()
+    found.tables["item/brand"] = brand
+    found.schema = found.schema._replace(
+        user=(*found.schema.user, Feature("history_brand", "event", 3))
+    )
+    position = found.tables["position/test"][:20].long()
+    user = found.tables["interactions/user"][position].long()
+    own = found.user_features(position, user)
+    known = own["history"] > 0
+    item = (own["history"] - 1).clamp_min(0).long()
+    assert torch.equal(own["history_brand"], brand[item] * known)
+    hashed = found.tables["item/item_hash"][item]
+    assert hashed.shape == (20, found.options.history_length, 2)
+    assert torch.equal(own["history_item_hash"], hashed * known[..., None])
+    # a new user who is given by the same items has the same events, but for their behaviour
+    model = make_retriever(found)
+    row = int(known.sum(1).argmin())
+    ids = model.items.raw[item[row][known[row]].numpy()].to_list()
+    new = model.newcomer(ids).features
+    for name in ("history", "history_brand", "history_item_hash", "history_category"):
+        assert torch.equal(new[name][0].long(), own[name][row].long()), name
+    assert torch.isfinite(model.user_vector(history=ids)).all()
 
 
 @pytest.mark.parametrize("history", ["mean", "attention", "gru", "transformer", "bsarec", "ligr"])

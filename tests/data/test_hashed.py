@@ -88,7 +88,11 @@ def test_prepared_data_by_hand():
 @pytest.mark.parametrize(
     ("buckets", "num", "message"),
     [
-        ({"brnd": 10}, 2, "data.hashed.brnd: there is no such feature; choose from user_id, .*brand"),
+        (
+            {"brnd": 10},
+            2,
+            "data.hashed.brnd: there is no such .* choose from user_id, .*brand",
+        ),
         ({"price": 10}, 2, "data.hashed.price: price is numeric, only labels can be"),
         ({"brand": 1}, 2, "data.hashed.brand must be .* between 2"),
         ({"brand": 10}, 5, "data.hashes must be .* between 1 and 4"),

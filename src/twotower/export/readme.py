@@ -220,18 +220,26 @@ def _meaning(side: str, entry: dict[str, Any], numeric: dict[str, dict[str, floa
         gap = "1 + floor(log2(1 + seconds since the item before)), at most 32"
         return f"{gap}, of each item of `history`; 0 of the first one and before"
     if kind == "event":
-        return f"index of `vocabularies/{name}.parquet` of each item of `history`; 0 if unknown"
+        if entry["feature"] not in ("history_category", "history_behaviour"):
+            name = f"item.{entry['feature'].removeprefix('history_')}"  # a label of the items
+        of = f"index of `vocabularies/{name}.parquet`; 0 if unknown"
+        return (
+            f"of each item of `history`: {_hash_meaning(numeric[name]) if name in numeric else of}"
+        )
     if kind == "history":
         return "indices of `vocabularies/item.item_id.parquet`, oldest first, padded with 0 before"
     if kind == "multi" and name in numeric:
-        known = numeric[name]
-        return (
-            f"of each value {known['hashes']} numbers: 1 + (each of the first {known['hashes']} "
-            "groups of eight hexadecimal digits of the MD5 of its text) modulo "
-            f"{known['buckets']}; 0 if missing"
-        )
+        return _hash_meaning(numeric[name])
     order = ", in any order, padded with 0" if kind == "multi" else ""
     return f"index of `vocabularies/{name}.parquet`{order}; 0 if unknown"
+
+
+def _hash_meaning(known: dict[str, float]) -> str:
+    return (
+        f"of each value {known['hashes']} numbers: 1 + (each of the first {known['hashes']} groups "
+        f"of eight hexadecimal digits of the MD5 of its text) modulo {known['buckets']}; 0 if "
+        "missing"
+    )
 
 
 def _parity(record: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ def _column(name: str, value: Tensor) -> pl.Series:
     if value.ndim == 1:
         return pl.Series(name, value.numpy())
     inner = pl.Float32 if value.is_floating_point() else pl.Int64
-    return pl.Series(name, value.numpy(), dtype=pl.Array(inner, value.shape[1]))
+    return pl.Series(name, value.numpy(), dtype=pl.Array(inner, tuple(value.shape[1:])))
 
 
 def _plain(table: pl.DataFrame) -> pl.DataFrame:

@@ -50,12 +50,15 @@ class HistoryEmbedding(nn.Module):
         self.encoder = encoder
         self.event_names = [event.name for event in events]
         self.events = nn.ParameterList(torch.zeros(event.num_values, dim) for event in events)
+        for weight in self.events:
+            weight.is_table, weight.shard = True, None  # for row-sparse optimizers
 
     def forward(self, history: Tensor | Sequences, *more: Tensor) -> Tensor:
         """``(batch, length)`` ``item_id`` indices, 0 is padding, to ``(batch, dim)``.
 
-        ``more`` is each feature of the events, ``(num_rows, length)``, and for an encoder that
-        reads times those of the items, ``(num_rows, length)`` seconds.
+        ``more`` is each feature of the events, ``(num_rows, length)`` or ``(num_rows, length,
+        width)`` of which the mean counts, and for an encoder that reads times those of the items,
+        ``(num_rows, length)`` seconds.
 
         Raises:
             UserError: for sequences and an encoder that has no ``places``.
@@ -85,7 +88,11 @@ class HistoryEmbedding(nn.Module):
         """A row for each event instead of each item, and the places of the history in them."""
         vectors = lookup(index, rows)  # (num_rows, length, dim)
         for event, weight in zip(events, self.events, strict=True):
-            vectors = vectors + lookup(event, weight)
+            if event.dim() == 2:
+                vectors = vectors + lookup(event, weight)
+            else:  # several labels each
+                mean = mean_lookup(event.flatten(0, 1), weight)  # (num_rows * length, dim)
+                vectors = vectors + mean.view_as(vectors)
         number = torch.arange(1, index.numel() + 1, device=index.device).view_as(index)
         padding = vectors.new_zeros(1, vectors.shape[2])
         return number * (index > 0), torch.cat([padding, vectors.flatten(0, 1)])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twotower.data.batches.features import events_of_items
 from twotower.data.batches.rows import hidden
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
@@ -249,12 +250,9 @@ class Retriever:
             known = torch.where(items < schema.num_train_items, items + 1, 0)[-length:]
             new["history"] = F.pad(known.int(), (length - len(known), 0))[None]  # (1, length)
         for feature in schema.user:
-            if feature.kind == "event":  # of items given by their ids only the category is known
-                new[feature.name] = torch.zeros_like(new["history"])
-        if "history_category" in new and rows:
-            category = (self.data.tables["category"][items] + 1)[-length:]
-            known = F.pad(category.int(), (length - len(category), 0))[None]
-            new["history_category"] = known * (new["history"] > 0)
+            if feature.kind == "event":
+                name = feature.name.removeprefix("history_")
+                new[feature.name] = events_of_items(self.data.tables, name, new["history"], items)
         if reads_times(self.model):
             if rows:
                 raise UserError(

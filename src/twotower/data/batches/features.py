@@ -71,20 +71,50 @@ def places(history: Tensor | Sequences, position: Tensor, length: int) -> Tensor
 def events(
     tables: dict[str, Tensor], name: str, history: Tensor | Sequences, place: Tensor
 ) -> Tensor:
-    """A feature of a history's events: ``(num_rows, length)`` indices, 0 pads.
+    """A feature of a history's events, see :func:`masked`.
 
     Args:
         tables: of the data module.
-        name: of ``twotower.data.prepare.events.EVENTS``.
+        name: without ``history_``.
         history: of :func:`history` or :func:`sequences`.
         place: of :func:`places`.
     """
-    if name == "category":
-        value = take(tables["category"], take(tables["interactions/item"], place)) + 1
-    else:
+    if name in ("behaviour", "time_gap"):
         value = take(tables[f"interactions/{name}"], place).int() + (name == "behaviour")
-    items = history.items if isinstance(history, Sequences) else history
-    return value * (items > 0)
+    else:
+        value = item_labels(tables, name, take(tables["interactions/item"], place))
+    return masked(value, history.items if isinstance(history, Sequences) else history)
+
+
+def item_labels(tables: dict[str, Tensor], name: str, item: Tensor) -> Tensor:
+    """Labels of items as a history has them: ``(...)``, or ``(..., width)`` of several each."""
+    if name == "category":
+        return take(tables["category"], item) + 1
+    return take(tables[f"item/{name}"], item)
+
+
+def events_of_items(tables: dict[str, Tensor], name: str, history: Tensor, items: Tensor) -> Tensor:
+    """A feature of the events of one history that is given by its items.
+
+    Labels of the items are known; what the user did and when is not, 0.
+
+    Args:
+        tables: of the data module.
+        name: without ``history_``.
+        history: ``(1, length)`` of the last items, see :func:`history`.
+        items: ``(num_items,)`` corpus indices, oldest first.
+    """
+    if name in ("behaviour", "time_gap"):
+        return torch.zeros_like(history)
+    last = items[-history.shape[1] :]
+    row = torch.zeros_like(history)
+    row[0, history.shape[1] - len(last) :] = last
+    return masked(item_labels(tables, name, row), history)
+
+
+def masked(value: Tensor, history: Tensor) -> Tensor:
+    """Events ``(num_rows, length)`` or ``(num_rows, length, width)``, 0 at padding."""
+    return value * (history > 0).view(*history.shape, *[1] * (value.dim() - 2))
 
 
 def user_features(

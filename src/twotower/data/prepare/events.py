@@ -1,4 +1,4 @@
-"""Features of the events in a history: the items' category, what the user did, the time between."""
+"""Features of the events in a history: labels of the items, what the user did, the time between."""
 
 import numpy as np
 import polars as pl
@@ -12,9 +12,15 @@ NUM_GAPS = 32
 
 
 def event_features(
-    wanted: tuple[str, ...], num_categories: int, num_behaviours: int
+    wanted: tuple[str, ...], num_categories: int, num_behaviours: int, items: list[Feature]
 ) -> list[Feature]:
     """``history_<name>`` of each, where index 0 is unknown.
+
+    Args:
+        wanted: of ``EVENTS``, or labels of the items.
+        num_categories: of the items.
+        num_behaviours: of the data; 0 or 1: there is nothing to tell apart.
+        items: features of the items.
 
     Raises:
         UserError: for what the data do not have.
@@ -24,10 +30,20 @@ def event_features(
         "category": "these data have no categories",
         "behaviour": "these data have one behaviour; name several, data.reader.behaviours",
     }
+    labels = {one.name: one.num_values for one in items if one.kind in ("categorical", "multi")}
+    del labels["item_id"]  # the history itself
+    for feature in items:
+        buckets = " (data.numeric_buckets makes labels of numbers)" * (feature.kind == "numeric")
+        cures[feature.name] = f"it is {feature.kind}, and an event has labels{buckets}"
+    found = []
     for name in wanted:
-        if not sizes[name]:
-            raise UserError(f"data.history_features={name}: {cures[name]}")
-    return [Feature(f"history_{name}", "event", sizes[name] + 1) for name in wanted]
+        num_values = sizes[name] and sizes[name] + 1 if name in sizes else labels.get(name, 0)
+        if not num_values:
+            known = ", ".join([*EVENTS, *(label for label in labels if label not in EVENTS)])
+            cure = cures.get(name, f"there is no such feature; choose from {known}")
+            raise UserError(f"data.history_features={name}: {cure}")
+        found.append(Feature(f"history_{name}", "event", num_values))
+    return found
 
 
 def time_gaps(interactions: pl.DataFrame, unit: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 from twotower.data.prepare.context import CLOCK
-from twotower.data.prepare.events import EVENTS
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.hashing import NO_HASHES, Hashes
 from twotower.data.splits import Split
@@ -25,7 +24,7 @@ class Options(NamedTuple):
         clock_context: parts of each interaction's time that are features of the request, see
             :func:`~twotower.data.prepare.context.encode_context`.
         numeric_buckets: of numeric features, see :func:`~twotower.data.prepare.features.encode`.
-        history_features: of the events in a history, of ``EVENTS``, see
+        history_features: of the events in a history, see
             :func:`~twotower.data.prepare.events.event_features`.
         hashes: of features whose values never end.
     """
@@ -49,8 +48,6 @@ class Options(NamedTuple):
         self.hashes.check()
         for part in self.clock_context:
             check_choice("data.clock_context", part, CLOCK)
-        for name in self.history_features:
-            check_choice("data.history_features", name, EVENTS)
         if self.history_features and not self.history_length:
             raise UserError("data.history_features needs a history: set data.history_length")
         shares = self.group_shares

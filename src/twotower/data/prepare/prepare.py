@@ -117,7 +117,7 @@ def prepare(
         user.features.append(Feature("history", "history", items.num_train + 1))
     category, names = features.categories(item_table["category"])
     sizes = (len(names), len(frames.behaviours))
-    user.features.extend(event_features(options.history_features, *sizes))
+    user.features.extend(event_features(options.history_features, *sizes, item.features))
     count = np.bincount(
         arrays["interactions/item"][arrays["position/train"]], minlength=len(items.ids)
     )
