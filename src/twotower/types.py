@@ -160,6 +160,8 @@ class Batch(NamedTuple):
             loss that is a mean over rows is multiplied by it: all rows then weigh the same.
         weight: ``(batch,)`` by which each positive's part of a loss is multiplied, 1 on average
             over the training interactions, or None: all weigh the same.
+        negative_weight: ``(num_negatives,)`` by which the part of each column of ``negative`` is
+            multiplied, or None: all weigh the same.
     """
 
     user: Features
@@ -176,6 +178,7 @@ class Batch(NamedTuple):
     in_batch: bool = False
     share: float = 1.0
     weight: Tensor | None = None
+    negative_weight: Tensor | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -212,6 +215,7 @@ class Negatives(NamedTuple):
         exclude_positives: for shared negatives, whether losses mask each user's own training
             positives.
         in_batch: whether the batch's positives are among the negatives, once each.
+        weight: ``(num,)`` of each column of own negatives in the loss, or None: all weigh 1.
     """
 
     item: Tensor
@@ -219,6 +223,7 @@ class Negatives(NamedTuple):
     num: int
     exclude_positives: bool = False
     in_batch: bool = False
+    weight: Tensor | None = None
 
 
 class Towers(NamedTuple):

@@ -81,6 +81,16 @@ def test_mixed_with_drawn_ones():
     assert set(found.item[1, :2].tolist()) == {0, 6}
 
 
+def test_weights_of_the_columns():
+    assert Shown(2, False)(positives(SHOWN)).weight is None
+    assert Shown(2, False, 0.5)(positives(SHOWN)).weight.tolist() == [0.5, 0.5]
+    both = Mixed(Shown(2, False, 3.0), Uniform(1, False))(positives(SHOWN))
+    assert both.weight.tolist() == [3, 3, 1] and both.weight.shape == both.item.shape[1:]
+    assert Mixed(Shown(2, False), Uniform(1, False))(positives(SHOWN)).weight is None
+    with pytest.raises(UserError, match="negatives.weight must be"):
+        Shown(2, False, 0)
+
+
 def test_data_that_do_not_tell():
     with pytest.raises(UserError, match="name their column, data.reader.columns.shown"):
         Shown(2, True)(positives(None))
@@ -115,7 +125,10 @@ def test_shown_items_teach_what_is_not_chosen(script):
         *("data.reader.columns.shown=beside", "model=two_tower", "model.user_features=[user_id]"),
         *("loss/task=bce", "loss.task.temperature=0.2"),
     ]
-    variants = {name: f"negatives={name}" for name in ("shown", "uniform")}
+    variants = {
+        "shown": "negatives=shown negatives.weight=2",
+        "uniform": "negatives=uniform",
+    }
     found = trained_hit_rates(script, settings, variants)
     # of about 18 liked items that are left ten are in the list: .55 is the best possible
     assert found["shown"] > 0.4 and found["uniform"] < 0.2, found

@@ -40,7 +40,7 @@ def trained_hit_rates(script, settings, variants, metric="hit_rate@10"):
     quiet = ("data.reader.time_unit=step", "callbacks.progress=null", "callbacks.diagnostics=null")
     found = {}
     for name, change in variants.items():
-        run = script("train", *common, *quiet, *settings, change, f"hydra.run.dir={name}")
+        run = script("train", *common, *quiet, *settings, *change.split(), f"hydra.run.dir={name}")
         assert run.returncode == 0, run.stderr
         found[name] = script.metrics(name)["test"][metric]
     return found

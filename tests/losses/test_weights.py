@@ -101,6 +101,37 @@ def test_weights_of_1_change_nothing(name):
     torch.testing.assert_close(loss(towers, batch._replace(weight=weight)), loss(towers, batch))
 
 
+# loss, and by what its mean over one row of these weights counts less than over the repeated row
+NEGATIVES = {
+    "bce": (BCE(0.5), 4 / 3),
+    "gbce": (GBCE(0.5, 0.0), 4 / 3),
+    "bpr": (BPR(0.5), 3 / 2),
+    "sampled softmax": (Softmax(0.5, True), 1),
+    "objectives": (
+        OfTask(MultiObjective(SCHEMA._replace(num_behaviours=2), [[0], [0, 1]], [1.0, 0.5], 0.5)),
+        4 / 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEGATIVES)
+def test_a_negative_of_weight_2_is_two_of_them(name):
+    loss, ratio = NEGATIVES[name]
+    leaves, towers, batch = example("own")
+    weight = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    weighted = loss(towers, batch._replace(negative_weight=weight))
+    found = torch.autograd.grad(weighted, leaves[:2])
+    leaves, towers, batch = example("own")
+    twice = loss(towers, batch._replace(negative=batch.negative[:, [0, 0, 1]])) * ratio
+    expected = torch.autograd.grad(twice, leaves[:2])
+    torch.testing.assert_close(weighted, twice)
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other)
+    ones = loss(towers, batch._replace(negative_weight=torch.ones(2, dtype=torch.float64)))
+    torch.testing.assert_close(ones, loss(towers, batch))
+    assert abs(ones.item() - weighted.item()) > 1e-3
+
+
 def test_by_hand():
     # Scores 1 and 0 for the first user, 0 and 2 for the second; weights 3 and 1/2.
     towers = Towers(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2))

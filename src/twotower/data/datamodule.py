@@ -228,6 +228,7 @@ class RetrievalDataModule(pl.LightningDataModule):
             in_batch=drawn.in_batch,
             share=len(positive) / (index.num_rows or len(index.position) / index.world_size),
             weight=rows.take_known(tables, "interactions/weight", position),
+            negative_weight=drawn.weight,
         )
 
     def _positives(self, index: TrainIndex) -> sampling.Positives:
@@ -235,11 +236,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         item = rows.take(tables["interactions/item"], index.position).long()  # (global_batch,)
         user = rows.take(tables["interactions/user"], index.position).long()
         if self._train_pairs is None:
-            where = (item.device, self.shuffle_window is not None)
-            self._train_pairs = train_pairs(tables, self.schema.num_train_items, *where)
+            known = (tables, self.schema.num_train_items, item.device)
+            self._train_pairs = train_pairs(*known, self.shuffle_window is not None)
         shown = rows.take_known(tables, "interactions/shown", index.position)
-        share = (index.rank, index.world_size)
-        return sampling.Positives(item, user, self._train_pairs, *share, shown)
+        pairs, rank = self._train_pairs, index.rank
+        return sampling.Positives(item, user, pairs, rank, index.world_size, shown)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
@@ -278,9 +279,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self, position: Tensor, user: Tensor, history: Callable[..., Any] = features.history
     ) -> dict[str, Tensor]:
         """Features just before ``(batch,)`` positions, see :func:`features.user_features`."""
-        sizes = (self.schema, self.options.history_length)
-        tables = self._tables_on(position.device)
-        return features.user_features(tables, *sizes, position, user, history)
+        read = (self._tables_on(position.device), self.schema, self.options.history_length)
+        return features.user_features(*read, position, user, history)
 
     def _history(self, num: int) -> Callable[..., Any]:
         """What reads the histories of ``num`` training positions."""

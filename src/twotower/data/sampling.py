@@ -248,6 +248,7 @@ class Mixed:
             num,
             first.exclude_positives or second.exclude_positives,
             in_batch,
+            _weights(first, second),
         )
 
 
@@ -282,6 +283,15 @@ def _without_positives(draw: Callable[[], Tensor], positives: Positives) -> Tens
     for _ in range(REDRAWS):
         item = torch.where(known.contain(user, item), draw(), item)
     return torch.where(known.contain(user, item), positives.own(positives.item)[:, None], item)
+
+
+def _weights(first: Negatives, second: Negatives) -> Tensor | None:
+    """``(num,)`` of the columns of both, None if all weigh 1."""
+    if first.weight is None and second.weight is None:
+        return None
+    ones = (part.item.new_ones(part.num, dtype=torch.float) for part in (first, second))
+    both = zip((first, second), ones, strict=True)
+    return torch.cat([one if part.weight is None else part.weight for part, one in both])
 
 
 def _constant(like: Tensor, value: float) -> Tensor:

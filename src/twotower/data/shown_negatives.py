@@ -17,11 +17,14 @@ class Shown:
     Args:
         num: negatives per positive.
         exclude_positives: leave out what the user has interacted with in training.
+        weight: of each in the loss; of a positive and of other negatives it is 1.
     """
 
-    def __init__(self, num: int, exclude_positives: bool) -> None:
+    def __init__(self, num: int, exclude_positives: bool, weight: float = 1.0) -> None:
         check_number("negatives.num", num, 1)
+        check_number("negatives.weight", weight, 1e-6, 1e6)
         self.num = num
+        self.weight = weight
         self.exclude_positives = exclude_positives
 
     def __call__(self, positives: Positives) -> Negatives:
@@ -47,6 +50,8 @@ class Shown:
             user = positives.own(positives.user)[:, None]
             known = positives.pairs.of(user)
             left_out |= known.contain(user, item.clamp_min(0))
-        return Negatives(
-            torch.where(left_out, own, item), torch.zeros((), device=own.device), self.num
-        )
+        weight = None
+        if self.weight != 1:
+            weight = torch.full((self.num,), self.weight, device=own.device)
+        log_q = torch.zeros((), device=own.device)
+        return Negatives(torch.where(left_out, own, item), log_q, self.num, weight=weight)

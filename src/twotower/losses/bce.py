@@ -33,4 +33,5 @@ class BCE(nn.Module):
             raise UserError(
                 "loss/task=bce needs each positive's own negatives: use it with negatives=uniform"
             )
-        return binary_cross_entropy(own_logits(towers, batch, self.temperature), batch.weight)
+        logits = own_logits(towers, batch, self.temperature)
+        return binary_cross_entropy(logits, batch.weight, batch.negative_weight)

@@ -34,16 +34,22 @@ class BPR(nn.Module):
             raise UserError(
                 "loss/task=bpr needs each positive's own negatives: use it with negatives=uniform"
             )
-        return pairwise_logistic(own_logits(towers, batch, self.temperature), batch.weight)
+        logits = own_logits(towers, batch, self.temperature)
+        return pairwise_logistic(logits, batch.weight, batch.negative_weight)
 
 
-def pairwise_logistic(logits: Tensor, weight: Tensor | None = None) -> Tensor:
+def pairwise_logistic(
+    logits: Tensor, weight: Tensor | None = None, negative_weight: Tensor | None = None
+) -> Tensor:
     """Mean of ``softplus(-(positive - negative))`` over all pairs, in float32 or better.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``, column 0 positive; masked negatives are ``-inf``.
         weight: ``(batch,)``, see :class:`~twotower.types.Batch`.
+        negative_weight: ``(num_negatives,)``, see :class:`~twotower.types.Batch`.
     """
     logits = at_least_float32(logits)
     loss = F.softplus(logits[:, 1:] - logits[:, :1])  # (batch, num_negatives)
+    if negative_weight is not None:
+        loss = negative_weight * loss
     return (loss if weight is None else weight[:, None] * loss).mean()

@@ -99,25 +99,37 @@ class _CrossEntropy(torch.autograd.Function):
         return p.mul_(scale if weight is None else scale * weight[:, None]), None, None
 
 
-def binary_cross_entropy(logits: Tensor, weight: Tensor | None = None) -> Tensor:
+def binary_cross_entropy(
+    logits: Tensor, weight: Tensor | None = None, negative_weight: Tensor | None = None
+) -> Tensor:
     """Mean binary cross-entropy over all pairs, column 0 positive (DAT, Eq. 4), from logits.
 
     Args:
         logits: ``(batch, 1 + num_negatives)``.
         weight: ``(batch,)`` of a positive and its negatives, see :class:`~twotower.types.Batch`.
+        negative_weight: see :func:`mean_of_pairs`.
     """
     logits = at_least_float32(logits)
-    return mean_of_pairs(F.softplus(-logits[:, 0]), F.softplus(logits[:, 1:]), weight)
+    negative = F.softplus(logits[:, 1:])
+    return mean_of_pairs(F.softplus(-logits[:, 0]), negative, weight, negative_weight)
 
 
-def mean_of_pairs(positive: Tensor, negative: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of the losses of all pairs.
+def mean_of_pairs(
+    positive: Tensor,
+    negative: Tensor,
+    weight: Tensor | None,
+    negative_weight: Tensor | None = None,
+) -> Tensor:
+    """Mean of the losses of all pairs, of which weighted ones count as one each.
 
     Args:
         positive: ``(batch,)``.
         negative: ``(batch, num_negatives)``.
         weight: ``(batch,)``, see :class:`~twotower.types.Batch`.
+        negative_weight: ``(num_negatives,)``, see :class:`~twotower.types.Batch`.
     """
+    if negative_weight is not None:
+        negative = negative_weight * negative
     num_pairs = positive.numel() + negative.numel()
     if weight is not None:
         positive, negative = weight * positive, weight[:, None] * negative

@@ -45,4 +45,5 @@ class GBCE(nn.Module):
         share = batch.negative.shape[1] * batch.log_q[batch.positive].exp()  # (batch,) α
         power = self.calibration * (share.clamp_max(1) - 1) + 1  # β
         positive = power.to(logits.dtype) * F.softplus(-logits[:, 0])  # (batch,)
-        return mean_of_pairs(positive, F.softplus(logits[:, 1:]), batch.weight)
+        negative = F.softplus(logits[:, 1:])
+        return mean_of_pairs(positive, negative, batch.weight, batch.negative_weight)

@@ -59,7 +59,7 @@ class MultiObjective(nn.Module):
             matches = [behaviour == own for own in self.behaviours[index]]
             counts = torch.stack(matches).any(0)  # (batch,)
             logits = own_logits(towers._replace(item=item), batch, self.temperature)
-            loss = masked_bce(logits, counts, batch.weight)
+            loss = masked_bce(logits, counts, batch.weight, batch.negative_weight)
             terms[f"objective_{index}"] = loss
             total = total + self.weights[index] * loss
         return LossOutput(total, terms)
@@ -83,7 +83,12 @@ class MultiObjective(nn.Module):
         return batch.behaviour
 
 
-def masked_bce(logits: Tensor, counts: Tensor, weight: Tensor | None = None) -> Tensor:
+def masked_bce(
+    logits: Tensor,
+    counts: Tensor,
+    weight: Tensor | None = None,
+    negative_weight: Tensor | None = None,
+) -> Tensor:
     """Mean binary cross-entropy over the pairs of some rows, in float32 or better.
 
     The mean over processes is the mean over the counted rows of all processes.
@@ -92,9 +97,13 @@ def masked_bce(logits: Tensor, counts: Tensor, weight: Tensor | None = None) -> 
         logits: ``(batch, 1 + num_negatives)``, column 0 positive.
         counts: ``(batch,)`` True for rows that count; without any the loss is a zero in the graph.
         weight: ``(batch,)``, see :class:`~twotower.types.Batch`.
+        negative_weight: ``(num_negatives,)``, see :class:`~twotower.types.Batch`.
     """
     logits = at_least_float32(logits)
-    loss = F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1:]).sum(1)  # (batch,)
+    negative = F.softplus(logits[:, 1:])
+    if negative_weight is not None:
+        negative = negative_weight * negative
+    loss = F.softplus(-logits[:, 0]) + negative.sum(1)  # (batch,)
     if weight is not None:
         loss = weight * loss
     num = sum_over_processes(counts.sum()) / world_size()

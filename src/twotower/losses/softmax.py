@@ -38,6 +38,8 @@ class Softmax(nn.Module):
         settings = self.temperature, self.correct_log_q
         if batch.negative is not None:
             logits = own_logits(towers, batch, *settings)  # (batch, 1 + num_negatives)
+            if batch.negative_weight is not None:  # a negative of weight 2 is like two of them
+                logits = torch.cat([logits[:, :1], logits[:, 1:] + batch.negative_weight.log()], 1)
             first = batch.positive.new_zeros(len(logits))
             return softmax_cross_entropy(logits, first, batch.weight)
         whole = torch.compiler.is_compiling() or is_batched(towers.user)

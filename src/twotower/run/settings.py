@@ -45,6 +45,8 @@ ADDED: dict[str, Any] = {
     "model.history.positions": "end",
     "model.item_dropout": 0.0,
     "model.tower": "mlp",
+    "negatives.first.weight": 1.0,
+    "negatives.weight": 1.0,
     "test": True,
 }
 DEFAULT_DATA_DIR = "${oc.env:TWOTOWER_DATA_DIR"  # the default of paths.data_dir starts with this
