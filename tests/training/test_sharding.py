@@ -2,19 +2,26 @@
 
 import io
 import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from tests.conftest import in_two_processes
+from tests.conftest import in_two_processes, make_data
 from tests.helpers.models import MODELS, build
 from tests.helpers.runs import SMALL
 from twotower.data.batches.loader import EvalLoader
+from twotower.data.sampling import Uniform
 from twotower.distributed import sharding
+from twotower.distributed.fetching import Request, fetched_together
 from twotower.distributed.sharding import Shard, built_for, gather_rows, num_rows
 from twotower.distributed.sharding_checkpoint import own_optimizer, whole_optimizer
+from twotower.layers import feature_embedding
 from twotower.layers.embedding_table import EmbeddingTable, table
 from twotower.layers.feature_embedding import HistoryEmbedding, MultiEmbedding
 from twotower.layers.history import Attention
@@ -242,6 +249,82 @@ def test_optimizers_of_two_processes_are_one(tmp_path):
                 torch.testing.assert_close(
                     first[name][1][index][key], value, rtol=0, atol=1e-14, msg=f"{name} {key}"
                 )
+
+
+def exchanges(rank):
+    """Exchanges of a training step of each model, and what a model returns and learns."""
+    count, send = [], dist.all_to_all_single
+
+    def counted(*args, **kwargs):
+        count.append(1)
+        return send(*args, **kwargs)
+
+    dist.all_to_all_single = counted
+    found = {}
+    with TemporaryDirectory() as folder:
+        data = make_data(Path(folder))
+        data.setup()
+    data.negatives = Uniform(3, False)
+    index = next(iter(data.train_dataloader()))._replace(rank=rank, world_size=2)
+    for name in sorted({*MODELS} - {"ials", "popularity"}):
+        batch = data.train_batch(index)
+        batch = batch._replace(behaviour=torch.zeros_like(batch.positive))
+        results = []
+        for together in (True, False):
+            torch.manual_seed(0)
+            with built_for(rank, 2):
+                model = build(name, data, "model.sharding=row").double()
+            module = sys.modules[type(model).__module__]
+            if not together:  # each lookup for itself
+                module.fetched_together = lambda requests: nullcontext()
+                feature_embedding.fetched_together = lambda requests: nullcontext()
+            count.clear()
+            towers = model(batch)
+            (towers.user.sin().sum() + towers.item.cos().sum()).backward()
+            module.fetched_together = feature_embedding.fetched_together = fetched_together
+            gradients = {
+                key: value.grad for key, value in model.named_parameters() if value.grad is not None
+            }
+            results.append((towers.user.detach(), towers.item.detach(), gradients, len(count)))
+        found[name] = results
+    dist.all_to_all_single = send
+    return packed(found)
+
+
+@pytest.mark.slow
+def test_the_rows_of_all_tables_travel_together(tmp_path):
+    for found in unpacked(exchanges, tmp_path):
+        assert {name: result[0][3] for name, result in found.items()} == dict.fromkeys(found, 4)
+        for name, (together, alone) in found.items():
+            assert alone[3] >= 8, name  # four of each lookup
+            torch.testing.assert_close(together[:3], alone[:3], rtol=0, atol=1e-12)
+            assert together[2], name
+
+
+def ask_for_too_little(rank):
+    with built_for(rank, 2):
+        layer = EmbeddingTable(ROWS, DIM, "trained", "row")
+    messages = []
+    with fetched_together([Request(layer.weight, torch.tensor([4, 7]))]):
+        layer(torch.tensor([7]))
+        for ids in ([5], [10], [7, 3]):
+            try:
+                layer(torch.tensor(ids))
+            except RuntimeError as error:
+                messages.append(str(error))
+    before = len(messages)
+    found = layer(torch.tensor([5]))  # afterwards it exchanges again
+    return packed({"messages": messages[:before], "shape": list(found.shape)})
+
+
+@pytest.mark.slow
+def test_ids_that_were_not_requested_are_refused(tmp_path):
+    for found in unpacked(ask_for_too_little, tmp_path):
+        assert found["shape"] == [1, DIM]
+        assert (
+            found["messages"]
+            == ["a lookup in a sharded table needs ids that were not requested"] * 3
+        )
 
 
 def read_shards(rank):

@@ -1,9 +1,9 @@
 """Tables with rows spread over processes: process ``r % world_size`` owns row ``r``.
 
-A lookup requests each distinct row once from its owner, and gradients go back to the owner. So the
-communication depends on the batch, not on the table, and the owner also keeps the row's optimizer
-state. All processes must make the same lookups in the same order, with any number of ids each,
-possibly none.
+A lookup requests each distinct row once from its owner, and gradients go back to the owner
+(:mod:`~twotower.distributed.fetching`). So the communication depends on the batch, not on the
+table, and the owner also keeps the row's optimizer state. All processes must make the same lookups
+in the same order, with any number of ids each, possibly none.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.distributed.collectives import sum_over_processes
@@ -105,40 +104,6 @@ def draw(weight: Tensor, std: float) -> None:
         weight[first : first + len(own)] = own
 
 
-def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, Tensor]:
-    """Indices and rows for a lookup: of a sharded table, the needed rows from all processes.
-
-    Args:
-        index: ``(...)`` ids.
-        weight: ``(num_rows, dim)``, or this process's part of it.
-        padded: id 0 is padding: it is not requested, and stays 0, a row of zeros.
-
-    Returns:
-        ``(...)`` indices and the ``(num, dim)`` rows that they refer to; without sharding the
-        arguments. Gradients of the rows flow to their owners, summed and divided by the number of
-        processes, as in DDP; they are sparse if the optimizer wants it.
-    """
-    shard = shard_of(weight)
-    if shard is None:
-        return index, weight
-    ids = (index[index > 0] if padded else index.flatten()).long()
-    # Owner and the owner's row as one number, so that distinct ids are sorted by owner.
-    place = ids % shard.world_size * shard.width + ids // shard.world_size
-    place, row = torch.unique(place, return_inverse=True)  # (num_distinct,), (num_ids,)
-    requested = torch.bincount(place // shard.width, minlength=shard.world_size)  # (world_size,)
-    served = torch.empty_like(requested)
-    dist.all_to_all_single(served, requested)
-    take, give = requested.tolist(), served.tolist()
-    wanted = _exchange(place % shard.width, take, give)  # own rows that any process needs
-    own = F.embedding(wanted, weight, sparse=getattr(weight, "row_sparse", False))
-    rows = _Exchange.apply(own, give, take)  # (num_distinct, dim)
-    if not padded:
-        return row.view(index.shape), rows
-    places = torch.zeros_like(index, dtype=torch.long)
-    places[index > 0] = row + 1
-    return places, torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
-
-
 def mean_row(weight: Tensor) -> Tensor:
     """``(dim,)`` mean of all rows except row 0, which is for unknown ids.
 
@@ -168,33 +133,3 @@ def gather_rows(own: Tensor, shard: Shard) -> Tensor:
             place = whole[rank :: shard.world_size][start : start + BLOCK]
             place.copy_(part[: len(place)])
     return whole
-
-
-class _Exchange(torch.autograd.Function):
-    """Sends rows to the processes that need them; gradients return as a mean over processes."""
-
-    @staticmethod
-    def forward(ctx: object, rows: Tensor, give: list[int], take: list[int]) -> Tensor:
-        ctx.give, ctx.take = give, take  # type: ignore[attr-defined]
-        return _exchange(rows, give, take)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None, None]:
-        give, take = ctx.give, ctx.take  # type: ignore[attr-defined]
-        return _exchange(gradient, take, give) / len(give), None, None
-
-
-def _exchange(rows: Tensor, give: list[int], take: list[int]) -> Tensor:
-    """Exchange rows between all processes.
-
-    Args:
-        rows: ``(sum(give), ...)``, the first ``give[0]`` rows for process 0, and so on.
-        give: rows for each process.
-        take: rows from each process.
-
-    Returns:
-        ``(sum(take), ...)``, in the order of the processes.
-    """
-    received = rows.new_empty(sum(take), *rows.shape[1:])
-    dist.all_to_all_single(received, rows.contiguous(), take, give)
-    return received

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.distributed.sharding import SHARDING, draw, fetch, mean_row, new_shard, shard_of
+from twotower.distributed.fetching import Request, fetch
+from twotower.distributed.sharding import SHARDING, draw, mean_row, new_shard, shard_of
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.batched import is_batched
 from twotower.types import HASHES
@@ -45,6 +46,10 @@ class EmbeddingTable(nn.Module):
             return rows
         return torch.where((index == 0)[:, None], mean_row(self.weight), rows)
 
+    def requests(self, index: Tensor) -> list[Request]:
+        """What a lookup of ``(batch,)`` ids needs."""
+        return [Request(self.weight, index)]
+
     def fix_cold_row(self) -> None:
         """Write what index 0 returns into its row, for export: then a plain lookup suffices."""
         if self.cold_ids == "mean":
@@ -68,7 +73,7 @@ def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
         dim: width of a row.
         sharding: with several processes: ``none``, each holds the whole table, or ``row``, each
             holds a share of its rows. Then look rows up through
-            :func:`twotower.distributed.sharding.fetch`.
+            :func:`twotower.distributed.fetching.fetch`.
     """
     check_choice("model.sharding", sharding, SHARDING)
     shard = new_shard(num_values) if sharding == "row" else None

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twotower.distributed.sharding import fetch
+from twotower.distributed.fetching import Request, fetch, fetched_together
+from twotower.distributed.sharding import shard_of
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, lookup, mean_lookup, table
 from twotower.layers.history import Sequences
@@ -23,6 +24,10 @@ class MultiEmbedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """``(batch, width)`` indices, 0 is padding, to ``(batch, dim)``."""
         return mean_lookup(*fetch(index, self.weight, padded=True))
+
+    def requests(self, index: Tensor) -> list[Request]:
+        """What a lookup of ``(batch, width)`` ids needs."""
+        return [Request(self.weight, index, padded=True)]
 
 
 class HistoryEmbedding(nn.Module):
@@ -81,6 +86,11 @@ class HistoryEmbedding(nn.Module):
         places = read(index, rows, *time)
         vectors: Tensor = places.flatten(0, 1)  # (num_sequences * length, dim)
         return vectors.index_select(0, history.row * places.shape[1] + history.place)
+
+    def requests(self, history: Tensor | Sequences) -> list[Request]:
+        """What a lookup of a history needs."""
+        items = history.items if isinstance(history, Sequences) else history
+        return [Request(self.table.weight, items, padded=True)]
 
     def _with_events(
         self, index: Tensor, rows: Tensor, events: Sequence[Tensor]
@@ -156,6 +166,7 @@ class FeatureEmbedding(nn.Module):
             for feature, width in zip(used, widths, strict=True)
         )
         self.output_dim = sum(widths)
+        self.is_sharded = any(shard_of(parameter) for parameter in self.parameters())
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``.
@@ -163,6 +174,12 @@ class FeatureEmbedding(nn.Module):
         Raises:
             UserError: without times, for an encoder that reads them.
         """
+        if not self.is_sharded:
+            return self._embed(features)
+        with fetched_together(self.requests(features)):
+            return self._embed(features)
+
+    def _embed(self, features: dict[str, Tensor]) -> Tensor:
         parts = []
         for name, embed in zip(self.names, self.embeddings, strict=True):
             inputs = [features[name]]
@@ -174,6 +191,16 @@ class FeatureEmbedding(nn.Module):
                 inputs.append(features["history_time"])
             parts.append(embed(*inputs))
         return torch.cat(parts, dim=1)
+
+    def requests(self, features: dict[str, Tensor]) -> list[Request]:
+        """What the lookups of these features need, see :func:`fetched_together`."""
+        if not self.is_sharded:
+            return []
+        requests = []
+        for name, embed in zip(self.names, self.embeddings, strict=True):
+            if isinstance(embed, (EmbeddingTable, MultiEmbedding, HistoryEmbedding)):
+                requests += embed.requests(features[name])
+        return requests
 
     def share_item_table(self, item: "FeatureEmbedding") -> None:
         """Embed the history with the item side's table of ``item_id``, as in SASRec.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from twotower.distributed.collectives import RowGatherer, world_size
+from twotower.distributed.fetching import Request
 from twotower.errors import check_number
 from twotower.layers.embedding_table import EmbeddingTable
 
@@ -32,6 +33,10 @@ class RunningMeanTable(EmbeddingTable):
         self.register_buffer("weight", torch.zeros(num_values, dim))
         self.register_buffer("updates", torch.zeros(num_values, dtype=torch.long))
         self.momentum = momentum
+
+    def requests(self, index: Tensor) -> list[Request]:
+        """Nothing: every process has the whole table."""
+        return []
 
     @torch.no_grad()
     def update(self, index: Tensor, vector: Tensor) -> None:

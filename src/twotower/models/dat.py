@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import Request, fetched_together
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable, check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
@@ -119,16 +120,25 @@ class DAT(nn.Module):
         rate = self.id_dropout if self.training else 0.0
         user_features = hide_ids(batch.user, "user_id", rate)
         item_features = hide_ids(batch.item, "item_id", rate)
-        a_u = self.user_augmented(user_features["user_id"])  # (batch, dim)
-        a_v = self.item_augmented(item_features["item_id"])  # (num_distinct, dim)
-        user = self._encode_user(user_features, a_u)  # (batch, dim)
-        item = self._encode_item(item_features, a_v)  # (num_distinct, dim)
+        with fetched_together(self._requests(user_features, item_features)):
+            a_u = self.user_augmented(user_features["user_id"])  # (batch, dim)
+            a_v = self.item_augmented(item_features["item_id"])  # (num_distinct, dim)
+            user = self._encode_user(user_features, a_u)  # (batch, dim)
+            item = self._encode_item(item_features, a_v)  # (num_distinct, dim)
         if self.augment_gradient == "none":
             self._average(user_features["user_id"], item_features["item_id"], batch, user, item)
             return Towers(user, item)  # a mimic loss has nothing to train
         if self.augment_gradient == "task":
             a_u, a_v = a_u.detach(), a_v.detach()
         return Towers(user, item, a_u, a_v)
+
+    def _requests(self, user: dict[str, Tensor], item: dict[str, Tensor]) -> list[Request]:
+        return [
+            *self.user_augmented.requests(user["user_id"]),
+            *self.item_augmented.requests(item["item_id"]),
+            *self.user_embedding.requests(user),
+            *self.item_embedding.requests(item),
+        ]
 
     def _encode_user(self, features: dict[str, Tensor], augmented: Tensor) -> Tensor:
         z_u = torch.cat([self.user_embedding(features), self._input(augmented)], dim=1)

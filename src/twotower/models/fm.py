@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import fetched_together
 from twotower.distributed.sharding import draw
 from twotower.errors import check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
@@ -78,7 +79,11 @@ class FM(nn.Module):
 
     def forward(self, batch: Batch) -> Towers:
         """Tower outputs for the batch's users and distinct items."""
-        return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
+        requests = self.user_factors.requests(batch.user)
+        for own in (self.item_factors, self.item_weights):
+            requests += own.requests(batch.item)
+        with fetched_together(requests):
+            return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
 
     def _fields(self, embedding: FeatureEmbedding, features: dict[str, Tensor]) -> Tensor:
         factors: Tensor = embedding(features).unflatten(1, (-1, self.dim))

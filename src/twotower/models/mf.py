@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import fetched_together
 from twotower.distributed.sharding import draw
 from twotower.errors import check_choice, check_number
 from twotower.layers.embedding_table import EmbeddingTable
@@ -58,4 +59,7 @@ class MF(nn.Module):
 
     def forward(self, batch: Batch) -> Towers:
         """Tower outputs for the batch's users and distinct items."""
-        return Towers(self.encode_user(batch.user), self.encode_item(batch.item))
+        requests = self.user_factors.requests(batch.user["user_id"])
+        requests += self.item_factors.requests(batch.item["item_id"])
+        with fetched_together(requests):
+            return Towers(self.encode_user(batch.user), self.encode_item(batch.item))

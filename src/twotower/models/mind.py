@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import Request, fetched_together
 from twotower.errors import UserError, check_choice, check_number
 from twotower.layers.feature_embedding import FeatureEmbedding
 from twotower.layers.history.base import Sequences, known_last
@@ -107,24 +108,35 @@ class MIND(nn.Module):
 
     def forward(self, batch: Batch) -> Towers:
         """Interests weighted by the positive ``(batch, dim)``, and the distinct items."""
-        interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
+        with fetched_together(self._requests(batch)):
+            interest, item = self.encode_user(batch.user), self.encode_item(batch.item)
         num_items = (batch.user["history"] > 0).sum(1).clamp_max(len(self.first_logits))  # (batch,)
         mask = num_items[:, None] >= self.items_needed  # (batch, num_interests)
         score = (interest @ item[batch.positive][:, :, None]).squeeze(2)  # (batch, num_interests)
         weight = (self.attention_power * score).masked_fill(~mask, float("-inf")).softmax(1)
         return Towers((weight[:, :, None] * interest).sum(1), item)
 
-    def route(self, index: Tensor) -> Tensor:
-        """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``.
+    def _requests(self, batch: Batch) -> list[Request]:
+        history = {"item_id": self._last(batch.user["history"])}
+        requests = self.item_embedding.requests(history) + self.item_embedding.requests(batch.item)
+        return requests + (self.profile.requests(batch.user) if self.profile else [])
 
-        An empty history gives zeros.
+    def _last(self, index: Tensor) -> Tensor:
+        """The last items that the routing reads, ``(batch, at most length)``.
 
         Raises:
             UserError: for sequences, as a capsule is of a whole history.
         """
         if isinstance(index, Sequences):
             raise UserError("model=mind reads whole histories: set data.positives=interactions")
-        index = known_last(index)[:, -len(self.first_logits) :]
+        return known_last(index)[:, -len(self.first_logits) :]
+
+    def route(self, index: Tensor) -> Tensor:
+        """Histories ``(batch, length)`` to capsules ``(batch, num_interests, dim)``.
+
+        An empty history gives zeros.
+        """
+        index = self._last(index)
         known = index > 0
         item = self.item_embedding({"item_id": index.flatten()}).unflatten(0, index.shape)
         item = (item * known[..., None]) @ self.bilinear  # (batch, length, dim)

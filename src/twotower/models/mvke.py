@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import fetched_together
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
@@ -110,11 +111,12 @@ class MVKE(nn.Module):
         """The batch's users and distinct items, with item vectors for each objective."""
         rate = self.id_dropout if self.training else 0.0
         user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
-        v = self.item_tower(self.item_embedding(item))  # (num_distinct, dim)
+        requests = self.user_embedding.requests(user) + self.item_embedding.requests(item)
+        with fetched_together(requests):
+            v = self.item_tower(self.item_embedding(item))  # (num_distinct, dim)
+            experts = self.encode_user(user)
         by_objective = tuple(self._gated(v, objective) for objective in range(len(self.outside)))
-        return Towers(
-            self.encode_user(user), by_objective[self.retrieve], item_by_objective=by_objective
-        )
+        return Towers(experts, by_objective[self.retrieve], item_by_objective=by_objective)
 
     def experts_of(self, features: dict[str, Tensor]) -> Tensor:
         """``u_k`` of each user: ``(batch, num_kernels, dim)``."""

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from twotower.distributed.fetching import fetched_together
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import check_cold_ids, hide_ids
 from twotower.layers.feature_embedding import FeatureEmbedding
@@ -99,4 +100,6 @@ class TwoTower(nn.Module):
         """Tower outputs for the batch's users and distinct items."""
         rate = self.id_dropout if self.training else 0.0
         user, item = hide_ids(batch.user, "user_id", rate), hide_ids(batch.item, "item_id", rate)
-        return Towers(self.encode_user(user), self.encode_item(item))
+        requests = self.user_embedding.requests(user) + self.item_embedding.requests(item)
+        with fetched_together(requests):
+            return Towers(self.encode_user(user), self.encode_item(item))
