@@ -83,10 +83,15 @@ CASES = {
         ("data.reader.interactions=logs/*.csv",),
         ["logs/*.csv", "no such file", "paths.data_dir"],
     ),
-    "a folder": (
-        {"clicks/a.csv": GOOD},
+    "a folder without data": (
+        {"clicks/_a.csv": GOOD, "clicks/.b.csv": GOOD, "clicks/c": GOOD, "clicks/_d/e.csv": GOOD},
         ("data.reader.interactions=clicks",),
-        ["clicks is a folder: give files, such as data.reader.interactions='folder/*.csv'"],
+        ["clicks is a folder without data: its files need one of the endings .csv,"],
+    ),
+    "folders of other partitions": (
+        {"clicks/day=1/a.csv": GOOD, "clicks/hour=1/a.csv": GOOD},
+        ("data.reader.interactions=clicks",),
+        ["day=1/a.csv and ", "hour=1/a.csv have different columns (not in both: day, hour)"],
     ),
     "unknown ending": (
         {"clicks.xls": GOOD},
@@ -448,7 +453,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 from twotower.data.own_files.files import open_source
-from twotower.data.own_files.files import TextFormat
+from twotower.data.own_files.text import TextFormat
 
 if os.getuid() == 0:
     os.setuid(65534)

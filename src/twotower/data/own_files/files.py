@@ -1,7 +1,7 @@
 """Open the files of a user's table lazily, whatever their format: one file, or several shards."""
 
 import os
-import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -9,42 +9,20 @@ from typing import NamedTuple
 import polars as pl
 
 from twotower.data.own_files.errors import broken, refuse_wrong_content
+from twotower.data.own_files.paths import COMPRESSED, KINDS, SEPARATORS, ending_of
+from twotower.data.own_files.text import TextFormat, scan_text
 from twotower.data.own_files.values import plain
-from twotower.data.readers.parse import FIELD, open_csv
+from twotower.data.readers.parse import open_csv
 from twotower.errors import UserError
 from twotower.wording import clip
 
-COMPRESSED = (".gz", ".zst", ".xz")
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|", ".txt": "\t", ".dat": ","}
-KINDS = {
-    **dict.fromkeys(SEPARATORS, "text"),
-    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines"),
-    **dict.fromkeys((".parquet", ".pq"), "Parquet"),
-    **dict.fromkeys((".arrow", ".feather", ".ipc"), "Arrow"),
-}
 HEAD_ROWS = 10_000  # what types, units and separators are judged by
 JSON_ROWS = 100_000  # of JSON lines, in which fields are looked for
-MAX_PREAMBLE = 100  # lines in which the header of text is looked for
-COMMENTS = ("#", "%", "//")
 FILE, LINE = "_file", "_line"  # columns that locate a row; dropped where they are not asked for
 # RecursionError: of Polars, at types that are nested hundreds of levels deep
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, RecursionError)
 # else Polars panics at a time zone such as +05:30, as pandas writes them
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
-
-
-class TextFormat(NamedTuple):
-    """How text is written.
-
-    Attributes:
-        separator: between fields; None takes the one of the header line.
-        header: names of the columns of files without a header line; None takes the first line.
-        quote: around fields that hold separators; None: quotation marks are ordinary characters.
-    """
-
-    separator: str | None
-    header: list[str] | None
-    quote: str | None
 
 
 class Shard(NamedTuple):
@@ -91,8 +69,7 @@ class Source:
         try:
             schema = self.frame.collect_schema()
         except FAILURES as error:
-            reason = clip(str(error))
-            raise UserError(f"{self.path} and its other shards differ: {reason}") from error
+            raise UserError(_difference(shards, frames, error)) from error
         self.schema = {name: schema[name] for name in schema if name not in (FILE, LINE)}
         self._head: pl.DataFrame | None = None
 
@@ -155,6 +132,7 @@ def open_source(
     text_format: TextFormat,
     missing: list[str],
     stack: ExitStack,
+    partitions: Callable[[Path], dict[str, str | None]] = lambda path: {},
 ) -> Source:
     """Open files without reading them.
 
@@ -164,12 +142,14 @@ def open_source(
         text_format: how text is read.
         missing: words that stand for a missing value.
         stack: removes what was unpacked when it is closed.
+        partitions: columns that the folders of a file hold, see
+            :func:`~twotower.data.own_files.paths.partitions`; the file's own take precedence.
 
     Raises:
         UserError: for files that cannot be opened, and shards with different columns. Those of
             JSON lines may differ, because programs leave fields without a value out.
     """
-    shards = [_open(path, text_format, missing, stack) for path in paths]
+    shards = [_open(path, text_format, missing, stack, partitions(path)) for path in paths]
     first = shards[0]
     for shard in shards[1:]:
         different = set(first.columns) ^ set(shard.columns)
@@ -182,8 +162,24 @@ def open_source(
     return Source(setting, shards)
 
 
-def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitStack) -> Shard:
-    ending = next((end.lower() for end in path.suffixes[::-1] if end not in COMPRESSED), "")
+def _difference(shards: list[Shard], frames: list[pl.LazyFrame], error: BaseException) -> str:
+    """Which two files have columns that cannot be put below each other, and why."""
+    for shard, frame in zip(shards[1:], frames[1:], strict=True):
+        try:
+            pl.concat([frames[0], frame], how="diagonal_relaxed").collect_schema()
+        except FAILURES as own:
+            return f"{shards[0].path} and {shard.path} have different columns: {clip(str(own))}"
+    return f"{shards[0].path} and its other files have different columns: {clip(str(error))}"
+
+
+def _open(
+    path: Path,
+    text_format: TextFormat,
+    missing: list[str],
+    stack: ExitStack,
+    partitions: dict[str, str | None],
+) -> Shard:
+    ending = ending_of(path)
     if ending not in KINDS:
         raise UserError(
             f"{path} has no ending that says what it is: name it one of {', '.join(KINDS)}, "
@@ -203,6 +199,12 @@ def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitSt
         else:
             frame = (pl.scan_parquet if kind == "Parquet" else pl.scan_ipc)(unpacked, glob=False)
         frame = frame.with_row_index(LINE, first_line)
+        own = frame.collect_schema()
+        frame = frame.with_columns(
+            pl.lit(value, pl.String).alias(name)
+            for name, value in partitions.items()
+            if name not in own
+        )
         schema = frame.collect_schema()
         columns = [name for name in schema if name != LINE]
         frame = frame.with_columns(plain(pl.col(name), schema[name], missing) for name in columns)
@@ -211,65 +213,6 @@ def _open(path: Path, text_format: TextFormat, missing: list[str], stack: ExitSt
     if kind == "text":  # blank lines
         frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
     return Shard(path, kind, frame, columns, separator)
-
-
-def scan_text(path: Path, text_format: TextFormat, usual: str) -> tuple[pl.LazyFrame, int, str]:
-    """Scan every field as text, so that no id loses a leading zero.
-
-    A first line ``sep=;`` is Excel's and names the separator. Blank lines and comments before the
-    header are left out.
-
-    Args:
-        path: the file, plain or compressed.
-        text_format: as the user states it.
-        usual: the separator that the name of the file suggests.
-
-    Returns:
-        The rows, the line of the first of them, and the separator.
-    """
-    lines = _first_lines(path)
-    stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
-    skipped = 1 if stated else 0
-    while skipped < len(lines) and (
-        lines[skipped].startswith(COMMENTS) or not lines[skipped].strip()
-    ):
-        skipped += 1
-    header = lines[skipped] if skipped < len(lines) else ""
-    separator = text_format.separator or (stated[1] if stated else _separator_of(header, usual))
-    frame = pl.scan_csv(
-        path,
-        separator=separator,
-        skip_lines=skipped,
-        has_header=text_format.header is None,
-        new_columns=text_format.header,
-        quote_char=text_format.quote,
-        infer_schema=False,
-        glob=False,
-    )
-    first_line = skipped + (1 if text_format.header else 2)
-    return frame.rename(str.strip), first_line, separator
-
-
-def _first_lines(path: Path) -> list[str]:
-    lines = pl.scan_csv(
-        path,
-        has_header=False,
-        separator=FIELD.decode(),
-        quote_char=None,
-        new_columns=["line"],
-        infer_schema=False,
-        encoding="utf8-lossy",
-        truncate_ragged_lines=True,
-        glob=False,
-    )
-    first = lines.head(MAX_PREAMBLE).collect()["line"].fill_null("")
-    return [line.lstrip("\ufeff").rstrip("\r") for line in first]
-
-
-def _separator_of(line: str, usual: str) -> str:
-    """The usual one if it is there, else the most frequent of the others."""
-    best = max((",", "\t", ";", "|"), key=line.count)
-    return usual if usual in line or best not in line else best
 
 
 def _scan_json(path: Path) -> pl.LazyFrame:

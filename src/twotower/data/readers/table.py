@@ -12,11 +12,12 @@ from twotower.data.own_files.clicks import Wishes, read_clicks
 from twotower.data.own_files.columns import SIDES, choose_columns, propose_categories
 from twotower.data.own_files.context import context_features, context_roles
 from twotower.data.own_files.features import Side, read_side
-from twotower.data.own_files.files import Source, TextFormat, open_source
+from twotower.data.own_files.files import Source, open_source
 from twotower.data.own_files.item_categories import item_categories
-from twotower.data.own_files.paths import find, matches
+from twotower.data.own_files.paths import find, matches, partitions
 from twotower.data.own_files.report import coverage, report
 from twotower.data.own_files.shown import with_shown
+from twotower.data.own_files.text import TextFormat
 from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
 
@@ -31,7 +32,7 @@ class Table:
     What the settings leave open is inferred from names and values, and printed once.
 
     Args:
-        interactions: path or glob, or several, below ``data_dir`` or the working folder.
+        interactions: path, folder or glob, or several, below ``data_dir`` or the working folder.
         users: the same, of a table with one row per user; None: there is none.
         items: the same, of items.
         columns: columns of ``user``, ``item``, ``time``, ``value``, ``behaviour``, ``weight``,
@@ -176,7 +177,9 @@ class Table:
                     text_format = self.text_format
                     if name != "interactions":
                         text_format = text_format._replace(header=None)
-                    sources[name] = open_source(setting, files, text_format, self.missing, stack)
+                    folders = partial(partitions, paths, data_dir)
+                    how = (text_format, self.missing, stack, folders)
+                    sources[name] = open_source(setting, files, *how)
             return self._frames(sources, data_dir)
 
     def _frames(self, sources: dict[str, Source], data_dir: Path) -> Frames:
