@@ -87,7 +87,9 @@ def test_a_column_of_the_files_takes_precedence(tmp_path):
     files[1] = files[1].with_columns(day=pl.lit("other"))
     names = [f"clicks/day={day}/x.parquet" for day in DAYS]
     write(tmp_path, dict(zip(names, files, strict=True)))
-    found = reader(interactions="clicks", context={"day": "categorical"}).read(tmp_path).interactions
+    found = (
+        reader(interactions="clicks", context={"day": "categorical"}).read(tmp_path).interactions
+    )
     assert found["context.day"].to_list() == ["own"] * 2 + ["other"] * 2 + ["own"] * 2
 
 
