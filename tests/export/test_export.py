@@ -21,10 +21,13 @@ from tests.helpers.exporting import (
     serve_new,
 )
 from tests.helpers.models import MODELS, build, first_batch
+from twotower.data.batches.present import present_features
 from twotower.data.sampling import Uniform
+from twotower.export import tables
 from twotower.export.folder import write_export
 from twotower.export.index import Flat
-from twotower.export.tables import encode_corpus_items, encode_users
+from twotower.export.tables import encode_corpus_items
+from twotower.retrieval.exact import encode_users
 
 TYPED = [
     ("two_tower", "model/history=attention"),
@@ -123,7 +126,36 @@ def test_vectors_are_parquet_by_raw_id(exported):
         np.array(items["vector"].to_pylist(), np.float32), encode_corpus_items(model, data).numpy()
     )
     np.testing.assert_array_equal(
-        np.array(users["vector"].to_pylist(), np.float32), encode_users(model, data).numpy()
+        np.array(users["vector"].to_pylist(), np.float32), vectors_today(model, data).numpy()
+    )
+
+
+def vectors_today(model, data):
+    with torch.no_grad():
+        return encode_users(model, present_features(data, torch.arange(data.meta["num_users"])))
+
+
+def test_files_of_users_are_written_some_users_at_a_time(exported, tmp_path, monkeypatch):
+    folder, data, model, record = exported
+    monkeypatch.setattr(tables, "CHUNK", 7)
+    tables.write_user_vectors(model, data, tmp_path)
+    names = [entry["name"] for entry in record["schema"]["user_tower"]["inputs"]]
+    tables.write_users(data, names, tmp_path)
+    for name, exact_columns in (
+        ("user_vectors.parquet", ["user"]),  # a vector may differ in its last digit
+        ("users.parquet", ["user", "features", "seen"]),
+    ):
+        file = pq.ParquetFile(tmp_path / name)
+        assert file.num_row_groups == -(-data.meta["num_users"] // 7)
+        found, whole = file.read(), pq.read_table(folder / name)
+        assert found.schema.equals(whole.schema) and found.num_rows == whole.num_rows
+        assert found.select(exact_columns).equals(whole.select(exact_columns))
+    ids = pq.read_table(tmp_path / "users.parquet", columns=["user"])["user"].to_pylist()
+    assert ids == sorted(ids)
+    np.testing.assert_allclose(
+        np.array(pq.read_table(tmp_path / "user_vectors.parquet")["vector"].to_pylist()),
+        vectors_today(model, data).numpy(),
+        atol=1e-6,
     )
 
 

@@ -129,7 +129,7 @@ def write_export(
         sample = take_sample(model, data, items, measure.num_users, measure.k, measure.seed)
         if user_vectors:
             progress("user vectors")
-            tables.write_user_vectors(data, tables.encode_users(model, data), partial)
+            tables.write_user_vectors(model, data, partial)
         progress("towers")
         fix_cold_rows(model)
         corpus = [as_inputs(chunk) for chunk in data.corpus(tables.CPU)]

@@ -1,8 +1,12 @@
 """Vectors, users and vocabularies as Parquet."""
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -12,7 +16,8 @@ from twotower.export.towers import as_inputs, input_name
 from twotower.retrieval import exact
 from twotower.types import Model
 
-CHUNK = 8192
+CHUNK = 8192  # users in memory at a time
+OLDEST = pl.CompatLevel.oldest()  # types that every reader of Parquet knows
 CPU = torch.device("cpu")
 
 
@@ -20,14 +25,6 @@ CPU = torch.device("cpu")
 def encode_corpus_items(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
     return exact.encode_corpus(model, data.corpus(CPU))
-
-
-@torch.no_grad()
-def encode_users(model: Model, data: RetrievalDataModule) -> Tensor:
-    """``(num_users, dim)``, or ``(num_users, num_interests, dim)``, of all users as of today."""
-    users = torch.arange(data.meta["num_users"])
-    chunks = (present_features(data, user) for user in users.split(CHUNK))
-    return torch.cat([exact.encode_users(model, features) for features in chunks])
 
 
 def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
@@ -41,31 +38,48 @@ def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> Non
     )
 
 
-def write_user_vectors(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
-    """``user_vectors.parquet``: raw id and vector; several interests one after another."""
-    table = _plain(data.ids["user"].select("user"))
-    table = table.with_columns(_column("vector", vectors.flatten(1)))
-    table.write_parquet(folder / "user_vectors.parquet")
+@torch.no_grad()
+def write_user_vectors(model: Model, data: RetrievalDataModule, folder: Path) -> None:
+    """``user_vectors.parquet``: raw id and vector; several interests one after another.
+
+    Some users are in memory at a time.
+    """
+    raw = _plain(data.ids["user"].select("user"))
+
+    def rows(users: Tensor) -> pl.DataFrame:
+        vectors = exact.encode_users(model, present_features(data, users))
+        return raw[users.numpy()].with_columns(_column("vector", vectors.flatten(1)))
+
+    users = torch.arange(len(raw))
+    _write(folder / "user_vectors.parquet", map(rows, users.split(CHUNK)))
 
 
 def write_users(data: RetrievalDataModule, names: list[str], folder: Path) -> None:
     """``users.parquet``: raw id, inputs of the user tower as of today, and rows of seen items.
+
+    Some users are in memory at a time.
 
     Args:
         data: the data module.
         names: of the user tower's inputs.
         folder: where.
     """
-    users = torch.arange(data.meta["num_users"])
-    columns = []
-    for feature, value in as_inputs(present_features(data, users)).items():
-        if input_name(feature) in names:
-            columns.append(_column(input_name(feature), value))
-    rows = [items.numpy() for items in present_seen(data, users)]
-    table = _plain(data.ids["user"].select("user")).with_columns(
-        pl.DataFrame(columns).to_struct("features"), pl.Series("seen", rows, pl.List(pl.Int64))
-    )
-    table.sort("user").write_parquet(folder / "users.parquet", row_group_size=CHUNK)
+    raw = _plain(data.ids["user"].select("user"))
+
+    def rows(users: Tensor) -> pl.DataFrame:
+        inputs = as_inputs(present_features(data, users)).items()
+        columns = [
+            _column(input_name(feature), value)
+            for feature, value in inputs
+            if input_name(feature) in names
+        ]
+        seen = [items.numpy() for items in present_seen(data, users)]
+        return raw[users.numpy()].with_columns(
+            pl.DataFrame(columns).to_struct("features"), pl.Series("seen", seen, pl.List(pl.Int64))
+        )
+
+    by_id = torch.from_numpy(raw["user"].arg_sort().to_numpy().astype(np.int64))
+    _write(folder / "users.parquet", map(rows, by_id.split(CHUNK)))
 
 
 def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dict[str, float]]:
@@ -99,6 +113,17 @@ def write_vocabularies(data: RetrievalDataModule, folder: Path) -> dict[str, dic
         else:
             numeric[name] = table.row(0, named=True)
     return numeric
+
+
+def _write(path: Path, tables: Iterable[pl.DataFrame]) -> None:
+    """Write tables of the same columns below each other, a row group for each."""
+    with ExitStack() as stack:
+        writer = None
+        for frame in tables:
+            table = frame.to_arrow(compat_level=OLDEST)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
 
 
 def _column(name: str, value: Tensor) -> pl.Series:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from twotower.data.batches.rows import hidden, take
+from twotower.data.batches.rows import hidden, items_from, take
 from twotower.data.datamodule import RetrievalDataModule
 
 
@@ -18,10 +18,10 @@ def present_seen(data: RetrievalDataModule, user: Tensor) -> list[Tensor]:
     These are all seen items, or none with ``data.mask_seen=false``. There are no held-out targets
     that ``except_targets`` could spare.
     """
-    offset, item = data.tables["offset"], data.tables["interactions/item"]
-    no_target = user.new_zeros(1, 0)
-    items = []
-    for row in user.tolist():
-        seen = item[offset[row] : offset[row + 1]].long().unique()
-        items.append(hidden(torch.zeros_like(seen), seen, no_target, data.mask_seen)[1])
-    return items
+    offset, num_items = data.tables["offset"], data.schema.num_items
+    start, end = take(offset, user), take(offset, user + 1)
+    row, item = items_from(data.tables, start, end - start)
+    row, item = hidden(row, item, user.new_zeros(len(user), 0), data.mask_seen)
+    pair = (row * num_items + item).unique()  # (num_pairs,), by row, then item
+    count = torch.bincount(pair // num_items, minlength=len(user))
+    return list((pair % num_items).split(count.tolist()))
