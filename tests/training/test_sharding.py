@@ -321,10 +321,7 @@ def ask_for_too_little(rank):
 def test_ids_that_were_not_requested_are_refused(tmp_path):
     for found in unpacked(ask_for_too_little, tmp_path):
         assert found["shape"] == [1, DIM]
-        assert (
-            found["messages"]
-            == ["a lookup in a sharded table needs ids that were not requested"] * 3
-        )
+        assert found["messages"] == ["a lookup in a table needs ids that were not requested"] * 3
 
 
 def read_shards(rank):

@@ -1,9 +1,12 @@
-"""Lookups in tables that are spread over processes: all tables of a step in one exchange.
+"""Lookups in two phases: a step says which ids it needs of each table, then takes their rows.
 
-A step first says which ids it needs of each table, then the rows of all tables travel together,
-each distinct row once, then the layers take their rows. Gradients return the same way. So a step
-has four exchanges between processes (numbers of rows, ids, rows, gradients), however many tables
-and features there are. A lookup that was not announced makes an exchange of its own.
+The rows of all tables that are spread over processes travel together, each distinct row once, and
+gradients return the same way. So a step has four exchanges between processes (numbers of rows, ids,
+rows, gradients), however many tables and features there are. A lookup that was not announced makes
+an exchange of its own.
+
+Tables of a row-sparse optimizer are read once a step as well, each distinct row once: so their
+gradient has no repeated rows to add up.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,10 +41,13 @@ class _Fetched(NamedTuple):
     Attributes:
         place: ``(num_distinct,)`` ascending, see :func:`_place`.
         rows: ``(num_distinct, dim)``.
+        known: ids as they were requested, and the row of each, without padding; by their identity
+            and whether they are padded.
     """
 
     place: Tensor
     rows: Tensor
+    known: dict[tuple[int, bool], tuple[Tensor, Tensor]]
 
 
 _announced: dict[int, _Fetched] = {}  # rows that layers take now, by the identity of the table
@@ -49,21 +55,18 @@ _announced: dict[int, _Fetched] = {}  # rows that layers take now, by the identi
 
 @contextmanager
 def fetched_together(requests: Iterable[Request]) -> Iterator[None]:
-    """Context in which lookups of the requested ids in sharded tables exchange nothing.
+    """Context in which lookups of the requested ids exchange and read nothing.
 
     All processes must enter it with the same tables, with any number of ids each. Within another
     such context it does nothing for the tables of that one. Request no row that is not looked up:
     it would be one of the step for a row-sparse optimizer.
     """
-    tables: dict[int, tuple[Tensor, list[Tensor]]] = {}
-    for weight, index, padded in requests:
-        if shard_of(weight) is not None and id(weight) not in _announced:
-            ids = index[index > 0] if padded else index.flatten()
-            tables.setdefault(id(weight), (weight, []))[1].append(ids)
+    tables: dict[int, list[Request]] = {}
+    for request in requests:
+        if _is_fetched(request.weight) and id(request.weight) not in _announced:
+            tables.setdefault(id(request.weight), []).append(request)
     if tables:
-        weights = [weight for weight, _ in tables.values()]
-        fetched = _fetch(weights, [torch.cat(ids) for _, ids in tables.values()])
-        _announced.update(zip(tables, fetched, strict=True))
+        _announced.update(zip(tables, _fetch(list(tables.values())), strict=True))
     try:
         yield
     finally:
@@ -80,23 +83,20 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
         padded: id 0 is padding: it is not requested, and stays 0, a row of zeros.
 
     Returns:
-        ``(...)`` indices and the ``(num, dim)`` rows that they refer to; without sharding the
-        arguments. Gradients of the rows flow to their owners, summed and divided by the number of
-        processes, as in DDP; they are sparse if the optimizer wants it.
+        ``(...)`` indices and the ``(num, dim)`` rows that they refer to; of a whole table that was
+        not announced the arguments. Gradients of the rows flow to their owners, summed and divided
+        by the number of processes, as in DDP; they are sparse if the optimizer wants it.
 
     Raises:
         RuntimeError: for ids that :func:`fetched_together` was not told of.
     """
-    shard = shard_of(weight)
-    if shard is None:
+    found = _announced.get(id(weight))
+    if found is None and shard_of(weight) is None:
         return index, weight
-    ids = index[index > 0] if padded else index.flatten()
-    found = _announced.get(id(weight)) or _fetch([weight], [ids])[0]
-    place = _place(ids, shard)
-    row = torch.searchsorted(found.place, place)
-    # a search past the end finds no row either
-    if len(row) and not torch.equal(found.place[row.clamp_max(len(found.place) - 1)], place):
-        raise RuntimeError("a lookup in a sharded table needs ids that were not requested")
+    if found is None:
+        found = _fetch([[Request(weight, index, padded)]])[0]
+    key = (id(index), padded)
+    row = found.known[key][1] if key in found.known else _search(found, index, weight, padded)
     if not padded:
         return row.view(index.shape), found.rows
     places = torch.zeros_like(index, dtype=torch.long)
@@ -104,14 +104,70 @@ def fetch(index: Tensor, weight: Tensor, padded: bool = False) -> tuple[Tensor, 
     return places, torch.cat([found.rows.new_zeros(1, found.rows.shape[1]), found.rows])
 
 
-def _place(ids: Tensor, shard: Shard) -> Tensor:
-    """Owner and the owner's row as one number, so that distinct ids are sorted by owner."""
+def _is_fetched(weight: Tensor) -> bool:
+    """Is a table read once a step? One that each process has whole only where that is faster."""
+    if shard_of(weight) is not None:
+        return True
+    is_row_sparse: bool = getattr(weight, "row_sparse", False)
+    return is_row_sparse and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _search(found: _Fetched, index: Tensor, weight: Tensor, padded: bool) -> Tensor:
+    """The rows of ids that were requested by another tensor."""
+    place = _place(_flat(index, padded), shard_of(weight))
+    row = torch.searchsorted(found.place, place)
+    # a search past the end finds no row either
+    if len(row) and not torch.equal(found.place[row.clamp_max(len(found.place) - 1)], place):
+        raise RuntimeError("a lookup in a table needs ids that were not requested")
+    return row
+
+
+def _flat(index: Tensor, padded: bool) -> Tensor:
+    return index[index > 0] if padded else index.flatten()
+
+
+def _place(ids: Tensor, shard: Shard | None) -> Tensor:
+    """The id; of a sharded table owner and row there as one number, so sorted by owner."""
     ids = ids.long()
+    if shard is None:
+        return ids
     return ids % shard.world_size * shard.width + ids // shard.world_size
 
 
-def _fetch(weights: list[Tensor], ids: list[Tensor]) -> list[_Fetched]:
-    """The rows of ``(num,)`` ids of each sharded table, in one exchange.
+def _fetch(tables: list[list[Request]]) -> list[_Fetched]:
+    """The rows that are requested of each table; those of sharded ones in one exchange."""
+    weights, places, known = [], [], []
+    for requests in tables:
+        weight = requests[0].weight
+        flat = [_flat(request.ids, request.padded) for request in requests]
+        place, row = torch.unique(_place(torch.cat(flat), shard_of(weight)), return_inverse=True)
+        weights.append(weight)
+        places.append(place)
+        parts = row.split([len(ids) for ids in flat])
+        known.append(
+            {
+                (id(own.ids), own.padded): (own.ids, part)
+                for own, part in zip(requests, parts, strict=True)
+            }
+        )
+    sharded = [place for place, weight in enumerate(weights) if shard_of(weight) is not None]
+    rows = [
+        _rows(weight, place) if shard_of(weight) is None else place
+        for weight, place in zip(weights, places, strict=True)
+    ]
+    if sharded:
+        exchanged = _exchange_rows([weights[i] for i in sharded], [places[i] for i in sharded])
+        for place, own in zip(sharded, exchanged, strict=True):
+            rows[place] = own
+    return [_Fetched(*each) for each in zip(places, rows, known, strict=True)]
+
+
+def _rows(weight: Tensor, index: Tensor) -> Tensor:
+    return F.embedding(index, weight, sparse=getattr(weight, "row_sparse", False))
+
+
+def _exchange_rows(weights: list[Tensor], places: list[Tensor]) -> list[Tensor]:
+    """``(num_distinct, dim)`` rows at the places of each sharded table, from their owners.
 
     Raises:
         ValueError: for tables of different number types.
@@ -120,30 +176,22 @@ def _fetch(weights: list[Tensor], ids: list[Tensor]) -> list[_Fetched]:
     world_size = shards[0].world_size
     if len({weight.dtype for weight in weights}) > 1:
         raise ValueError("sharded tables must have one number type")
-    places, asked = [], []
-    for own, shard in zip(ids, shards, strict=True):
-        places.append(torch.unique(_place(own, shard)))  # (num_distinct,), ascending
-        owner = places[-1] // shard.width
-        asked.append(torch.bincount(owner, minlength=world_size))
+    asked = [
+        torch.bincount(place // shard.width, minlength=world_size)
+        for place, shard in zip(places, shards, strict=True)
+    ]
     requested = torch.stack(asked, 1)  # (world_size, num_tables)
     served = torch.empty_like(requested)
     dist.all_to_all_single(served, requested)
     take, give = requested.tolist(), served.tolist()
     own_rows = [place % shard.width for place, shard in zip(places, shards, strict=True)]
     wanted = _split(_exchange(_joined(own_rows, take), _sums(take), _sums(give)), give)
-    rows = [
-        F.embedding(own, weight, sparse=getattr(weight, "row_sparse", False))
-        for own, weight in zip(wanted, weights, strict=True)
-    ]
+    flat = [_rows(weight, own).flatten() for own, weight in zip(wanted, weights, strict=True)]
     widths = [weight.shape[1] for weight in weights]
     sent, received = _numbers(give, widths), _numbers(take, widths)
-    flat = [own.flatten() for own in rows]
     numbers = _Exchange.apply(_joined(flat, sent), _sums(sent), _sums(received))
     found = _split(numbers, received)
-    return [
-        _Fetched(place, own.view(-1, width))
-        for place, own, width in zip(places, found, widths, strict=True)
-    ]
+    return [own.view(-1, width) for own, width in zip(found, widths, strict=True)]
 
 
 def _numbers(counts: list[list[int]], widths: list[int]) -> list[list[int]]:

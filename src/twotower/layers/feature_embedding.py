@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from twotower.distributed.fetching import Request, fetch, fetched_together
-from twotower.distributed.sharding import shard_of
 from twotower.errors import UserError, check_number
 from twotower.layers.embedding_table import EmbeddingTable, lookup, mean_lookup, table
 from twotower.layers.history import Sequences
@@ -166,7 +165,6 @@ class FeatureEmbedding(nn.Module):
             for feature, width in zip(used, widths, strict=True)
         )
         self.output_dim = sum(widths)
-        self.is_sharded = any(shard_of(parameter) for parameter in self.parameters())
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Feature tensors, each ``(batch, ...)``, to ``(batch, output_dim)``.
@@ -174,7 +172,7 @@ class FeatureEmbedding(nn.Module):
         Raises:
             UserError: without times, for an encoder that reads them.
         """
-        if not self.is_sharded:
+        if torch.compiler.is_compiling():
             return self._embed(features)
         with fetched_together(self.requests(features)):
             return self._embed(features)
@@ -194,8 +192,6 @@ class FeatureEmbedding(nn.Module):
 
     def requests(self, features: dict[str, Tensor]) -> list[Request]:
         """What the lookups of these features need, see :func:`fetched_together`."""
-        if not self.is_sharded:
-            return []
         requests = []
         for name, embed in zip(self.names, self.embeddings, strict=True):
             if isinstance(embed, (EmbeddingTable, MultiEmbedding, HistoryEmbedding)):
