@@ -24,6 +24,37 @@ def test_a_column_of_lists_or_of_text(tmp_path):
     assert frames.interactions["shown"].to_list() == [["b", "c"], ["a"], ["x"]]
 
 
+PAGES = "page,item,place\np1,7,1\np1,5,2\np1,6,3\np2,5,1\np9,8,1\np3,,1\n,5,1\n"
+VISITS = "user,item,page\n1,5,p1\n1,6,\n1,7,p2\n2,7,p4\n"
+
+
+def test_a_table_of_pages(tmp_path):
+    (tmp_path / "pages.csv").write_text(PAGES)
+    frames = read(tmp_path, VISITS, columns__shown="page", pages="pages.csv")
+    # the chosen item is one of its page, which losses mask; p4 is not in the table
+    assert frames.interactions["shown"].to_list() == [[5, 6, 7], None, [5], None]
+    (tmp_path / "pages.csv").write_text(PAGES.replace("item", "product").replace("p", "q"))
+    visits = VISITS.replace("page", "qage").replace("p", "q")
+    settings = {"columns__shown": "qage", "pages": "pages.csv"}
+    with pytest.raises(UserError, match="pages.csv has no column item; it has qage, qroduct"):
+        read(tmp_path, visits, **settings)
+    frames = read(tmp_path, visits, **settings, pages_item="qroduct")
+    assert frames.interactions["shown"].to_list()[0] == [5, 6, 7]
+    (tmp_path / "pages.csv").write_text(PAGES.replace("p", "x").replace("xage", "page"))
+    with pytest.raises(UserError, match="none of the pages of the interactions .column page. is"):
+        read(tmp_path, VISITS, columns__shown="page", pages="pages.csv")
+    with pytest.raises(UserError, match="pages needs the column that names the page"):
+        read(tmp_path, VISITS, pages="pages.csv")
+
+
+def test_numbers_of_pages_and_items_may_be_of_several_types(tmp_path):
+    pages = pl.DataFrame({"page": [1.0, 1.0, 2.0], "item": ["a", "b", "c"]})
+    pages.write_parquet(tmp_path / "pages.parquet")
+    visits = "user,item,page\n1,a,1\n1,b,2\n1,c,3\n"
+    frames = read(tmp_path, visits, columns__shown="page", pages="pages.parquet")
+    assert frames.interactions["shown"].to_list() == [["a", "b"], ["c"], None]
+
+
 def test_prepared_numbers_by_hand():
     # items 10 and 20 are in training, 30 (validation) and 40 (test) are not, 99 is nowhere
     shown = [[20, 30], None, [10], [], [99, 10, 20], [10]]

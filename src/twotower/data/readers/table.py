@@ -16,7 +16,7 @@ from twotower.data.own_files.files import Source, open_source
 from twotower.data.own_files.item_categories import item_categories
 from twotower.data.own_files.paths import find, matches, partitions
 from twotower.data.own_files.report import coverage, report
-from twotower.data.own_files.shown import with_shown
+from twotower.data.own_files.shown import Pages, with_shown
 from twotower.data.own_files.text import TextFormat
 from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
@@ -46,6 +46,10 @@ class Table:
         user_vectors: vectors by name, from a file with a row for each user, see
             :func:`~twotower.data.own_files.vectors.read_vectors`; None: there are none.
         item_vectors: the same for ``items``.
+        pages: path, folder or glob, or several, of a table with a row for each item that was shown;
+            ``shown`` in ``columns`` is then the column that names the page in both; None: ``shown``
+            holds lists.
+        pages_item: column of the item in ``pages``; None: the one of ``interactions``.
         context: columns of ``interactions`` that are features of the request, with their kinds
             ``categorical`` or ``numeric``; a kind None is inferred. None: there are none.
         ignore: columns of ``users`` and ``items`` to leave out; ``*`` stands for any characters.
@@ -87,6 +91,8 @@ class Table:
         user_vectors: dict[str, str] | None = None,
         item_vectors: dict[str, str] | None = None,
         context: dict[str, str | None] | None = None,
+        pages: str | list[str] | None = None,
+        pages_item: str | None = None,
     ) -> None:
         if not interactions:
             raise UserError(
@@ -124,6 +130,14 @@ class Table:
         for column, kind in self.context.items():
             if kind is not None:
                 check_choice(f"data.reader.context.{column}", kind, ("categorical", "numeric"))
+        if pages and not columns.get("shown"):
+            raise UserError(
+                "data.reader.pages needs the column that names the page of an interaction: set "
+                "data.reader.columns.shown"
+            )
+        if pages:
+            self.paths["pages"] = pages
+            self.columns["pages"] = {"item": pages_item}
         self.ignore = ignore
         self.list_separator = list_separator
         wanted = None if behaviours is None else [str(name) for name in behaviours]
@@ -175,7 +189,7 @@ class Table:
                     setting = f"data.reader.{name}"
                     files = find(setting, paths, data_dir)
                     text_format = self.text_format
-                    if name != "interactions":
+                    if name != "interactions":  # whose header alone can be set
                         text_format = text_format._replace(header=None)
                     folders = partial(partitions, paths, data_dir)
                     how = (text_format, self.missing, stack, folders)
@@ -184,7 +198,9 @@ class Table:
 
     def _frames(self, sources: dict[str, Source], data_dir: Path) -> Frames:
         source = sources["interactions"]
+        shown = sources.pop("pages", None)
         roles = choose_columns(sources, self.columns, self.wishes.time_unit)
+        pages = self._pages(shown, roles["interactions"]) if shown else None
         columns = roles["interactions"] | context_roles(source, list(self.context))
         sides = {
             name: self._side(sources[name], name, roles[name], data_dir)
@@ -197,9 +213,9 @@ class Table:
         }
         clicks = read_clicks(source, columns, self.wishes, whole)
         interactions, context = context_features(clicks.frame, self.context)
-        interactions = with_shown(interactions, self.list_separator)
-        shown = {sources[name]: side for name, side in sides.items()}
-        remarks = [report(source, len(clicks.frame), columns, clicks.meaning, shown)]
+        interactions = with_shown(interactions, self.list_separator, pages)
+        listed = {sources[name]: side for name, side in sides.items()}
+        remarks = [report(source, len(clicks.frame), columns, clicks.meaning, listed)]
         remarks += clicks.remarks
         tables: dict[str, pl.DataFrame] = {}
         for name, side in SIDES.items():
@@ -236,6 +252,11 @@ class Table:
             where=clicks.where,
             context_features=context,
         )
+
+    def _pages(self, source: Source, roles: dict[str, str]) -> Pages:
+        pages = Pages(source, roles["shown"], self.columns["pages"]["item"] or roles["item"])
+        pages.check()
+        return pages
 
     def _side(self, source: Source, name: str, roles: dict[str, str], data_dir: Path) -> Side:
         def vectors(ids: pl.Series) -> dict[str, pl.Series]:
