@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 PAGES = ROOT / "build" / "docs"  # named in zensical.toml
 ABOVE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"\[([^][]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
@@ -25,6 +26,7 @@ def pages() -> dict[str, Path]:
 def with_site_links(text: str, source: Path, names: dict[str, Path]) -> str:
     """The page with links that work on the site. Code blocks stay as they are."""
     targets = {path.resolve(): name for name, path in names.items()}
+    targets |= {path: f"pictures/{path.name}" for path in PICTURES.iterdir()}
     targets[ROOT / "docs" / "README.md"] = "README.md"  # the list of documents: the site's menu
 
     def place(match: re.Match[str]) -> str:
@@ -39,7 +41,7 @@ def with_site_links(text: str, source: Path, names: dict[str, Path]) -> str:
 def main() -> int:
     """Write the pages and build the site; the exit code is Zensical's."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    PAGES.mkdir(parents=True)
+    shutil.copytree(PICTURES, PAGES / "pictures")
     names = pages()
     for name, path in names.items():
         text = with_site_links(path.read_text(encoding="utf-8"), path, names)
