@@ -111,10 +111,23 @@ def test_new_values_have_numbers():
     features = (Feature("item_id", "categorical", 9), Feature("brand", "multi", 11))
     encodings = {"item/brand": encoding(10, 2)}
     a, seven = hash_numbers(pl.Series(["a", "7"]), encoding(10, 2)).tolist()
-    for value, expected in (("a", a), (7, seven), (["a", "7"], a + seven), (None, [0, 0])):
+    for value, expected in (
+        *(("a", a), (" a ", a), (7, seven), (7.0, seven), (["a", "7"], a + seven)),
+        *((None, [0, 0]), ("", [0, 0]), (" ", [0, 0]), (float("nan"), [0, 0])),
+        (True, hash_numbers(pl.Series([True]), encoding(10, 2))[0].tolist()),
+    ):
         new = from_values("item", features, {"brand": value}, encodings)
         assert new["brand"].tolist() == [expected], value
         assert new["item_id"].tolist() == [0]
+
+
+def test_a_name_of_both_sides_is_hashed_where_it_is_a_label():
+    frames = world()._replace(user_features={"brand": "numeric"})
+    frames = frames._replace(users=frames.users.with_columns(brand=pl.lit(1.5)))
+    found = prepare(frames, KEEP_ALL._replace(hashes=Hashes({"brand": 10}, 2)))
+    schema = found.meta["schema"]
+    assert ["brand", "numeric", 0] in schema["user"] and ["brand", "multi", 11] in schema["item"]
+    assert hashed_column(pl.Series([], dtype=pl.List(pl.String)), encoding(10, 2)).shape == (0, 2)
 
 
 def test_a_table_may_not_take_the_names(tmp_path):
@@ -167,7 +180,7 @@ def test_context_of_the_request(data):
 
 def test_unknown_ids_have_vectors_of_their_own(data):
     model = make_retriever(data)
-    assert model.hashes_users
+    assert model.hashes_users and not make_retriever(data, "mf").hashes_users
     known = model.users.raw[0]
     first, second, same = (
         model.user_vector(history=[], features={"user_hash": one})

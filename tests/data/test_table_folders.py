@@ -72,6 +72,18 @@ def test_partitions_are_columns(tmp_path):
         reader(interactions=f"clicks/day={DAYS[0]}", context={"day": "categorical"}).read(tmp_path)
 
 
+def test_what_is_no_data_and_what_is_behind_a_link(tmp_path):
+    write(tmp_path, SPARK)
+    every = reader(interactions="clicks").sources(tmp_path)
+    for pattern in ("clicks/**", "clicks/**/*.*"):
+        assert reader(interactions=pattern).sources(tmp_path) == every
+    (tmp_path / "clicks" / f"day={DAYS[0]}").rename(tmp_path / "elsewhere")
+    (tmp_path / "clicks" / f"day={DAYS[0]}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "clicks")
+    found = reader(interactions="clicks").read(tmp_path).interactions
+    assert found.select("user", "item", "time").rows() == CLICKS.rows()
+
+
 def test_values_of_partitions(tmp_path):
     folders = ["shop=a%20b/kind=1", "shop=c%2Fd/kind=2", "shop=__HIVE_DEFAULT_PARTITION__/kind=3"]
     names = [f"clicks/{folder}/x.parquet" for folder in folders]

@@ -70,6 +70,9 @@ def test_lookups_within():
         for missing in (5, 8):
             with pytest.raises(RuntimeError, match="ids that were not requested"):
                 fetch(torch.tensor([missing]), weight)
-        with fetched_together([Request(weight, torch.tensor([1]))]):  # the outer one stays
-            assert fetch(ids, weight)[1].shape == (3, 2)
+    with fetched_together([Request(weight, ids[:0])]), pytest.raises(RuntimeError):
+        fetch(ids, weight)
+    inner = fetched_together([Request(weight, torch.tensor([1]))])
+    with fetched_together(requests), inner:  # the outer one stays
+        assert fetch(ids, weight)[1].shape == (3, 2)
     assert fetch(ids, weight)[1] is weight

@@ -116,8 +116,9 @@ def _search(found: _Fetched, index: Tensor, weight: Tensor, padded: bool) -> Ten
     """The rows of ids that were requested by another tensor."""
     place = _place(_flat(index, padded), shard_of(weight))
     row = torch.searchsorted(found.place, place)
+    last = len(found.place) - 1
     # a search past the end finds no row either
-    if len(row) and not torch.equal(found.place[row.clamp_max(len(found.place) - 1)], place):
+    if len(row) and (last < 0 or not torch.equal(found.place[row.clamp_max(last)], place)):
         raise RuntimeError("a lookup in a table needs ids that were not requested")
     return row
 

@@ -238,7 +238,7 @@ def _hash_meaning(known: dict[str, float]) -> str:
     return (
         f"of each value {known['hashes']} numbers: 1 + (each of the first {known['hashes']} groups "
         f"of eight hexadecimal digits of the MD5 of its text) modulo {known['buckets']}; 0 if "
-        "missing"
+        "missing or empty. The text has no blanks around it, and 5.0 is `5`"
     )
 
 

@@ -15,7 +15,7 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.data.prepare.left_out import PREFIX
 from twotower.data.prepare.newcomers import from_values
 from twotower.errors import UserError, check_choice
-from twotower.layers.feature_embedding import reads_times
+from twotower.layers.feature_embedding import FeatureEmbedding, reads_times
 from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
@@ -51,8 +51,9 @@ class Retriever:
 
     @property
     def hashes_users(self) -> bool:
-        """Do the data hash the raw ids of users, so that an unknown one has rows as well?"""
-        return any(feature.name == HASHES["user_id"] for feature in self.data.schema.user)
+        """Does the model read hashes of users' raw ids, so that an unknown one has rows as well?"""
+        embeddings = (own for own in self.model.modules() if isinstance(own, FeatureEmbedding))
+        return any(HASHES["user_id"] in own.names for own in embeddings)
 
     @cached_property
     def catalogue(self) -> pl.DataFrame:

@@ -2,8 +2,10 @@
 
 import difflib
 import glob
+import os
 import re
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -61,25 +63,38 @@ def matches(pattern: str, data_dir: Path) -> list[Path]:
         exact = base / pattern
         if exact.exists():
             return _files_of(exact)
+        root = base.joinpath(*_fixed(pattern))
         paths = [Path(path) for path in sorted(glob.glob(str(exact), recursive=True))]  # noqa: PTH207 - absolute patterns too
-        paths = [path for path in paths if not path.name.startswith("_")]
+        paths = [path for path in paths if not _is_left_out(path, root)]
         files = dict.fromkeys(file for path in paths for file in _files_of(path))
         if files:
             return list(files)
     return []
 
 
+def _fixed(pattern: str) -> list[str]:
+    """The parts of a pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    return list(takewhile(lambda part: not any(sign in part for sign in WILDCARDS), parts))
+
+
+def _is_left_out(path: Path, root: Path) -> bool:
+    return any(part[0] in "._" for part in path.relative_to(root).parts)
+
+
 def _files_of(path: Path) -> list[Path]:
-    """The path itself, or of a folder the files with data below it."""
+    """The path itself, or of a folder the files with data below it, also behind links."""
     if not path.is_dir():
         return [path]
-    found = []
-    for file in sorted(path.rglob("*")):
-        parts = file.relative_to(path).parts
-        is_data = ending_of(file) in KINDS and not any(part[0] in "._" for part in parts)
-        if is_data and file.is_file():
-            found.append(file)
-    return found
+    found, entered = [], set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        if os.path.realpath(folder) in entered:  # a link to a folder above
+            below.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        files = (Path(folder, name) for name in names)
+        found += [file for file in files if ending_of(file) in KINDS and file.is_file()]
+    return sorted(file for file in found if not _is_left_out(file, path))
 
 
 def ending_of(path: Path) -> str:
@@ -96,13 +111,8 @@ def partitions(patterns: str | list[str], data_dir: Path, path: Path) -> dict[st
         path: of the file.
     """
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        fixed = []
-        for part in Path(pattern).parts:
-            if any(sign in part for sign in WILDCARDS):
-                break
-            fixed.append(part)
         for base in (data_dir, Path.cwd()):
-            root = base.joinpath(*fixed)
+            root = base.joinpath(*_fixed(pattern))
             if root != path and path.is_relative_to(root):
                 folders = path.relative_to(root).parts[:-1]
                 pairs = filter(None, map(PARTITION.fullmatch, folders))

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from twotower.data.frames import Frames
-from twotower.data.prepare.hashing import NO_HASHES, Hashes, hashed_column
+from twotower.data.prepare.hashing import KINDS, NO_HASHES, Hashes, hashed_column
 from twotower.types import HASHES, Feature, FeatureKind
 
 
@@ -50,7 +50,8 @@ def encode(
     features = [Feature(f"{side}_id", "categorical", num_train + 1)]
     arrays, encodings = {}, {}
     columns = {name: table[name] for name in kinds}
-    hashed = {name: name for name in kinds if name in hashes.buckets}
+    labels = [name for name, kind in kinds.items() if kind in KINDS]
+    hashed = {name: name for name in labels if name in hashes.buckets}
     if side in table.columns and f"{side}_id" in hashes.buckets:
         columns = {HASHES[f"{side}_id"]: table[side], **columns}
         hashed[HASHES[f"{side}_id"]] = f"{side}_id"

@@ -31,16 +31,18 @@ class Hashes(NamedTuple):
         for name, buckets in self.buckets.items():
             check_number(f"data.hashed.{name}", buckets, 2, 2**31 - 2)
 
-    def check_names(self, kinds: dict[str, FeatureKind]) -> None:
+    def check_names(self, *sides: dict[str, FeatureKind]) -> None:
         """Refuse names that are no feature, and features that are not labels.
 
         Args:
-            kinds: of all features of users, items and requests, by name.
+            sides: kinds of the features of users, items and requests, by name. A name that is a
+                label on one side alone is hashed there alone.
 
         Raises:
             UserError: naming the feature and what there is.
         """
-        labels = [name for name, kind in kinds.items() if kind in KINDS]
+        kinds = {name: kind for side in sides for name, kind in side.items()}
+        labels = [name for side in sides for name, kind in side.items() if kind in KINDS]
         for name in self.buckets:
             if name in kinds and name not in labels:
                 raise UserError(f"data.hashed.{name}: {name} is {kinds[name]}, only labels can be")
@@ -98,6 +100,7 @@ def hashed_column(column: pl.Series, encoding: pl.DataFrame) -> np.ndarray:
     row = np.repeat(np.arange(len(column)), length)
     numbers = hash_numbers(column.filter(column.list.len() > 0).explode(), encoding)
     place = np.arange(len(row)) - np.searchsorted(row, row)
-    table = np.zeros((len(column), max(1, length.max(initial=1)), numbers.shape[1]), dtype=np.int32)
+    width = max(1, int(length.max(initial=1)))
+    table = np.zeros((len(column), width, numbers.shape[1]), dtype=np.int32)
     table[row, place] = numbers
-    return table.reshape(len(column), -1)
+    return table.reshape(len(column), width * numbers.shape[1])

@@ -102,7 +102,17 @@ def _encoded(feature: Feature, value: Any, encoding: pl.DataFrame) -> Tensor:
 def _as_lists(value: Any) -> pl.Series:
     """One row with the given value or values as text."""
     given = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
-    return pl.Series([[str(one) for one in given if one is not None]], dtype=pl.List(pl.String))
+    return pl.Series([[text for one in given if (text := _text(one))]], dtype=pl.List(pl.String))
+
+
+def _text(value: Any) -> str:
+    """A label as preparation writes it: 17.0 is ``17``; missing, blanks and NaN are empty."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or value != value:
+        return ""
+    text: str = pl.Series([value]).cast(pl.String)[0]
+    return text.strip()
 
 
 def _index(value: Any, vocabulary: pl.Series) -> int:

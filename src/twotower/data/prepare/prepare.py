@@ -90,8 +90,7 @@ def prepare(
         dropped["held-out interactions of users with less than data.split.min_history"] = num
     coding = (options.numeric_buckets, options.hashes)
     context = encode_context(frames, coded, part == TRAIN, options.clock_context, *coding)
-    own_kinds = frames.user_features | frames.item_features
-    options.hashes.check_names({**own_kinds, **context.kinds})
+    options.hashes.check_names(frames.user_features, frames.item_features, context.kinds)
     coded = coded.with_columns(context.columns)
     users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
     if "shown" in coded.columns:

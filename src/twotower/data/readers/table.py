@@ -22,7 +22,7 @@ from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
 
 KINDS = ("categorical", "multi", "numeric", "vector")
-RULES = 6  # raise it when the same table gives other frames, so that it is prepared anew
+RULES = 7  # raise it when the same table gives other frames, so that it is prepared anew
 UNITS = ("s", "ms", "us", "ns", "step", "order")
 
 
@@ -263,7 +263,12 @@ class Table:
             found = {}
             for feature, pattern in self.vectors[name].items():
                 setting = f"data.reader.{name[:-1]}_vectors.{feature}"
-                (path,) = find(setting, [pattern], data_dir)[:1]
+                path, *others = find(setting, [pattern], data_dir)
+                if others:
+                    raise UserError(
+                        f"{setting}={pattern} is {1 + len(others)} files: vectors are read from "
+                        "one, name it"
+                    )
                 found[feature] = read_vectors(setting, path, ids)
             return found
 
