@@ -1,6 +1,7 @@
 """Open the files of a user's table lazily, whatever their format: one file, or several shards."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import polars as pl
 
 from twotower.data.own_files.errors import broken, refuse_wrong_content
 from twotower.data.own_files.paths import COMPRESSED, KINDS, SEPARATORS, ending_of
-from twotower.data.own_files.text import TextFormat, scan_text
+from twotower.data.own_files.text import COMMENTS, TextFormat, first_lines, separator_of
 from twotower.data.own_files.values import plain
 from twotower.data.readers.parse import open_csv
 from twotower.errors import UserError
@@ -213,6 +214,43 @@ def _open(
     if kind == "text":  # blank lines
         frame = frame.filter(~pl.all_horizontal(pl.col(columns).is_null()))
     return Shard(path, kind, frame, columns, separator)
+
+
+def scan_text(path: Path, text_format: TextFormat, usual: str) -> tuple[pl.LazyFrame, int, str]:
+    """Scan every field as text, so that no id loses a leading zero.
+
+    A first line ``sep=;`` is Excel's and names the separator. Blank lines and comments before the
+    header are left out.
+
+    Args:
+        path: the file, plain or compressed.
+        text_format: as the user states it.
+        usual: the separator that the name of the file suggests.
+
+    Returns:
+        The rows, the line of the first of them, and the separator.
+    """
+    lines = first_lines(path)
+    stated = re.fullmatch(r'"?sep=(.)"?', lines[0], re.IGNORECASE) if lines else None
+    skipped = 1 if stated else 0
+    while skipped < len(lines) and (
+        lines[skipped].startswith(COMMENTS) or not lines[skipped].strip()
+    ):
+        skipped += 1
+    header = lines[skipped] if skipped < len(lines) else ""
+    separator = text_format.separator or (stated[1] if stated else separator_of(header, usual))
+    frame = pl.scan_csv(
+        path,
+        separator=separator,
+        skip_lines=skipped,
+        has_header=text_format.header is None,
+        new_columns=text_format.header,
+        quote_char=text_format.quote,
+        infer_schema=False,
+        glob=False,
+    )
+    first_line = skipped + (1 if text_format.header else 2)
+    return frame.rename(str.strip), first_line, separator
 
 
 def _scan_json(path: Path) -> pl.LazyFrame:
