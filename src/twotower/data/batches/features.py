@@ -11,6 +11,8 @@ from twotower.data.batches.sequence_order import begins
 from twotower.layers.history import Sequences
 from twotower.types import Schema
 
+OF_THE_EVENT = ("behaviour", "time_gap")  # features of events that are not those of their items
+
 
 def history(
     tables: dict[str, Tensor], position: Tensor, user: Tensor, length: int, num_train_items: int
@@ -79,7 +81,7 @@ def events(
         history: of :func:`history` or :func:`sequences`.
         place: of :func:`places`.
     """
-    if name in ("behaviour", "time_gap"):
+    if name in OF_THE_EVENT:
         value = take(tables[f"interactions/{name}"], place).int() + (name == "behaviour")
     else:
         value = item_labels(tables, name, take(tables["interactions/item"], place))
@@ -104,7 +106,7 @@ def events_of_items(tables: dict[str, Tensor], name: str, history: Tensor, items
         history: ``(1, length)`` of the last items, see :func:`history`.
         items: ``(num_items,)`` corpus indices, oldest first.
     """
-    if name in ("behaviour", "time_gap"):
+    if name in OF_THE_EVENT:
         return torch.zeros_like(history)
     last = items[-history.shape[1] :]
     row = torch.zeros_like(history)

@@ -7,6 +7,7 @@ import polars as pl
 
 from twotower.data.frames import Frames
 from twotower.data.prepare.hashing import KINDS, NO_HASHES, Hashes, hashed_column
+from twotower.data.prepare.lists import places
 from twotower.types import HASHES, Feature, FeatureKind
 
 
@@ -125,11 +126,9 @@ def _multi(column: pl.Series, num_train: int) -> tuple[np.ndarray, int, pl.DataF
     vocabulary = column[:num_train].explode().drop_nulls().unique().sort()
     length = column.list.len().fill_null(0).to_numpy()
     width = max(1, int(length.max(initial=1)))
-    row = np.repeat(np.arange(len(column)), length)
     value = _indices(column.filter(column.list.len() > 0).explode(), vocabulary).to_numpy()
-    place = np.arange(len(row)) - np.searchsorted(row, row)
     table = np.zeros((len(column), width), dtype=np.int32)
-    table[row, place] = value
+    table[places(length)] = value
     return table, len(vocabulary) + 1, pl.DataFrame({"value": vocabulary})
 
 

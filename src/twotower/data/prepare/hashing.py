@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from twotower.data.prepare.lists import places
 from twotower.errors import UserError, check_number
 from twotower.types import HASHES, FeatureKind
 
@@ -97,10 +98,8 @@ def hashed_column(column: pl.Series, encoding: pl.DataFrame) -> np.ndarray:
     if not isinstance(column.dtype, pl.List):
         return hash_numbers(column, encoding)
     length = column.list.len().fill_null(0).to_numpy()
-    row = np.repeat(np.arange(len(column)), length)
     numbers = hash_numbers(column.filter(column.list.len() > 0).explode(), encoding)
-    place = np.arange(len(row)) - np.searchsorted(row, row)
     width = max(1, int(length.max(initial=1)))
     table = np.zeros((len(column), width, numbers.shape[1]), dtype=np.int32)
-    table[row, place] = numbers
+    table[places(length)] = numbers
     return table.reshape(len(column), width * numbers.shape[1])

@@ -3,6 +3,8 @@
 import numpy as np
 import polars as pl
 
+from twotower.data.prepare.lists import places
+
 MAX_SHOWN = 100  # of one interaction; the first are kept
 
 
@@ -29,8 +31,5 @@ def shown_items(
     )
     number = np.append(row, -1)[code.fill_null(-1).to_numpy()]
     table = np.full((len(shown), width), -1, dtype=np.int32)
-    at = np.repeat(np.arange(len(shown)), length)
-    table[at, np.arange(len(at)) - np.searchsorted(at, at)] = np.where(
-        number < num_train, number, -1
-    )
+    table[places(length)] = np.where(number < num_train, number, -1)
     return pl.Series("shown", table)
