@@ -18,12 +18,15 @@ def step(name, data, batch, together, monkeypatch):
         settings += ["model.embedding_dim=16", "model.dim=16"]
     torch.manual_seed(0)
     model = build(name, data, *settings).double().train()
-    for parameter in model.parameters():
-        parameter.row_sparse = getattr(parameter, "is_table", False)
+    tables = [weight for weight in model.parameters() if getattr(weight, "is_table", False)]
+    if not tables:
+        pytest.skip(f"{name} reads its tables without twotower.layers")
+    for weight in tables:
+        weight.row_sparse = True
     with monkeypatch.context() as patch:
         if not together:
             for module in (sys.modules[type(model).__module__], feature_embedding):
-                patch.setattr(module, "fetched_together", lambda requests: nullcontext())
+                patch.setattr(module, "fetched_together", nullcontext, raising=False)
         towers = model(batch)
     (towers.user.sin().sum() + towers.item.cos().sum()).backward()
     gradients = {key: value.grad for key, value in model.named_parameters()}
