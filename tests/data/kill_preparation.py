@@ -1,6 +1,6 @@
 """Prepare data again and again, killed at one file-system call after another.
 
-Run as ``python -m tests.data.kill_preparation FOLDER STEP``.
+Run as ``python -m tests.data.kill_preparation FOLDER STEP ENGINE``.
 Processes are forked, because a start of Python takes seconds.
 """
 
@@ -29,7 +29,7 @@ def child(work):
     return os.waitpid(pid, 0)[1]
 
 
-def prepare(folder, last):
+def prepare(folder, engine, last):
     """Prepare anew; die before the file-system call number ``last`` below the cache."""
     count = 0
 
@@ -41,7 +41,7 @@ def prepare(folder, last):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die)
-    make_data(folder).preparation.load(force=True)
+    make_data(folder, engine=engine).preparation.load(force=True)
 
 
 def check(folder):
@@ -59,10 +59,10 @@ def check(folder):
     assert left == [data.preparation.folder.name, data.preparation.folder.name + ".lock"], left
 
 
-def main(folder, step):
-    assert child(partial(prepare, folder, 0)) == 0
+def main(folder, step, engine):
+    assert child(partial(prepare, folder, engine, 0)) == 0
     num = 0
-    while (status := child(partial(prepare, folder, 1 + num * step))) == signal.SIGKILL:
+    while (status := child(partial(prepare, folder, engine, 1 + num * step))) == signal.SIGKILL:
         assert child(partial(check, folder)) == 0, num
         num += 1
     assert status == 0
@@ -70,4 +70,4 @@ def main(folder, step):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

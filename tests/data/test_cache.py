@@ -313,7 +313,7 @@ def test_preparing_anew_keeps_the_old_data_until_the_new_are_there(tmp_path):
 @pytest.mark.parametrize("step", [1, 20])
 def test_killed_at_every_write_while_a_cache_is_replaced(tmp_path, step):
     run = subprocess.run(
-        [sys.executable, "-m", "tests.data.kill_preparation", str(tmp_path), str(step)],
+        [sys.executable, "-m", "tests.data.kill_preparation", str(tmp_path), str(step), "polars"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "PYTHONPATH": "src"},

@@ -8,6 +8,7 @@ import torch
 from tests.conftest import make_data
 from twotower.data.batches.loader import EvalLoader, TrainLoader
 from twotower.data.prepare import store
+from twotower.data.prepare.fingerprint import split_fingerprint
 from twotower.data.readers.synthetic import Synthetic
 from twotower.data.sampling import SharedUniform, Uniform
 from twotower.errors import UserError
@@ -242,7 +243,7 @@ def test_the_split_is_known_whatever_the_features(tmp_path):
     for data in made:
         data.setup()
     assert len({data.fingerprint for data in made}) == 3
-    plain, history, other = (store.split_fingerprint(data.meta, data.ids) for data in made)
+    plain, history, other = (split_fingerprint(data.meta, data.ids) for data in made)
     assert plain == history != other
 
 

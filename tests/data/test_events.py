@@ -25,12 +25,12 @@ ALL = ["category", "behaviour", "time_gap"]
 
 def test_time_gaps_by_hand():
     moments, user = [0, 1, 4, 4, 4 + 2**20, 10, 10**12], [0, 0, 0, 0, 0, 1, 1]
-    frame = pl.DataFrame({"user": user, "time": moments})
+    order = (np.array(moments), np.array(user))
     # gaps 1, 3, 0 and 2**20 seconds: 1 + log2(2), 1 + log2(4), 1 + log2(1), 1 + 20, at most 32
-    assert time_gaps(frame, "s").tolist() == [0, 2, 3, 1, 21, 0, 32]
-    assert time_gaps(frame, "ms").tolist()[:5] == [0, 1, 1, 1, 11]
+    assert time_gaps(*order, "s").tolist() == [0, 2, 3, 1, 21, 0, 32]
+    assert time_gaps(*order, "ms").tolist()[:5] == [0, 1, 1, 1, 11]
     with pytest.raises(UserError, match="time_gap needs times"):
-        time_gaps(frame, "order")
+        time_gaps(*order, "order")
 
 
 def test_what_the_data_do_not_have():

@@ -6,17 +6,33 @@ import polars as pl
 import pytest
 
 from tests.helpers.frames import make_frames
-from twotower.data.prepare.filters import Filters, check_interactions, filter_interactions
+from twotower.data import blocks
+from twotower.data.blocks import Storage
+from twotower.data.prepare.coding import code_in_memory
+from twotower.data.prepare.filters import (
+    Filters,
+    check_interactions,
+    filter_interactions,
+    threshold,
+)
 from twotower.errors import UserError
 
 ALL = Filters(None, "all", 0)
 
 
 def kept(rows, filters, columns=("user", "item", "time", "value")):
-    frame, dropped = filter_interactions(
-        pl.DataFrame(rows, schema=list(columns), orient="row"), filters
-    )
-    return frame.select("user", "item").rows(), dropped
+    """What is left, which must not depend on how many rows are worked on at once."""
+    frame = pl.DataFrame(rows, schema=list(columns), orient="row")
+    several = []
+    for size in (blocks.BLOCK, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "BLOCK", size)
+            thresholds = threshold(pl.col("value"), filters, frame.columns)
+            coded = filter_interactions(code_in_memory(frame, thresholds), filters, Storage())
+        ids = (coded.user_ids[coded.column("user")], coded.item_ids[coded.column("item")])
+        several.append((list(zip(*map(list, ids), strict=True)), coded.dropped))
+    assert several[0] == several[1]
+    return several[0]
 
 
 def test_order_is_user_then_time_then_file_order():

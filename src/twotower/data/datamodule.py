@@ -16,6 +16,7 @@ from twotower.data.batches.loader import EvalLoader, TrainLoader
 from twotower.data.batches.train_pairs import TrainPairs, train_pairs
 from twotower.data.frames import Reader
 from twotower.data.mined_negatives import current_vectors
+from twotower.data.prepare.engine import Choice
 from twotower.data.prepare.filters import Filters
 from twotower.data.prepare.hashing import Hashes
 from twotower.data.prepare.newcomers import new_users
@@ -37,23 +38,20 @@ class RetrievalDataModule(pl.LightningDataModule):
         data_dir: raw files; may be read-only when they are there.
         cache_dir: prepared data.
         batch_size: positives per process and training step; None: set it before training.
-        positives: what an epoch takes, see :class:`TrainLoader`.
+        positives: what an epoch takes, see :class:`TrainLoader`, like ``min_history``.
         eval_batch_size: users per evaluation step.
         min_value: see :class:`~twotower.data.prepare.filters.Filters`, like the next two.
-        duplicates: which of repeated pairs to keep.
-        k_core: minimum interactions of users and items.
         history_length: see :class:`~twotower.data.prepare.options.Options`, like the next.
-        group_shares: shares that separate head, middle and tail categories.
         mask_seen: which items of a user's earlier parts are hidden, see
             :func:`twotower.data.batches.rows.hidden`.
         seed: of order, negatives and dropout.
         shuffle_window: see :class:`TrainLoader`; with a number, tables that grow with users and
             interactions stay mapped on the host.
         negatives: draws a training step's negatives; None for evaluation alone.
-        min_history: see :class:`TrainLoader`.
         max_per_user: see :class:`~twotower.data.prepare.filters.Filters`, like the next.
         clock_context: see :class:`~twotower.data.prepare.options.Options`, like the next two.
         hashed: see :class:`~twotower.data.prepare.hashing.Hashes`, like the next.
+        engine: see :class:`~twotower.data.prepare.engine.Choice`, like the next two.
     """
 
     schema: Schema
@@ -88,6 +86,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         history_features: list[str] | None = None,
         hashed: dict[str, int] | None = None,
         hashes: int = 2,
+        engine: str = "auto",
+        engine_memory_gb: float | None = None,
+        engine_folder: str | None = None,
     ) -> None:
         super().__init__()
         self.reader = reader
@@ -101,7 +102,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.options.check()
         rows.check_mask_seen(mask_seen)
         check_number("data.seed", seed, 0, 2**32 - 1)
-        self.preparation = Preparation(reader, self.options, Path(data_dir), Path(cache_dir))
+        places = (Path(data_dir), Path(cache_dir), Choice(engine, engine_memory_gb, engine_folder))
+        self.preparation = Preparation(reader, self.options, *places)
         self.mask_seen = mask_seen
         self.seed = seed
         self.shuffle_window = shuffle_window
@@ -109,8 +111,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         self.min_history = min_history
         self.fixed_shapes = False  # True: batches are padded to as many rows as they can need
         self.trains_elsewhere = False  # True: Lightning's loop gets indices and no batches
-        self._new_user_clicks: int | None = None
-        self._shown_clicks: int | None = None
+        self.evaluate_after(None, None)
         self.tables: dict[str, Tensor] = {}
         self._train_pairs: TrainPairs | None = None
 
@@ -122,12 +123,11 @@ class RetrievalDataModule(pl.LightningDataModule):
         """
         if self.tables:
             return
-        prepared = self.preparation.load()
-        self.meta, self.ids, self.encodings = prepared.meta, prepared.tables, prepared.encodings
-        schema = Schema.from_plain(prepared.meta["schema"])
-        self.schema = schema._replace(num_behaviours=len(prepared.meta["behaviours"]))
-        self.fingerprint, self.note = prepared.meta["fingerprint"], prepared.meta["note"]
-        self.tables = {name: torch.from_numpy(array) for name, array in prepared.arrays.items()}
+        arrays, self.ids, self.meta, self.encodings = self.preparation.load()
+        schema = Schema.from_plain(self.meta["schema"])
+        self.schema = schema._replace(num_behaviours=len(self.meta["behaviours"]))
+        self.fingerprint, self.note = self.meta["fingerprint"], self.meta["note"]
+        self.tables = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of training positions."""

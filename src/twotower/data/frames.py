@@ -39,7 +39,7 @@ class Frames(NamedTuple):
             ``interactions``: what is known of a request before its item is chosen.
     """
 
-    interactions: pl.DataFrame
+    interactions: pl.DataFrame | pl.LazyFrame
     users: pl.DataFrame
     items: pl.DataFrame
     user_features: dict[str, FeatureKind]
@@ -52,6 +52,19 @@ class Frames(NamedTuple):
     where: Callable[[int], str] = "row {:,}".format
     latents: dict[str, tuple[pl.Series, pl.DataFrame]] | None = None
     context_features: dict[str, FeatureKind] = {}
+
+    def columns(self) -> list[str]:
+        """Names of the columns of interactions."""
+        return self.interactions.lazy().collect_schema().names()
+
+    def collect(self, *values: pl.Expr) -> pl.DataFrame:
+        """Values computed from the interactions, a part of them at a time."""
+        return self.interactions.lazy().select(values).collect(engine="streaming")
+
+    def place(self, mask: pl.Expr) -> str:
+        """The place of the first interaction that a mask marks, for messages."""
+        rows = self.interactions.lazy().with_row_index("row").filter(mask).select("row").head(1)
+        return self.where(int(rows.collect(engine="streaming").item()))
 
 
 class Reader(Protocol):

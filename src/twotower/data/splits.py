@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from twotower.data.blocks import blocks, counts, user_blocks
 from twotower.data.frames import TimeUnit
 from twotower.errors import UserError, check_choice, check_number
 
@@ -17,10 +18,10 @@ UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Rows(NamedTuple):
-    """Interactions sorted by user, time and file order.
+    """Interactions sorted by user, time and file order, perhaps mapped from files.
 
     Attributes:
-        user: ``(num_interactions,)`` numbers from 0, equal ones adjacent.
+        user: ``(num_interactions,)`` numbers from 0, ascending.
         time: ``(num_interactions,)`` integers or floats.
         time_unit: of ``time``.
         part: ``(num_interactions,)`` of the split that the data come with, or None.
@@ -59,11 +60,11 @@ class LeaveLastOut:
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Split by position within the user."""
-        num, from_end = _within_user(rows.user)
-        evaluated = num >= self.min_history + 2
-        return np.select(
-            [evaluated & (from_end == 0), evaluated & (from_end == 1)], [TEST, VAL], TRAIN
-        ).astype(np.int8)
+        num = counts(rows.user, _num_users(rows.user))
+        last = (num.cumsum() - 1)[num >= self.min_history + 2]
+        part = np.full(len(rows.user), TRAIN, dtype=np.int8)
+        part[last], part[last - 1] = TEST, VAL
+        return part
 
 
 class Temporal:
@@ -117,8 +118,9 @@ class Temporal:
                 f"data.split.test_from={self.test_from} (here the times {val_from} and {test_from})"
             )
         part = (rows.time >= val_from).astype(np.int8) + (rows.time >= test_from)
-        history = np.bincount(rows.user[part == TRAIN], minlength=rows.user.max(initial=-1) + 1)
-        part[(part != TRAIN) & (history[rows.user] < self.min_history)] = NOWHERE
+        too_few = counts(rows.user, _num_users(rows.user), part == TRAIN) < self.min_history
+        for own in blocks(len(part)):
+            part[own][(part[own] != TRAIN) & too_few[rows.user[own]]] = NOWHERE
         return part
 
 
@@ -181,9 +183,16 @@ class RandomRatio:
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Split at random."""
-        draw = np.random.default_rng(self.seed).random(len(rows.user))
-        order = np.lexsort((draw, rows.user))  # users in order, each one's rows at random
-        num, place = _within_user(rows.user)
+        generator = np.random.default_rng(self.seed)
+        part = np.empty(len(rows.user), dtype=np.int8)
+        for own in user_blocks(rows.user):
+            part[own] = self._of_users(rows.user[own], generator)
+        return part
+
+    def _of_users(self, user: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        draw = generator.random(len(user))
+        order = np.lexsort((draw, user))  # users in order, each one's rows at random
+        num, place = _within_user(user - user[0])
         num_val, num_test = np.floor(num * self.val + 0.5), np.floor(num * self.test + 0.5)
         evaluated = num - num_val - num_test >= self.min_history
         drawn = np.select(
@@ -230,6 +239,10 @@ class Given:
             )
             part[train] = drawn
         return part
+
+
+def _num_users(user: np.ndarray) -> int:
+    return int(user[-1]) + 1 if len(user) else 0
 
 
 def _within_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

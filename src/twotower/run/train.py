@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 from twotower.data.datamodule import RetrievalDataModule
-from twotower.data.prepare import store
+from twotower.data.prepare.fingerprint import split_fingerprint
 from twotower.errors import UserError, extra
 from twotower.files import write_json
 from twotower.run import announce, derive, ranks, results, settings
@@ -142,7 +142,7 @@ def _record(
         "model": info.choices["model"],
         "data": info.choices["data"],
         "data_fingerprint": data.fingerprint,
-        "split_fingerprint": store.split_fingerprint(data.meta, data.ids),
+        "split_fingerprint": split_fingerprint(data.meta, data.ids),
         "data_note": data.note,
         "interactions_per_user": len(data.tables["position/train"]) / data.meta["num_train_users"],
         "seed": plain["seed"],

@@ -1,11 +1,13 @@
 """Read the user's table of interactions into compact columns."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from twotower.data.frames import TimeUnit
+from twotower.data.own_files.behaviours import check_behaviours, count_alike
 from twotower.data.own_files.files import FILE, LINE, Source
 from twotower.data.own_files.times import Clock, clocks
 from twotower.data.own_files.values import (
@@ -17,7 +19,6 @@ from twotower.data.own_files.values import (
 )
 from twotower.data.prepare.context import PREFIX
 from twotower.errors import UserError
-from twotower.wording import clip
 
 PARTS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "1": 1}
 PARTS |= {"test": 2, "testing": 2, "2": 2}
@@ -46,7 +47,8 @@ class Clicks(NamedTuple):
     """The interactions.
 
     Attributes:
-        frame: as in :class:`~twotower.data.frames.Frames`.
+        frame: as in :class:`~twotower.data.frames.Frames`, in memory or in a file.
+        num_rows: of it.
         time_unit: of its times.
         meaning: of its columns, for people, by role.
         behaviours: names of those that are kept apart.
@@ -56,7 +58,8 @@ class Clicks(NamedTuple):
         where: file and line of a row of ``frame``.
     """
 
-    frame: pl.DataFrame
+    frame: pl.LazyFrame
+    num_rows: int
     time_unit: TimeUnit
     meaning: dict[str, str]
     behaviours: tuple[str, ...]
@@ -67,7 +70,11 @@ class Clicks(NamedTuple):
 
 
 def read_clicks(
-    source: Source, roles: dict[str, str], wishes: Wishes, whole_elsewhere: dict[str, bool]
+    source: Source,
+    roles: dict[str, str],
+    wishes: Wishes,
+    whole_elsewhere: dict[str, bool],
+    path: Path | None = None,
 ) -> Clicks:
     """Read the interactions.
 
@@ -77,6 +84,7 @@ def read_clicks(
             ``behaviour``, ``weight``, ``shown``, ``part``.
         wishes: what the user states.
         whole_elsewhere: whether the other tables' ids of ``user`` and ``item`` are whole numbers.
+        path: file for the interactions; None: in memory.
 
     Raises:
         UserError: for files that cannot be read, and values that are missing or of the wrong type.
@@ -85,18 +93,19 @@ def read_clicks(
     if "time" in roles:
         known = source.known(roles["time"])
         times = clocks(source.path, known, wishes.time_unit, wishes.time_format)
-    frame, chosen = _read(source, _readings(source, roles, times, whole_elsewhere))
+    several = _readings(source, roles, times, whole_elsewhere)
+    frame, chosen, facts = _read(source, several, path)
     clock = next((clock for clock in times if clock.reading is chosen["time"]), None)
-    meaning = _refuse_lost(source, roles, frame, chosen, clock, wishes.drop_incomplete)
+    meaning = _refuse_lost(source, roles, facts, chosen, clock, wishes.drop_incomplete)
     frame = frame.select(*chosen)
     # the same rows with their places, to name the line of one
     rows = source.frame.select(
         FILE, LINE, **{role: reading.values for role, reading in chosen.items()}
     )
     if wishes.behaviours is not None:
-        _check_behaviours(source, roles, frame, wishes.behaviours)
-    frame, rows, dropped = _keep(source, roles, frame, rows, wishes)
-    remarks = _behaviours(roles, frame) if wishes.behaviours is None else []
+        check_behaviours(source, roles, frame, wishes.behaviours)
+    frame, rows, num_rows, dropped = _keep(source, roles, frame, rows, facts, wishes)
+    remarks = count_alike(roles, frame, num_rows) if wishes.behaviours is None else []
     if clock is None:
         frame = frame.with_columns(time=pl.int_range(pl.len(), dtype=pl.Int64))
         if wishes.time_unit is None:
@@ -107,6 +116,7 @@ def read_clicks(
     apart = tuple(wishes.behaviours or ()) if len(wishes.behaviours or ()) > 1 else ()
     return Clicks(
         _compact(frame, apart),
+        num_rows,
         clock.unit if clock else wishes.time_unit or "order",
         meaning,
         apart,
@@ -145,33 +155,41 @@ def _readings(
 
 
 def _read(
-    source: Source, readings: dict[str, list[Reading]]
-) -> tuple[pl.DataFrame, dict[str, Reading]]:
+    source: Source, readings: dict[str, list[Reading]], path: Path | None
+) -> tuple[pl.LazyFrame, dict[str, Reading], dict[str, int]]:
     """Read all columns in one pass; in a second one, if the first reading of a column loses values.
 
     Returns:
-        A column of values for each role, and one that marks what is lost; the readings.
+        A column of values for each role, and one that marks what is lost; the readings; ``rows``,
+        and of each column how many are missing or lost.
     """
     chosen = {role: several[0] for role, several in readings.items()}
-    frame = _collect(source, chosen)
+    frame, facts = _collect(source, chosen, path)
     for role, several in readings.items():
-        if frame[f"{role}{LOST}"].any():
+        if facts[f"{role}{LOST}"]:
             chosen[role] = several[-1]
     if any(chosen[role] is not several[0] for role, several in readings.items()):
-        frame = _collect(source, chosen)
-    return frame, chosen
+        frame, facts = _collect(source, chosen, path)
+    return frame, chosen, facts
 
 
-def _collect(source: Source, chosen: dict[str, Reading]) -> pl.DataFrame:
+def _collect(
+    source: Source, chosen: dict[str, Reading], path: Path | None
+) -> tuple[pl.LazyFrame, dict[str, int]]:
     values = {role: reading.values for role, reading in chosen.items()}
     lost = {f"{role}{LOST}": reading.lost for role, reading in chosen.items()}
-    return source.collect(source.frame.select(**values, **lost))
+    rows = source.frame.select(**values, **lost)
+    frame = source.write(rows, path) if path else source.collect(rows).lazy()
+    counted = frame.select(
+        pl.len().alias("rows"), pl.col(*values).null_count(), pl.col(*lost).sum()
+    )
+    return frame, counted.collect(engine="streaming").row(0, named=True)
 
 
 def _refuse_lost(
     source: Source,
     roles: dict[str, str],
-    frame: pl.DataFrame,
+    facts: dict[str, int],
     chosen: dict[str, Reading],
     clock: Clock | None,
     drop_incomplete: bool,
@@ -179,13 +197,13 @@ def _refuse_lost(
     """Refuse values that would be lost, and say what is known of each column, by role."""
     meaning = {}
     for role, reading in chosen.items():
-        lost = frame[f"{role}{LOST}"]
+        lost = facts[f"{role}{LOST}"]
         words = [clock.meaning] if clock and role == "time" else []
-        if lost.any() and not (role == "time" and drop_incomplete):
+        if lost and not (role == "time" and drop_incomplete):
             what = LOST_VALUES[role].format(meaning=", ".join(words))
             other = f"set data.reader.columns.{role} to another column"
             source.refuse(roles[role], reading.lost, f"{what}, or {other}")
-        if num_missing := frame[role].null_count() - lost.sum():
+        if num_missing := facts[role] - lost:
             words.append(f"{num_missing:,} missing")
         meaning[role] = ", ".join(words)
     return meaning
@@ -194,15 +212,16 @@ def _refuse_lost(
 def _keep(
     source: Source,
     roles: dict[str, str],
-    frame: pl.DataFrame,
+    frame: pl.LazyFrame,
     rows: pl.LazyFrame,
+    facts: dict[str, int],
     wishes: Wishes,
-) -> tuple[pl.DataFrame, pl.LazyFrame, dict[str, int]]:
+) -> tuple[pl.LazyFrame, pl.LazyFrame, int, dict[str, int]]:
     """Drop the rows that the user does not want, and refuse gaps in the others.
 
     Returns:
-        The rest of ``frame`` and of ``rows``, the same rows with their places; how many rows were
-        dropped, by reason.
+        The rest of ``frame`` and of ``rows``, the same rows with their places; how many are left,
+        and how many were dropped, by reason.
     """
     needed = [role for role in ("user", "item", "time", "weight") if role in roles]
     filters = {}
@@ -214,53 +233,22 @@ def _keep(
         filters[reason] = pl.all_horizontal(pl.col(needed).is_not_null())
     dropped = {}
     for reason, is_kept in filters.items():
-        num_rows = len(frame)
+        num_rows = facts["rows"]
         frame, rows = frame.filter(is_kept), rows.filter(is_kept)
-        if len(frame) < num_rows:
-            dropped[reason] = num_rows - len(frame)
+        counted = frame.select(pl.len().alias("rows"), pl.col(*needed).null_count())
+        facts = counted.collect(engine="streaming").row(0, named=True)
+        if facts["rows"] < num_rows:
+            dropped[reason] = num_rows - facts["rows"]
     for role in needed:
-        if num := frame[role].null_count():
+        if num := facts[role]:
             raise UserError(
                 f"{source.place(rows.filter(pl.col(role).is_null()))} has no {role} ({num:,} in "
                 "all): fill the gap, or drop such rows, data.reader.drop_incomplete=true"
             )
-    return frame, rows, dropped
+    return frame, rows, facts["rows"], dropped
 
 
-def _behaviours(roles: dict[str, str], frame: pl.DataFrame) -> list[str]:
-    """The remark where several behaviours count alike."""
-    if "behaviour" not in roles:
-        return []
-    counts = frame["behaviour"].value_counts(sort=True).drop_nulls()
-    if len(counts) < 2:
-        return []
-    shares = [f"{name} {count / len(frame):.1%}" for name, count in counts.head(6).iter_rows()]
-    return [
-        f"{roles['behaviour']} holds {', '.join(shares)}: all count alike; "
-        f"data.reader.behaviours=[{counts[0, 0]}] keeps one, and a list of several keeps them apart"
-    ]
-
-
-def _check_behaviours(
-    source: Source, roles: dict[str, str], frame: pl.DataFrame, wanted: list[str]
-) -> None:
-    if "behaviour" not in roles:
-        raise UserError(
-            f"data.reader.behaviours={wanted}: {source.path} has no column of behaviours; set "
-            "data.reader.columns.behaviour"
-        )
-    counts = frame["behaviour"].cast(pl.String).value_counts(sort=True).drop_nulls()
-    names = counts["behaviour"].to_list()
-    for name in wanted:
-        if name not in names:
-            listed = ", ".join(clip(known, 30) for known in names[:8]) or "none"
-            raise UserError(
-                f"data.reader.behaviours: no row of {source.path} has the {roles['behaviour']} "
-                f"{name}; there are {listed}"
-            )
-
-
-def _compact(frame: pl.DataFrame, apart: tuple[str, ...]) -> pl.DataFrame:
+def _compact(frame: pl.LazyFrame, apart: tuple[str, ...]) -> pl.LazyFrame:
     """Behaviours as places in ``apart``, or dropped; ids in 32 bits where all fit."""
     if apart:
         place = pl.col("behaviour").cast(pl.String)
@@ -268,8 +256,11 @@ def _compact(frame: pl.DataFrame, apart: tuple[str, ...]) -> pl.DataFrame:
         frame = frame.with_columns(behaviour=place)
     else:
         frame = frame.drop("behaviour", strict=False)
+    types = frame.collect_schema()
     for side in ("user", "item"):
-        if frame[side].dtype == pl.Int64:
-            small = frame[side].cast(pl.Int32, strict=False)
-            frame = frame if small.has_nulls() else frame.with_columns(small)
+        if types[side] == pl.Int64:
+            ends = frame.select(pl.col(side).min().alias("min"), pl.col(side).max().alias("max"))
+            least, most = ends.collect(engine="streaming").row(0)
+            if least is None or (least >= -(2**31) and most < 2**31):
+                frame = frame.with_columns(pl.col(side).cast(pl.Int32))
     return frame

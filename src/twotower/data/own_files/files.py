@@ -87,6 +87,20 @@ class Source:
                 _check(shard)
             raise UserError(f"{self.path} cannot be read: {clip(str(error))}") from error
 
+    def write(self, rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
+        """Read ``rows``, which are made from ``frame``, into a Parquet file, a part at a time.
+
+        Raises:
+            UserError: for what cannot be read, as in :meth:`collect`, and if the disk is full.
+        """
+        try:
+            rows.sink_parquet(path)
+        except FAILURES as error:
+            for shard in self.shards:
+                _check(shard)
+            raise UserError(f"{path.parent} cannot be written: {clip(str(error))}") from error
+        return pl.scan_parquet(path)
+
     def head(self) -> pl.DataFrame:
         """The first rows.
 

@@ -62,14 +62,13 @@ def report(
 
 
 def coverage(
-    clicked: pl.Series, known: pl.Series, side: str, source: Source, other: Source
+    distinct: pl.Series, known: pl.Series, side: str, source: Source, other: Source
 ) -> list[str]:
-    """How many of the ids have no row in the other table.
+    """How many of the distinct ids have no row in the other table.
 
     Raises:
         UserError: if none has one.
     """
-    distinct = clicked.unique()
     missing = len(distinct) - distinct.is_in(known.implode()).sum()
     if missing == len(distinct):
         raise UserError(

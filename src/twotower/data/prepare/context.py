@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from twotower.data.blocks import Column
 from twotower.data.frames import Frames
 from twotower.data.prepare.features import encode
 from twotower.data.prepare.hashing import Hashes
@@ -22,19 +23,19 @@ class Context(NamedTuple):
     Attributes:
         features: kind and number of values of each.
         kinds: before they became numbers, by name.
-        columns: ``context.<name>`` of each, one row per interaction.
+        columns: ``context.<name>``, one row per interaction.
         encodings: ``user/<name>``, see :class:`~twotower.data.prepare.features.Encoded`.
     """
 
     features: list[Feature]
     kinds: dict[str, FeatureKind]
-    columns: list[pl.Series]
+    columns: dict[str, np.ndarray]
     encodings: dict[str, pl.DataFrame]
 
 
 def encode_context(
     frames: Frames,
-    coded: pl.DataFrame,
+    coded: dict[str, Column],
     in_train: np.ndarray,
     clock: tuple[str, ...],
     num_buckets: int | None,
@@ -56,16 +57,16 @@ def encode_context(
     kinds: dict[str, FeatureKind] = dict.fromkeys(clock, "categorical")
     kinds |= frames.context_features
     if not kinds:
-        return Context([], {}, [], {})
+        return Context([], {}, {}, {})
     for name in kinds:
         if name in {*frames.user_features, "user_id", "history"}:
             raise UserError(f"context {name}: users have a feature of this name, too: rename one")
-    given = [coded[f"{PREFIX}{name}"].alias(name) for name in frames.context_features]
-    table = pl.DataFrame(given + _parts(coded["time"], frames.time_unit, clock))
+    given = [pl.Series(name, coded[f"{PREFIX}{name}"]) for name in frames.context_features]
+    table = pl.DataFrame(given + _parts(pl.Series(coded["time"]), frames.time_unit, clock))
     order = np.argsort(~in_train, kind="stable")  # the training rows first
     back = np.argsort(order, kind="stable")
     encoded = encode(int(in_train.sum()), table[order], "user", kinds, num_buckets, hashes)
-    columns = [pl.Series(f"{PREFIX}{name}", encoded.arrays[f"user/{name}"][back]) for name in kinds]
+    columns = {f"{PREFIX}{name}": encoded.arrays[f"user/{name}"][back] for name in kinds}
     return Context(encoded.features[1:], kinds, columns, encoded.encodings)
 
 

@@ -1,8 +1,8 @@
 """Features of the events in a history: labels of the items, what the user did, the time between."""
 
 import numpy as np
-import polars as pl
 
+from twotower.data.blocks import user_blocks
 from twotower.data.splits import UNITS_PER_SECOND
 from twotower.errors import UserError
 from twotower.types import Feature
@@ -46,11 +46,12 @@ def event_features(
     return found
 
 
-def time_gaps(interactions: pl.DataFrame, unit: str) -> np.ndarray:
+def time_gaps(moments: np.ndarray, user: np.ndarray, unit: str) -> np.ndarray:
     """``1 + floor(log2(1 + seconds since the user's previous event))``, at most 32; 0 of the first.
 
     Args:
-        interactions: ``user`` and ``time``, by user, then part, then time.
+        moments: ``(num_interactions,)`` times, by user, then part, then time.
+        user: ``(num_interactions,)`` of each.
         unit: of the times.
 
     Raises:
@@ -60,9 +61,10 @@ def time_gaps(interactions: pl.DataFrame, unit: str) -> np.ndarray:
         raise UserError(
             "data.history_features=time_gap needs times, and these data have only an order"
         )
-    moments, user = (interactions[name].to_numpy() for name in ("time", "user"))
-    seconds = np.diff(moments, prepend=moments[:1]) / UNITS_PER_SECOND.get(unit, 1)
-    gap = 1 + np.floor(np.log2(1 + np.maximum(seconds, 0)))
-    gap[np.diff(user, prepend=-1) != 0] = 0
-    found: np.ndarray = np.minimum(gap, NUM_GAPS).astype(np.uint8)
+    found = np.empty(len(user), dtype=np.uint8)
+    for own in user_blocks(user):
+        seconds = np.diff(moments[own], prepend=moments[own][:1]) / UNITS_PER_SECOND.get(unit, 1)
+        gap = 1 + np.floor(np.log2(1 + np.maximum(seconds, 0)))
+        gap[np.diff(user[own], prepend=-1) != 0] = 0
+        found[own] = np.minimum(gap, NUM_GAPS)
     return found

@@ -1,14 +1,15 @@
 """Checks and filters of raw interactions: threshold, repeated pairs, k-core, thinned users."""
 
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from twotower.data.blocks import Column, Storage, blocks, counts, user_blocks
 from twotower.data.frames import Frames
+from twotower.data.prepare.coding import Coded
 from twotower.data.prepare.weights import check_weights
 from twotower.data.splits import TRAIN, UNITS_PER_SECOND
 from twotower.errors import UserError, check_choice, check_number
@@ -69,57 +70,61 @@ def check_interactions(frames: Frames) -> None:
         UserError: for missing, blank or overlong ids, missing times, times in the future, and
             weights below 0.
     """
-    interactions = frames.interactions
-    if interactions.is_empty():
-        raise UserError("the data hold no interactions")
+    types = frames.interactions.lazy().collect_schema()
+    wrong, length = {}, {}
     for column in ("user", "item", "time"):
-        missing = interactions[column].is_null()
-        if interactions[column].dtype == pl.String:
-            missing |= (interactions[column].str.strip_chars() == "").fill_null(False)
-        if num_missing := missing.sum():
-            place = frames.where(missing.arg_max() or 0)
+        wrong[column] = pl.col(column).is_null()
+        if types[column] == pl.String:
+            wrong[column] |= (pl.col(column).str.strip_chars() == "").fill_null(False)
+            length[column] = pl.col(column).str.len_chars()
+    found = frames.collect(
+        pl.len().alias("rows"),
+        *(mask.sum().alias(f"wrong {column}") for column, mask in wrong.items()),
+        *(length[column].max().alias(f"longest {column}") for column in length),
+        *(getattr(pl.col("time"), which)().alias(which) for which in ("min", "max")),
+    ).row(0, named=True)
+    if not found["rows"]:
+        raise UserError("the data hold no interactions")
+    for column, mask in wrong.items():
+        if num := found[f"wrong {column}"]:
             raise UserError(
-                f"{num_missing:,} interactions have no {column}, the first is {place}: "
+                f"{num:,} interactions have no {column}, the first is {frames.place(mask)}: "
                 "fill or remove them"
             )
-    for column in ("user", "item"):
-        if interactions[column].dtype == pl.String:
-            length = interactions[column].str.len_chars()
-            row = length.arg_max() or 0
-            if length[row] > MAX_ID_LENGTH:
-                raise UserError(
-                    f"{frames.where(row)} has a {column} of {length[row]:,} characters, at most "
-                    f"{MAX_ID_LENGTH:,} are allowed: a quote or a line break is missing in the file"
-                )
-    if "weight" in interactions.columns:
+    for column, characters in length.items():
+        if (most := found[f"longest {column}"]) > MAX_ID_LENGTH:
+            raise UserError(
+                f"{frames.place(characters == most)} has a {column} of {most:,} characters, at "
+                f"most {MAX_ID_LENGTH:,} are allowed: a quote or a line break is missing in the "
+                "file"
+            )
+    if "weight" in types:
         check_weights(frames)
     if frames.time_unit in UNITS_PER_SECOND:
-        _check_times(interactions["time"], frames.time_unit, frames.where)
+        for value in (found["min"], found["max"]):
+            _check_time(value, frames)
 
 
-def _check_times(times: pl.Series, unit: str, where: Callable[[int], str]) -> None:
-    """Refuse times before 1990 or in the future: they are of another unit, or placeholders."""
-    for row in (times.arg_min(), times.arg_max()):
-        assert row is not None
-        value = times[row]
-        if _is_plausible(value, unit):
-            continue
-        guess = ""
-        for other, name in UNIT_NAMES.items():
-            if _is_plausible(value, other):
-                guess = (
-                    f"; in {name} it is {moment(value, other)}, so units are mixed or '{unit}' is "
-                    "wrong"
-                )
-                break
-        raise UserError(
-            f"{where(row)} has the time {value}, which is {moment(value, unit)} in "
-            f"{UNIT_NAMES[unit]}, before 1990 or in the future{guess}: correct or remove such "
-            "rows, or set the right unit"
-        )
+def _check_time(value: float, frames: Frames) -> None:
+    """Refuse a time before 1990 or in the future: it is of another unit, or a placeholder."""
+    unit = frames.time_unit
+    if _is_plausible(value, unit):
+        return
+    guess = ""
+    for other, name in UNIT_NAMES.items():
+        if _is_plausible(value, other):
+            guess = (
+                f"; in {name} it is {moment(value, other)}, so units are mixed or '{unit}' is wrong"
+            )
+            break
+    raise UserError(
+        f"{frames.place(pl.col('time') == value)} has the time {value}, which is "
+        f"{moment(value, unit)} in {UNIT_NAMES[unit]}, before 1990 or in the future{guess}: "
+        "correct or remove such rows, or set the right unit"
+    )
 
 
-def _is_plausible(value: int, unit: str) -> bool:
+def _is_plausible(value: float, unit: str) -> bool:
     return EARLIEST_S <= value / UNITS_PER_SECOND[unit] <= time.time() + DAY_S
 
 
@@ -132,104 +137,126 @@ def moment(value: float, unit: str) -> str:
         return f"{value:,}"
 
 
-def filter_interactions(
-    coded: pl.DataFrame, filters: Filters
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Threshold, order, repeated pairs, k-core, thinning.
+def threshold(value: pl.Expr, filters: Filters, columns: list[str]) -> dict[str, pl.Expr]:
+    """Which interactions the ratings keep, in turn, by the reason why others are dropped.
 
     Args:
-        coded: ``user`` and ``item`` as numbers from 0, ``time`` and the reader's other columns, in
-            file order.
+        value: the ratings.
         filters: what to keep.
-
-    Returns:
-        The rest sorted by user, time and file order; rows dropped, by reason.
+        columns: of the interactions.
 
     Raises:
-        UserError: if nothing is left, or a threshold is set for data without ratings.
+        UserError: if a threshold is set for data without ratings.
     """
-    dropped: dict[str, int] = {}
-    kept = coded
-    if filters.min_value is not None:
-        if "value" not in coded.columns:
-            raise UserError(
-                f"data.min_value={filters.min_value} needs ratings, and these data have none: name "
-                "the column of your own table, data.reader.columns.value=<column>; else set "
-                "data.min_value=null"
-            )
-        kept = kept.filter(pl.col("value").is_not_null() & pl.col("value").is_not_nan())
-        dropped["without a rating"] = len(coded) - len(kept)
-        rated = len(kept)
-        kept = kept.filter(pl.col("value") >= filters.min_value)
-        dropped[f"rated below {filters.min_value:g}"] = rated - len(kept)
-    if not _is_sorted(kept):
-        kept = kept.sort("user", "time", maintain_order=True)
+    if filters.min_value is None:
+        return {}
+    if "value" not in columns:
+        raise UserError(
+            f"data.min_value={filters.min_value} needs ratings, and these data have none: name "
+            "the column of your own table, data.reader.columns.value=<column>; else set "
+            "data.min_value=null"
+        )
+    return {
+        "without a rating": value.is_not_null() & value.is_not_nan(),
+        f"rated below {filters.min_value:g}": value >= filters.min_value,
+    }
+
+
+def filter_interactions(coded: Coded, filters: Filters, storage: Storage) -> Coded:
+    """Repeated pairs, k-core, thinning.
+
+    Args:
+        coded: all interactions that the ratings keep.
+        filters: what to keep.
+        storage: makes the arrays of the rest.
+
+    Raises:
+        UserError: if nothing is left.
+    """
+    user, item = coded.column("user"), coded.column("item")
+    keep = np.ones(len(user), dtype=bool)
+    dropped = dict(coded.dropped)
+    before = len(user)
+
+    def note(reason: str) -> None:
+        nonlocal before
+        dropped[reason] = before - (before := int(keep.sum()))
+
     if filters.duplicates != "all":
-        before = len(kept)
-        kept = kept.filter(_distinct(kept, filters.duplicates))
-        dropped[f"repeated pairs (the {filters.duplicates} is kept)"] = before - len(kept)
+        behaviour = coded.columns.get("behaviour")
+        for own in user_blocks(user):
+            one = None if behaviour is None else behaviour[own]
+            keep[own] = _distinct(user[own], item[own], one, filters.duplicates)
+        note(f"repeated pairs (the {filters.duplicates} is kept)")
     if filters.k_core > 1:
-        before = len(kept)
-        kept = _k_core(kept, filters.k_core)
-        reason = f"users or items with fewer than {filters.k_core} interactions"
-        dropped[reason] = before - len(kept)
+        _k_core(coded, keep, filters.k_core)
+        note(f"users or items with fewer than {filters.k_core} interactions")
     if filters.max_per_user is not None:
-        before = len(kept)
-        kept = _thinned(kept, filters.max_per_user, filters.thinning_seed)
+        part = coded.column("part") if "part" in coded.columns else None
+        generator = np.random.default_rng(filters.thinning_seed)
+        for own in user_blocks(user):
+            left = np.flatnonzero(keep[own])
+            held_out = None if part is None else part[own][left] != TRAIN
+            stays = _thinned(user[own][left], held_out, filters.max_per_user, generator)
+            keep[own][left[~stays]] = False
         limit = f"data.max_per_user={filters.max_per_user}"
-        reason = f"beyond {limit}, drawn with seed {filters.thinning_seed}"
-        dropped[reason] = before - len(kept)
-    if kept.is_empty():
+        note(f"beyond {limit}, drawn with seed {filters.thinning_seed}")
+    if not before:
         settings = ", ".join(f"data.{name}={value}" for name, value in filters.plain().items())
-        raise UserError(f"no interaction is left of {len(coded):,} after {settings}: lower them")
-    return kept, {reason: count for reason, count in dropped.items() if count}
+        raise UserError(f"no interaction is left of {coded.num_raw:,} after {settings}: lower them")
+    columns = coded.columns
+    if before < len(user):
+        columns = {name: storage.take(column, keep) for name, column in columns.items()}
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    return coded._replace(columns=columns, dropped=dropped)
 
 
-def _is_sorted(coded: pl.DataFrame) -> bool:
-    user, moments = coded["user"].to_numpy(), coded["time"].to_numpy()
-    same, later = user[1:] == user[:-1], user[1:] > user[:-1]
-    return bool((later | (same & (moments[1:] >= moments[:-1]))).all())
-
-
-def _distinct(coded: pl.DataFrame, keep: str) -> pl.Series:
+def _distinct(
+    user: np.ndarray, item: np.ndarray, behaviour: Column | None, keep: str
+) -> np.ndarray:
     """Mask of the first or last row of each (user, item, behaviour)."""
-    num_items = coded["item"].to_numpy().max(initial=0) + 1
-    key = pl.col("user").cast(pl.Int64) * int(num_items) + pl.col("item")
-    if "behaviour" in coded.columns:
-        key = key * 256 + pl.col("behaviour")
-    mask = key.is_first_distinct() if keep == "first" else key.is_last_distinct()
-    return coded.select(mask=mask)["mask"]
+    key = (user.astype(np.int64) - user[0]) * (int(item.max()) + 1) + item
+    if behaviour is not None:
+        key = key * 256 + np.asarray(behaviour)
+    keys = pl.Series(key)
+    mask = keys.is_first_distinct() if keep == "first" else keys.is_last_distinct()
+    return mask.to_numpy()
 
 
-def _thinned(coded: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
-    """At most ``most`` interactions of each user, in their order.
+def _thinned(
+    user: np.ndarray, held_out: np.ndarray | None, most: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Mask of at most ``most`` interactions of each user.
 
     The last ``NUM_LAST`` always stay, so that every dose is tested on the same interactions where
     they are held out; of data with a split of their own all held-out ones stay, and ``most`` is the
     number for training. The others are drawn at random: a smaller dose is a part of a larger one.
 
     Args:
-        coded: sorted by user and time, with ``part`` for data with a split of their own.
+        user: ``(num_interactions,)``, sorted by user and time.
+        held_out: mask of those held out by the data's own split; None: there is none.
         most: interactions of a user.
-        seed: of the draw.
+        generator: of the draw.
     """
-    user = coded["user"].to_numpy()
-    draw = np.random.default_rng(seed).random(len(coded))
-    if "part" in coded.columns:
-        stays = coded["part"].to_numpy() != TRAIN
-    else:
+    draw = generator.random(len(user))
+    stays = held_out
+    if stays is None:
         stays = np.arange(len(user)) >= np.searchsorted(user, user, side="right") - NUM_LAST
         most -= NUM_LAST
     order = np.lexsort((draw, stays, user))  # of each user, first the rows that may go
     place = np.empty(len(user), dtype=np.int64)
     place[order] = np.arange(len(user)) - np.searchsorted(user, user)
-    return coded.filter(pl.Series(stays | (place < most)))
+    return stays | (place < most)
 
 
-def _k_core(coded: pl.DataFrame, k: int) -> pl.DataFrame:
-    while True:
-        user, item = coded["user"].to_numpy(), coded["item"].to_numpy()
-        enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
-        if enough.all():
-            return coded
-        coded = coded.filter(pl.Series(enough))
+def _k_core(coded: Coded, keep: np.ndarray, k: int) -> None:
+    """Drop from ``keep`` the rows of users and items with fewer, until none is left to drop."""
+    user, item = coded.column("user"), coded.column("item")
+    num, before = int(keep.sum()), -1
+    while num != before:
+        before, num = num, 0
+        enough_user = counts(user, len(coded.user_ids), keep) >= k
+        enough_item = counts(item, len(coded.item_ids), keep) >= k
+        for own in blocks(len(user)):
+            keep[own] &= enough_user[user[own]] & enough_item[item[own]]
+            num += int(keep[own].sum())

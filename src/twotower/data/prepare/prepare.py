@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from twotower.data.blocks import BLOCK, Storage, counts
 from twotower.data.frames import Frames
 from twotower.data.prepare import features
 from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
 from twotower.data.prepare.context import encode_context
+from twotower.data.prepare.engine import IN_MEMORY, Engine
 from twotower.data.prepare.events import event_features, time_gaps
-from twotower.data.prepare.filters import check_interactions, filter_interactions
+from twotower.data.prepare.filters import check_interactions, filter_interactions, threshold
 from twotower.data.prepare.left_out import PREFIX, left_out, remark
 from twotower.data.prepare.options import Options
 from twotower.data.prepare.shown import shown_items
@@ -20,6 +22,8 @@ from twotower.data.prepare.weights import scaled_weights
 from twotower.data.splits import NOWHERE, TRAIN, Rows, held_out
 from twotower.errors import UserError
 from twotower.types import Feature, Schema
+
+KEPT = ("behaviour", "weight")  # columns of the reader that training reads as they are
 
 
 class Prepared(NamedTuple):
@@ -61,7 +65,10 @@ class Side(NamedTuple):
 
 
 def prepare(
-    frames: Frames, options: Options, progress: Callable[[str], None] = lambda stage: None
+    frames: Frames,
+    options: Options,
+    progress: Callable[[str], None] = lambda stage: None,
+    engine: Engine = IN_MEMORY,
 ) -> Prepared:
     """Filter, split and index.
 
@@ -69,44 +76,49 @@ def prepare(
         frames: a reader's.
         options: decisions.
         progress: called with the name of each stage as it starts.
+        engine: numbers and sorts the interactions.
 
     Raises:
         UserError: for data that cannot be used, or if nothing is left for training or testing.
     """
     progress("checking")
     check_interactions(frames)
+    thresholds = threshold(pl.col("value"), options.filters, frames.columns())
     progress("ids")
-    raw = frames.interactions
-    user_ids, user_code = _number(raw["user"])
-    item_ids, item_code = _number(raw["item"])
-    coded = raw.drop("user", "item").with_columns(user=user_code, item=item_code)
+    coded = engine.code(frames, thresholds)
+    user_ids, item_ids = coded.user_ids, coded.item_ids
     progress("filters")
-    coded, dropped = filter_interactions(coded, options.filters)
+    coded = filter_interactions(coded, options.filters, engine.storage)
+    dropped = coded.dropped
     progress("split")
-    given = coded["part"].to_numpy() if "part" in coded.columns else None
-    moments = coded["time"].to_numpy()
-    part = options.split(Rows(coded["user"].to_numpy(), moments, frames.time_unit, given))
+    given = coded.column("part") if "part" in coded.columns else None
+    moments = coded.column("time")
+    part = options.split(Rows(coded.column("user"), moments, frames.time_unit, given))
     if num := int((part == NOWHERE).sum()):
         dropped["held-out interactions of users with less than data.split.min_history"] = num
     coding = (options.numeric_buckets, options.hashes)
-    context = encode_context(frames, coded, part == TRAIN, options.clock_context, *coding)
+    context = encode_context(frames, coded.columns, part == TRAIN, options.clock_context, *coding)
     options.hashes.check_names(frames.user_features, frames.item_features, context.kinds)
-    coded = coded.with_columns(context.columns)
-    users, items = _side(user_ids, coded["user"], part), _side(item_ids, coded["item"], part)
+    users = _side(user_ids, coded.column("user"), part)
+    items = _side(item_ids, coded.column("item"), part)
+    columns = {"user": coded.column("user"), "item": coded.column("item"), **context.columns}
+    columns |= {name: coded.column(name) for name in KEPT if name in coded.columns}
     if "shown" in coded.columns:
         own = (items.row, items.num_train)
-        coded = coded.with_columns(shown_items(coded["shown"], item_ids, *own))
+        columns["shown"] = shown_items(pl.Series(coded.columns["shown"]), item_ids, *own)
     times = times_of(moments, part, frames.time_unit)
-    is_timed = options.history_times or "time_gap" in options.history_features
-    wanted = coded if is_timed else coded.drop("time")
-    interactions = _sorted_by_part(wanted, part, users, items)
+    if options.history_times or "time_gap" in options.history_features:
+        columns["time"] = moments
+    interactions = _sorted_by_part(columns, part, users, items, engine.storage)
+    num_interactions = len(interactions["user"])
     progress("features")
     targets = getattr(options.split, "targets", "all")
-    arrays = _interaction_arrays(interactions, len(users.ids), targets)
+    arrays = _interaction_arrays(interactions, len(users.ids), targets, engine.storage)
     if options.history_times:
-        arrays["interactions/time"] = seconds(interactions["time"].to_numpy(), frames.time_unit)
+        arrays["interactions/time"] = seconds(interactions["time"], frames.time_unit)
     if "time_gap" in options.history_features:
-        arrays["interactions/time_gap"] = time_gaps(interactions, frames.time_unit)
+        order = (interactions["time"], interactions["user"])
+        arrays["interactions/time_gap"] = time_gaps(*order, frames.time_unit)
     user_table = features.align(users.ids, frames.users, "user")
     item_table = features.align(items.ids, frames.items, "item")
     user = features.encode(users.num_train, user_table, "user", frames.user_features, *coding)
@@ -117,9 +129,8 @@ def prepare(
     category, names = features.categories(item_table["category"])
     sizes = (len(names), len(frames.behaviours))
     user.features.extend(event_features(options.history_features, *sizes, item.features))
-    count = np.bincount(
-        arrays["interactions/item"][arrays["position/train"]], minlength=len(items.ids)
-    )
+    in_train = interactions["part"] == TRAIN
+    count = counts(arrays["interactions/item"], len(items.ids), in_train)
     size = features.category_sizes(category, count, len(names))
     group = features.groups(category, size, options.group_shares)
     arrays |= {"user/user_id": users.feature_row, "item/item_id": items.feature_row}
@@ -155,7 +166,7 @@ def prepare(
         "remarks": remarks,
         "without_interactions": without,
         "raw": {
-            "interactions": len(raw) + sum((frames.dropped or {}).values()),
+            "interactions": coded.num_raw + sum((frames.dropped or {}).values()),
             "users": len(user_ids),
             "items": len(item_ids),
             "categories": raw_categories.n_unique() - raw_categories.has_nulls(),
@@ -163,23 +174,16 @@ def prepare(
         "dropped": (frames.dropped or {}) | dropped,
         "num_users": len(users.ids),
         "num_train_users": users.num_train,
-        "num_interactions": len(interactions),
+        "num_interactions": num_interactions,
         "times": times,
     }
     return Prepared(arrays, tables, meta, user.encodings | item.encodings | context.encodings)
 
 
-def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Distinct ids, sorted, and the place of each row's id among them."""
-    distinct = ids.unique().sort()
-    return distinct, ids.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int32)
-
-
-def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
+def _side(ids: pl.Series, code: np.ndarray, part: np.ndarray) -> Side:
     """Number users or items, those of training first, so that trained rows come first in tables."""
-    codes = code.to_numpy()
-    in_train = np.bincount(codes[part == TRAIN], minlength=len(ids)) > 0
-    present = np.bincount(codes[part != NOWHERE], minlength=len(ids)) > 0
+    in_train = counts(code, len(ids), part == TRAIN) > 0
+    present = counts(code, len(ids), part != NOWHERE) > 0
     order = np.concatenate([np.flatnonzero(in_train), np.flatnonzero(present & ~in_train)])
     row = np.full(len(ids), -1, dtype=np.int32)
     row[order] = np.arange(len(order), dtype=np.int32)
@@ -190,46 +194,60 @@ def _side(ids: pl.Series, code: pl.Series, part: np.ndarray) -> Side:
 
 
 def _sorted_by_part(
-    coded: pl.DataFrame, part: np.ndarray, users: Side, items: Side
-) -> pl.DataFrame:
+    columns: dict[str, np.ndarray], part: np.ndarray, users: Side, items: Side, storage: Storage
+) -> dict[str, np.ndarray]:
     """``user``, ``item``, ``part`` and other columns, by user, then part, then time."""
-    columns = {
-        "user": users.row[coded["user"].to_numpy()],
-        "item": items.row[coded["item"].to_numpy()],
-        "part": part,
-    }
-    for name in coded.columns:
-        if name in ("behaviour", "weight", "shown", "time") or name.startswith(PREFIX_CONTEXT):
-            columns[name] = coded[name].to_numpy()
-    interactions = pl.DataFrame(columns)
-    if (part == NOWHERE).any():
-        interactions = interactions.filter(pl.col("part") != NOWHERE)
-    user = interactions["user"].to_numpy().astype(np.int64)
-    key = user * len(PARTS) + interactions["part"].to_numpy()
-    in_order = bool((key[1:] >= key[:-1]).all())
-    return interactions if in_order else interactions.sort("user", "part", maintain_order=True)
+    code = columns["user"]
+    size = counts(code, len(users.row))  # (num_codes,) interactions of each
+    start = size.cumsum() - size
+    order = np.argsort(np.where(users.row < 0, len(users.row), users.row), kind="stable")
+    order = order[: len(users.ids)]  # the code of each user
+    end = size[order].cumsum()
+    num = int(len(part) - (part == NOWHERE).sum())
+    found = {"part": storage.new((num,), np.int8)}
+    for name, column in columns.items():
+        found[name] = storage.new((num, *column.shape[1:]), column.dtype)
+    done = first = 0
+    while first < len(order):  # some users at a time
+        limit = BLOCK + (int(end[first - 1]) if first else 0)
+        last = max(int(np.searchsorted(end, limit, side="right")), first + 1)
+        own = order[first:last]
+        user = np.repeat(np.arange(first, last, dtype=np.int32), size[own])
+        shift = np.repeat(start[own] - (size[own].cumsum() - size[own]), size[own])
+        rows = np.arange(len(user)) + shift
+        stays = part[rows] != NOWHERE
+        user, rows = user[stays], rows[stays]
+        key = user.astype(np.int64) * len(PARTS) + part[rows]
+        if (key[1:] < key[:-1]).any():
+            rows = rows[np.argsort(key, kind="stable")]
+        here = slice(done, done + len(rows))
+        for name, column in columns.items():
+            found[name][here] = column[rows]
+        found["user"][here] = user
+        found["item"][here] = items.row[found["item"][here]]
+        found["part"][here] = part[rows]
+        done, first = here.stop, last
+    return found
 
 
 def _interaction_arrays(
-    interactions: pl.DataFrame, num_users: int, targets: str
+    interactions: dict[str, np.ndarray], num_users: int, targets: str, storage: Storage
 ) -> dict[str, np.ndarray]:
-    user, part = interactions["user"].to_numpy(), interactions["part"].to_numpy()
-    offset = np.searchsorted(user, np.arange(num_users + 1))
+    user, part = interactions["user"], interactions["part"]
     arrays = {
         "interactions/user": user,
-        "interactions/item": interactions["item"].to_numpy(),
-        "offset": offset,
+        "interactions/item": interactions["item"],
+        "offset": np.append(0, counts(user, num_users).cumsum()),
     }
-    for name in {"behaviour", "shown"} & set(interactions.columns):
-        arrays[f"interactions/{name}"] = interactions[name].to_numpy()
-    if "weight" in interactions.columns:
-        arrays["interactions/weight"] = scaled_weights(interactions["weight"], part == TRAIN)
-    for name in interactions.columns:
-        if name.startswith(PREFIX_CONTEXT):
-            arrays[name.replace(".", "/", 1)] = interactions[name].to_numpy()
-    small = np.int32 if len(user) < 2**31 else np.int64
+    for name, column in interactions.items():
+        if name in ("behaviour", "shown"):
+            arrays[f"interactions/{name}"] = column
+        elif name == "weight":
+            arrays["interactions/weight"] = scaled_weights(column, part == TRAIN)
+        elif name.startswith(PREFIX_CONTEXT):
+            arrays[name.replace(".", "/", 1)] = column
     for name, value in PARTS.items():
-        position = np.flatnonzero(part == value).astype(small)
+        position = storage.indices(part == value)
         if len(position) == 0:
             raise UserError(
                 f"the split leaves nothing for {name}: lower data.k_core or "

@@ -10,7 +10,7 @@ MAX_SHOWN = 100  # of one interaction; the first are kept
 
 def shown_items(
     shown: pl.Series, item_ids: pl.Series, row: np.ndarray, num_train: int
-) -> pl.Series:
+) -> np.ndarray:
     """Lists of raw ids as numbers of training items.
 
     Args:
@@ -20,7 +20,7 @@ def shown_items(
         num_train: items from this number on are not in training.
 
     Returns:
-        Arrays of one width, -1 where an item is not in training and at the end.
+        ``(num_interactions, width)``, -1 where an item is not in training and at the end.
     """
     lists = shown.list.head(MAX_SHOWN).fill_null([])
     length = lists.list.len().to_numpy()
@@ -32,4 +32,4 @@ def shown_items(
     number = np.append(row, -1)[code.fill_null(-1).to_numpy()]
     table = np.full((len(shown), width), -1, dtype=np.int32)
     table[places(length)] = np.where(number < num_train, number, -1)
-    return pl.Series("shown", table)
+    return table

@@ -7,7 +7,6 @@ import json
 import os
 import time
 import tokenize
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,10 @@ import numpy as np
 import polars as pl
 
 from twotower import locks
-from twotower.data.frames import Reader, WithoutFiles
+from twotower.data.frames import Frames, Reader, WithoutFiles
+from twotower.data.prepare.engine import AUTO, IN_MEMORY, Choice, Engine, remove_workplace
+from twotower.data.prepare.fingerprint import data_fingerprint
+from twotower.data.prepare.on_disk import OnDisk
 from twotower.data.prepare.options import Options
 from twotower.data.prepare.prepare import Prepared, prepare
 from twotower.data.progress import Stages, waiting_lock
@@ -28,9 +30,7 @@ from twotower.wording import PlainConsole, printable
 STAGES = ("reading", "checking", "ids", "filters", "split", "features", "writing")
 VERSION = 5  # raise it when files are added or change their meaning
 ENCODING = "encoding."  # prefix of the files that hold encodings of features
-UNSEEN = ("remarks", "without_interactions")  # parts of meta.json that models do not use
 MAX_META = 256 << 20  # bytes of meta.json
-SPLIT = ("interactions.", "offset.", "position.", "targets.")  # the arrays that define the split
 
 
 class Preparation:
@@ -41,9 +41,19 @@ class Preparation:
         options: decisions.
         data_dir: raw files.
         cache_dir: prepared data.
+        engine: what prepares; the data are the same.
     """
 
-    def __init__(self, reader: Reader, options: Options, data_dir: Path, cache_dir: Path) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        options: Options,
+        data_dir: Path,
+        cache_dir: Path,
+        engine: Choice = AUTO,
+    ) -> None:
+        engine.check()
+        self.engine = engine
         self.reader = reader
         self.options = options
         self.data_dir = data_dir
@@ -85,19 +95,25 @@ class Preparation:
                 message = f"another process is preparing {self.reader.name}: waiting for it"
                 held.enter_context(waiting_lock(self._lock, message))
                 recover_folder(self.folder)
+                remove_workplace(self._work)
             yield
 
     @property
     def _lock(self) -> Path:
         return Path(f"{self.folder}.lock")
 
+    @property
+    def _work(self) -> Path:
+        return Path(self.engine.folder or self.cache_dir) / f".{self.folder.name}.work"
+
     def _tidy(self) -> None:
         """Remove what a process left that was killed while it replaced good data."""
-        if leftovers(self.folder):
+        if leftovers(self.folder) or self._work.exists():
             # the cache may be read-only for us
             with suppress(OSError), locks.if_free(self._lock) as is_free:
                 if is_free:
                     recover_folder(self.folder)
+                    remove_workplace(self._work)
 
     def _cached(self, warn: bool) -> Prepared | None:
         """The data in the cache; None if they are missing, damaged or older than the raw files.
@@ -118,16 +134,31 @@ class Preparation:
     def _prepare(self) -> None:
         self.reader.fetch(self.data_dir)
         started = time.perf_counter()
-        with Stages(self.reader.name, STAGES) as stage:
+        sources = self._sources()
+        with ExitStack() as stack:
+            stage = stack.enter_context(Stages(self.reader.name, STAGES))
             stage("reading")
-            sources = self._sources()
-            frames = self.reader.read(self.data_dir)
-            prepared = prepare(frames, self.options, stage)
+            frames, engine = self._read(stack)
+            with writable(engine.storage.folder or self.cache_dir):
+                prepared = prepare(frames, self.options, stage, engine)
             stage("writing")
             seconds = time.perf_counter() - started
             about = {"sources": sources, "seconds": seconds, "stages": dict(stage.seconds)}
             save(self.folder, prepared, about)
         print_remarks(prepared.meta)
+
+    def _read(self, stack: ExitStack) -> tuple[Frames, Engine]:
+        """The reader's frames, and what prepares them; ``stack`` removes its files."""
+        name, line = self.engine.made(self.reader.sources(self.data_dir))
+        if line:
+            _print(line, soft_wrap=True)
+        if name == "polars":
+            return self.reader.read(self.data_dir), IN_MEMORY
+        with writable(self._work.parent):
+            self._work.mkdir()
+        stack.callback(remove_workplace, self._work)
+        engine = OnDisk(self._work, self.engine.limit_gb())
+        return engine.read(self.reader, self.data_dir), engine
 
     def _sources(self) -> dict[str, list[int]]:
         """Size and time of each raw file that is there."""
@@ -208,7 +239,7 @@ def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
         for name, table in prepared.encodings.items():
             table.write_parquet(partial / f"{ENCODING}{name.replace('/', '.')}.parquet")
         checksums = {path.name: crc32(path) for path in sorted(partial.iterdir())}
-        fingerprint = _fingerprint(prepared, checksums)
+        fingerprint = data_fingerprint(prepared, checksums)
         meta = {**prepared.meta, **extra, "checksums": checksums, "fingerprint": fingerprint}
         (partial / "meta.json").write_text(json.dumps(meta, indent=1))
 
@@ -266,24 +297,3 @@ def load_folder(folder: Path) -> Prepared:
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
         raise DamagedError(folder, error) from error
     return Prepared(arrays, tables, meta, encodings)
-
-
-def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
-    """A hash of the data's content, without remarks and counts that models do not use.
-
-    Of tables only the ids count: Parquet files of the same table differ between versions.
-    """
-    arrays = {name: value for name, value in checksums.items() if name.endswith(".npy")}
-    meta = {name: value for name, value in prepared.meta.items() if name not in UNSEEN}
-    content = [arrays, _id_checksums(prepared.tables), meta]
-    return short_hash(json.dumps(content, sort_keys=True), 16)
-
-
-def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
-    """A hash of which interactions train, validate and test, whatever their users' features."""
-    split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
-    return short_hash(json.dumps([split, _id_checksums(ids)], sort_keys=True), 16)
-
-
-def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
-    return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]

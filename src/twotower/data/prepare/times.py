@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from twotower.data.blocks import blocks
 from twotower.data.splits import TEST, TRAIN, UNITS_PER_SECOND, VAL
 from twotower.errors import UserError
 
@@ -35,6 +36,14 @@ def times_of(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]
             parts[name] = {
                 "first": own.min().item(),
                 "last": own.max().item(),
-                "histogram": np.histogram(own, edges)[0].tolist(),
+                "histogram": _histogram(own, edges),
             }
     return {"unit": unit, "edges": edges.tolist(), "parts": parts}
+
+
+def _histogram(moments: np.ndarray, edges: np.ndarray) -> list[int]:
+    found = np.zeros(len(edges) - 1, dtype=np.int64)
+    for rows in blocks(len(moments)):
+        found += np.histogram(moments[rows], edges)[0]
+    num: list[int] = found.tolist()
+    return num

@@ -16,17 +16,18 @@ def check_weights(frames: Frames) -> None:
     Raises:
         UserError: naming the first such row.
     """
-    weight = frames.interactions["weight"].cast(pl.Float64)
+    weight = pl.col("weight").cast(pl.Float64)
     wrong = ~((weight >= 0) & weight.is_finite()).fill_null(False)
-    if num := wrong.sum():
-        row = wrong.arg_max() or 0
+    num = frames.collect(wrong.sum()).item()
+    if num:
+        value = frames.collect(weight.filter(wrong).first()).item()
         raise UserError(
-            f"{frames.where(row)} has the weight {weight[row]}; {num:,} in all are missing, "
+            f"{frames.place(wrong)} has the weight {value}; {num:,} in all are missing, "
             "negative or not finite: a weight is a number from 0 on"
         )
 
 
-def scaled_weights(weight: pl.Series, in_train: np.ndarray) -> np.ndarray:
+def scaled_weights(weight: np.ndarray, in_train: np.ndarray) -> np.ndarray:
     """Weights with a mean of 1 over training, so that they do not change the learning rate.
 
     Args:
@@ -39,7 +40,7 @@ def scaled_weights(weight: pl.Series, in_train: np.ndarray) -> np.ndarray:
     Raises:
         UserError: if all training interactions have the weight 0.
     """
-    values = weight.to_numpy().astype(np.float64)
+    values = weight.astype(np.float64)
     mean = values[in_train].mean() if in_train.any() else 1.0
     if mean == 0:
         raise UserError("the weights of all training interactions are 0: nothing is left to learn")

@@ -20,6 +20,7 @@ from twotower.data.own_files.shown import Pages, with_shown
 from twotower.data.own_files.text import TextFormat
 from twotower.data.own_files.vectors import read_vectors
 from twotower.errors import UserError, check_choice, results
+from twotower.types import FeatureKind
 
 KINDS = ("categorical", "multi", "numeric", "vector")
 RULES = 7  # raise it when the same table gives other frames, so that it is prepared anew
@@ -175,8 +176,13 @@ class Table:
         }
         return {**self.paths, **vectors}
 
-    def read(self, data_dir: Path) -> Frames:
+    def read(self, data_dir: Path, path: Path | None = None) -> Frames:
         """Read the tables.
+
+        Args:
+            data_dir: raw files.
+            path: file for the interactions, which are then read a part at a time; those with
+                context or shown items are in memory. None: all are.
 
         Raises:
             UserError: for files that cannot be read, missing columns and values of the wrong type,
@@ -194,9 +200,9 @@ class Table:
                     folders = partial(partitions, paths, data_dir)
                     how = (text_format, self.missing, stack, folders)
                     sources[name] = open_source(setting, files, *how)
-            return self._frames(sources, data_dir)
+            return self._frames(sources, data_dir, path)
 
-    def _frames(self, sources: dict[str, Source], data_dir: Path) -> Frames:
+    def _frames(self, sources: dict[str, Source], data_dir: Path, path: Path | None) -> Frames:
         source = sources["interactions"]
         shown = sources.pop("pages", None)
         roles = choose_columns(sources, self.columns, self.wishes.time_unit)
@@ -211,15 +217,18 @@ class Table:
             side: name not in sides or sides[name].frame[side].dtype.is_integer()
             for name, side in SIDES.items()
         }
-        clicks = read_clicks(source, columns, self.wishes, whole)
-        interactions, context = context_features(clicks.frame, self.context)
-        interactions = with_shown(interactions, self.list_separator, pages)
+        clicks = read_clicks(source, columns, self.wishes, whole, path)
+        interactions: pl.DataFrame | pl.LazyFrame = clicks.frame
+        context: dict[str, FeatureKind] = {}
+        if path is None or self.context or "shown" in columns:
+            frame, context = context_features(clicks.frame.collect(), self.context)
+            interactions = with_shown(frame, self.list_separator, pages)
         listed = {sources[name]: side for name, side in sides.items()}
-        remarks = [report(source, len(clicks.frame), columns, clicks.meaning, listed)]
+        remarks = [report(source, clicks.num_rows, columns, clicks.meaning, listed)]
         remarks += clicks.remarks
         tables: dict[str, pl.DataFrame] = {}
         for name, side in SIDES.items():
-            ids = clicks.frame[side]
+            ids = clicks.frame.select(pl.col(side).unique()).collect(engine="streaming")[side]
             tables[name] = pl.DataFrame(schema={side: ids.dtype})
             if name in sides:
                 same_type = pl.col(side).cast(ids.dtype, strict=False)
