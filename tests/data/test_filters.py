@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.frames import make_frames
 from twotower.data import blocks
 from twotower.data.blocks import Storage
-from twotower.data.prepare.coding import code_in_memory
+from twotower.data.prepare.coding import IN_MEMORY
 from twotower.data.prepare.filters import (
     Filters,
     check_interactions,
@@ -22,13 +22,12 @@ ALL = Filters(None, "all", 0)
 
 def kept(rows, filters, columns=("user", "item", "time", "value")):
     """What is left, which must not depend on how many rows are worked on at once."""
-    frame = pl.DataFrame(rows, schema=list(columns), orient="row")
-    several = []
+    frames, several = make_frames(rows, columns=columns), []
     for size in (blocks.BLOCK, 3):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "BLOCK", size)
-            thresholds = threshold(pl.col("value"), filters, frame.columns)
-            coded = filter_interactions(code_in_memory(frame, thresholds), filters, Storage())
+            thresholds = threshold(pl.col("value"), filters, frames.columns())
+            coded = filter_interactions(IN_MEMORY.code(frames, thresholds), filters, Storage())
         ids = (coded.user_ids[coded.column("user")], coded.item_ids[coded.column("item")])
         several.append((list(zip(*map(list, ids), strict=True)), coded.dropped))
     assert several[0] == several[1]

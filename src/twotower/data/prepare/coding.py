@@ -1,11 +1,12 @@
 """Interactions with numbers in the place of ids, sorted: in memory by Polars."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 
-from twotower.data.blocks import Column
+from twotower.data.blocks import Column, Storage
+from twotower.data.frames import Frames
 
 
 class Coded(NamedTuple):
@@ -31,25 +32,49 @@ class Coded(NamedTuple):
         return np.asarray(self.columns[name])
 
 
-def code_in_memory(raw: pl.DataFrame, thresholds: dict[str, pl.Expr]) -> Coded:
-    """Number the ids, and sort.
+class Engine(Protocol):
+    """Numbers and sorts interactions.
 
-    Args:
-        raw: as in :class:`~twotower.data.frames.Frames`.
-        thresholds: see :func:`~twotower.data.prepare.filters.threshold`.
+    Attributes:
+        storage: makes the arrays with an entry for each interaction.
     """
-    user_ids, user = _number(raw["user"])
-    item_ids, item = _number(raw["item"])
-    coded = raw.drop("user", "item").with_columns(user=user, item=item)
-    dropped = {}
-    for reason, stays in thresholds.items():
-        before = len(coded)
-        coded = coded.filter(stays)
-        dropped[reason] = before - len(coded)
-    coded = coded.drop("value", strict=False)
-    if not _is_sorted(coded):
-        coded = coded.sort("user", "time", maintain_order=True)
-    return Coded(user_ids, item_ids, len(raw), _columns(coded), dropped)
+
+    storage: Storage
+
+    def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
+        """Number the ids and sort.
+
+        Args:
+            frames: a reader's.
+            thresholds: see :func:`~twotower.data.prepare.filters.threshold`.
+        """
+        ...
+
+
+class InMemory:
+    """Polars; all in memory."""
+
+    def __init__(self) -> None:
+        self.storage = Storage()
+
+    def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
+        """See :class:`Engine`."""
+        raw = frames.interactions.lazy().collect()
+        user_ids, user = _number(raw["user"])
+        item_ids, item = _number(raw["item"])
+        coded = raw.drop("user", "item").with_columns(user=user, item=item)
+        dropped = {}
+        for reason, stays in thresholds.items():
+            before = len(coded)
+            coded = coded.filter(stays)
+            dropped[reason] = before - len(coded)
+        coded = coded.drop("value", strict=False)
+        if not _is_sorted(coded):
+            coded = coded.sort("user", "time", maintain_order=True)
+        return Coded(user_ids, item_ids, len(raw), _columns(coded), dropped)
+
+
+IN_MEMORY = InMemory()
 
 
 def _number(ids: pl.Series) -> tuple[pl.Series, pl.Series]:

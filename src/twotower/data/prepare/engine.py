@@ -1,18 +1,13 @@
-"""What numbers and sorts the interactions: Polars in memory, or DuckDB on the disk."""
+"""Which engine prepares: Polars in memory, or DuckDB on the disk."""
 
 import importlib.util
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import polars as pl
-
-from twotower.data.blocks import Storage
-from twotower.data.frames import Frames
 from twotower.data.own_files.paths import COMPRESSED, SEPARATORS
-from twotower.data.prepare.coding import Coded, code_in_memory
 from twotower.errors import UserError, check_choice, check_number
 
 ENGINES = ("auto", "polars", "duckdb")
@@ -21,39 +16,6 @@ GB = 10**9
 MOST_GB = 4.0  # what DuckDB gets where nothing is said: more does not make it faster
 # memory that Polars needs for a byte of a file: measured with three columns of numbers
 PLAIN_TEXT, PACKED = 3, 8
-
-
-class Engine(Protocol):
-    """Numbers and sorts interactions.
-
-    Attributes:
-        storage: makes the arrays with an entry for each interaction.
-    """
-
-    storage: Storage
-
-    def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
-        """Number the ids and sort.
-
-        Args:
-            frames: a reader's.
-            thresholds: see :func:`~twotower.data.prepare.filters.threshold`.
-        """
-        ...
-
-
-class InMemory:
-    """Polars; all in memory."""
-
-    def __init__(self) -> None:
-        self.storage = Storage()
-
-    def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
-        """See :class:`Engine`."""
-        return code_in_memory(frames.interactions.lazy().collect(), thresholds)
-
-
-IN_MEMORY = InMemory()
 
 
 class Choice(NamedTuple):

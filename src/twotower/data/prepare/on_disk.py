@@ -42,7 +42,7 @@ class OnDisk:
         return frames._replace(interactions=pl.scan_parquet(path))
 
     def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
-        """See :class:`~twotower.data.prepare.engine.Engine`.
+        """See :class:`~twotower.data.prepare.coding.Engine`.
 
         Raises:
             UserError: if the disk is full or the memory does not suffice.

@@ -9,9 +9,9 @@ import polars as pl
 from twotower.data.blocks import BLOCK, Storage, counts
 from twotower.data.frames import Frames
 from twotower.data.prepare import features
+from twotower.data.prepare.coding import IN_MEMORY, Engine
 from twotower.data.prepare.context import PREFIX as PREFIX_CONTEXT
 from twotower.data.prepare.context import encode_context
-from twotower.data.prepare.engine import IN_MEMORY, Engine
 from twotower.data.prepare.events import event_features, time_gaps
 from twotower.data.prepare.filters import check_interactions, filter_interactions, threshold
 from twotower.data.prepare.left_out import PREFIX, left_out, remark

@@ -17,7 +17,8 @@ import polars as pl
 
 from twotower import locks
 from twotower.data.frames import Frames, Reader, WithoutFiles
-from twotower.data.prepare.engine import AUTO, IN_MEMORY, Choice, Engine, remove_workplace
+from twotower.data.prepare.coding import IN_MEMORY, Engine
+from twotower.data.prepare.engine import AUTO, Choice, remove_workplace
 from twotower.data.prepare.fingerprint import data_fingerprint
 from twotower.data.prepare.on_disk import OnDisk
 from twotower.data.prepare.options import Options
