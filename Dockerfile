@@ -15,7 +15,7 @@ COPY src src
 # the packages change less often than the code: they get a layer of their own below
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 e = p['optional-dependencies']; \
-print(*p['dependencies'], *e['export'], *e['sweep'], *e['tensorboard'], sep='\n')" \
+print(*p['dependencies'], *e['export'], *e['sweep'], *e['duckdb'], *e['tensorboard'], sep='\n')" \
     > packages.txt \
     && install -D --target-directory /packages packages.txt constraints.txt \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .

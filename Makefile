@@ -65,7 +65,7 @@ lock:
 	$(VENV)/lock/bin/python -m pip install --quiet uv
 	cp constraints.txt $(VENV)/lock/pins.txt
 	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-		--extra dev --extra sweep --extra export --extra tensorboard --output-file $(VENV)/lock/pins.txt $(ARGS) pyproject.toml
+		--extra dev --extra sweep --extra export --extra duckdb --extra tensorboard --output-file $(VENV)/lock/pins.txt $(ARGS) pyproject.toml
 	{ grep '^#' constraints.txt | grep -v '^# Resolved'; \
 		echo "# Resolved by $$($(VENV)/lock/bin/uv --version) on $$($(VENV)/lock/bin/python -V), $$(uname -sm), $$(date -I)."; \
 		cat $(VENV)/lock/pins.txt; } > $(VENV)/lock/constraints.txt
@@ -74,7 +74,7 @@ lock:
 # Installs again when the requirements change. pip's own settings (index, proxy, cache) apply.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export,tensorboard]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,sweep,export,duckdb,tensorboard]'
 	touch $(STAMP)
 
 clean:

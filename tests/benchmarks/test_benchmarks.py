@@ -220,6 +220,18 @@ def test_windows_beside_memory(script):
     assert "beside memory" in run.stdout
 
 
+@pytest.mark.slow
+def test_preparation_by_both_engines(script):
+    pytest.importorskip("duckdb")
+    run = script("benchmark", "benchmark=preparation", "sizes=[4000]", "output=o.json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((script.folder / "o.json").read_text())["sizes"]["4000"]
+    assert found.keys() == {"polars", "duckdb"}
+    for own in found.values():
+        assert 0 < own["interactions"] <= 4000 and own["seconds"] > 0
+        assert own["anonymous"] <= own["resident"]
+
+
 def test_the_memory_that_grows_with_the_data(tmp_path):
     """100 more users add 100 vectors of 32 numbers, 100 optimizer states and 100 ids."""
     paths = (f"paths.cache_dir={tmp_path}", f"paths.run_dir={tmp_path}")

@@ -1,9 +1,12 @@
 """DuckDB prepares the same data as Polars, bit for bit, and leaves nothing behind."""
 
 import errno
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -25,6 +28,7 @@ from twotower.errors import UserError
 
 pytest.importorskip("duckdb")
 
+REAL = Path(os.environ.get("TWOTOWER_DATA_DIR", "data")).absolute()
 SPLITS = {
     "leave_last_out": LeaveLastOut(1),
     "temporal": Temporal(0.6, 0.8, 1),
@@ -266,3 +270,33 @@ def test_killed_at_any_moment(tmp_path):
         check=False,
     )
     assert found.returncode == 0 and int(found.stdout.split()[1]) > 5, found.stdout + found.stderr
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data=movielens_100k"],
+        ["data=movielens_1m", "data/split=temporal", "data.split.min_history=0"],
+        ["data=sasrec_movielens_1m", "data.max_per_user=20"],
+        ["data=s3rec_beauty", "data/split=random_ratio"],
+        ["data=globo", "data.history_features=[category,time_gap]"],
+        ["data=amazon_musical_instruments", "data/split=temporal_folds"],
+        ["data=taobao", "data.k_core=0", "data.split.val_from=0.8", "data.split.test_from=0.9"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_the_same_of_data_sets(tmp_path, script, settings):
+    found = []
+    for name in ("polars", "duckdb"):
+        places = (
+            f"data.engine={name}",
+            f"paths.cache_dir={tmp_path / name}",
+            f"paths.data_dir={REAL}",
+        )
+        run = script("prepare", *settings, *places)
+        assert run.returncode == 0, run.stderr
+        (path,) = (tmp_path / name).glob("*/meta.json")
+        meta = json.loads(path.read_text())
+        found.append({key: meta[key] for key in meta if key not in ("seconds", "stages")})
+    assert found[0] == found[1]

@@ -16,6 +16,7 @@ from twotower.processes import available_cores
 from twotower.wording import clip
 
 ROW_GROUP = 1_000_000
+READ = "interactions.parquet"
 STAYS = "_stays_{}"  # columns that mark what a threshold keeps
 
 
@@ -34,7 +35,7 @@ class OnDisk:
 
     def read(self, reader: Reader, data_dir: Path) -> Frames:
         """Read what is to be prepared; a user's own table never is in memory as a whole."""
-        path = self.folder / "interactions.parquet"
+        path = self.folder / READ
         if isinstance(reader, Table):
             return reader.read(data_dir, path)
         frames = reader.read(data_dir)
@@ -64,6 +65,7 @@ class OnDisk:
         marks = {STAYS.format(place): mask for place, mask in enumerate(thresholds.values())}
         rows = frames.interactions.lazy().with_columns(**marks).drop("value", strict=False)
         rows.sink_parquet(raw, row_group_size=ROW_GROUP)
+        (self.folder / READ).unlink(missing_ok=True)
         settings = {
             "memory_limit": f"{self.memory_gb:.3f}GB",
             "temp_directory": str(self.folder / "spilled"),

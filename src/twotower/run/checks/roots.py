@@ -64,6 +64,7 @@ ROOTS: dict[str, Any] = {
     "resamples": Annotated[int, Field(ge=100)],
     "peers": dict[str, Text],
     "sizes": list[Count],
+    "engines": list[Literal["polars", "duckdb"]],
     "num_runs": list[Count] | None,
     "record": bool | None,
     "items": Count | None,
