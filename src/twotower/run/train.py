@@ -28,6 +28,7 @@ from twotower.run.checks.checks import check_monitors
 from twotower.run.references import oracle_metrics, popularity_metrics
 from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
+from twotower.training import torchrec
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
 from twotower.training.fused import lockstep
@@ -67,6 +68,8 @@ def train(config: DictConfig) -> dict[str, float]:
             trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
             prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
+            if plain["model"].get("sharding") == "torchrec":
+                torchrec.check(trainer)
             unset = derive.unset(plain)
             data, task = build(plain, info, trainer)
         derived = {key: select(plain, key) for key in unset}
