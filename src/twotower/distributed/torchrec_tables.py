@@ -40,15 +40,13 @@ class TorchRecTables:
     """Takes tables over and gives their rows.
 
     Args:
-        weights: own blocks of rows; their values are copied, and they become views of the copies.
+        weights: own blocks of rows, of widths that are multiples of 4; they become views of the
+            memory that TorchRec allocates.
         lr: the current learning rate, asked for in each step.
         eps: of the optimizer.
         weight_decay: of the optimizer, decoupled from the gradient.
         device: where the tables will be.
         local_size: processes on this machine.
-
-    Raises:
-        UserError: for widths that FBGEMM's kernels do not have.
     """
 
     def __init__(
@@ -65,12 +63,6 @@ class TorchRecTables:
         by_width: dict[int, dict[str, nn.Parameter]] = {}
         for number, weight in enumerate(weights):
             by_width.setdefault(weight.shape[1], {})[f"table_{number}"] = weight
-        if odd := [str(width) for width in by_width if width % 4]:
-            raise UserError(
-                f"model.sharding=torchrec needs tables with widths that are multiples of 4, got "
-                f"{', '.join(odd)}: change model.embedding_dim or model.dim, or set "
-                "model.sharding=row"
-            )
         # TorchRec asks in each lookup whether it is traced, of which torch warns
         logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
         fused = {"learning_rate": lr(), "eps": eps, "weight_decay": weight_decay}

@@ -68,10 +68,11 @@ def train(config: DictConfig) -> dict[str, float]:
             trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
             prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
-            if plain["model"].get("sharding") == "torchrec":
-                torchrec.check(trainer)
             unset = derive.unset(plain)
             data, task = build(plain, info, trainer)
+            if plain["model"].get("sharding") == "torchrec":
+                torchrec.check(trainer)
+                torchrec.tables_of(task.make_optimizer())
         derived = {key: select(plain, key) for key in unset}
         check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
         if trainer.is_global_zero:

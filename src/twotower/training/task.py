@@ -74,14 +74,7 @@ class RetrievalTask(pl.LightningModule):
             UserError: for settings that the optimizer refuses.
         """
         if stage == "fit":
-            assert self.optimizer is not None
-            try:
-                self._optimizer = self.optimizer(self.model.parameters())
-            except UserError:
-                raise
-            except (TypeError, ValueError) as error:
-                name = self.optimizer.func.__name__  # type: ignore[attr-defined]
-                raise UserError(f"optimizer.* does not fit {name}: {error}") from error
+            self._optimizer = self.make_optimizer()
             if self.trainer.gradient_clip_val:
                 check_clipping(
                     self._optimizer, self.trainer.world_size, str(self.trainer.precision)
@@ -90,6 +83,21 @@ class RetrievalTask(pl.LightningModule):
             self._torchrec = torchrec.hand_over(self._optimizer, device, local_size)
         placeholder = strategy.leave_out_of_ddp(self)
         self._placeholder = placeholder if stage == "fit" else None
+
+    def make_optimizer(self) -> Optimizer:
+        """An optimizer of all parameters, which marks those that it trains by rows.
+
+        Raises:
+            UserError: for settings that the optimizer refuses.
+        """
+        assert self.optimizer is not None
+        try:
+            return self.optimizer(self.model.parameters())
+        except UserError:
+            raise
+        except (TypeError, ValueError) as error:
+            name = self.optimizer.func.__name__  # type: ignore[attr-defined]
+            raise UserError(f"optimizer.* does not fit {name}: {error}") from error
 
     def teardown(self, stage: str) -> None:
         """Take the tables back from TorchRec."""

@@ -1,9 +1,8 @@
 """Tables of ``model.sharding=torchrec``: what is refused, and their way to TorchRec and back."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from twotower.distributed.sharding import Block, shard_of
@@ -36,11 +35,6 @@ def check(trainer: pl.Trainer) -> None:
             "model.sharding=torchrec make a step in each backward pass: set it to 1 and "
             f"data.batch_size higher, {ROW}"
         )
-    if trainer.gradient_clip_val:
-        raise UserError(
-            "trainer.gradient_clip_val: tables of model.sharding=torchrec are trained before "
-            "gradients can be clipped: leave it out"
-        )
     if any(getattr(callback, "compile", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         raise UserError(
             "callbacks.speed.compile=true does not work with model.sharding=torchrec: set it to "
@@ -49,44 +43,55 @@ def check(trainer: pl.Trainer) -> None:
     check_installed()
 
 
-def hand_over(optimizer: Optimizer, device: torch.device, local_size: int) -> TorchRecTables | None:
-    """Let TorchRec train the tables that the optimizer trains by rows; None without such shards.
+def tables_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The tables that TorchRec will train: those that the optimizer trains by rows.
 
-    The others (smaller than ``optimizer.min_rows``, or without rows in some process) stay as with
-    ``model.sharding=row``. The optimizer keeps the state that its checkpoints have: the sums are
-    views of TorchRec's. It does not step these tables, as their gradient is never set.
-
-    Args:
-        optimizer: of the model.
-        device: of this process.
-        local_size: processes on this machine.
+    Others (smaller than ``optimizer.min_rows``, or so small that a process has no row) stay as with
+    ``model.sharding=row``.
 
     Raises:
-        UserError: for other optimizers, and if there is no table of this kind.
+        UserError: for other optimizers, no such table, and widths that FBGEMM does not have.
     """
-    groups: list[dict[str, Any]] = optimizer.param_groups
-    if not any(isinstance(shard_of(p), Block) for group in groups for p in group["params"]):
-        return None
     if not isinstance(optimizer, RowwiseAdagrad):
         raise UserError(
             "model.sharding=torchrec trains tables by its own row-wise Adagrad: set "
             f"optimizer=rowwise_adagrad, {ROW}"
         )
-    number, tables = -1, []
-    for place, group in enumerate(groups):
-        chosen = [p for p in group["params"] if p.row_sparse and can_train(p)]
-        if chosen:
-            number, tables = place, chosen
+    last = optimizer.param_groups[-1]["params"]  # the group of tables, if there is one
+    tables = [weight for weight in last if weight.row_sparse and can_train(weight)]
     if not tables:
         raise UserError(
-            "model.sharding=torchrec: no table has optimizer.min_rows rows: set it lower, " + ROW
+            f"model.sharding=torchrec: no table has optimizer.min_rows rows: set it lower, {ROW}"
         )
-    settings = groups[number]
+    if widths := sorted({weight.shape[1] for weight in tables if weight.shape[1] % 4}):
+        raise UserError(
+            f"model.sharding=torchrec needs tables with widths that are multiples of 4, got "
+            f"{', '.join(map(str, widths))}: change model.embedding_dim and model.dim, {ROW}"
+        )
+    return tables
 
-    def current_lr() -> float:  # of a loaded state too, which has new groups
-        return float(optimizer.param_groups[number]["lr"])
 
-    eps, decay = settings["eps"], settings["weight_decay"]
+def hand_over(optimizer: Optimizer, device: torch.device, local_size: int) -> TorchRecTables | None:
+    """Let TorchRec train its tables; None if there are no shards for it.
+
+    The optimizer keeps the state that its checkpoints have: the sums are views of TorchRec's. It
+    does not step these tables, as their gradient is never set.
+
+    Args:
+        optimizer: of the model.
+        device: of this process.
+        local_size: processes on this machine.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(isinstance(shard_of(parameter), Block) for parameter in parameters):
+        return None
+    tables = tables_of(optimizer)
+
+    def current_lr() -> float:
+        return float(optimizer.param_groups[-1]["lr"])  # a loaded state has new groups
+
+    group = optimizer.param_groups[-1]
+    eps, decay = group["eps"], group["weight_decay"]
     found = TorchRecTables(tables, current_lr, eps, decay, device, local_size)
     for weight, sums in found.sums().items():
         optimizer.state[weight] = {"step": torch.zeros(()), "sum": sums}
