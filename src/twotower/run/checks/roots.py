@@ -66,6 +66,7 @@ ROOTS: dict[str, Any] = {
     "sizes": list[Count],
     "num_runs": list[Count] | None,
     "record": bool | None,
+    "shardings": list[Text],
     "items": Count | None,
     "build_threads": Whole,
     "rows": Count | list[Count],
