@@ -59,7 +59,7 @@ class TorchRecTables:
         local_size: int,
     ) -> None:
         self.lr = lr
-        self.is_looked_up = False  # in the current step
+        self._looked_up: set[int] = set()  # identities of tables, in the current step
         by_width: dict[int, dict[str, nn.Parameter]] = {}
         for number, weight in enumerate(weights):
             by_width.setdefault(weight.shape[1], {})[f"table_{number}"] = weight
@@ -87,17 +87,17 @@ class TorchRecTables:
             ``(num, dim)`` of each table.
 
         Raises:
-            RuntimeError: for a second call in a step, which would be a second optimizer step.
+            UserError: for a table's second lookup in a step, as the optimizer would step twice.
             IndexError: for ids that a table does not have: TorchRec would take them silently.
         """
-        if self.is_looked_up:
-            raise RuntimeError(
-                "model.sharding=torchrec: tables are looked up twice in one step: request all ids "
-                "in one fetched_together"
-            )
-        self.is_looked_up = True
-        _check_range(weights, ids)
         asked = {id(weight): own for weight, own in zip(weights, ids, strict=True)}
+        if self._looked_up & asked.keys():
+            raise UserError(
+                "model.sharding=torchrec: the model looks up a table twice in a step: request all "
+                "ids in one fetched_together, or set model.sharding=row"
+            )
+        self._looked_up |= asked.keys()
+        _check_range(weights, ids)
         found: dict[int, Tensor] = {}
         for group in self.groups:
             for part in group.optimizer.param_groups:
@@ -110,7 +110,7 @@ class TorchRecTables:
 
     def end_step(self) -> None:
         """Allow the next step's lookup."""
-        self.is_looked_up = False
+        self._looked_up.clear()
 
     def weights(self) -> list[nn.Parameter]:
         """The tables."""
