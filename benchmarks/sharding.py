@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.tables import Stepper
 from benchmarks.timing import in_turn, milliseconds
 from twotower.distributed.sharding import SHARDING, built_for, shard_of
+from twotower.distributed.torchrec_tables import check_installed
 from twotower.errors import check_choice, check_number
 from twotower.files import write_json
 from twotower.run.build import seed_everything
@@ -41,6 +42,8 @@ def measure(
     """
     for sharding in shardings:
         check_choice("shardings", sharding, SHARDING)
+    if "torchrec" in shardings:
+        check_installed()
     check_number("rows", rows, 1000)
     check_number("processes", processes, 2)
     plain: Any = OmegaConf.to_container(config, resolve=True)

@@ -88,7 +88,7 @@ def test_a_model_without_tables_has_no_such_setting(script):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (("model.sharding=rows",), "model.sharding must be one of none, row, got 'rows'"),
+        (("model.sharding=rows",), "model.sharding must be one of none, row, torchrec, got 'rows'"),
         (
             ("model.sharding=row", "trainer.devices=2", "+trainer.gradient_clip_val=1"),
             "trainer.gradient_clip_val",

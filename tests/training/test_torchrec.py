@@ -186,7 +186,7 @@ def loss_of(layers, ids):
 
 
 def settings_of(min_rows):
-    given = {"lr": 0.1, "table_lr": 0.3, "betas": [0.9, 0.99], "eps": 1e-8}
+    given = {"lr": 0.1, "table_lr": 0.3, "betas": [0.9, 0.99], "eps": 0.05}
     return {**given, "weight_decay": 0.1, "min_rows": min_rows}
 
 

@@ -167,17 +167,19 @@ def _read(weights: list[Tensor], places: list[Tensor]) -> list[Tensor]:
             exchanged.append(number)
         else:
             rows[number] = _rows(weight, places[number])
-    for chosen in (exchanged, trained):
-        if not chosen:
-            continue
-        tables = torchrec_of(weights[chosen[0]]) if chosen is trained else None
-        look_up = _exchange_rows if tables is None else tables.look_up
-        found = look_up(
-            [weights[number] for number in chosen], [places[number] for number in chosen]
-        )
-        for number, own in zip(chosen, found, strict=True):
-            rows[number] = own
+    for numbers, read in ((exchanged, _exchange_rows), (trained, _look_up)):
+        if numbers:
+            found = read([weights[each] for each in numbers], [places[each] for each in numbers])
+            for number, own in zip(numbers, found, strict=True):
+                rows[number] = own
     return rows
+
+
+def _look_up(weights: list[Tensor], places: list[Tensor]) -> list[Tensor]:
+    """The same of tables that TorchRec trains."""
+    tables = torchrec_of(weights[0])
+    assert tables is not None
+    return tables.look_up(weights, places)
 
 
 def _rows(weight: Tensor, index: Tensor) -> Tensor:

@@ -98,8 +98,10 @@ class TorchRecTables:
             )
         self._looked_up |= asked.keys()
         _check_range(weights, ids)
-        found: dict[int, Tensor] = {}
+        found: dict[int, Tensor] = {}  # by the identity of the table
         for group in self.groups:
+            if not any(id(weight) in asked for weight in group.weights.values()):
+                continue
             for part in group.optimizer.param_groups:
                 part["lr"] = self.lr()
             group.optimizer.step()  # hands the rate to the kernels, no more
