@@ -4,6 +4,7 @@
 # make benchmark  times a training step beside a bare PyTorch loop; ARGS="benchmark=evaluation"
 # make test       runs the default tests; make lint checks format, lint, types and Dockerfile
 # make check      runs both
+# make torchrec   installs what model.sharding=torchrec needs
 # make site       builds the documents as a site, build/site/index.html
 # make lock       updates constraints.txt; ARGS=--upgrade takes the newest allowed versions
 VENV ?= .venv
@@ -17,11 +18,13 @@ ABLATION := sweep=ablation experiment=movielens_100k callbacks.progress=null tra
 GPU := test "$${CUDA_VISIBLE_DEVICES-0}" && nvidia-smi -L 2>/dev/null | grep -q ^GPU
 LAUNCHER = $(shell if $(GPU); then echo hydra/launcher=fused; else echo hydra/launcher=joblib hydra.launcher.n_jobs=2; fi)
 
+FBGEMM = $(shell if $(GPU); then echo fbgemm-gpu==1.8.0; else echo fbgemm-gpu-cpu==1.8.0; fi)
+
 STUDY := data.reader.num_users=400 data.reader.num_items=200 trainer.max_epochs=9 callbacks.epochs=null \
 	callbacks.progress=null trainer.enable_progress_bar=false
 SWEEPS := $${TWOTOWER_OUTPUT_DIR:-outputs}/sweeps
 
-.PHONY: install train ablation study test lint check format benchmark site lock clean
+.PHONY: install train ablation study test lint check format benchmark torchrec site lock clean
 
 install: $(STAMP)
 
@@ -54,6 +57,9 @@ format: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python src/benchmark.py $(ARGS)
+
+torchrec: $(STAMP)
+	$(BIN)/python -m pip install --no-deps --requirement requirements/torchrec.txt $(FBGEMM)
 
 site: $(STAMP)
 	$(BIN)/python docs/site.py

@@ -1,4 +1,4 @@
-"""Memory and step time of sharded tables, compared with a whole copy in each process."""
+"""Memory, step time and losses of sharded tables and of a whole copy in each process."""
 
 import json
 import tempfile
@@ -16,29 +16,54 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.tables import Stepper
 from benchmarks.timing import in_turn, milliseconds
 from twotower.distributed.sharding import SHARDING, built_for, shard_of
-from twotower.errors import check_number
+from twotower.distributed.torchrec_tables import check_installed
+from twotower.errors import check_choice, check_number
 from twotower.files import write_json
 from twotower.run.build import seed_everything
+from twotower.run.results import peak_memory_bytes
+from twotower.training.torchrec import hand_over
 
 
 def measure(
-    config: DictConfig, rows: int, processes: int, rounds: int, steps: int
+    config: DictConfig,
+    shardings: list[str],
+    rows: int,
+    items: int | None,
+    processes: int,
+    rounds: int,
+    steps: int,
 ) -> dict[str, Any]:
-    """Milliseconds per step and bytes of a process with ``model.sharding`` ``none`` and ``row``.
+    """Milliseconds per step, bytes of a process and losses for some ``model.sharding``.
 
-    The two run in turn on random pairs. A step runs model, loss and optimizer of the config in
-    DDP; batches are made in advance, so loading is not measured.
+    They run in turn on random pairs. A step runs model, loss and optimizer of the config in
+    DDP; batches are made in advance, so loading is not measured. Before, each trains ``steps``
+    steps on the same batches from the same weights, whose losses are compared. The process's peak
+    of memory is that of all shardings together: measure one alone for its own.
     """
+    for sharding in shardings:
+        check_choice("shardings", sharding, SHARDING)
+    if "torchrec" in shardings:
+        check_installed()
     check_number("rows", rows, 1000)
     check_number("processes", processes, 2)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "measured.json"
-        given = (plain, f"file://{folder}/rendezvous", output, rows, processes, rounds, steps)
+        sizes = (rows, items, processes, rounds, steps)
+        given = (plain, f"file://{folder}/rendezvous", output, list(shardings), *sizes)
         spawn(_measure, given, processes)
         measured = json.loads(output.read_text())
-    ratio = measured["row"]["step_ms"] / measured["none"]["step_ms"]
-    return {"rows": rows, "processes": processes, **measured, "step_ratio": ratio}
+    first, last = measured[shardings[0]], measured[shardings[-1]]
+    pairs = list(zip(first["losses"], last["losses"], strict=True))
+    return {
+        "shardings": list(shardings),
+        "rows": rows,
+        "items": items or rows,
+        "processes": processes,
+        **measured,
+        "step_ratio": last["step_ms"] / first["step_ms"],
+        "loss_difference": max(abs(one - other) for one, other in pairs),
+    }
 
 
 def _measure(
@@ -46,7 +71,9 @@ def _measure(
     plain: Any,
     rendezvous: str,
     output: Path,
+    shardings: list[str],
     rows: int,
+    items: int | None,
     processes: int,
     rounds: int,
     steps: int,
@@ -55,10 +82,12 @@ def _measure(
     config = OmegaConf.create(plain)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes)
-    steppers = {
-        sharding: _stepper(config, rank, processes, rows, sharding) for sharding in SHARDING
-    }
-    torch.manual_seed(config.seed + rank)
+    steppers, losses = {}, {}
+    for sharding in shardings:
+        stepper = _stepper(config, rank, processes, sharding, rows, items)
+        torch.manual_seed(config.seed + rank)
+        losses[sharding] = stepper.losses(steps)
+        steppers[sharding] = stepper
 
     def run_together(stepper: Stepper) -> float:
         dist.barrier()
@@ -67,17 +96,22 @@ def _measure(
     runs = {name: partial(run_together, stepper) for name, stepper in steppers.items()}
     seconds = in_turn(runs, rounds)
     if rank == 0:
-        measured = {name: _figures(stepper, seconds[name]) for name, stepper in steppers.items()}
-        write_json(output, measured)
+        measured: dict[str, Any] = {}
+        for name, stepper in steppers.items():
+            measured[name] = {**_figures(stepper, seconds[name]), "losses": losses[name]}
+        write_json(output, {**measured, "process_peak_bytes": peak_memory_bytes()})
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _stepper(config: Any, rank: int, processes: int, rows: int, sharding: str) -> Stepper:
+def _stepper(
+    config: Any, rank: int, processes: int, sharding: str, rows: int, items: int | None
+) -> Stepper:
     seed_everything(config.seed)
     with built_for(rank, processes):
         merged: Any = OmegaConf.merge(config, {"model": {"sharding": sharding}})
-        stepper = Stepper(merged, rows)
+        stepper = Stepper(merged, rows, items)
+    hand_over(stepper.optimizer, torch.device("cpu"), processes)
     named: list[tuple[str, Any]] = list(stepper.model.named_parameters())
     ignored = []
     for name, parameter in named:
@@ -109,11 +143,13 @@ def table(record: dict[str, Any]) -> Table:
     shown = Table(title=f"{title}, {record['processes']} processes of one thread")
     for column in ("model.sharding", "ms per step", "parameters, MiB", "optimizer, MiB"):
         shown.add_column(column, justify="right")
-    for sharding in SHARDING:
+    for sharding in record["shardings"]:
         figures = record[sharding]
         sizes = (f"{figures[f'{part}_bytes'] / 2**20:.1f}" for part in ("parameter", "optimizer"))
         shown.add_row(sharding, f"{figures['step_ms']:.2f}", *sizes)
+    peak = record["process_peak_bytes"] / 2**20
     shown.caption = (
-        f"{record['rows']:,} rows of each table; medians of rounds in turn; bytes of one process"
+        f"{record['rows']:,} and {record['items']:,} rows; medians of rounds in turn; bytes of one "
+        f"process, whose peak is {peak:,.0f} MiB; losses differ by {record['loss_difference']:.1e}"
     )
     return shown

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from rich.table import Table
+from torch import Tensor
 
 from benchmarks.timing import in_turn, milliseconds, now
 from twotower.errors import check_number
@@ -42,19 +43,21 @@ class Stepper:
     Args:
         config: as composed from ``train.yaml``.
         rows: number of users, and of items.
+        items: number of items, if it is another.
     """
 
-    def __init__(self, config: DictConfig, rows: int) -> None:
+    def __init__(self, config: DictConfig, rows: int, items: int | None = None) -> None:
+        items = items or rows
         schema = Schema(
             user=(Feature("user_id", "categorical", rows + 1),),
-            item=(Feature("item_id", "categorical", rows + 1),),
-            num_items=rows,
-            num_train_items=rows,
+            item=(Feature("item_id", "categorical", items + 1),),
+            num_items=items,
+            num_train_items=items,
             num_categories=NUM_CATEGORIES,
             category_counts=(1,) * NUM_CATEGORIES,
         )
         fill(config, MANY)
-        self.rows, self.size = rows, config.data.batch_size
+        self.rows, self.items, self.size = rows, items, config.data.batch_size
         self.num_negatives = config.negatives.num
         self.model = build_part(config, "model", schema=schema)
         self.loss = build_part(config, "loss", schema=schema)
@@ -70,13 +73,19 @@ class Stepper:
             self._step(batch)
         return (now() - started) / steps
 
-    def _step(self, batch: Batch) -> None:
+    def losses(self, steps: int) -> list[float]:
+        """The loss of each step."""
+        return [self._step(self._batch()).item() for _ in range(steps)]
+
+    def _step(self, batch: Batch) -> Tensor:
         self.optimizer.zero_grad()
-        self.loss(self.model(batch), batch).total.backward()
+        loss: Tensor = self.loss(self.model(batch), batch).total
+        loss.backward()
         self.optimizer.step()
+        return loss.detach()
 
     def _batch(self) -> Batch:
-        drawn = torch.randint(self.rows, (self.size, 1 + self.num_negatives))
+        drawn = torch.randint(self.items, (self.size, 1 + self.num_negatives))
         distinct, row = torch.unique(drawn, return_inverse=True)
         return Batch(
             user={"user_id": 1 + torch.randint(self.rows, (self.size,))},

@@ -1,5 +1,6 @@
 """Small runs of each benchmark."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -56,6 +57,22 @@ def test_shards_take_half_the_memory(script):
         record["step_ratio"] == shard["step_ms"] / whole["step_ms"]
         and "MF, RowwiseAdagrad, batch 256" in run.stdout
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="TorchRec: make torchrec")
+def test_torchrec_has_the_memory_and_the_losses_of_rows(script):
+    model = ("model=mf", "model.dim=8", "optimizer=rowwise_adagrad", "optimizer.min_rows=1")
+    sizes = ("rows=1001", "items=2001", "rounds=1", "steps=5", "output=o.json")
+    chosen = ("shardings=[row,torchrec]", "model.item_bias=false")
+    run = script("benchmark", "benchmark=sharding", *model, *sizes, *chosen)
+    assert run.returncode == 0, run.stderr
+    record = json.loads((script.folder / "o.json").read_text())
+    assert record["row"]["parameter_bytes"] == (501 + 1001) * 8 * 4  # with row 0
+    for name in ("parameter_bytes", "optimizer_bytes"):
+        assert record["torchrec"][name] == record["row"][name]
+    losses = record["row"]["losses"]
+    assert record["loss_difference"] < 1e-6 and len(set(losses)) == 5
 
 
 def test_evaluation_gives_torchmetrics_values(script):

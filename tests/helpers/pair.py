@@ -29,7 +29,7 @@ class Pair:
         """
         if not self.processes:
             self._start()
-        settings = {**script.env, "MASTER_PORT": str(_free_port())}
+        settings = {**script.env, "MASTER_PORT": str(free_port())}
         for end in self.ends:
             end.send((script.folder, settings, name, overrides))
         left = list(self.ends)
@@ -66,7 +66,7 @@ def _answer(end: Connection) -> CompletedProcess:
         return CompletedProcess((), 1, "", "the process ended without a result")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

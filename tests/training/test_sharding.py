@@ -88,7 +88,7 @@ def test_a_model_without_tables_has_no_such_setting(script):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (("model.sharding=rows",), "model.sharding must be one of none, row, got 'rows'"),
+        (("model.sharding=rows",), "model.sharding must be one of none, row, torchrec, got 'rows'"),
         (
             ("model.sharding=row", "trainer.devices=2", "+trainer.gradient_clip_val=1"),
             "trainer.gradient_clip_val",
@@ -532,3 +532,13 @@ def test_another_number_of_processes_keeps_the_whole_batch(script):
         and "steps take 64 positives, 2 processes of data.batch_size=64 would take 128"
         in again.stderr
     )
+
+
+def test_a_resumed_run_may_shard_in_another_way(script):
+    run = script("train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    resumed = ("ckpt_path=run/checkpoints/last.ckpt", "model.sharding=row", "trainer.max_epochs=2")
+    again = script("train", *resumed)
+    assert again.returncode == 0, again.stderr
+    last = torch.load(script.folder / "run/checkpoints/last.ckpt", weights_only=True)
+    assert last["twotower"]["config"]["model"]["sharding"] == "row" and last["epoch"] == 1

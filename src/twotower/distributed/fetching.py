@@ -7,6 +7,9 @@ an exchange of its own.
 
 Tables of a row-sparse optimizer are read once a step as well, each distinct row once: so their
 gradient has no repeated rows to add up.
+
+Tables that TorchRec trains (:mod:`~twotower.distributed.torchrec_tables`) are looked up by it in a
+training step, once each, and by the exchange above where no gradient is needed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twotower.distributed.sharding import Shard, shard_of
+from twotower.distributed.torchrec_tables import torchrec_of
 
 
 class Request(NamedTuple):
@@ -130,9 +134,7 @@ def _flat(index: Tensor, padded: bool) -> Tensor:
 def _place(ids: Tensor, shard: Shard | None) -> Tensor:
     """The id; of a sharded table owner and row there as one number, so sorted by owner."""
     ids = ids.long()
-    if shard is None:
-        return ids
-    return ids % shard.world_size * shard.width + ids // shard.world_size
+    return ids if shard is None else shard.place(ids)
 
 
 def _fetch(tables: list[list[Request]]) -> list[_Fetched]:
@@ -151,16 +153,33 @@ def _fetch(tables: list[list[Request]]) -> list[_Fetched]:
                 for own, part in zip(requests, parts, strict=True)
             }
         )
-    sharded = [place for place, weight in enumerate(weights) if shard_of(weight) is not None]
-    rows = [
-        _rows(weight, place) if shard_of(weight) is None else place
-        for weight, place in zip(weights, places, strict=True)
-    ]
-    if sharded:
-        exchanged = _exchange_rows([weights[i] for i in sharded], [places[i] for i in sharded])
-        for place, own in zip(sharded, exchanged, strict=True):
-            rows[place] = own
-    return [_Fetched(*each) for each in zip(places, rows, known, strict=True)]
+    return [_Fetched(*each) for each in zip(places, _read(weights, places), known, strict=True)]
+
+
+def _read(weights: list[Tensor], places: list[Tensor]) -> list[Tensor]:
+    """``(num_distinct, dim)`` rows at the places of each table."""
+    rows = list(places)
+    exchanged, trained = [], []  # numbers of the tables
+    for number, weight in enumerate(weights):
+        if torchrec_of(weight) is not None and torch.is_grad_enabled():
+            trained.append(number)
+        elif shard_of(weight) is not None:
+            exchanged.append(number)
+        else:
+            rows[number] = _rows(weight, places[number])
+    for numbers, read in ((exchanged, _exchange_rows), (trained, _look_up)):
+        if numbers:
+            found = read([weights[each] for each in numbers], [places[each] for each in numbers])
+            for number, own in zip(numbers, found, strict=True):
+                rows[number] = own
+    return rows
+
+
+def _look_up(weights: list[Tensor], places: list[Tensor]) -> list[Tensor]:
+    """The same of tables that TorchRec trains."""
+    tables = torchrec_of(weights[0])
+    assert tables is not None
+    return tables.look_up(weights, places)
 
 
 def _rows(weight: Tensor, index: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tables with rows spread over processes: process ``r % world_size`` owns row ``r``.
+"""Tables with rows spread over processes: in turn, or in blocks where TorchRec trains them.
 
 A lookup requests each distinct row once from its owner, and gradients go back to the owner
 (:mod:`~twotower.distributed.fetching`). So the communication depends on the batch, not on the
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from twotower.distributed.collectives import sum_over_processes
 
-SHARDING = ("none", "row")
+SHARDING = ("none", "row", "torchrec")
 BLOCK = 1 << 16  # rows drawn or gathered at a time
 
 
 class Shard(NamedTuple):
-    """The part of a table that a process holds.
+    """The part of a table that a process holds: row ``r`` is of process ``r % world_size``.
 
     Attributes:
         rank: of this process.
@@ -47,6 +47,43 @@ class Shard(NamedTuple):
         """``(num_rows, ...)`` to the rows of this process, ``(num_own, ...)``."""
         return whole[self.rank :: self.world_size]
 
+    def place(self, ids: Tensor) -> Tensor:
+        """Owner and row there of each id as one number, ``owner * width + row``."""
+        return ids % self.world_size * self.width + ids // self.world_size
+
+    def within(self, start: int, stop: int) -> tuple[slice, int]:
+        """Own rows among ``start`` to ``stop``, and the place of the first one among the own."""
+        skip = (self.rank - start) % self.world_size
+        return slice(skip, None, self.world_size), (start + skip) // self.world_size
+
+
+class Block(Shard):
+    """A shard of neighbouring rows, as in TorchRec: row ``r`` is of process ``r // width``."""
+
+    @property
+    def first(self) -> int:
+        """The first own row, ``num_rows`` if there is none."""
+        return min(self.rank * self.width, self.num_rows)
+
+    @property
+    def num_own(self) -> int:
+        """Rows of this process."""
+        return min(self.width, self.num_rows - self.first)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """``(num_rows, ...)`` to the rows of this process, ``(num_own, ...)``."""
+        return whole[self.first : self.first + self.num_own]
+
+    def place(self, ids: Tensor) -> Tensor:
+        """Owner and row there of each id as one number, which is the id."""
+        return ids
+
+    def within(self, start: int, stop: int) -> tuple[slice, int]:
+        """Own rows among ``start`` to ``stop``, and the place of the first one among the own."""
+        low = min(max(start, self.first), stop)
+        high = max(low, min(stop, self.first + self.num_own))
+        return slice(low - start, high - start), max(low - self.first, 0)
+
 
 _place = (0, 1)  # rank and number of processes for models that are being built
 
@@ -65,10 +102,13 @@ def built_for(rank: int, world_size: int) -> Iterator[None]:
         _place = before
 
 
-def new_shard(num_rows: int) -> Shard | None:
-    """The shard of a new table; None with one process."""
+def new_shard(num_rows: int, sharding: str) -> Shard | None:
+    """The shard of a new table; None if each process holds all of it, or there is only one."""
     rank, world_size = _place
-    return Shard(rank, world_size, num_rows) if world_size > 1 else None
+    if sharding == "none" or world_size == 1:
+        return None
+    kind = Block if sharding == "torchrec" else Shard
+    return kind(rank, world_size, num_rows)
 
 
 def shard_of(parameter: Tensor) -> Shard | None:
@@ -98,9 +138,8 @@ def draw(weight: Tensor, std: float) -> None:
     starts = [*range(0, max(1, end - 16), BLOCK), end]
     for start, stop in zip(starts, starts[1:], strict=False):
         block = torch.empty(stop - start, *weight.shape[1:], dtype=weight.dtype).normal_(std=std)
-        skip = (shard.rank - start) % shard.world_size  # rows before the first own one
-        own = block[skip :: shard.world_size]
-        first = (start + skip) // shard.world_size
+        part, first = shard.within(start, stop)
+        own = block[part]
         weight[first : first + len(own)] = own
 
 
@@ -130,6 +169,6 @@ def gather_rows(own: Tensor, shard: Shard) -> Tensor:
         parts = [torch.empty_like(block) for _ in range(shard.world_size)] if is_first else None
         dist.gather(block, parts)
         for rank, part in enumerate(parts or ()):
-            place = whole[rank :: shard.world_size][start : start + BLOCK]
+            place = shard._replace(rank=rank).own(whole)[start : start + BLOCK]
             place.copy_(part[: len(place)])
     return whole

@@ -71,12 +71,12 @@ def table(num_values: int, dim: int, sharding: str = "none") -> nn.Parameter:
     Args:
         num_values: rows.
         dim: width of a row.
-        sharding: with several processes: ``none``, each holds the whole table, or ``row``, each
-            holds a share of its rows. Then look rows up through
+        sharding: with several processes: ``none``, each holds the whole table, or ``row`` or
+            ``torchrec``, each holds a share of its rows. Then look rows up through
             :func:`twotower.distributed.fetching.fetch`.
     """
     check_choice("model.sharding", sharding, SHARDING)
-    shard = new_shard(num_values) if sharding == "row" else None
+    shard = new_shard(num_values, sharding)
     weight = nn.Parameter(torch.empty(shard.num_own if shard else num_values, dim))
     weight.is_table, weight.shard = True, shard  # type: ignore[attr-defined]
     draw(weight, std=dim**-0.5)

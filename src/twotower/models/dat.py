@@ -45,7 +45,7 @@ class DAT(nn.Module):
         tower: ``mlp``, ``identity`` or ``residual``, see :class:`~twotower.layers.mlp.Tower`.
         init_std: of all matrices at the start; None: tables have rows of length 1, layers are as
             torch makes them.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
         augment_momentum: share of the past in the running means of ``augment_gradient=none``.
     """
 

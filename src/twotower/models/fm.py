@@ -30,7 +30,7 @@ class FM(nn.Module):
         user_features: names of the user's fields, None for all.
         item_features: names of the item's fields, None for all.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ class MF(nn.Module):
         item_bias: learn ``b_v``.
         init_std: of the initial factors. With small ones all scores start near 0, which helps BPR.
         cold_ids: vector of an id without a trained row: ``mean`` or ``zero``.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
     """
 
     def __init__(

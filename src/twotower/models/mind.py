@@ -42,7 +42,7 @@ class MIND(nn.Module):
         dropout: share of hidden units dropped in training.
         user_features: names of inputs besides the history.
         cold_ids: vector of an item without a trained row: ``mean`` or ``zero``.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
     """
 
     first_logits: Tensor  # (length, num_interests)

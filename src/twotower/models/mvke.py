@@ -41,7 +41,7 @@ class MVKE(nn.Module):
         history: encoder of the user's history, see ``layers/history``.
         cold_ids: vector of an id without a trained row.
         id_dropout: share of user and item ids hidden in training.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
 
     Raises:
         UserError: for objectives with unknown kernels, and for unused kernels.

@@ -37,7 +37,7 @@ class TwoTower(nn.Module):
         tower: ``mlp``, ``identity`` or ``residual``, see :class:`~twotower.layers.mlp.Tower`.
         init_std: of all matrices at the start; None: tables have rows of length 1, layers are as
             torch makes them.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class YouTubeDNN(nn.Module):
         share_item_table: embed the history with the ``e_v``.
         cold_ids: vector of an item without a trained row, see ``EmbeddingTable``.
         id_dropout: share of item ids, and of user ids if they are an input, hidden in training.
-        sharding: ``row`` spreads the rows of all tables over the processes, ``none`` does not.
+        sharding: ``row`` and ``torchrec`` spread the rows of all tables over the processes.
 
     Raises:
         UserError: if a shared table would need two widths.

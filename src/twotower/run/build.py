@@ -43,7 +43,7 @@ def build(
             decides them get their values, in place.
         info: what the task's checkpoints write about the run; these values, and schema and
             fingerprint of the data are added. None: the task writes no checkpoints.
-        trainer: its processes share the tables of ``model.sharding=row``. None: this process has
+        trainer: its processes share the tables of ``model.sharding``. None: this process has
             whole tables.
 
     Raises:
@@ -131,7 +131,7 @@ def _check_sharding(trainer: pl.Trainer) -> None:
     strategy = trainer.strategy
     if type(strategy) is not DDPStrategy or isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
-            "model.sharding=row needs processes that build their own part of the model: set "
+            "model.sharding needs processes that build their own part of the model: set "
             "trainer.strategy=ddp"
         )
     if str(trainer.precision).startswith("16"):

@@ -28,6 +28,7 @@ from twotower.run.checks.checks import check_monitors
 from twotower.run.references import oracle_metrics, popularity_metrics
 from twotower.run.run_folder import RunFolder
 from twotower.run.wandb_names import flatten, variant
+from twotower.training import torchrec
 from twotower.training.callbacks import Throughput
 from twotower.training.checkpoint_io import WholeCheckpointIO
 from twotower.training.fused import lockstep
@@ -69,6 +70,9 @@ def train(config: DictConfig) -> dict[str, float]:
             prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
             unset = derive.unset(plain)
             data, task = build(plain, info, trainer)
+            if plain["model"].get("sharding") == "torchrec":
+                torchrec.check(trainer)
+                torchrec.tables_of(task.make_optimizer())
         derived = {key: select(plain, key) for key in unset}
         check_monitors(plain["callbacks"], [f"val/{name}" for name in task.evaluation.names()])
         if trainer.is_global_zero:

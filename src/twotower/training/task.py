@@ -12,10 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from twotower.data.mined_negatives import miners
 from twotower.distributed.collectives import Placeholder
+from twotower.distributed.torchrec_tables import TorchRecTables
 from twotower.errors import UserError
 from twotower.metrics.base import RankMetric
 from twotower.optimizers.row_sparse import check_clipping, clip_gradients
-from twotower.training import strategy
+from twotower.training import strategy, torchrec
 from twotower.training.evaluation import Evaluation, cure_of_overflow, over_processes
 from twotower.training.run_info import RunInfo
 from twotower.types import Batch, EvalBatch, Loss, LossOutput, MakeOptimizer, Model
@@ -64,6 +65,7 @@ class RetrievalTask(pl.LightningModule):
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self._placeholder: Placeholder | None = None
+        self._torchrec: TorchRecTables | None = None
 
     def setup(self, stage: str) -> None:
         """Make the optimizer before DDP wraps the model: it may take tables over from DDP.
@@ -72,20 +74,36 @@ class RetrievalTask(pl.LightningModule):
             UserError: for settings that the optimizer refuses.
         """
         if stage == "fit":
-            assert self.optimizer is not None
-            try:
-                self._optimizer = self.optimizer(self.model.parameters())
-            except UserError:
-                raise
-            except (TypeError, ValueError) as error:
-                name = self.optimizer.func.__name__  # type: ignore[attr-defined]
-                raise UserError(f"optimizer.* does not fit {name}: {error}") from error
+            self._optimizer = self.make_optimizer()
             if self.trainer.gradient_clip_val:
                 check_clipping(
                     self._optimizer, self.trainer.world_size, str(self.trainer.precision)
                 )
+            device, local_size = self.trainer.strategy.root_device, self.trainer.num_devices
+            self._torchrec = torchrec.hand_over(self._optimizer, device, local_size)
         placeholder = strategy.leave_out_of_ddp(self)
         self._placeholder = placeholder if stage == "fit" else None
+
+    def make_optimizer(self) -> Optimizer:
+        """An optimizer of all parameters, which marks those that it trains by rows.
+
+        Raises:
+            UserError: for settings that the optimizer refuses.
+        """
+        assert self.optimizer is not None
+        try:
+            return self.optimizer(self.model.parameters())
+        except UserError:
+            raise
+        except (TypeError, ValueError) as error:
+            name = self.optimizer.func.__name__  # type: ignore[attr-defined]
+            raise UserError(f"optimizer.* does not fit {name}: {error}") from error
+
+    def teardown(self, stage: str) -> None:
+        """Take the tables back from TorchRec."""
+        if self._torchrec is not None:
+            self._torchrec.release()
+            self._torchrec = None
 
     def configure_optimizers(self) -> Any:
         """One optimizer over all parameters, and its scheduler."""

@@ -113,7 +113,8 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
     """The checkpoint's config, with the command's paths, trainer, logger and callbacks.
 
     Another number of processes may have another ``data.batch_size``, so that all together take as
-    many positives as before. A command that does not train may choose other metrics.
+    many positives as before, and tables may be sharded in another way. A command that does not
+    train may choose other metrics.
 
     Args:
         info: the checkpoint's ``twotower``.
@@ -146,6 +147,8 @@ def restore_config(info: RunInfo, config: Plain) -> Plain:
             put(found, key, select(config, key))
         elif key == "data.batch_size" and whole_batch and _whole_batch(config) == whole_batch:
             put(found, key, select(config, key))  # per process: the same number in other parts
+        elif key == "model.sharding" and trains:
+            put(found, key, select(config, key))  # checkpoints hold whole tables
         elif key in settings.DERIVED and select(config, key) is None:
             continue  # the checkpoint holds the value that was derived
         elif not all(settings.is_unset(key, select(one, key)) for one in (config, saved)):

@@ -67,6 +67,7 @@ ROOTS: dict[str, Any] = {
     "engines": list[Literal["polars", "duckdb"]],
     "num_runs": list[Count] | None,
     "record": bool | None,
+    "shardings": list[Text],
     "items": Count | None,
     "build_threads": Whole,
     "rows": Count | list[Count],
