@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @torch.no_grad()
 def encode_corpus_items(model: Model, data: RetrievalDataModule) -> Tensor:
     """``(num_items, dim)`` vectors of the corpus."""
-    return exact.encode_corpus(model, data.corpus(CPU))
+    return exact.encode_corpus(model, data.corpus(CPU), data.schema.num_items)
 
 
 def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:

@@ -36,10 +36,27 @@ def encode_items(model: Model, features: Features) -> Tensor:
         return at_least_float32(model.encode_item(features))
 
 
-def encode_corpus(model: Model, chunks: Iterable[Features]) -> Tensor:
-    """``(num_items, dim)`` of all items, from the chunks of features of ``data.corpus``."""
+def encode_blocks(model: Model, chunks: Iterable[Features]) -> Iterator[Tensor]:
+    """``(chunk, dim)`` for each chunk of features of ``data.corpus``."""
     with float32_weights(model):  # one conversion for all chunks
-        return torch.cat([encode_items(model, features) for features in chunks])
+        for features in chunks:
+            yield encode_items(model, features)
+
+
+def encode_corpus(model: Model, chunks: Iterable[Features], num_items: int) -> Tensor:
+    """``(num_items, dim)`` of the first items, from the chunks of features of ``data.corpus``.
+
+    Each block goes to its place at once: joining them at the end would take twice the memory.
+    """
+    corpus = torch.empty(0)
+    start = 0
+    for block in encode_blocks(model, chunks):
+        if start == 0:
+            corpus = block.new_empty(num_items, block.shape[1])
+        rows = corpus[start : start + len(block)]
+        rows.copy_(block[: len(rows)])
+        start += len(block)
+    return corpus
 
 
 @contextmanager

@@ -71,7 +71,8 @@ class Retriever:
     def item_vectors(self) -> Tensor:
         """``(num_items, dim)``, in the order of ``catalogue``."""
         with torch.no_grad():
-            return encode_corpus(self.model, self.data.corpus(torch.device("cpu")))
+            chunks = self.data.corpus(torch.device("cpu"))
+            return encode_corpus(self.model, chunks, self.data.schema.num_items)
 
     def item_vector(
         self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None

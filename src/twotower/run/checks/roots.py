@@ -15,6 +15,7 @@ WORDS = ("benchmark", "compare", "device")
 WORDS_OR_NONE = (
     "ckpt_path",
     "output",
+    "ranks",
     "check",
     "baseline",
     "quoted",
