@@ -15,8 +15,10 @@ from tests.helpers.exporting import (
     about,
     assert_same_lists,
     check_parity,
+    encode_corpus_items,
     exact,
     export_model,
+    quiet,
     serve,
     serve_new,
 )
@@ -26,7 +28,6 @@ from twotower.data.sampling import Uniform
 from twotower.export import tables
 from twotower.export.folder import write_export
 from twotower.export.index import Flat
-from twotower.export.tables import encode_corpus_items
 from twotower.retrieval.exact import encode_users
 
 TYPED = [
@@ -54,7 +55,7 @@ def test_running_means_are_exported_as_tables(data, tmp_path):
     """Of each known user, and the mean of all for a new one; no positives are asked for."""
     model = build("dat", data, "model.augment_gradient=none")
     model.train()(first_batch(data, Uniform(3, False)))
-    parts = (Flat(), False, MEASURE, lambda stage: None)
+    parts = (Flat(), False, MEASURE, quiet, quiet)
     record = write_export(
         tmp_path / "export", about(data), copy.deepcopy(model).eval(), data, *parts
     )

@@ -43,6 +43,6 @@ def test_hnsw_finds_nearly_all_and_keeps_its_setting_in_the_file(tmp_path):
 def test_ivf_pq_names_what_does_not_fit():
     items = RNG.standard_normal((100, 8), dtype=np.float32)
     with pytest.raises(UserError, match="index.m=3 must divide the width of the vectors, 8"):
-        IVFPQ(None, 3, 4, 1, []).build(items)
+        IVFPQ(None, 3, 4, None, 1, []).build(items)
     with pytest.raises(UserError, match="learns 256 codes and there are 100 items: use index=flat"):
-        IVFPQ(None, 4, 8, 1, []).build(items)
+        IVFPQ(None, 4, 8, None, 1, []).build(items)

@@ -22,6 +22,7 @@ SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 # fewer than 16 rows the matrix product is slow.
 CACHED_SCORES = 1 << 20
 CACHED_ROWS = 16
+BLOCK = 1 << 16  # items read from a file at a time
 
 
 def encode_users(model: Model, features: Features) -> Tensor:
@@ -120,6 +121,23 @@ def top_k(
         for rows, row, seen in _chunks(user, item, seen_row, seen_item):
             best.append(_scores(user[rows], item, row, seen).topk(k, dim=1))
     return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
+
+
+def top_k_by_block(
+    user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`top_k`, which reads the items once, block by block: they may be mapped from a file."""
+    scores, items = [], []
+    start = 0
+    for block in item.split(BLOCK):
+        own = (seen_item >= start) & (seen_item < start + len(block))
+        score, place = top_k(user, block, seen_row[own], seen_item[own] - start, k)
+        scores.append(score)
+        items.append(place + start)
+        start += len(block)
+    # of (batch, num_blocks * k); stable, so that one block gives the lists of top_k
+    score, place = torch.cat(scores, 1).sort(dim=1, descending=True, stable=True)
+    return score[:, :k], torch.cat(items, 1).gather(1, place[:, :k])
 
 
 def _chunks(
