@@ -124,9 +124,9 @@ def table(record: dict[str, Any]) -> Table:
     """Seconds and memory."""
     title = f"{record['num_items']:,} items, {record['dim']} dimensions, {record['users']:,} users"
     shown = Table(title=f"{title}, {record['threads']} threads", pad_edge=False)
-    for column in ("what", "seconds", "MiB", "mapped too", "recall@10", "index, MiB"):
-        side = "left" if column == "what" else "right"
-        shown.add_column(column, justify=side, no_wrap=True)
+    shown.add_column("what", no_wrap=True)
+    for column in ("seconds", "MiB", "mapped too", "recall@10", "index, MiB"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for row in record["rows"]:
         memory = [f"{row[name] / MEBIBYTE:,.0f}" for name in ("anonymous", "with_files")]
         own = ["", ""]

@@ -8,7 +8,7 @@ import os
 import time
 import tokenize
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from twotower import locks
 from twotower.data.frames import Reader, WithoutFiles
 from twotower.data.prepare.options import Options
 from twotower.data.prepare.prepare import Prepared, prepare
+from twotower.data.prepare.stored_tables import StoredTables
 from twotower.data.progress import Stages, waiting_lock
 from twotower.errors import UserError
 from twotower.files import crc32, leftovers, read_json, recover_folder, short_hash, whole_folder
@@ -242,14 +243,15 @@ def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> boo
 
 
 def load_folder(folder: Path) -> Prepared:
-    """Memory-map what :func:`save` wrote.
+    """Memory-map what :func:`save` wrote; tables of raw ids are read when they are used.
 
     Raises:
         DamagedError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
     arrays: dict[str, np.ndarray] = {}
-    tables, encodings = {}, {}
+    tables: dict[Path, int] = {}
+    encodings = {}
     try:
         for name, expected in meta["checksums"].items():
             path = folder / name
@@ -262,10 +264,10 @@ def load_folder(folder: Path) -> Prepared:
                 feature = path.stem.removeprefix(ENCODING).replace(".", "/", 1)
                 encodings[feature] = pl.read_parquet(path)
             else:
-                tables[path.stem] = pl.read_parquet(path)
+                tables[path] = expected
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
         raise DamagedError(folder, error) from error
-    return Prepared(arrays, tables, meta, encodings)
+    return Prepared(arrays, StoredTables(tables), meta, encodings)
 
 
 def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
@@ -279,11 +281,11 @@ def _fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
     return short_hash(json.dumps(content, sort_keys=True), 16)
 
 
-def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
+def split_fingerprint(meta: dict[str, Any], ids: Mapping[str, pl.DataFrame]) -> str:
     """A hash of which interactions train, validate and test, whatever their users' features."""
     split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
     return short_hash(json.dumps([split, _id_checksums(ids)], sort_keys=True), 16)
 
 
-def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
+def _id_checksums(tables: Mapping[str, pl.DataFrame]) -> list[int]:
     return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]
