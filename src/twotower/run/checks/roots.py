@@ -16,6 +16,7 @@ WORDS_OR_NONE = (
     "ckpt_path",
     "output",
     "ranks",
+    "export",
     "check",
     "baseline",
     "quoted",
