@@ -29,7 +29,7 @@ from twotower.data.batches.present import present_features
 from twotower.data.sampling import Uniform
 from twotower.errors import UserError
 from twotower.export import folder as export_folder
-from twotower.export import parity, tables
+from twotower.export import parity, tables, towers
 from twotower.export.folder import write_export
 from twotower.export.in_file import NoIndex
 from twotower.export.index import IVFPQ, Flat
@@ -194,6 +194,15 @@ def test_a_tie_at_the_end_of_the_list_is_no_hit():
     assert parity._has_target(score, item, target, 2).tolist() == [True, False, True]
     # with no more items than the list holds, every target that is not hidden is a hit
     assert parity._has_target(score, item, target[:, :1], 3).tolist() == [True, True, False]
+
+
+def test_large_weights_stand_beside_the_towers(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(towers, "MAX_INSIDE", 1000)
+    model, record = export_model("mf", data, tmp_path / "export")
+    assert {"user_tower.onnx.data", "item_tower.onnx.data"} <= record["files"].keys()
+    check_parity(model, record, tmp_path / "export", data)
+    served = serve(tmp_path / "export", data.ids["user"]["user"].to_list(), 5)
+    assert_same_lists(served, *exact(model, data, 5))
 
 
 def test_without_an_index_the_readme_fills_one(data, tmp_path):
