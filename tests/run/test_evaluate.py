@@ -15,6 +15,7 @@ from twotower.export.card import half_widths
 from twotower.metrics.hit_rate import HitRate
 from twotower.training import evaluation
 from twotower.training.evaluation import check_finite, mean_cosine
+from twotower.training.task import RetrievalTask
 
 # users and items that training has not seen; an odd number of users in batches of 8
 NEWCOMERS = (
@@ -84,6 +85,20 @@ def test_ranks_are_written_as_by_the_training(script):
     other = script("evaluate", "ckpt_path=run", "ranks=val.parquet", "split=val")
     assert other.returncode == 1 and "ranks=val.parquet is of the test" in other.stderr
     assert not (script.folder / "val.parquet").exists()
+
+
+@pytest.mark.parametrize("given", [(), ("ranks=kept.parquet",)])
+def test_ranks_are_kept_only_for_a_file(given, script, monkeypatch):
+    trained(script)
+    counts, end = [], RetrievalTask.on_test_epoch_end
+    monkeypatch.setattr(
+        RetrievalTask,
+        "on_test_epoch_end",
+        lambda task: (counts.append(len(task._ranks)), end(task)),
+    )
+    run = script("evaluate", "ckpt_path=run", *given)
+    assert run.returncode == 0, run.stderr
+    assert (counts[0] > 0) == bool(given)
 
 
 def gathered(rank):
