@@ -33,7 +33,8 @@ def measure(config: DictConfig, rounds: int) -> dict[str, Any]:
     task.eval()
     values: dict[str, dict[str, float]] = {}
     with torch.no_grad():
-        item = encode_corpus(task.model, data.corpus(torch.device("cpu")))
+        corpus = data.corpus(torch.device("cpu"))
+        item = encode_corpus(task.model, corpus, data.schema.num_items)
         batches = [data.eval_batch(index) for index in data.test_dataloader()]
         users = [encode_users(task.model, batch.user) for batch in batches]
 

@@ -52,7 +52,7 @@ def measure(
     if config.data.shuffle_window is None:
         raise UserError("data.shuffle_window is not set: set data.shuffle_window=1000000")
     sizes = sorted(sizes)
-    settings = {size: _settings(config, size, num_items) for size in sizes}
+    settings = {size: with_random_clicks(config, size, num_items) for size in sizes}
     workers = {(size, mode): Worker(settings[size], mode) for size in sizes for mode in MODES}
     try:
         turns = [{key: worker.ask(steps) for key, worker in workers.items()} for _ in range(rounds)]
@@ -83,7 +83,7 @@ def _rate_ratio(
     return statistics.median(turn[other][kind] / turn[one][kind] for turn in turns)
 
 
-def _settings(config: DictConfig, size: int, num_items: int) -> Any:
+def with_random_clicks(config: DictConfig, size: int, num_items: int) -> Any:
     """A plain config of ``size`` interactions; writes the interactions if they do not exist."""
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings["data"]["reader"] = {
@@ -199,6 +199,11 @@ class AnonymousPeak:
     def _watch(self) -> None:
         while not threading.Event().wait(0.02):
             self.peak = max(self.peak, self._now())
+
+    def restart(self) -> int:
+        """The peak so far; the next one starts from now."""
+        peak, self.peak = self.peak, self._now()
+        return peak
 
     @staticmethod
     def _now() -> int:

@@ -40,7 +40,7 @@ class RandomClicks(WithoutFiles):
 
     def read(self, data_dir: Path) -> Frames:
         """Raise an error: :meth:`write` exists to avoid frames of this size."""
-        raise UserError("random clicks are only written by src/benchmark.py benchmark=memory")
+        raise UserError("random clicks are only written by src/benchmark.py")
 
     def write(self, folder: Path) -> None:
         """Write ``folder`` as :func:`~twotower.data.prepare.store.save` would: whole or not at all.
@@ -128,5 +128,6 @@ class RandomClicks(WithoutFiles):
             "num_train_users": self.num_users,
             "num_interactions": self.num_users * PER_USER,
             "sources": {},
+            "times": {},
             "fingerprint": f"random-{self.num_users}-{self.num_items}",
         }

@@ -260,7 +260,7 @@ def test_the_memory_that_grows_with_the_data(tmp_path):
             del config[key]
     found = {}
     for size in (3000, 6000):
-        data, task = build(memory._settings(config, size, num_items=50))
+        data, task = build(memory.with_random_clicks(config, size, num_items=50))
         for mode in memory.MODES:
             found[size, mode] = memory.growing_bytes(data, task.model, mode)
     grown = {mode: found[6000, mode] - found[3000, mode] for mode in memory.MODES}
@@ -294,6 +294,21 @@ def test_ranking_of_random_vectors(script):
     assert record["users_per_second"] == 50 / record["seconds"]
     assert record["extrapolated_seconds"] == 6000 * record["seconds"]
     assert "extrapolated to 300,000 users" in run.stdout
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_catalogue(script):
+    pytest.importorskip("faiss")
+    small = ("num_items=3000", "users=20", "num_queries=5", "model.dim=16", "output=o.json")
+    run = script("benchmark", "benchmark=catalogue", *small)
+    assert run.returncode == 0, run.stderr
+    none, ivf_pq, ranking = json.loads((script.folder / "o.json").read_text())["rows"]
+    assert none["recall"] == 1.0 > ivf_pq["recall"] > 0 == none["index_bytes"]
+    assert "of 3,000 items" in ivf_pq["plan"] and ivf_pq["index_bytes"] > 3000 * (4 + 8)
+    for row in (none, ivf_pq, ranking):
+        assert 50 << 20 < row["anonymous"] < row["with_files"]
+    assert none["anonymous"] >= max(stage["anonymous"] for stage in none["stages"].values())
+    assert "export, index=ivf_pq" in run.stdout
 
 
 def test_the_latency_of_an_index_is_printed_with_its_recall(script):

@@ -351,3 +351,20 @@ def test_good_data_are_read_and_what_a_killed_process_left_beside_them_goes(tmp_
         path.mkdir(exist_ok=True)
     make_data(tmp_path).setup()
     assert not any(path.exists() for path in left)
+
+
+def test_raw_ids_are_read_when_they_are_used(tmp_path):
+    """An evaluation holds no raw ids, which grow with the users."""
+    make_data(tmp_path).setup()
+    data = make_data(tmp_path)
+    data.setup()
+    assert data.ids._read == {} and set(data.ids) >= {"user", "item"} and data.ids.get("no") is None
+    list(map(data.eval_batch, data.test_dataloader()))
+    next(iter(data.train_dataloader()))
+    assert data.ids._read == {}
+    users = data.ids["user"]
+    assert len(users) == data.meta["num_users"] and data.ids["user"] is users
+    path = data.preparation.folder / "item.parquet"
+    path.write_bytes(path.read_bytes()[:-1])  # such as by a preparation of other files
+    with pytest.raises(UserError, match=r"item\.parquet has changed since this process has begun"):
+        data.ids["item"]

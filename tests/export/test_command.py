@@ -26,6 +26,7 @@ def test_train_export_check(script, monkeypatch):
     assert run.returncode == 0, run.stderr
     run = script("export", BEST, "index=hnsw", "index.ef_search=32", "parity.num_users=50")
     assert run.returncode == 0, run.stderr
+    assert "index hnsw: 0 MiB in memory" in run.stderr
     assert "hnsw, as exported" in run.stdout and "efSearch=128" in run.stdout
     record = json.loads((script.folder / "run/export/manifest.json").read_text())
     assert (

@@ -1,6 +1,7 @@
 """Exported files return what the model does."""
 
 import copy
+import errno
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,18 +16,25 @@ from tests.helpers.exporting import (
     about,
     assert_same_lists,
     check_parity,
+    encode_corpus_items,
     exact,
     export_model,
+    quiet,
     serve,
     serve_new,
 )
 from tests.helpers.models import MODELS, build, first_batch
+from twotower.data import datamodule
 from twotower.data.batches.present import present_features
 from twotower.data.sampling import Uniform
-from twotower.export import tables
+from twotower.errors import UserError
+from twotower.export import folder as export_folder
+from twotower.export import parity, tables, towers
 from twotower.export.folder import write_export
-from twotower.export.index import Flat
-from twotower.export.tables import encode_corpus_items
+from twotower.export.in_file import NoIndex
+from twotower.export.index import IVFPQ, Flat
+from twotower.export.towers import OnnxTower
+from twotower.retrieval import exact as exact_search
 from twotower.retrieval.exact import encode_users
 
 TYPED = [
@@ -54,7 +62,7 @@ def test_running_means_are_exported_as_tables(data, tmp_path):
     """Of each known user, and the mean of all for a new one; no positives are asked for."""
     model = build("dat", data, "model.augment_gradient=none")
     model.train()(first_batch(data, Uniform(3, False)))
-    parts = (Flat(), False, MEASURE, lambda stage: None)
+    parts = (Flat(), False, MEASURE, quiet, quiet)
     record = write_export(
         tmp_path / "export", about(data), copy.deepcopy(model).eval(), data, *parts
     )
@@ -128,6 +136,95 @@ def test_vectors_are_parquet_by_raw_id(exported):
     np.testing.assert_array_equal(
         np.array(users["vector"].to_pylist(), np.float32), vectors_today(model, data).numpy()
     )
+
+
+def test_items_are_written_and_compared_some_at_a_time(exported, tmp_path, monkeypatch):
+    folder, data, model, record = exported
+    monkeypatch.setattr(datamodule, "CORPUS_CHUNK", 9)
+    mapped = tables.write_items(model, data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["item_vectors.parquet"]
+    whole = encode_corpus_items(model, data)
+    np.testing.assert_allclose(mapped.numpy(), whole.numpy(), atol=1e-6)
+    file = pq.ParquetFile(tmp_path / "item_vectors.parquet")
+    assert file.num_row_groups == 5  # of 40 items
+    found, once = file.read(), pq.read_table(folder / "item_vectors.parquet")
+    assert found.schema.equals(once.schema)
+    assert found.drop(["vector"]).equals(once.drop(["vector"]))
+    np.testing.assert_array_equal(np.array(found["vector"].to_pylist(), np.float32), mapped.numpy())
+    chunks = list(export_folder._item_chunks(data, mapped))
+    assert [len(vector) for _, vector in chunks] == [9, 9, 9, 9, 4]
+    tower = OnnxTower(folder / "item_tower.onnx")
+    assert parity.tower_difference(tower, chunks, 1e-4) < 1e-6
+    mapped[39] += 1  # in the last chunk
+    with pytest.raises(UserError, match=r"item_tower.onnx differs from the model by 1"):
+        parity.tower_difference(tower, export_folder._item_chunks(data, mapped), 1e-4)
+
+
+def test_a_full_disk_leaves_nothing(data, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    column, calls = tables._column, []
+
+    def second_is_full(name, value):
+        calls.append(name)
+        return column(name, value) if len(calls) == 1 else full()
+
+    monkeypatch.setattr(datamodule, "CORPUS_CHUNK", 9)
+    monkeypatch.setattr(tables, "_column", second_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        export_model("mf", data, tmp_path / "here" / "export")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_exact_lists_of_the_sample_are_found_block_by_block(exported, monkeypatch):
+    _, data, model, _ = exported
+    items = encode_corpus_items(model, data)
+    whole = parity.take_sample(model, data, items, 40, 5, seed=0)
+    monkeypatch.setattr(exact_search, "BLOCK", 7)
+    parts = parity.take_sample(model, data, items, 40, 5, seed=0)
+    np.testing.assert_array_equal(parts.exact, whole.exact)
+    np.testing.assert_allclose(parts.score, whole.score, rtol=1e-5)
+    assert parts.hit_rate == whole.hit_rate > 0
+
+
+def test_a_tie_at_the_end_of_the_list_is_no_hit():
+    score = torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 1.0], [3.0, 2.0, -torch.inf]])
+    item, target = torch.tensor([[7, 8, 9]] * 3), torch.tensor([[8, -1], [8, -1], [9, 8]])
+    assert parity._has_target(score, item, target, 2).tolist() == [True, False, True]
+    # with no more items than the list holds, every target that is not hidden is a hit
+    assert parity._has_target(score, item, target[:, :1], 3).tolist() == [True, True, False]
+
+
+def test_large_weights_stand_beside_the_towers(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(towers, "MAX_INSIDE", 1000)
+    model, record = export_model("mf", data, tmp_path / "export")
+    assert {"user_tower.onnx.data", "item_tower.onnx.data"} <= record["files"].keys()
+    check_parity(model, record, tmp_path / "export", data)
+    served = serve(tmp_path / "export", data.ids["user"]["user"].to_list(), 5)
+    assert_same_lists(served, *exact(model, data, 5))
+
+
+def test_without_an_index_the_readme_fills_one(data, tmp_path):
+    model, record = export_model("dat", data, tmp_path / "export", index=NoIndex())
+    assert "index.faiss" not in record["files"] and record["index"]["type"] == "none"
+    assert record["parity"]["index"]["recall"] == 1.0
+    readme = (tmp_path / "export" / "README.md").read_text()
+    assert "no index of 40 item vectors" in readme and "index.faiss" not in readme
+    served = serve(tmp_path / "export", data.ids["user"]["user"].to_list(), 5)
+    assert_same_lists(served, *exact(model, data, 5))
+
+
+def test_an_ivf_pq_index_is_compared_and_served(data, tmp_path):
+    index = IVFPQ(2, None, 4, None, 2, [1, 2])
+    _, record = export_model("dat", data, tmp_path / "export", index=index)
+    assert record["index"]["plan"].startswith("index ivf_pq: 2 lists, 4 bytes")
+    found = record["parity"]
+    assert [point["nprobe"] for point in found["curve"]] == [1, 2]
+    assert found["flat"]["recall"] == 1.0 > found["curve"][0]["recall"] > 0.1
+    assert found["curve"][1]["recall"] == found["index"]["recall"]
+    served = serve(tmp_path / "export", data.ids["user"]["user"].to_list()[:3], 5)
+    assert [len(items) for items in served] == [5, 5, 5]
 
 
 def vectors_today(model, data):

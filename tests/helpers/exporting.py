@@ -15,9 +15,8 @@ from twotower.data.batches.present import present_features, present_seen
 from twotower.export.card import about_data
 from twotower.export.folder import Measure, write_export
 from twotower.export.index import Flat
-from twotower.export.tables import encode_corpus_items
 from twotower.export.towers import OnnxTower, as_inputs
-from twotower.retrieval.exact import top_k
+from twotower.retrieval.exact import encode_corpus, top_k
 from twotower.serve.retriever import Retriever
 from twotower.types import EvalIndex
 
@@ -44,11 +43,21 @@ def about(data):
     }
 
 
+def quiet(text):
+    """Print nothing of an export's progress."""
+
+
+def encode_corpus_items(model, data):
+    """``(num_items, dim)``."""
+    with torch.no_grad():
+        return encode_corpus(model, data.corpus(CPU), data.schema.num_items)
+
+
 def export_model(name, data, folder, *overrides, index=None, user_vectors=False):
     model = build(name, data, *overrides)
     index = index or Flat()
     record = write_export(
-        folder, about(data), model, data, index, user_vectors, MEASURE, lambda stage: None
+        folder, about(data), model, data, index, user_vectors, MEASURE, quiet, quiet
     )
     return build(name, data, *overrides), record
 

@@ -138,3 +138,15 @@ def test_top_k_masks_what_each_user_has_seen_in_every_chunk(monkeypatch):
     for rows in (1, 2, 5, 23, 100):
         monkeypatch.setattr(exact, "_rows_per_chunk", lambda scores, device, rows=rows: rows)
         assert exact.top_k(user, item, row, index, 5)[1].tolist() == expected
+
+
+def test_the_corpus_is_filled_chunk_by_chunk():
+    class Doubles(torch.nn.Module):
+        def encode_item(self, features):
+            return 2.0 * features["number"][:, None]
+
+    chunks = [{"number": torch.arange(start, start + 3.0)} for start in (0, 3, 6)]
+    whole = exact.encode_corpus(Doubles(), iter(chunks), 9)
+    assert whole[:, 0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    first = exact.encode_corpus(Doubles(), iter(chunks), 4)  # such as the training items
+    assert first[:, 0].tolist() == [0, 2, 4, 6]

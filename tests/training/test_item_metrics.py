@@ -28,7 +28,8 @@ def evaluated(data, model, *overrides):
     config = compose_train(CHOSEN, *(f"metric.{name}.k=[{K}]" for name in METRICS), *overrides)
     measured = Evaluation(model, build_metrics(config, data), data.group_names)
     with torch.no_grad():
-        measured.start(data.corpus(torch.device("cpu")), torch.device("cpu"), "32-true")
+        cpu = torch.device("cpu")
+        measured.start(data.corpus(cpu), data.schema.num_items, cpu, "32-true")
         for index in data.test_dataloader():
             measured.rank(data.eval_batch(index))
         return measured.finish()

@@ -61,7 +61,7 @@ def run(task, data, precision, part="test"):
 @torch.no_grad()
 def ranks_by_hand(model, data):
     """As the loaded model ranks: ``(num_targets, 3)`` user, item, rank."""
-    corpus = encode_corpus(model, data.corpus(CPU))
+    corpus = encode_corpus(model, data.corpus(CPU), data.schema.num_items)
     found = []
     for batch in map(data.eval_batch, data.test_dataloader()):
         user = encode_users(model, batch.user)

@@ -146,8 +146,8 @@ class RetrievalDataModule(pl.LightningDataModule):
         return self._eval_loader("test")
 
     def _eval_loader(self, part: str) -> EvalLoader:
-        position = self.tables[f"position/{part}"].long()  # (num_users,)
-        num_targets = self.tables[f"targets/{part}"].long()
+        position = self.tables[f"position/{part}"]  # (num_users,)
+        num_targets = self.tables[f"targets/{part}"]
         if (clicks := self._new_user_clicks) is not None:
             known = self.meta["num_train_users"]
             position, num_targets = new_users(self.tables, position, num_targets, known, clicks)

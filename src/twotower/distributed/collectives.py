@@ -4,6 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+BLOCK = 1 << 16  # rows gathered at a time
+
 
 def world_size() -> int:
     """Number of training processes."""
@@ -50,6 +52,30 @@ def sum_over_processes(own: Tensor) -> Tensor:
         own = own.clone()
         dist.all_reduce(own)
     return own
+
+
+def gather_to_first(own: Tensor) -> Tensor:
+    """``(num, ...)`` rows of all processes, by process, in process 0; no rows in the others.
+
+    Each process may have another number of rows. They are sent block by block, so a process needs
+    memory for its own rows and a block, and process 0 for all of them.
+    """
+    if world_size() == 1:
+        return own
+    counts = _all_gather(torch.tensor(len(own), device=own.device)).tolist()
+    is_first = dist.get_rank() == 0
+    whole = own.new_empty(sum(counts) if is_first else 0, *own.shape[1:])
+    places = whole.split(counts) if is_first else ()
+    for start in range(0, max(counts), BLOCK):
+        block = own.new_zeros(min(BLOCK, max(counts) - start), *own.shape[1:])
+        rows = own[start : start + BLOCK]
+        block[: len(rows)] = rows
+        parts = [torch.empty_like(block) for _ in counts] if is_first else None
+        dist.gather(block, parts)
+        for place, part in zip(places, parts or (), strict=True):
+            left = place[start : start + BLOCK]
+            left.copy_(part[: len(left)])
+    return whole
 
 
 def _all_gather(own: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Exports a checkpoint as files for other systems (``src/export.py``)."""
 
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ def export(config: DictConfig) -> dict[str, Any]:
     saved = restore_config(checkpoint["twotower"], resolved(config)[0])
     with folder.alone(target):
         folder.check_target(target, config.force)
-        with Console(stderr=True).status("data and model") as status:
+        screen = Console(stderr=True)
+        with screen.status("data and model") as status:
             data, task = rebuild(saved, checkpoint)
             about = _about(checkpoint, data, ckpt_path)
             model, user_vectors = task.model.train(False).float(), config.user_vectors
+            say = partial(screen.print, soft_wrap=True, markup=False, highlight=False)
             record = folder.write_export(
-                target, about, model, data, index, user_vectors, measure, status.update
+                target, about, model, data, index, user_vectors, measure, status.update, say
             )
     console.show(record, target)
     return record

@@ -21,9 +21,10 @@ def show(record: dict[str, Any], folder: Path) -> None:
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("PyTorch, exact", "1.0000", f"{parity['exact_hit_rate']:.4f}", "", "")
-    if index["type"] != "flat":
-        table.add_row(*_cells("flat", parity["flat"]))
-    table.add_row(*_cells(f"{index['type']}, as exported", parity["index"]), style="bold")
+    if index["type"] not in ("flat", "none"):
+        table.add_row(*_cells("exact, from disk", parity["flat"]))
+    exported = "exact, from disk" if index["type"] == "none" else f"{index['type']}, as exported"
+    table.add_row(*_cells(exported, parity["index"]), style="bold")
     for point in parity["curve"]:
         table.add_row(*_cells(f"  {index['parameter']}={point[index['parameter']]}", point))
     console = PlainConsole()

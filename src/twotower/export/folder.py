@@ -16,14 +16,15 @@ from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.export import manifest, tables
 from twotower.export.curve import recall_curve
-from twotower.export.index import Flat, Index, tune
+from twotower.export.in_file import InFile
+from twotower.export.index import Index, Searchable, tune
 from twotower.export.parity import Sample, measure_index, take_sample, tower_difference
 from twotower.export.readme import as_readme
 from twotower.export.towers import Tower, as_inputs, fix_cold_rows, write_tower
 from twotower.files import recover_folder, whole_folder
 from twotower.layers.feature_embedding import reads_times
 from twotower.plotting import save_figure
-from twotower.retrieval.exact import encode_users
+from twotower.retrieval.exact import encode_items, encode_users
 from twotower.run import results
 from twotower.types import Model
 
@@ -97,6 +98,7 @@ def write_export(
     user_vectors: bool,
     measure: Measure,
     progress: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write a whole export, or none.
 
@@ -109,6 +111,7 @@ def write_export(
         user_vectors: write them too?
         measure: what to compare on.
         progress: is given the name of each step.
+        say: is given a line to keep on the screen: the memory that the index takes.
 
     Returns:
         The manifest.
@@ -122,26 +125,30 @@ def write_export(
             "model.history.times=true: exported towers take no times: train with "
             "model.history.times=false"
         )
+    first = next(iter(data.corpus(tables.CPU)))
+    with torch.no_grad():
+        dim = encode_items(model, {name: value[:1] for name, value in first.items()}).shape[1]
+    plan = index.plan(data.schema.num_items, dim)
+    say(plan)
     with whole_folder(folder) as partial:
         progress("item vectors")
-        items = tables.encode_corpus_items(model, data)
-        tables.write_items(data, items, partial)
+        items = tables.write_items(model, data, partial)
         sample = take_sample(model, data, items, measure.num_users, measure.k, measure.seed)
         if user_vectors:
             progress("user vectors")
             tables.write_user_vectors(model, data, partial)
         progress("towers")
         fix_cold_rows(model)
-        corpus = [as_inputs(chunk) for chunk in data.corpus(tables.CPU)]
-        item_features = {name: torch.cat([chunk[name] for chunk in corpus]) for name in corpus[0]}
+        some = as_inputs(first)
         user_tower = write_tower(Tower(model, "user", sample.features), sample.features, partial)
-        item_tower = write_tower(Tower(model, "item", item_features), item_features, partial)
+        item_tower = write_tower(Tower(model, "item", some), some, partial)
         progress("users and vocabularies")
         tables.write_users(data, user_tower.input_names, partial)
         numeric = tables.write_vocabularies(data, partial)
         progress(f"index {index.name}")
         built = index.build(items.numpy())
-        faiss.write_index(built, str(partial / "index.faiss"))
+        if isinstance(built, faiss.Index):
+            faiss.write_index(built, str(partial / "index.faiss"))
         progress("comparing")
         tolerance = measure.tolerance
         blank = {name: torch.zeros_like(value[:1]) for name, value in sample.features.items()}
@@ -149,10 +156,10 @@ def write_export(
             unknown = encode_users(model, blank)  # a new user without history
         differences = {
             "user_tower": max(
-                tower_difference(user_tower, sample.features, sample.vector, tolerance),
-                tower_difference(user_tower, blank, unknown, tolerance),
+                tower_difference(user_tower, [(sample.features, sample.vector)], tolerance),
+                tower_difference(user_tower, [(blank, unknown)], tolerance),
             ),
-            "item_tower": tower_difference(item_tower, item_features, items, tolerance),
+            "item_tower": tower_difference(item_tower, _item_chunks(data, items), tolerance),
         }
         vectors = user_tower(sample.features)
         record = {
@@ -163,7 +170,7 @@ def write_export(
             },
             "numeric": numeric,
             "context": list(data.schema.context),
-            "index": _describe(index, built),
+            "index": _describe(index, built, plan),
             "parity": differences | _measure(index, built, items, vectors, sample, measure.k),
             "versions": _versions(),
         }
@@ -172,14 +179,26 @@ def write_export(
         return manifest.check(partial)
 
 
+def _item_chunks(
+    data: RetrievalDataModule, items: Tensor
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """The item tower's inputs and the vectors for them, in chunks."""
+    start = 0
+    for chunk in data.corpus(tables.CPU):
+        features = as_inputs(chunk)
+        num = len(next(iter(features.values())))
+        yield features, items[start : start + num]
+        start += num
+
+
 def _measure(
-    index: Index, built: faiss.Index, items: Tensor, users: np.ndarray, sample: Sample, k: int
+    index: Index, built: Searchable, items: Tensor, users: np.ndarray, sample: Sample, k: int
 ) -> dict[str, Any]:
     """Searches in the index as exported, in an exact one, and along the curve."""
     exported = measure_index(built, users, sample, k)
     exact = exported
-    if not isinstance(index, Flat):
-        exact = measure_index(Flat().build(items.numpy()), users, sample, k)
+    if index.name not in ("flat", "none"):
+        exact = measure_index(InFile(items.numpy()), users, sample, k)
     curve = []
     for value in index.curve:
         tune(built, index.parameter, value)
@@ -194,9 +213,10 @@ def _measure(
     }
 
 
-def _describe(index: Index, built: faiss.Index) -> dict[str, Any]:
+def _describe(index: Index, built: Searchable, plan: str) -> dict[str, Any]:
     return {
         "type": index.name,
+        "plan": plan,
         "score": "inner product",
         "settings": {name: value for name, value in vars(index).items() if name != "curve"},
         "parameter": index.parameter,

@@ -1,6 +1,7 @@
 """Compares exported files with the model, on test users ranked as in evaluation."""
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import faiss
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
-from twotower.export.index import search
+from twotower.export.index import Searchable, search
 from twotower.export.towers import OnnxTower, as_inputs
-from twotower.retrieval.exact import encode_users, target_ranks, top_k
+from twotower.retrieval.exact import encode_users, top_k_by_block
 from twotower.types import EvalIndex, Model
 
 FIRST_BATCHES = [1, 7]  # then the rest: an ONNX tower must take any batch size
@@ -46,14 +47,15 @@ def take_sample(
     model: Model, data: RetrievalDataModule, items: Tensor, num_users: int, k: int, seed: int
 ) -> Sample:
     """Random test users, and the results of exact search among ``items`` ``(num_items, dim)``."""
-    position, num_targets = data.tables["position/test"].long(), data.tables["targets/test"].long()
+    position, num_targets = data.tables["position/test"], data.tables["targets/test"]
     order = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))
     chosen = order[:num_users].sort().values
-    batch = data.eval_batch(EvalIndex(position[chosen], num_targets[chosen]))
+    batch = data.eval_batch(EvalIndex(position[chosen].long(), num_targets[chosen].long()))
     vector = encode_users(model, batch.user)
     row, item = batch.seen_row, batch.seen_item
-    rank = target_ranks(vector, items, batch.target, row, item)
-    score, exact = top_k(vector, items, row, item, k)
+    score, exact = top_k_by_block(vector, items, row, item, k + 1)
+    is_hit = _has_target(score, exact, batch.target, k)
+    score, exact = score[:, :k], exact[:, :k]
     return Sample(
         features=as_inputs(batch.user),
         vector=vector,
@@ -61,24 +63,48 @@ def take_sample(
         seen=np.split(item.numpy(), np.searchsorted(row.numpy(), np.arange(1, len(chosen)))),
         exact=exact.where(score > float("-inf"), -1).numpy(),
         score=score.numpy(),
-        hit_rate=((rank >= 1) & (rank <= k)).any(1).double().mean().item(),
+        hit_rate=is_hit.double().mean().item(),
     )
 
 
+def _has_target(score: Tensor, item: Tensor, target: Tensor, k: int) -> Tensor:
+    """``(num_users,)`` whether a target has a rank of at most ``k``, ties against the model.
+
+    Args:
+        score: ``(num_users, k + 1)`` the best, or fewer if there are fewer items.
+        item: the same shape.
+        target: ``(num_users, num_targets)`` items, -1 pads.
+        k: as many items.
+    """
+    is_target = (item[:, :, None] == target[:, None]).any(2) & (score > float("-inf"))
+    if score.shape[1] > k:  # then k + 1 items are not lower than a target with the last score
+        is_target &= score > score[:, k:]
+    return is_target.any(1)
+
+
 def tower_difference(
-    tower: OnnxTower, features: dict[str, Tensor], vector: Tensor, tolerance: float
+    tower: OnnxTower, chunks: Iterable[tuple[dict[str, Tensor], Tensor]], tolerance: float
 ) -> float:
     """Largest difference of an entry between ONNX Runtime and PyTorch, over several batch sizes.
 
+    Args:
+        tower: exported.
+        chunks: features, each ``(num, ...)``, and PyTorch's vectors for them, ``(num, ...)``.
+        tolerance: relative to the largest entry of all vectors.
+
     Raises:
-        UserError: if it is more than ``tolerance`` of the largest entry.
+        UserError: if it is larger than the tolerance allows.
     """
-    sizes = FIRST_BATCHES if len(vector) > sum(FIRST_BATCHES) else []
-    sizes = [*sizes, len(vector) - sum(sizes)]
-    parts = {name: value.split(sizes) for name, value in features.items()}
-    found = [tower({name: part[i] for name, part in parts.items()}) for i in range(len(sizes))]
-    difference = float(np.abs(np.concatenate(found) - vector.numpy()).max())
-    if not difference <= tolerance * max(1e-30, float(vector.abs().max())):
+    differences, largest = [], 1e-30
+    for features, vector in chunks:
+        sizes = FIRST_BATCHES if len(vector) > sum(FIRST_BATCHES) else []
+        sizes = [*sizes, len(vector) - sum(sizes)]
+        parts = {name: value.split(sizes) for name, value in features.items()}
+        found = [tower({name: part[i] for name, part in parts.items()}) for i in range(len(sizes))]
+        differences.append(np.abs(np.concatenate(found) - vector.numpy()).max())
+        largest = max(largest, float(vector.abs().max()))
+    difference = float(np.max(differences))  # NaN if one is
+    if not difference <= tolerance * largest:
         raise UserError(
             f"{tower.name} differs from the model by {difference:.3g}: not exported; raise "
             "parity.tolerance if that is good enough"
@@ -86,9 +112,7 @@ def tower_difference(
     return difference
 
 
-def measure_index(
-    index: faiss.Index, users: np.ndarray, sample: Sample, k: int
-) -> dict[str, float]:
+def measure_index(index: Searchable, users: np.ndarray, sample: Sample, k: int) -> dict[str, float]:
     """Search for one user at a time, on one thread, without seen items, as in serving.
 
     Args:

@@ -6,7 +6,7 @@ from twotower.run.settings import changes_result, key_of
 
 EXAMPLE = """import faiss, numpy as np, onnxruntime, pyarrow.parquet as pq
 
-tower, index = onnxruntime.InferenceSession("user_tower.onnx"), faiss.read_index("index.faiss")
+tower, index = onnxruntime.InferenceSession("user_tower.onnx"), INDEX
 items = pq.read_table("item_vectors.parquet", columns=["item"])["item"].to_pylist()
 dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
@@ -22,6 +22,12 @@ def search(features, seen, k):
 def recommend(user_id, k=10):
     user = pq.read_table("users.parquet", filters=[("user", "=", user_id)]).to_pylist()[0]
     return search(user["features"], user["seen"], k)
+"""
+
+READ_INDEX = 'faiss.read_index("index.faiss")'
+FILL_INDEX = """faiss.IndexFlatIP(DIM)
+for batch in pq.ParquetFile("item_vectors.parquet").iter_batches(columns=["vector"]):
+    index.add(batch["vector"].flatten().to_numpy().reshape(-1, index.d))
 """
 
 NEW_USER = """rows = {item: row for row, item in enumerate(items)}
@@ -100,7 +106,7 @@ def as_readme(record: dict[str, Any], names: list[str]) -> str:
     lines += [record["data_note"], ""] if record["data_note"] else []
     lines += [
         f"A two-tower retrieval model, exported on {record['exported']}: a tower for users, a "
-        f"tower for items, and an index (`{index['type']}`) of {index['items']:,} item vectors "
+        f"tower for items, and {_index_of(index)} {index['items']:,} item vectors "
         f"with {index['dim']} numbers each.",
         "",
         *_metrics(record),
@@ -115,6 +121,10 @@ def as_readme(record: dict[str, Any], names: list[str]) -> str:
         context = record["context"] if side == "user" else []
         lines += _inputs(side, record["schema"][f"{side}_tower"], record["numeric"], context)
     return "\n".join([*lines, *_parity(record), *_settings(record)])
+
+
+def _index_of(index: dict[str, Any]) -> str:
+    return "no index of" if index["type"] == "none" else f"an index (`{index['type']}`) of"
 
 
 def _metrics(record: dict[str, Any]) -> list[str]:
@@ -178,9 +188,12 @@ def _pairs(values: dict[str, Any]) -> str:
 def _serving(record: dict[str, Any]) -> str:
     inputs = [entry["name"] for entry in record["schema"]["user_tower"]["inputs"]]
     seen = "[rows[item] for item in history if item in rows]"
+    index = READ_INDEX
+    if record["index"]["type"] == "none":  # all vectors in memory: the exact index
+        index = FILL_INDEX.replace("DIM", str(record["index"]["dim"]))
     same = " This model reads no history, so all new users get the same list."
     return SERVING.format(
-        example=EXAMPLE,
+        example=EXAMPLE.replace("INDEX", index),
         new_user=NEW_USER.replace("SEEN", seen if record["dataset"]["mask_seen"] else "[]"),
         same_list="" if "history" in inputs else same,
     )
@@ -248,9 +261,10 @@ def _parity(record: dict[str, Any]) -> list[str]:
     for side in ("user", "item"):
         difference = f"{parity[f'{side}_tower']:.2g}"
         lines.append(f"- `{side}_tower.onnx` differs from PyTorch by {difference} at most.")
-    found = parity["index"]
+    found, kind = parity["index"], record["index"]["type"]
+    name = "Exact search in the item vectors" if kind == "none" else f"`index.faiss` ({kind})"
     lines.append(
-        f"- `index.faiss` ({record['index']['type']}) over {parity['users']:,} test users: "
+        f"- {name} over {parity['users']:,} test users: "
         f"recall@{k} of exact search {found['recall']:.4f}, hit rate@{k} {found['hit_rate']:.4f} "
         f"(exact search {parity['exact_hit_rate']:.4f})."
     )

@@ -1,8 +1,9 @@
 """Vectors, users and vocabularies as Parquet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import polars as pl
@@ -22,20 +23,34 @@ CPU = torch.device("cpu")
 
 
 @torch.no_grad()
-def encode_corpus_items(model: Model, data: RetrievalDataModule) -> Tensor:
-    """``(num_items, dim)`` vectors of the corpus."""
-    return exact.encode_corpus(model, data.corpus(CPU))
-
-
-def write_items(data: RetrievalDataModule, vectors: Tensor, folder: Path) -> None:
+def write_items(model: Model, data: RetrievalDataModule, folder: Path) -> Tensor:
     """``item_vectors.parquet``: a row of the index is the same row here.
 
-    Columns are raw id, vector, category and, if the data have one, title.
+    Columns are raw id, vector, category and, if the data have one, title. Some items are in memory
+    at a time.
+
+    Returns:
+        ``(num_items, dim)`` the same vectors, mapped from a file without a name in ``folder``, that
+        goes with the last reference to them, or with the process.
+
+    Raises:
+        OSError: if the disk is full.
     """
-    table = _plain(data.ids["item"].select("item", "^category$", "^title$"))
-    table.insert_column(1, _column("vector", vectors)).write_parquet(
-        folder / "item_vectors.parquet"
-    )
+    raw = data.ids["item"].select("item", "^category$", "^title$")
+    with TemporaryFile(dir=folder) as file:
+
+        def rows() -> Iterator[pl.DataFrame]:
+            start = 0
+            for vectors in exact.encode_blocks(model, data.corpus(CPU)):
+                # not through the mapping, where a full disk would be a signal and no error
+                file.write(vectors.numpy().data)
+                table = _plain(raw[start : start + len(vectors)])
+                yield table.insert_column(1, _column("vector", vectors))
+                start += len(vectors)
+
+        _write(folder / "item_vectors.parquet", rows())
+        file.flush()
+        return torch.from_numpy(np.memmap(file, np.float32, "r+")).view(len(raw), -1)
 
 
 @torch.no_grad()

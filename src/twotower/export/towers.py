@@ -16,7 +16,9 @@ from twotower.layers.embedding_table import EmbeddingTable
 from twotower.types import Feature, Model
 
 OUTPUT = "vector"
-MAX_INSIDE = 1_500_000_000  # bytes of weights in one ONNX file, which may hold 2 GB
+# bytes of weights in one ONNX file: writing and opening it takes several times as much memory, and
+# a file beside it is mapped
+MAX_INSIDE = 1 << 28
 BATCH = "batch"
 
 

@@ -22,6 +22,7 @@ SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 # fewer than 16 rows the matrix product is slow.
 CACHED_SCORES = 1 << 20
 CACHED_ROWS = 16
+BLOCK = 1 << 16  # items read from a file at a time
 
 
 def encode_users(model: Model, features: Features) -> Tensor:
@@ -36,10 +37,27 @@ def encode_items(model: Model, features: Features) -> Tensor:
         return at_least_float32(model.encode_item(features))
 
 
-def encode_corpus(model: Model, chunks: Iterable[Features]) -> Tensor:
-    """``(num_items, dim)`` of all items, from the chunks of features of ``data.corpus``."""
+def encode_blocks(model: Model, chunks: Iterable[Features]) -> Iterator[Tensor]:
+    """``(chunk, dim)`` for each chunk of features of ``data.corpus``."""
     with float32_weights(model):  # one conversion for all chunks
-        return torch.cat([encode_items(model, features) for features in chunks])
+        for features in chunks:
+            yield encode_items(model, features)
+
+
+def encode_corpus(model: Model, chunks: Iterable[Features], num_items: int) -> Tensor:
+    """``(num_items, dim)`` of the first items, from the chunks of features of ``data.corpus``.
+
+    Each block goes to its place at once: joining them at the end would take twice the memory.
+    """
+    corpus = torch.empty(0)
+    start = 0
+    for block in encode_blocks(model, chunks):
+        if start == 0:
+            corpus = block.new_empty(num_items, block.shape[1])
+        rows = corpus[start : start + len(block)]
+        rows.copy_(block[: len(rows)])
+        start += len(block)
+    return corpus
 
 
 @contextmanager
@@ -103,6 +121,23 @@ def top_k(
         for rows, row, seen in _chunks(user, item, seen_row, seen_item):
             best.append(_scores(user[rows], item, row, seen).topk(k, dim=1))
     return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
+
+
+def top_k_by_block(
+    user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`top_k`, which reads the items once, block by block: they may be mapped from a file."""
+    scores, items = [], []
+    start = 0
+    for block in item.split(BLOCK):
+        own = (seen_item >= start) & (seen_item < start + len(block))
+        score, place = top_k(user, block, seen_row[own], seen_item[own] - start, k)
+        scores.append(score)
+        items.append(place + start)
+        start += len(block)
+    # of (batch, num_blocks * k); stable, so that one block gives the lists of top_k
+    score, place = torch.cat(scores, 1).sort(dim=1, descending=True, stable=True)
+    return score[:, :k], torch.cat(items, 1).gather(1, place[:, :k])
 
 
 def _chunks(

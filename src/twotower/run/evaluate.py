@@ -1,17 +1,19 @@
 """The evaluate command: repeats the test of a checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from twotower.errors import extra
+from twotower.errors import UserError, extra
 from twotower.files import read_json, write_json
-from twotower.run import results
+from twotower.run import ranks, results
 from twotower.run.build import build_part, rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.file import naming
+from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.run_folder import RunFolder
 from twotower.training.progress import ProgressBar
 from twotower.training.run_info import RunInfo
@@ -21,12 +23,18 @@ from twotower.training.stopping import prepare_to_stop
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Rebuild a checkpoint's run from the checkpoint alone and repeat its test.
 
+    Several processes share the users; the first one prints and writes.
+
     Raises:
-        UserError: if the data on disk are not those of the checkpoint.
+        UserError: if the data on disk are not those of the checkpoint, and for ``ranks`` of
+            another part than the test.
     """
+    if config.ranks and config.split != "test":
+        raise UserError(f"ranks={config.ranks} is of the test: leave out split={config.split}")
     checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
     info: RunInfo = checkpoint["twotower"]
     saved = restore_config(info, saved_config.resolved(config)[0])
+    saved["trainer"] = _with_all_processes(saved["trainer"])
     has_bar = saved["trainer"].get("enable_progress_bar") is not False
     fixed: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     with naming(config.ckpt_path):
@@ -36,6 +44,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
     data.evaluate_after(config.clicks, config.shown)
+    task.keeps_ranks = bool(config.ranks)
     run = trainer.validate if config.split == "val" else trainer.test
     run(task, data, verbose=False)
     values = task.results[config.split]
@@ -45,7 +54,23 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         results.print_table({**_measured_by_run(config), **record}, path)
         if config.output:
             write_json(Path(config.output), record)
+        if config.ranks:
+            ranks.write(Path(config.ranks), task, data)
     return values
+
+
+def _with_all_processes(trainer: Plain) -> Plain:
+    """Settings of a trainer for the processes that torchrun has started.
+
+    Lightning compares their number with ``devices`` and ``num_nodes`` only where these ask for
+    several processes: with the defaults each process would evaluate all users.
+    """
+    is_default = trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not is_default:
+        return trainer
+    num = int(os.environ["WORLD_SIZE"])
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", num))  # on this machine
+    return {**trainer, "devices": devices, "num_nodes": num // devices}
 
 
 def _measured_by_run(config: DictConfig) -> dict[str, Any]:

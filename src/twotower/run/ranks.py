@@ -1,5 +1,6 @@
 """The ranks of a run's test, one row per held-out interaction, for comparisons in reports."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,25 +8,24 @@ import polars as pl
 
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.files import whole_file
-from twotower.run.run_folder import RunFolder
 from twotower.training.task import RetrievalTask
 
 ROUNDING = 1e-4  # another device may break a tie otherwise
 MAX_NAMED = 200  # categories that a record names; there may be thousands
 
 
-def write(folder: RunFolder, task: RetrievalTask, data: RetrievalDataModule) -> None:
+def write(path: Path, task: RetrievalTask, data: RetrievalDataModule) -> None:
     """Write the ranks of the task's last test as Parquet, ordered by user and item.
 
     The columns are whole numbers: ``user``, ``item`` (index in the corpus), ``category`` (place in
     :func:`named_categories`, -1 where missing) and ``rank``.
     """
-    place = np.full(data.schema.num_categories + 1, -1)  # the last is for -1
+    place = np.full(data.schema.num_categories + 1, -1, np.int32)  # the last is for -1
     place[_head_to_tail(data)] = np.arange(data.schema.num_categories)
     user, item, rank = task.ranks.cpu().numpy().T
     category = data.tables["category"].cpu().numpy()[item]
     frame = pl.DataFrame({"user": user, "item": item, "category": place[category], "rank": rank})
-    with whole_file(folder.ranks) as partial:
+    with whole_file(path) as partial:
         frame.cast(pl.Int32).sort("user", "item").write_parquet(partial, compression="zstd")
 
 

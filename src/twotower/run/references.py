@@ -39,5 +39,6 @@ def _test(
 ) -> dict[str, float]:
     metrics = build_metrics(config, data)
     task = RetrievalTask(model, None, None, metrics, data.group_names, None, test_name=name)
+    task.keeps_ranks = False
     trainer.test(task, data, verbose=False)
     return task.results[name]

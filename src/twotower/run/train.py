@@ -186,7 +186,7 @@ def _write_results(
     """
     if record["test"]:
         with extra("the ranks of the test are"):
-            ranks.write(folder, task, data)
+            ranks.write(folder.ranks, task, data)
     write_json(folder.record, record)
     if not _is_in_sweep():  # a sweep has a table of all its runs
         with extra("the table of results is"):

@@ -17,7 +17,8 @@ from twotower.errors import UserError
 from twotower.files import whole_file
 from twotower.retrieval.exact import encode_users
 from twotower.serve.candidates import Candidates, checked_k
-from twotower.serve.filters import Where, matching_items
+from twotower.serve.filters import Where
+from twotower.serve.index import IndexedItems
 from twotower.serve.person import context_values
 from twotower.serve.retriever import Retriever
 from twotower.wording import PlainConsole
@@ -72,7 +73,7 @@ def write_lists(
     import pyarrow.parquet as pq  # optional
 
     k = checked_k(k, len(model.items.raw))
-    candidates = Candidates.of(model.item_vectors, matching_items(model.data, where))
+    candidates = model.candidates(where)
     mask_seen = model.data.mask_seen if seen is None else not seen
     given = context_values(model.data, context)
     users = torch.arange(len(model.users.raw)).split(max(1, min(MAX_USERS, MAX_ROWS // k)))
@@ -109,7 +110,7 @@ def _progress() -> Progress:
 
 def _lists(
     model: Retriever,
-    candidates: Candidates,
+    candidates: Candidates | IndexedItems,
     users: Tensor,
     k: int,
     mask_seen: bool | str,

@@ -55,12 +55,14 @@ def recommend(config: DictConfig) -> Answer | None:
             that does not fit the data.
     """
     name, value = _question(config)
+    if name == "item_id" and config.export is not None:
+        raise UserError("export= is for the lists of users: leave it out with item_id")
     if name == "output":
         check_target(Path(value), config.force)
     with redirect_stdout(sys.stderr):  # preparation prints lines, and JSON must stand alone
         checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
         saved = restore_config(checkpoint["twotower"], resolved(config)[0])
-        model = from_checkpoint(saved, checkpoint)
+        model = from_checkpoint(saved, checkpoint, config.export)
         if name == "output":
             num_rows = write_lists(
                 model, Path(value), config.k, config.seen, _where(config), config.context

@@ -19,6 +19,7 @@ from twotower.layers.feature_embedding import FeatureEmbedding, reads_times
 from twotower.retrieval.exact import encode_corpus, encode_items, encode_users
 from twotower.serve.candidates import Candidates, checked_k
 from twotower.serve.filters import Where, matching_items
+from twotower.serve.index import IndexedItems
 from twotower.serve.lookup import Lookup
 from twotower.serve.person import Person, context_values
 from twotower.training.run_info import RunInfo
@@ -46,6 +47,7 @@ class Retriever:
         self.name = f"{info.choices['model']} on {info.choices['data']}, seed {info.config['seed']}"
         self.cold_ids: str | None = info.config["model"].get("cold_ids")
         self.users = Lookup(data.ids["user"]["user"], "user", rest=data.ids.get(f"{PREFIX}user"))
+        self.index: IndexedItems | None = None  # searched instead of all item vectors
         titles = data.ids["item"].to_dict().get("title")
         self.items = Lookup(data.ids["item"]["item"], "item", titles, data.ids.get(f"{PREFIX}item"))
 
@@ -71,7 +73,8 @@ class Retriever:
     def item_vectors(self) -> Tensor:
         """``(num_items, dim)``, in the order of ``catalogue``."""
         with torch.no_grad():
-            return encode_corpus(self.model, self.data.corpus(torch.device("cpu")))
+            chunks = self.data.corpus(torch.device("cpu"))
+            return encode_corpus(self.model, chunks, self.data.schema.num_items)
 
     def item_vector(
         self, item_id: RawId | None = None, *, features: Mapping[str, Any] | None = None
@@ -263,17 +266,28 @@ class Retriever:
             new["history_time"] = torch.zeros(1, length, dtype=torch.long)
         return Person(new, items)
 
+    def candidates(self, where: Where = None) -> Candidates | IndexedItems:
+        """The items of users' lists: those of the index if there is one, else all vectors.
+
+        Raises:
+            UserError: for conditions with an index, and as :func:`matching_items`.
+        """
+        if self.index is None:
+            return Candidates.of(self.item_vectors, matching_items(self.data, where))
+        if where:
+            raise UserError(f"where={where} needs the vectors of all items: leave out export=")
+        return self.index
+
     def _vector(self, person: Person) -> Tensor:
         with torch.no_grad():
             return encode_users(self.model, person.features)  # (1, dim), or (1, num_interests, dim)
 
     def _best(self, person: Person, k: int, seen: bool | None, where: Where) -> pl.DataFrame:
-        k = checked_k(k, len(self.item_vectors))
+        k = checked_k(k, self.data.schema.num_items)
         mask_seen = self.data.mask_seen if seen is None else not seen
         row = torch.zeros_like(person.items)
         pairs = hidden(row, person.items, person.targets[None], mask_seen)
-        candidates = Candidates.of(self.item_vectors, matching_items(self.data, where))
-        score, index = candidates.best(self._vector(person), *pairs, k)
+        score, index = self.candidates(where).best(self._vector(person), *pairs, k)
         found = torch.isin(index[0], person.items)[score[0] > -torch.inf]
         return self._answer(score[0], index[0]).with_columns(seen=pl.Series(found.numpy()))
 

@@ -6,9 +6,8 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from twotower.distributed.collectives import world_size
+from twotower.distributed.collectives import sum_over_processes
 from twotower.errors import UserError
 from twotower.layers.precision import float32_weights, full_precision
 from twotower.metrics.base import RankMetric
@@ -18,6 +17,7 @@ from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 # logged beside the metrics: all-zero item vectors, the mean cosine of two item vectors, and targets
 # that the mask of seen items hides
 SHARES = ("zero_items", "item_cosine", "hidden_targets")
+BLOCK = 1 << 16  # item vectors that are checked and summed at a time
 
 
 class Evaluation:
@@ -49,11 +49,14 @@ class Evaluation:
             found += [_in_group(group, label) for metric in metrics for label in metric.labels()]
         return [*found, *SHARES]
 
-    def start(self, corpus: Iterable[Features], device: torch.device, precision: str) -> None:
+    def start(
+        self, corpus: Iterable[Features], num_items: int, device: torch.device, precision: str
+    ) -> None:
         """Encode the corpus.
 
         Args:
             corpus: features of all items in order, in chunks.
+            num_items: of the corpus.
             device: where ranks will be.
             precision: of the trainer, for messages.
 
@@ -67,7 +70,7 @@ class Evaluation:
         self._in_full.close()  # an earlier evaluation may have been interrupted
         if isinstance(self.model, nn.Module):
             self._in_full.enter_context(float32_weights(self.model))
-        self.corpus = encode_corpus(self.model, corpus)  # (num_items, dim)
+        self.corpus = encode_corpus(self.model, corpus, num_items)  # (num_items, dim)
         check_finite(self.corpus, "item", precision)
 
     def rank(self, batch: EvalBatch) -> Tensor:
@@ -101,10 +104,11 @@ class Evaluation:
                 for label, value in zip(metric.labels(), row, strict=True):
                     if not math.isnan(value):
                         values[_in_group(group, label)] = value
-        zero = (self.corpus == 0).all(1).sum().item()  # dead ReLU rows, which are never found
+        # dead ReLU rows, which are never found
+        zero = sum(int((block == 0).all(1).sum()) for block in self.corpus.split(BLOCK))
         values["zero_items"] = zero / len(self.corpus)
         values["item_cosine"] = mean_cosine(self.corpus)
-        hidden, num_targets = over_processes(self._num_targets[None]).sum(0).tolist()
+        hidden, num_targets = sum_over_processes(self._num_targets).tolist()
         values["hidden_targets"] = hidden / max(1, num_targets)
         self.corpus = torch.empty(0)
         self._in_full.close()
@@ -114,13 +118,13 @@ class Evaluation:
 def mean_cosine(vectors: Tensor) -> float:
     """Mean cosine of two different rows of ``(num, dim)``; near 1 all rows are alike."""
     num = len(vectors)
-    unit = torch.nn.functional.normalize(vectors.double(), dim=1)
-    return ((unit.sum(0).square().sum() - unit.square().sum()) / max(1, num * (num - 1))).item()
-
-
-def over_processes(own: Tensor) -> Tensor:
-    """``(num, ...)`` rows of all processes; each may have another number of them."""
-    return torch.cat(gather_all_tensors(own)) if world_size() > 1 else own
+    total = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)  # (dim,)
+    squares = vectors.new_zeros((), dtype=torch.float64)
+    for block in vectors.split(BLOCK):
+        unit = torch.nn.functional.normalize(block.double(), dim=1)
+        total += unit.sum(0)
+        squares += unit.square().sum()
+    return ((total.square().sum() - squares) / max(1, num * (num - 1))).item()
 
 
 def check_finite(vectors: Tensor, side: str, precision: str) -> None:
@@ -129,7 +133,7 @@ def check_finite(vectors: Tensor, side: str, precision: str) -> None:
     Raises:
         UserError: naming how to mend it.
     """
-    if not torch.isfinite(vectors).all():
+    if not all(torch.isfinite(block).all() for block in vectors.split(BLOCK)):
         raise UserError(
             f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}"
         )

@@ -11,13 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from twotower.data.mined_negatives import miners
-from twotower.distributed.collectives import Placeholder
+from twotower.distributed.collectives import Placeholder, gather_to_first
 from twotower.distributed.torchrec_tables import TorchRecTables
 from twotower.errors import UserError
 from twotower.metrics.base import RankMetric
 from twotower.optimizers.row_sparse import check_clipping, clip_gradients
 from twotower.training import strategy, torchrec
-from twotower.training.evaluation import Evaluation, cure_of_overflow, over_processes
+from twotower.training.evaluation import Evaluation, cure_of_overflow
 from twotower.training.run_info import RunInfo
 from twotower.types import Batch, EvalBatch, Loss, LossOutput, MakeOptimizer, Model
 
@@ -61,7 +61,9 @@ class RetrievalTask(pl.LightningModule):
         self.mean_loss: Tensor | None = None  # of such steps since the last batch
         self.seconds_elsewhere = 0.0  # of all such steps
         self.results: dict[str, dict[str, float]] = {}  # last evaluation of each part, unrounded
-        self.ranks = torch.empty(0, 3)  # of the last test: (num_targets, 3) user, item, rank
+        self.keeps_ranks = True  # False: a test computes its metrics alone
+        # of the last test, in process 0: (num_targets, 3) user, item, rank
+        self.ranks = torch.empty(0, 3, dtype=torch.int32)
         self._ranks: list[Tensor] = []
         self._optimizer: Optimizer | None = None
         self._placeholder: Placeholder | None = None
@@ -173,6 +175,8 @@ class RetrievalTask(pl.LightningModule):
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the corpus for some users and keep the ranks."""
         rank = self.evaluation.rank(batch)
+        if not self.keeps_ranks:
+            return
         user = batch.user_index[:, None].expand_as(rank)
         rows = torch.stack([user, batch.target, rank], 2)  # (batch, num_targets, 3)
         self._ranks.append(rows[rank > 0].int())
@@ -180,12 +184,14 @@ class RetrievalTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics and gather the ranks of all processes."""
         self._finish(self.test_name)
-        self.ranks = over_processes(torch.cat(self._ranks))
+        if self.keeps_ranks:
+            self.ranks = gather_to_first(torch.cat(self._ranks))
         self._ranks = []
 
     def _start(self) -> None:
-        corpus = self.trainer.datamodule.corpus(self.device)  # type: ignore[attr-defined]
-        self.evaluation.start(corpus, self.device, str(self.trainer.precision))
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        corpus, num_items = data.corpus(self.device), data.schema.num_items
+        self.evaluation.start(corpus, num_items, self.device, str(self.trainer.precision))
 
     def _finish(self, part: str) -> None:
         self.results[part] = self.evaluation.finish()

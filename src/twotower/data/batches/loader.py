@@ -221,17 +221,17 @@ class EvalLoader:
         world_size: int = 1,
     ) -> None:
         check_number("data.eval_batch_size", batch_size, 1)
-        own = EvalIndex(position[rank::world_size], num_targets[rank::world_size])
-        most = max(1, -(-len(position) // world_size))  # users of process 0, which has the most
-        self.batches = []
-        for start in range(0, most, batch_size):
-            rows = slice(start, start + batch_size)
-            self.batches.append(EvalIndex(own.position[rows], own.num_targets[rows]))
+        self.position = position[rank::world_size]  # views: the whole may be mapped from a file
+        self.num_targets = num_targets[rank::world_size]
+        self.batch_size = batch_size
+        self.most = max(1, -(-len(position) // world_size))  # users of process 0, with the most
 
     def __len__(self) -> int:
         """Batches of this process."""
-        return len(self.batches)
+        return -(-self.most // self.batch_size)
 
     def __iter__(self) -> Iterator[EvalIndex]:
         """Each batch once."""
-        return iter(self.batches)
+        for start in range(0, self.most, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield EvalIndex(self.position[rows].long(), self.num_targets[rows].long())

@@ -40,7 +40,7 @@ class Vectors:
     def items(self) -> Tensor:
         """``(num_items, dim)`` of the training items; with sharded tables all processes call it."""
         with self._evaluated():
-            return encode_corpus(self.model, self._corpus())[: self._num_items]
+            return encode_corpus(self.model, self._corpus(), self._num_items)
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -24,11 +25,11 @@ def data_fingerprint(prepared: Prepared, checksums: dict[str, int]) -> str:
     return short_hash(json.dumps(content, sort_keys=True), 16)
 
 
-def split_fingerprint(meta: dict[str, Any], ids: dict[str, pl.DataFrame]) -> str:
+def split_fingerprint(meta: dict[str, Any], ids: Mapping[str, pl.DataFrame]) -> str:
     """A hash of which interactions train, validate and test, whatever their users' features."""
     split = {name: value for name, value in meta["checksums"].items() if name.startswith(SPLIT)}
     return short_hash(json.dumps([split, _id_checksums(ids)], sort_keys=True), 16)
 
 
-def _id_checksums(tables: dict[str, pl.DataFrame]) -> list[int]:
+def _id_checksums(tables: Mapping[str, pl.DataFrame]) -> list[int]:
     return [zlib.crc32(tables[side].select(side).write_csv().encode()) for side in ("item", "user")]

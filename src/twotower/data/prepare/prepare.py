@@ -1,6 +1,6 @@
 """Preparation of raw tables: ids become numbers, then filters, split, vocabularies and arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     """
 
     arrays: dict[str, np.ndarray]
-    tables: dict[str, pl.DataFrame]
+    tables: Mapping[str, pl.DataFrame]
     meta: dict[str, Any]
     encodings: dict[str, pl.DataFrame]
 

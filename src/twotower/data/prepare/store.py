@@ -23,6 +23,7 @@ from twotower.data.prepare.fingerprint import data_fingerprint
 from twotower.data.prepare.on_disk import OnDisk
 from twotower.data.prepare.options import Options
 from twotower.data.prepare.prepare import Prepared, prepare
+from twotower.data.prepare.stored_tables import DamagedError, StoredTables
 from twotower.data.progress import Stages, waiting_lock
 from twotower.errors import UserError
 from twotower.files import crc32, leftovers, read_json, recover_folder, short_hash, whole_folder
@@ -189,19 +190,6 @@ def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
     return cache_dir / f"{name}-{short_hash(key, 12)}"
 
 
-class DamagedError(UserError):
-    """Prepared data that cannot be read, or differ from what was written.
-
-    Args:
-        folder: of the data.
-        error: what is wrong.
-    """
-
-    def __init__(self, folder: Path, error: Exception) -> None:
-        self.what = f"the prepared data in {folder} are damaged ({error})"
-        super().__init__(f"{self.what}: delete that folder and run again")
-
-
 @contextmanager
 def writable(cache_dir: Path) -> Iterator[None]:
     """Make ``cache_dir``, and turn errors of writing below it into one line.
@@ -274,14 +262,15 @@ def is_current(folder: Path, sources: Callable[[], dict[str, list[int]]]) -> boo
 
 
 def load_folder(folder: Path) -> Prepared:
-    """Memory-map what :func:`save` wrote.
+    """Memory-map what :func:`save` wrote; tables of raw ids are read when they are used.
 
     Raises:
         DamagedError: if a file is missing or differs from what was written.
     """
     meta = load_meta(folder)
     arrays: dict[str, np.ndarray] = {}
-    tables, encodings = {}, {}
+    tables: dict[Path, int] = {}
+    encodings = {}
     try:
         for name, expected in meta["checksums"].items():
             path = folder / name
@@ -294,7 +283,7 @@ def load_folder(folder: Path) -> Prepared:
                 feature = path.stem.removeprefix(ENCODING).replace(".", "/", 1)
                 encodings[feature] = pl.read_parquet(path)
             else:
-                tables[path.stem] = pl.read_parquet(path)
+                tables[path] = expected
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:
         raise DamagedError(folder, error) from error
-    return Prepared(arrays, tables, meta, encodings)
+    return Prepared(arrays, StoredTables(tables), meta, encodings)

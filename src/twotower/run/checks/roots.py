@@ -15,6 +15,8 @@ WORDS = ("benchmark", "compare", "device")
 WORDS_OR_NONE = (
     "ckpt_path",
     "output",
+    "ranks",
+    "export",
     "check",
     "baseline",
     "quoted",

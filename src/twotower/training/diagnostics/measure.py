@@ -168,7 +168,7 @@ def _swaps(
         own = torch.cat([a_v(chunk["item_id"]) for chunk in sample.corpus_features()])
         for name, others in _substitutes(own).items():
             with replaced(a_v, others):
-                corpus = encode_corpus(model, sample.corpus_features())
+                corpus = encode_corpus(model, sample.corpus_features(), len(sample.corpus))
             ranks[f"a_v_{name}"] = _ranks(sample, user, corpus)
     values, hit = {}, {}
     for name, parts in ranks.items():

@@ -1,0 +1,140 @@
+"""Peak memory of exporting a large catalogue of items, and of ranking users against it.
+
+The model is not trained: memory and time do not depend on what it has learnt, recall does.
+"""
+
+import logging
+import multiprocessing as mp
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from benchmarks.memory import AnonymousPeak, with_random_clicks
+from benchmarks.random_clicks import PER_USER
+from benchmarks.timing import now
+from twotower.run.build import build, build_part, seed_everything
+
+MEBIBYTE = 2**20
+RANKING = "ranking"
+
+
+def measure(
+    config: DictConfig, num_items: int, users: int, indexes: DictConfig, num_queries: int
+) -> dict[str, Any]:
+    """Seconds and peak memory of an export with each index, and of ranking ``users`` users.
+
+    Each has a process of its own.
+
+    Args:
+        config: as composed from ``train.yaml``.
+        num_items: of the catalogue.
+        users: each with 30 interactions, ranked against all items.
+        indexes: options of ``conf/index`` by name.
+        num_queries: users whose searches are compared with exact search.
+    """
+    settings = with_random_clicks(config, PER_USER * users, num_items)
+    plain: Any = OmegaConf.to_container(indexes, resolve=True)
+    rows = [_apart(_export, settings, {name: plain[name]}, num_queries) for name in plain]
+    rows.append(_apart(_rank, settings))
+    return {"num_items": num_items, "users": users, "dim": config.model.dim, "rows": rows}
+
+
+def _apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """What ``work`` returns in a new process, with the peak memory of that process."""
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
+        return pool.submit(_measured, work, *given).result()
+
+
+def _measured(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    memory = AnonymousPeak()
+    found = work(memory, *given)
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**found, "anonymous": memory.peak, "with_files": whole}
+
+
+def _export(
+    memory: AnonymousPeak, settings: Any, index: dict[str, Any], num_queries: int
+) -> dict[str, Any]:
+    from twotower.export import card
+    from twotower.export.folder import Measure, write_export
+
+    seed_everything(settings["seed"])
+    data, task = build(settings)
+    about = {
+        "model": "not trained",
+        "data": data.reader.name,
+        "data_note": data.note,
+        "data_fingerprint": data.fingerprint,
+        "dataset": card.about_data(data),
+        "exported": "",
+        "overrides": [],
+        "seed": settings["seed"],
+        "metrics": {"test": None},
+    }
+    built = memory.peak
+    stages: list[tuple[str, float]] = []
+    peaks: list[int] = []
+
+    def begin(stage: str) -> None:
+        peaks.append(memory.restart())
+        stages.append((stage, now()))
+
+    (name,) = index
+    measured = Measure(num_queries, 10, 0, 1e-4)
+    with TemporaryDirectory(dir=settings["paths"]["cache_dir"]) as folder:
+        target = Path(folder) / "export"
+        kind = build_part(index, name)
+        model = task.model.train(False)
+        record = write_export(target, about, model, data, kind, False, measured, begin, print)
+    begin("end")
+    memory.peak = max(built, *peaks)
+    steps = {}
+    for place, (stage, started) in enumerate(stages[:-1]):
+        seconds = stages[place + 1][1] - started
+        steps[stage] = {"seconds": seconds, "anonymous": peaks[place + 1]}
+    return {
+        "what": f"export, index={name}",
+        "seconds": stages[-1][1] - stages[0][1],
+        "stages": steps,
+        "plan": record["index"]["plan"],
+        "recall": record["parity"]["index"]["recall"],
+        "index_bytes": record["files"].get("index.faiss", {}).get("bytes", 0),
+    }
+
+
+def _rank(memory: AnonymousPeak, settings: Any) -> dict[str, Any]:
+    seed_everything(settings["seed"])
+    data, task = build(settings)
+    task.keeps_ranks = False
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    settings["trainer"]["enable_progress_bar"] = False
+    trainer = build_part(settings, "trainer", logger=False, enable_checkpointing=False)
+    started = now()
+    trainer.test(task, data, verbose=False)
+    return {"what": RANKING, "seconds": now() - started}
+
+
+def table(record: dict[str, Any]) -> Table:
+    """Seconds and memory."""
+    title = f"{record['num_items']:,} items, {record['dim']} dimensions, {record['users']:,} users"
+    shown = Table(title=f"{title}, {record['threads']} threads", pad_edge=False)
+    shown.add_column("what", no_wrap=True)
+    for column in ("seconds", "MiB", "mapped too", "recall@10", "index, MiB"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in record["rows"]:
+        memory = [f"{row[name] / MEBIBYTE:,.0f}" for name in ("anonymous", "with_files")]
+        own = ["", ""]
+        if row["what"] != RANKING:
+            own = [f"{row['recall']:.4f}", f"{row['index_bytes'] / MEBIBYTE:,.0f}"]
+        shown.add_row(row["what"], f"{row['seconds']:,.1f}", *memory, *own)
+        for stage, step in row.get("stages", {}).items():
+            peak = f"{step['anonymous'] / MEBIBYTE:,.0f}"
+            shown.add_row(f"  {stage}", f"{step['seconds']:,.1f}", peak, "", "", "")
+    shown.caption = "peak memory of a process for each; the model is not trained"
+    return shown
