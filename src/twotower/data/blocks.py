@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-BLOCK = 4_000_000  # interactions worked on at once
+BLOCK = 1_000_000  # interactions worked on at once, about what a processor's cache holds
 
 Column = np.ndarray | pl.Series
 

@@ -218,9 +218,13 @@ def _distinct(
     key = (user.astype(np.int64) - user[0]) * (int(item.max()) + 1) + item
     if behaviour is not None:
         key = key * 256 + np.asarray(behaviour)
-    keys = pl.Series(key)
-    mask = keys.is_first_distinct() if keep == "first" else keys.is_last_distinct()
-    return mask.to_numpy()
+    order = np.argsort(key, kind="stable")  # equal ones in order of time
+    key = key[order]
+    differs = np.ones(len(key) + 1, dtype=bool)  # from the one before
+    differs[1:-1] = key[1:] != key[:-1]
+    mask = np.empty(len(key), dtype=bool)
+    mask[order] = differs[:-1] if keep == "first" else differs[1:]
+    return mask
 
 
 def _thinned(
