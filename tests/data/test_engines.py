@@ -193,6 +193,49 @@ def test_the_cache_is_the_same_and_nothing_is_left(tmp_path):
     assert names[0] == names[1] and len(names[0]) == 2
 
 
+@pytest.mark.parametrize("folder", ["user=3/time=5", "a[b]*c?d", "it's ü"])
+def test_names_of_folders_mean_nothing(tmp_path, folder):
+    expected = make_data(tmp_path)
+    expected.setup()
+    inside = on_disk(tmp_path / folder)
+    beside = on_disk(tmp_path / "other", engine_folder=str(tmp_path / folder))
+    for data in (inside, beside):
+        data.setup()
+        assert data.fingerprint == expected.fingerprint
+
+
+def test_names_of_columns_mean_nothing(tmp_path):
+    names = ["Dev", "dev", 'q"u', "select"]
+    frames = world(labels=True, seed=1)
+    extra = {f"context.{name}": ["x", "y", "z"] * 300 for name in names}
+    frames = frames._replace(
+        interactions=frames.interactions.with_columns(
+            **{k: pl.Series(v) for k, v in extra.items()}
+        ),
+        context_features=dict.fromkeys(names, "categorical"),
+    )
+    options = Options(FILTERS["first"], SPLITS["leave_last_out"], 5, (0.5, 0.8))
+    assert_same(prepare(frames, options, engine=OnDisk(tmp_path, 0.5)), prepare(frames, options))
+
+
+def test_caches_that_share_a_folder_of_temporary_files_keep_apart(tmp_path):
+    one, other = (
+        on_disk(tmp_path / name, engine_folder=str(tmp_path / "work")).preparation for name in "ab"
+    )
+    assert one.folder.name == other.folder.name and one._work != other._work
+
+
+def test_ids_of_other_types_are_refused(tmp_path):
+    frames = world(labels=True, seed=1)
+    kind = pl.Enum(sorted(set(frames.interactions["user"]), reverse=True))
+    frames = frames._replace(
+        interactions=frames.interactions.with_columns(pl.col("user").cast(kind))
+    )
+    options = Options(FILTERS["first"], SPLITS["leave_last_out"], 5, (0.5, 0.8))
+    with pytest.raises(UserError, match="ids of users must be whole numbers or text, got Enum"):
+        prepare(frames, options, engine=OnDisk(tmp_path, 0.5))
+
+
 def test_what_a_killed_preparation_left_is_removed(tmp_path):
     data = on_disk(tmp_path)
     data.setup()
@@ -206,11 +249,12 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path):
     assert not left.exists()
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    def full(*_):
+@pytest.mark.parametrize("is_sink", [False, True])
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, is_sink):
+    def full(*_, **more):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr(("os.posix_fallocate", "polars.LazyFrame.sink_parquet")[is_sink], full)
     with pytest.raises(UserError, match="cannot be written .No space left on device.: free"):
         on_disk(tmp_path).setup()
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -222,6 +266,21 @@ def test_a_failure_of_duckdb_is_one_line(tmp_path, monkeypatch):
         on_disk(tmp_path).setup()
     assert "\n" not in str(error.value)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_made_is_named_by_its_setting(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="free space there, or set data.engine_folder to another"):
+        on_disk(tmp_path, engine_folder=str(tmp_path / "file")).setup()
+
+
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "bytes").write_text("5000000\n")
+    monkeypatch.setattr(engine, "LIMITS", (tmp_path / "max", tmp_path / "none"))
+    assert engine.memory_bytes() > 10**8
+    monkeypatch.setattr(engine, "LIMITS", (tmp_path / "max", tmp_path / "bytes"))
+    assert engine.memory_bytes() == 5_000_000
 
 
 def test_temporary_files_go_where_they_are_sent(tmp_path, monkeypatch):

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from twotower.errors import UserError
+from twotower.wording import one_line
+
 BLOCK = 1_000_000  # interactions worked on at once, about what a processor's cache holds
 
 Column = np.ndarray | pl.Series
@@ -27,17 +30,20 @@ class Storage:
         """An array without values.
 
         Raises:
-            OSError: if the disk is full.
+            UserError: if the disk is full.
         """
         if self.folder is None or 0 in shape:  # a file of no bytes cannot be mapped
             return np.empty(shape, dtype)
         self._num += 1
         path = self.folder / f"array-{self._num}"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        with path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later
-                os.posix_fallocate(file.fileno(), 0, size)
-            file.truncate(size)
+        try:
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+        except OSError as error:
+            raise full_disk(self.folder, error) from error
         return np.memmap(path, dtype, "r+", shape=shape)
 
     def indices(self, mask: np.ndarray) -> np.ndarray:
@@ -61,6 +67,15 @@ class Storage:
             found[end : end + len(own)] = own
             end += len(own)
         return found
+
+
+def full_disk(folder: Path, error: Exception) -> UserError:
+    """The error of a file that could not be written there."""
+    reason = getattr(error, "strerror", None) or one_line(error)
+    return UserError(
+        f"{folder.parent} cannot be written ({reason}): free space there, or set "
+        "data.engine_folder to another"
+    )
 
 
 def blocks(num: int) -> Iterator[slice]:

@@ -99,7 +99,7 @@ class Source:
             for shard in self.shards:
                 _check(shard)
             raise UserError(f"{path.parent} cannot be written: {clip(str(error))}") from error
-        return pl.scan_parquet(path)
+        return pl.scan_parquet(path, glob=False)
 
     def head(self) -> pl.DataFrame:
         """The first rows.

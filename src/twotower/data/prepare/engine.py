@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,11 @@ from twotower.errors import UserError, check_choice, check_number
 ENGINES = ("auto", "polars", "duckdb")
 INSTALL = "pip install 'twotower[duckdb]'"
 GB = 10**9
+# of a container, by version 2 and 1 of Linux's control groups
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 MOST_GB = 4.0  # what DuckDB gets where nothing is said: more does not make it faster
 # memory that Polars needs for a byte of a file: measured with three columns of numbers
 PLAIN_TEXT, PACKED = 3, 8
@@ -36,7 +42,7 @@ class Choice(NamedTuple):
         """Refuse values out of range, and DuckDB where it is not installed."""
         check_choice("data.engine", self.name, ENGINES)
         if self.memory_gb is not None:
-            check_number("data.engine_memory_gb", self.memory_gb, 0.1)
+            check_number("data.engine_memory_gb", self.memory_gb, 0.1, 100_000)
         if self.name == "duckdb" and not _is_installed():
             raise UserError(f"data.engine=duckdb needs DuckDB: {INSTALL}")
 
@@ -66,11 +72,17 @@ def remove_workplace(folder: Path) -> None:
 
 
 def memory_bytes() -> int:
-    """Memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory of the machine, or of the container."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            found = min(found, int(path.read_text()))
+    return found
 
 
 def _memory_for(path: Path) -> int:
+    if path.suffix == ".npy":  # vectors are mapped
+        return 0
     is_text = path.suffix in SEPARATORS and path.suffix not in COMPRESSED
     return path.stat().st_size * (PLAIN_TEXT if is_text else PACKED)
 

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from twotower.data.blocks import Column, Storage, blocks
+from twotower.data.blocks import Column, Storage, blocks, full_disk
 from twotower.data.frames import Frames, Reader
 from twotower.data.prepare.coding import Coded
 from twotower.data.readers.table import Table
 from twotower.errors import UserError
 from twotower.processes import available_cores
-from twotower.wording import clip
+from twotower.wording import clip, one_line
 
 ROW_GROUP = 1_000_000
 READ = "interactions.parquet"
+INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+IDS = (pl.String, *INTEGERS)
 STAYS = "_stays_{}"  # columns that mark what a threshold keeps
 
 
@@ -39,8 +41,14 @@ class OnDisk:
         if isinstance(reader, Table):
             return reader.read(data_dir, path)
         frames = reader.read(data_dir)
-        frames.interactions.lazy().sink_parquet(path)
-        return frames._replace(interactions=pl.scan_parquet(path))
+        self._write(frames.interactions.lazy(), path)
+        return frames._replace(interactions=pl.scan_parquet(path, glob=False))
+
+    def _write(self, rows: pl.LazyFrame, path: Path) -> None:
+        try:
+            rows.sink_parquet(path, row_group_size=ROW_GROUP)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise full_disk(self.folder, error) from error
 
     def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
         """See :class:`~twotower.data.prepare.coding.Engine`.
@@ -53,33 +61,40 @@ class OnDisk:
         try:
             return self._code(frames, thresholds, duckdb)
         except duckdb.Error as error:
-            reason = clip(re.sub(r"\s+", " ", str(error)), 200)
-            raise UserError(
-                f"DuckDB, in {self.folder.parent}: {reason}: free space there, set "
-                "data.engine_folder to another disk, or raise data.engine_memory_gb"
-            ) from error
+            cure = ""
+            if isinstance(error, (duckdb.OutOfMemoryException, duckdb.IOException)):
+                cure = (
+                    ": free space there, set data.engine_folder to another disk, or raise "
+                    "data.engine_memory_gb"
+                )
+            reason = clip(one_line(error), 200)
+            raise UserError(f"DuckDB, in {self.folder.parent}: {reason}{cure}") from error
 
     def _code(self, frames: Frames, thresholds: dict[str, pl.Expr], duckdb: Any) -> Coded:
         types = frames.interactions.lazy().collect_schema()
+        for side in ("user", "item"):
+            if types[side] not in IDS:
+                raise UserError(f"ids of {side}s must be whole numbers or text, got {types[side]}")
         raw, ordered = self.folder / "raw.parquet", self.folder / "ordered.parquet"
         marks = {STAYS.format(place): mask for place, mask in enumerate(thresholds.values())}
+        others = [name for name in types if name not in ("user", "item", "time", "value")]
+        safe = {name: f"column_{place}" for place, name in enumerate(others)}  # for SQL
         rows = frames.interactions.lazy().with_columns(**marks).drop("value", strict=False)
-        rows.sink_parquet(raw, row_group_size=ROW_GROUP)
+        self._write(rows.rename(safe), raw)
         (self.folder / READ).unlink(missing_ok=True)
         settings = {
             "memory_limit": f"{self.memory_gb:.3f}GB",
             "temp_directory": str(self.folder / "spilled"),
             "threads": available_cores(),
         }
-        with duckdb.connect(str(self.folder / "work.duckdb"), config=settings) as database:
-            table = f"read_parquet({_text(raw)}, file_row_number=true)"
+        with duckdb.connect(config=settings) as database:
+            table = f"read_parquet({_pattern(raw)}, file_row_number=true, hive_partitioning=false)"
             ids = {side: self._ids(database, table, side, types[side]) for side in ("user", "item")}
             kept, sizes = ["true"], [_size(database, table)]
             for mark in marks:
                 kept.append(f"coalesce({mark}, false)")
                 sizes.append(_size(database, f"{table} where {' and '.join(kept)}"))
-            others = [name for name in types if name not in ("user", "item", "value")]
-            columns = ", ".join(f'r."{name}"' for name in others)
+            columns = ", ".join(['r."time"', *safe.values()])
             query = (
                 f'select u.code as "user", i.code as "item", {columns} from {table} r '
                 'join users u on r."user" = u.id join items i on r."item" = i.id '
@@ -88,9 +103,9 @@ class OnDisk:
             )
             _write(database, query, ordered)
         raw.unlink()
-        numbers = {**types, "user": pl.Int32(), "item": pl.Int32()}
-        own = {name: numbers[name] for name in ("user", "item", *others)}
-        found = _columns(ordered, own, self.storage)
+        own = {"user": pl.Int32(), "item": pl.Int32(), "time": types["time"]}
+        found = _columns(ordered, own | {safe[name]: types[name] for name in others}, self.storage)
+        found = {name: found[safe.get(name, name)] for name in ("user", "item", "time", *others)}
         ordered.unlink()
         lost = [before - after for before, after in zip(sizes, sizes[1:], strict=False)]
         dropped = dict(zip(thresholds, lost, strict=True))
@@ -104,7 +119,7 @@ class OnDisk:
         )
         path = self.folder / f"{side}s.parquet"
         _write(database, f"select id from {side}s order by code", path)
-        found: pl.Series = pl.read_parquet(path)["id"].cast(dtype).alias(side)
+        found: pl.Series = pl.read_parquet(path, glob=False)["id"].cast(dtype).alias(side)
         path.unlink()
         return found
 
@@ -123,9 +138,14 @@ def _text(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
+def _pattern(path: Path) -> str:
+    """The same of a file to read, where ``*``, ``?`` and brackets are wildcards."""
+    return re.sub(r"([\[\]*?])", r"[\1]", _text(path))
+
+
 def _columns(path: Path, types: dict[str, pl.DataType], storage: Storage) -> dict[str, Column]:
     """Numbers as arrays; others, and those with gaps, as Polars reads them."""
-    table = pl.scan_parquet(path)
+    table = pl.scan_parquet(path, glob=False)
     gaps = table.null_count().collect(engine="streaming").row(0, named=True)
     num = table.select(pl.len()).collect().item()
     arrays: dict[str, np.ndarray] = {}

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from twotower.data.blocks import BLOCK, Storage, counts
+from twotower.data import blocks
+from twotower.data.blocks import Storage, counts
 from twotower.data.frames import Frames
 from twotower.data.prepare import features
 from twotower.data.prepare.coding import IN_MEMORY, Engine
@@ -209,7 +210,7 @@ def _sorted_by_part(
         found[name] = storage.new((num, *column.shape[1:]), column.dtype)
     done = first = 0
     while first < len(order):  # some users at a time
-        limit = BLOCK + (int(end[first - 1]) if first else 0)
+        limit = blocks.BLOCK + (int(end[first - 1]) if first else 0)
         last = max(int(np.searchsorted(end, limit, side="right")), first + 1)
         own = order[first:last]
         user = np.repeat(np.arange(first, last, dtype=np.int32), size[own])

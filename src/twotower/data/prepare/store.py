@@ -5,6 +5,7 @@ There is a folder for each set of options. Data are prepared again when their ra
 
 import json
 import os
+import socket
 import time
 import tokenize
 from collections.abc import Callable, Iterator
@@ -106,7 +107,11 @@ class Preparation:
 
     @property
     def _work(self) -> Path:
-        return Path(self.engine.folder or self.cache_dir) / f".{self.folder.name}.work"
+        if self.engine.folder is None:
+            return self.folder.with_name(f".{self.folder.name}.work")
+        # the lock is in the cache: another cache may use the same folder
+        cache = short_hash(f"{socket.gethostname()} {self.cache_dir.absolute()}")
+        return Path(self.engine.folder) / f".{self.folder.name}-{cache}.work"
 
     def _tidy(self) -> None:
         """Remove what a process left that was killed while it replaced good data."""
@@ -141,8 +146,7 @@ class Preparation:
             stage = stack.enter_context(Stages(self.reader.name, STAGES))
             stage("reading")
             frames, engine = self._read(stack)
-            with writable(engine.storage.folder or self.cache_dir):
-                prepared = prepare(frames, self.options, stage, engine)
+            prepared = prepare(frames, self.options, stage, engine)
             stage("writing")
             seconds = time.perf_counter() - started
             about = {"sources": sources, "seconds": seconds, "stages": dict(stage.seconds)}
@@ -156,7 +160,8 @@ class Preparation:
             _print(line, soft_wrap=True)
         if name == "polars":
             return self.reader.read(self.data_dir), IN_MEMORY
-        with writable(self._work.parent):
+        setting = "data.engine_folder" if self.engine.folder else "paths.cache_dir"
+        with writable(self._work.parent, setting):
             self._work.mkdir()
         stack.callback(remove_workplace, self._work)
         engine = OnDisk(self._work, self.engine.limit_gb())
@@ -191,8 +196,8 @@ def cache_folder(cache_dir: Path, name: str, options: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def writable(cache_dir: Path) -> Iterator[None]:
-    """Make ``cache_dir``, and turn errors of writing below it into one line.
+def writable(cache_dir: Path, setting: str = "paths.cache_dir") -> Iterator[None]:
+    """Make a folder that ``setting`` names, and turn errors of writing below it into one line.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written.
@@ -203,8 +208,8 @@ def writable(cache_dir: Path) -> Iterator[None]:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"{cache_dir} cannot be written ({reason}): free space there, or set paths.cache_dir "
-            "to another"
+            f"{cache_dir} cannot be written ({reason}): free space there, or set {setting} to "
+            "another"
         ) from error
 
 

@@ -31,19 +31,12 @@ def times_of(moments: np.ndarray, part: np.ndarray, unit: str) -> dict[str, Any]
     edges = np.linspace(first, last if last > first else first + 1, NUM_BINS + 1)
     parts = {}
     for name, value in PARTS.items():
-        own = moments[part == value]
-        if len(own):
-            parts[name] = {
-                "first": own.min().item(),
-                "last": own.max().item(),
-                "histogram": _histogram(own, edges),
-            }
+        histogram, ends = np.zeros(NUM_BINS, dtype=np.int64), []
+        for rows in blocks(len(part)):
+            own = moments[rows][part[rows] == value]
+            if len(own):
+                histogram += np.histogram(own, edges)[0]
+                ends += [own.min().item(), own.max().item()]
+        if ends:
+            parts[name] = {"first": min(ends), "last": max(ends), "histogram": histogram.tolist()}
     return {"unit": unit, "edges": edges.tolist(), "parts": parts}
-
-
-def _histogram(moments: np.ndarray, edges: np.ndarray) -> list[int]:
-    found = np.zeros(len(edges) - 1, dtype=np.int64)
-    for rows in blocks(len(moments)):
-        found += np.histogram(moments[rows], edges)[0]
-    num: list[int] = found.tolist()
-    return num
