@@ -286,7 +286,7 @@ def load_folder(folder: Path) -> Prepared:
                 arrays[path.stem.replace(".", "/", 1)] = np.lib.format.open_memmap(path, mode="c")
             elif name.startswith(ENCODING):
                 feature = path.stem.removeprefix(ENCODING).replace(".", "/", 1)
-                encodings[feature] = pl.read_parquet(path)
+                encodings[feature] = pl.read_parquet(path, glob=False)
             else:
                 tables[path] = expected
     except (OSError, ValueError, tokenize.TokenError, pl.exceptions.PolarsError) as error:

@@ -45,7 +45,7 @@ class StoredTables(Mapping[str, pl.DataFrame]):
             path, expected = self._checksums[name]
             if not path.exists() or crc32(path) != expected:
                 raise UserError(f"{path} has changed since this process has begun: run again")
-            self._read[name] = pl.read_parquet(path)
+            self._read[name] = pl.read_parquet(path, glob=False)
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
