@@ -4,10 +4,6 @@ The model is not trained: memory and time do not depend on what it has learnt, r
 """
 
 import logging
-import multiprocessing as mp
-import resource
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from benchmarks.memory import AnonymousPeak, with_random_clicks
+from benchmarks.memory import AnonymousPeak, apart, with_random_clicks
 from benchmarks.random_clicks import PER_USER
 from benchmarks.timing import now
 from twotower.run.build import build, build_part, seed_everything
@@ -40,22 +36,9 @@ def measure(
     """
     settings = with_random_clicks(config, PER_USER * users, num_items)
     plain: Any = OmegaConf.to_container(indexes, resolve=True)
-    rows = [_apart(_export, settings, {name: plain[name]}, num_queries) for name in plain]
-    rows.append(_apart(_rank, settings))
+    rows = [apart(_export, settings, {name: plain[name]}, num_queries) for name in plain]
+    rows.append(apart(_rank, settings))
     return {"num_items": num_items, "users": users, "dim": config.model.dim, "rows": rows}
-
-
-def _apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
-    """What ``work`` returns in a new process, with the peak memory of that process."""
-    with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
-        return pool.submit(_measured, work, *given).result()
-
-
-def _measured(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
-    memory = AnonymousPeak()
-    found = work(memory, *given)
-    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**found, "anonymous": memory.peak, "with_files": whole}
 
 
 def _export(
@@ -128,7 +111,7 @@ def table(record: dict[str, Any]) -> Table:
     for column in ("seconds", "MiB", "mapped too", "recall@10", "index, MiB"):
         shown.add_column(column, justify="right", no_wrap=True)
     for row in record["rows"]:
-        memory = [f"{row[name] / MEBIBYTE:,.0f}" for name in ("anonymous", "with_files")]
+        memory = [f"{row[name] / MEBIBYTE:,.0f}" for name in ("anonymous", "resident")]
         own = ["", ""]
         if row["what"] != RANKING:
             own = [f"{row['recall']:.4f}", f"{row['index_bytes'] / MEBIBYTE:,.0f}"]

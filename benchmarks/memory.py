@@ -7,6 +7,7 @@ import multiprocessing as mp
 import statistics
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, repeat
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -212,6 +213,23 @@ class AnonymousPeak:
             if line.startswith("RssAnon"):
                 return 1024 * int(line.split()[1])
         return 0
+
+
+def apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """What ``work`` returns in a new process, with the peak memory of that process.
+
+    Args:
+        work: a function of a module; it is given an :class:`AnonymousPeak` first.
+        given: the rest of its arguments.
+    """
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as pool:
+        return pool.submit(_with_memory, work, *given).result()
+
+
+def _with_memory(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    memory = AnonymousPeak()
+    found = work(memory, *given)
+    return {**found, "anonymous": memory.peak, "resident": results.peak_memory_bytes()}
 
 
 def table(record: dict[str, Any]) -> Table:

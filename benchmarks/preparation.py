@@ -1,7 +1,5 @@
 """Preparation of random clicks by each engine: time, peak memory, and the same data."""
 
-import multiprocessing as mp
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,10 @@ import polars as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from benchmarks.memory import AnonymousPeak
+from benchmarks.memory import AnonymousPeak, apart
 from benchmarks.timing import now
 from twotower.errors import UserError
 from twotower.files import whole_folder
-from twotower.run import results
 from twotower.run.build import build_part
 
 PER_FILE = 10_000_000  # clicks
@@ -32,7 +29,10 @@ def measure(config: DictConfig, sizes: list[int], engines: list[str]) -> dict[st
     found: dict[int, dict[str, Any]] = {}
     for size in sorted(sizes):
         settings["data"]["reader"]["interactions"] = str(clicks(settings, size))
-        found[size] = {engine: _measured(settings, engine) for engine in engines}
+        found[size] = {}
+        for engine in engines:
+            settings["data"]["engine"] = engine
+            found[size][engine] = apart(_prepare, settings)
         if len({own["fingerprint"] for own in found[size].values()}) > 1:
             raise UserError(f"of {size:,} clicks the engines prepare different data")
     return {"sizes": found}
@@ -55,37 +55,16 @@ def clicks(settings: Any, size: int) -> Path:
     return folder
 
 
-def _measured(settings: Any, engine: str) -> dict[str, Any]:
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    settings["data"]["engine"] = engine
-    process = context.Process(target=_prepare, args=(theirs, settings))
-    process.start()
-    theirs.close()
-    try:
-        found: dict[str, Any] = ours.recv()
-    except EOFError:
-        raise UserError(f"data.engine={engine}: the process ended, perhaps for memory") from None
-    finally:
-        process.join()
-    return found
-
-
-def _prepare(connection: Connection, settings: Any) -> None:
-    """Prepare anew, and send what it took."""
-    memory = AnonymousPeak()
+def _prepare(memory: AnonymousPeak, settings: Any) -> dict[str, Any]:
+    """Prepare anew."""
     started = now()
     meta = build_part(settings, "data").preparation.load(force=True).meta
-    connection.send(
-        {
-            "seconds": now() - started,
-            "stages": meta["stages"],
-            "anonymous": memory.peak,
-            "resident": results.peak_memory_bytes(),
-            "fingerprint": meta["fingerprint"],
-            "interactions": meta["num_interactions"],
-        }
-    )
+    return {
+        "seconds": now() - started,
+        "stages": meta["stages"],
+        "fingerprint": meta["fingerprint"],
+        "interactions": meta["num_interactions"],
+    }
 
 
 def table(record: dict[str, Any]) -> Table:

@@ -306,7 +306,7 @@ def test_the_memory_of_a_catalogue(script):
     assert none["recall"] == 1.0 > ivf_pq["recall"] > 0 == none["index_bytes"]
     assert "of 3,000 items" in ivf_pq["plan"] and ivf_pq["index_bytes"] > 3000 * (4 + 8)
     for row in (none, ivf_pq, ranking):
-        assert 50 << 20 < row["anonymous"] < row["with_files"]
+        assert 50 << 20 < row["anonymous"] < row["resident"]
     assert none["anonymous"] >= max(stage["anonymous"] for stage in none["stages"].values())
     assert "export, index=ivf_pq" in run.stdout
 

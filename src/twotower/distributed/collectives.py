@@ -65,17 +65,27 @@ def gather_to_first(own: Tensor) -> Tensor:
     counts = _all_gather(torch.tensor(len(own), device=own.device)).tolist()
     is_first = dist.get_rank() == 0
     whole = own.new_empty(sum(counts) if is_first else 0, *own.shape[1:])
-    places = whole.split(counts) if is_first else ()
-    for start in range(0, max(counts), BLOCK):
-        block = own.new_zeros(min(BLOCK, max(counts) - start), *own.shape[1:])
+    gather_into(list(whole.split(counts)) if is_first else [], own, max(counts))
+    return whole
+
+
+def gather_into(places: list[Tensor], own: Tensor, most: int) -> None:
+    """Copy the rows of all processes to their places, block by block.
+
+    Args:
+        places: in process 0, where the rows of each process go; in the others none.
+        own: ``(num, ...)`` rows of this process.
+        most: rows of the process that has the most.
+    """
+    for start in range(0, most, BLOCK):
+        block = own.new_zeros(min(BLOCK, most - start), *own.shape[1:])
         rows = own[start : start + BLOCK]
         block[: len(rows)] = rows
-        parts = [torch.empty_like(block) for _ in counts] if is_first else None
+        parts = [torch.empty_like(block) for _ in places] or None
         dist.gather(block, parts)
         for place, part in zip(places, parts or (), strict=True):
             left = place[start : start + BLOCK]
             left.copy_(part[: len(left)])
-    return whole
 
 
 def _all_gather(own: Tensor) -> Tensor:

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from twotower.distributed.collectives import sum_over_processes
+from twotower.distributed.collectives import gather_into, sum_over_processes
 
 SHARDING = ("none", "row", "torchrec")
-BLOCK = 1 << 16  # rows drawn or gathered at a time
+BLOCK = 1 << 16  # rows drawn at a time
 
 
 class Shard(NamedTuple):
@@ -162,13 +161,7 @@ def gather_rows(own: Tensor, shard: Shard) -> Tensor:
     """
     is_first = shard.rank == 0
     whole = torch.empty(shard.num_rows if is_first else 0, *own.shape[1:], dtype=own.dtype)
-    for start in range(0, shard.width, BLOCK):
-        block = own.new_zeros(min(BLOCK, shard.width - start), *own.shape[1:])
-        rows = own[start : start + BLOCK]
-        block[: len(rows)] = rows
-        parts = [torch.empty_like(block) for _ in range(shard.world_size)] if is_first else None
-        dist.gather(block, parts)
-        for rank, part in enumerate(parts or ()):
-            place = shard._replace(rank=rank).own(whole)[start : start + BLOCK]
-            place.copy_(part[: len(place)])
+    ranks = range(shard.world_size) if is_first else ()
+    places = [shard._replace(rank=rank).own(whole) for rank in ranks]
+    gather_into(places, own, shard.width)
     return whole
