@@ -43,7 +43,7 @@ class Storage:
                     os.posix_fallocate(file.fileno(), 0, size)
                 file.truncate(size)
         except OSError as error:
-            raise full_disk(self.folder, error) from error
+            raise full_disk(self.folder.parent, error) from error
         return np.memmap(path, dtype, "r+", shape=shape)
 
     def indices(self, mask: np.ndarray) -> np.ndarray:
@@ -69,12 +69,11 @@ class Storage:
         return found
 
 
-def full_disk(folder: Path, error: Exception) -> UserError:
-    """The error of a file that could not be written there."""
+def full_disk(folder: Path, error: Exception, setting: str = "data.engine_folder") -> UserError:
+    """The error of a file that could not be written below a folder, which ``setting`` names."""
     reason = getattr(error, "strerror", None) or one_line(error)
     return UserError(
-        f"{folder.parent} cannot be written ({reason}): free space there, or set "
-        "data.engine_folder to another"
+        f"{folder} cannot be written ({reason}): free space there, or set {setting} to another"
     )
 
 

@@ -48,7 +48,7 @@ class OnDisk:
         try:
             rows.sink_parquet(path, row_group_size=ROW_GROUP)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise full_disk(self.folder, error) from error
+            raise full_disk(self.folder.parent, error) from error
 
     def code(self, frames: Frames, thresholds: dict[str, pl.Expr]) -> Coded:
         """See :class:`~twotower.data.prepare.coding.Engine`.

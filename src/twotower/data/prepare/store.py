@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from twotower import locks
+from twotower.data.blocks import full_disk
 from twotower.data.frames import Frames, Reader, WithoutFiles
 from twotower.data.prepare.coding import IN_MEMORY, Engine
 from twotower.data.prepare.engine import AUTO, Choice, remove_workplace
@@ -26,7 +27,6 @@ from twotower.data.prepare.options import Options
 from twotower.data.prepare.prepare import Prepared, prepare
 from twotower.data.prepare.stored_tables import DamagedError, StoredTables
 from twotower.data.progress import Stages, waiting_lock
-from twotower.errors import UserError
 from twotower.files import crc32, leftovers, read_json, recover_folder, short_hash, whole_folder
 from twotower.wording import PlainConsole, printable
 
@@ -206,11 +206,7 @@ def writable(cache_dir: Path, setting: str = "paths.cache_dir") -> Iterator[None
         cache_dir.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"{cache_dir} cannot be written ({reason}): free space there, or set {setting} to "
-            "another"
-        ) from error
+        raise full_disk(cache_dir, error, setting) from error
 
 
 def save(folder: Path, prepared: Prepared, extra: dict[str, Any]) -> None:
