@@ -3,29 +3,39 @@
 The model is not trained: memory and time do not depend on what it has learnt, recall does.
 """
 
-import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
+from torch.multiprocessing.spawn import spawn
 
 from benchmarks.memory import AnonymousPeak, apart, with_random_clicks
 from benchmarks.random_clicks import PER_USER
 from benchmarks.timing import now
+from twotower.data.batches.loader import EvalLoader
+from twotower.distributed.sharding import built_for
+from twotower.files import read_json, write_json
 from twotower.run.build import build, build_part, seed_everything
+from twotower.run.results import peak_memory_bytes
 
 MEBIBYTE = 2**20
-RANKING = "ranking"
 
 
 def measure(
-    config: DictConfig, num_items: int, users: int, indexes: DictConfig, num_queries: int
+    config: DictConfig,
+    num_items: int,
+    users: int,
+    indexes: DictConfig,
+    num_queries: int,
+    processes: list[int],
 ) -> dict[str, Any]:
     """Seconds and peak memory of an export with each index, and of ranking ``users`` users.
 
-    Each has a process of its own.
+    Each has processes of its own.
 
     Args:
         config: as composed from ``train.yaml``.
@@ -33,11 +43,12 @@ def measure(
         users: each with 30 interactions, ranked against all items.
         indexes: options of ``conf/index`` by name.
         num_queries: users whose searches are compared with exact search.
+        processes: numbers of processes that rank together.
     """
     settings = with_random_clicks(config, PER_USER * users, num_items)
     plain: Any = OmegaConf.to_container(indexes, resolve=True)
     rows = [apart(_export, settings, {name: plain[name]}, num_queries) for name in plain]
-    rows.append(apart(_rank, settings))
+    rows += [_ranking(settings, num) for num in processes]
     return {"num_items": num_items, "users": users, "dim": config.model.dim, "rows": rows}
 
 
@@ -91,16 +102,36 @@ def _export(
     }
 
 
-def _rank(memory: AnonymousPeak, settings: Any) -> dict[str, Any]:
+def _ranking(settings: Any, processes: int) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        spawn(_rank, (settings, processes, torch.get_num_threads(), Path(folder)), processes)
+        return {"what": f"ranking, {processes} process(es)", **read_json(Path(folder) / "0.json")}
+
+
+def _rank(rank: int, settings: Any, processes: int, threads: int, folder: Path) -> None:
+    """Rank in one process of a group; each writes what it measured of itself."""
+    memory = AnonymousPeak()
+    torch.set_num_threads(threads)
+    if processes > 1:
+        rendezvous = f"file://{folder}/rendezvous"
+        dist.init_process_group("gloo", rendezvous, rank=rank, world_size=processes)
     seed_everything(settings["seed"])
-    data, task = build(settings)
-    task.keeps_ranks = False
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
-    settings["trainer"]["enable_progress_bar"] = False
-    trainer = build_part(settings, "trainer", logger=False, enable_checkpointing=False)
+    with built_for(rank, processes):
+        data, task = build(settings)
+    task.train(False)
+    all_users = data.test_dataloader()
+    position, num_targets = all_users.position, all_users.num_targets
     started = now()
-    trainer.test(task, data, verbose=False)
-    return {"what": RANKING, "seconds": now() - started}
+    with torch.no_grad():
+        device = torch.device("cpu")
+        task.evaluation.start(data.corpus, data.schema.num_items, device, "32-true")
+        for index in EvalLoader(position, num_targets, all_users.batch_size, rank, processes):
+            task.evaluation.rank(data.eval_batch(index))
+        task.evaluation.finish()
+    measured = {"seconds": now() - started, "anonymous": memory.peak}
+    write_json(folder / f"{rank}.json", {**measured, "resident": peak_memory_bytes()})
+    if processes > 1:
+        dist.destroy_process_group()
 
 
 def table(record: dict[str, Any]) -> Table:
@@ -113,11 +144,11 @@ def table(record: dict[str, Any]) -> Table:
     for row in record["rows"]:
         memory = [f"{row[name] / MEBIBYTE:,.0f}" for name in ("anonymous", "resident")]
         own = ["", ""]
-        if row["what"] != RANKING:
+        if "recall" in row:
             own = [f"{row['recall']:.4f}", f"{row['index_bytes'] / MEBIBYTE:,.0f}"]
         shown.add_row(row["what"], f"{row['seconds']:,.1f}", *memory, *own)
         for stage, step in row.get("stages", {}).items():
             peak = f"{step['anonymous'] / MEBIBYTE:,.0f}"
             shown.add_row(f"  {stage}", f"{step['seconds']:,.1f}", peak, "", "", "")
-    shown.caption = "peak memory of a process for each; the model is not trained"
+    shown.caption = "peak memory of the first process of each; the model is not trained"
     return shown

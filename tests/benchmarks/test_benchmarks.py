@@ -302,10 +302,11 @@ def test_the_memory_of_a_catalogue(script):
     small = ("num_items=3000", "users=20", "num_queries=5", "model.dim=16", "output=o.json")
     run = script("benchmark", "benchmark=catalogue", *small)
     assert run.returncode == 0, run.stderr
-    none, ivf_pq, ranking = json.loads((script.folder / "o.json").read_text())["rows"]
+    none, ivf_pq, *ranking = json.loads((script.folder / "o.json").read_text())["rows"]
     assert none["recall"] == 1.0 > ivf_pq["recall"] > 0 == none["index_bytes"]
     assert "of 3,000 items" in ivf_pq["plan"] and ivf_pq["index_bytes"] > 3000 * (4 + 8)
-    for row in (none, ivf_pq, ranking):
+    assert [row["what"][:10] for row in ranking] == ["ranking, 1", "ranking, 2"]
+    for row in (none, ivf_pq, *ranking):
         assert 50 << 20 < row["anonymous"] < row["resident"]
     assert none["anonymous"] >= max(stage["anonymous"] for stage in none["stages"].values())
     assert "export, index=ivf_pq" in run.stdout

@@ -4,6 +4,7 @@ import torch
 
 from tests.helpers.models import first_batch
 from twotower.data.sampling import SharedUniform
+from twotower.retrieval.corpus import Corpus
 from twotower.training.diagnostics.measure import Limits, Sample
 
 LIMITS = Limits(num_items=1000, num_categories=12, k=5)
@@ -12,7 +13,7 @@ LIMITS = Limits(num_items=1000, num_categories=12, k=5)
 def sample_of(data, model, train=True):
     batch = first_batch(data, SharedUniform(20, False))
     with torch.no_grad():
-        corpus = torch.cat([model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))])
+        corpus = Corpus.encoded(model, data.corpus(torch.device("cpu")), data.schema.num_items)
     return Sample(
         train=[batch] if train else [],
         users=[data.eval_batch(index) for index in data.val_dataloader()],

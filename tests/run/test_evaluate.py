@@ -13,8 +13,6 @@ from tests.helpers.runs import SMALL
 from twotower.distributed import collectives
 from twotower.export.card import half_widths
 from twotower.metrics.hit_rate import HitRate
-from twotower.training import evaluation
-from twotower.training.evaluation import check_finite, mean_cosine
 from twotower.training.task import RetrievalTask
 
 # users and items that training has not seen; an odd number of users in batches of 8
@@ -113,16 +111,3 @@ def test_rows_of_all_processes_come_to_the_first(tmp_path):
     found = in_two_processes(gathered, tmp_path / "rendezvous")
     first, second = torch.arange(14).view(7, 2).tolist(), [[100, 101], [102, 103], [104, 105]]
     assert found == [[first + second, second, []], [[], [], []]]
-
-
-def test_the_corpus_is_looked_at_block_by_block(monkeypatch):
-    vectors = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    whole = mean_cosine(vectors)
-    cosine = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=2)
-    assert whole == pytest.approx((cosine.sum().item() - 7) / 42, rel=1e-5)
-    monkeypatch.setattr(evaluation, "BLOCK", 2)
-    assert mean_cosine(vectors) == pytest.approx(whole, rel=1e-12)
-    check_finite(vectors, "item", "32-true")
-    vectors[6, 1] = torch.inf
-    with pytest.raises(evaluation.UserError, match="item vectors are no longer finite"):
-        check_finite(vectors, "item", "32-true")

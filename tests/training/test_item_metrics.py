@@ -15,8 +15,8 @@ from twotower.data.splits import Temporal
 from twotower.export.card import half_widths
 from twotower.metrics.coverage import Coverage
 from twotower.metrics.ndcg import NDCG
+from twotower.retrieval import corpus
 from twotower.run.build import build_metrics
-from twotower.training import evaluation
 from twotower.training.evaluation import Evaluation
 
 CHOSEN = "metric=[hit_rate,ndcg,coverage,novelty,debiased_hit_rate,debiased_ndcg]"
@@ -29,7 +29,7 @@ def evaluated(data, model, *overrides):
     measured = Evaluation(model, build_metrics(config, data), data.group_names)
     with torch.no_grad():
         cpu = torch.device("cpu")
-        measured.start(data.corpus(cpu), data.schema.num_items, cpu, "32-true")
+        measured.start(data.corpus, data.schema.num_items, cpu, "32-true")
         for index in data.test_dataloader():
             measured.rank(data.eval_batch(index))
         return measured.finish()
@@ -98,8 +98,8 @@ def test_only_values_that_exist_can_be_monitored(world):
 
 def test_lists_are_made_for_metrics_that_read_them_alone(world, monkeypatch):
     made = []
-    top_k = evaluation.top_k
-    monkeypatch.setattr(evaluation, "top_k", lambda *args: made.append(args[-1]) or top_k(*args))
+    top_k = corpus.top_k
+    monkeypatch.setattr(corpus, "top_k", lambda *args: made.append(args[-1]) or top_k(*args))
     model = build("two_tower", world)
     lists = ("metric.coverage=null", "metric.novelty=null")
     evaluated(world, model, *lists)

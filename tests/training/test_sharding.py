@@ -26,6 +26,7 @@ from twotower.layers.embedding_table import EmbeddingTable, table
 from twotower.layers.feature_embedding import HistoryEmbedding, MultiEmbedding
 from twotower.layers.history import Attention
 from twotower.optimizers.row_sparse import LazyAdam, RowwiseAdagrad
+from twotower.retrieval.corpus import Corpus
 from twotower.training.task import RetrievalTask
 
 ROWS, DIM = 11, 3
@@ -123,9 +124,8 @@ def test_a_batch_of_nobody_is_evaluated(name, history, data):
         return
     model = build(name, data, *([f"model/history={history}"] if history != "mean" else []))
     task = RetrievalTask(model, None, None, [], data.group_names, None)
-    task.evaluation.corpus = torch.cat(
-        [model.encode_item(chunk).float() for chunk in data.corpus(torch.device("cpu"))]
-    )
+    chunks = data.corpus(torch.device("cpu"))
+    task.evaluation.corpus = Corpus.encoded(model, chunks, data.schema.num_items)
     nobody = data.eval_batch(
         next(
             iter(EvalLoader(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 4))

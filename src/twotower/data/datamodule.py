@@ -23,8 +23,9 @@ from twotower.data.prepare.newcomers import new_users
 from twotower.data.prepare.options import GROUPS, Options
 from twotower.data.prepare.store import Preparation
 from twotower.data.splits import Split
+from twotower.distributed.sharding import Block
 from twotower.errors import UserError, check_number
-from twotower.types import Batch, EvalBatch, EvalIndex, Interactions, Schema, TrainIndex
+from twotower.types import Batch, EvalBatch, EvalIndex, Features, Interactions, Schema, TrainIndex
 
 CORPUS_CHUNK = 65_536
 
@@ -239,8 +240,8 @@ class RetrievalDataModule(pl.LightningDataModule):
             known = (tables, self.schema.num_train_items, item.device)
             self._train_pairs = train_pairs(*known, self.shuffle_window is not None)
         shown = rows.take_known(tables, "interactions/shown", index.position)
-        pairs, rank = self._train_pairs, index.rank
-        return sampling.Positives(item, user, pairs, rank, index.world_size, shown)
+        place = (index.rank, index.world_size)
+        return sampling.Positives(item, user, self._train_pairs, *place, shown)
 
     def eval_batch(self, index: EvalIndex) -> EvalBatch:
         """Users with their histories, targets and what they have seen before."""
@@ -251,8 +252,7 @@ class RetrievalDataModule(pl.LightningDataModule):
         seen_row, seen_item = rows.hidden(*seen, target, self.mask_seen)
         own = self.user_features(index.position, user)
         if self._shown_clicks is not None and "history" in own:
-            num_hidden = max(0, self.options.history_length - self._shown_clicks)
-            own["history"][:, :num_hidden] = 0
+            own["history"][:, : max(0, self.options.history_length - self._shown_clicks)] = 0
         return EvalBatch(
             user=features.with_truth(tables, own, "user", user),
             target=target,
@@ -266,9 +266,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         """Features of corpus indices ``(batch,)``, each ``(batch, ...)``."""
         return features.item_features(self._tables_on(item.device), self.schema, item)
 
-    def corpus(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
-        """Features of all items in order, in chunks."""
-        for item in torch.arange(self.schema.num_items, device=device).split(CORPUS_CHUNK):
+    def corpus(self, device: torch.device, block: Block | None = None) -> Iterator[Features]:
+        """Features of all items in order, or of a block of them, in chunks."""
+        for item in (block or Block(0, 1, self.schema.num_items)).chunks(CORPUS_CHUNK, device):
             yield features.with_truth(self.tables, self.item_features(item), "item", item)
 
     def train_interactions(self) -> Interactions:

@@ -22,7 +22,7 @@ class RowGatherer:
 
     def __init__(self, num: int, device: torch.device) -> None:
         self.num = num
-        self.width = int(_all_gather(torch.tensor([num], device=device)).max())
+        self.width = largest_over_processes(num, device)
         self.first = dist.get_rank() * self.width  # place of this process's first row
 
     def __call__(self, own: Tensor, padding: float = 0) -> Tensor:
@@ -31,13 +31,18 @@ class RowGatherer:
         rows: Tensor = _GatherRows.apply(padded)  # (world_size, width, ...)
         return rows.flatten(0, 1)
 
+    @property
+    def own(self) -> slice:
+        """This process's rows among the gathered ones."""
+        return slice(self.first, self.first + self.num)
+
 
 class _GatherRows(torch.autograd.Function):
     """``(width, ...)`` of each process to ``(world_size, width, ...)``; gradients are added up."""
 
     @staticmethod
     def forward(ctx: object, own: Tensor) -> Tensor:
-        return _all_gather(own)
+        return all_gather(own)
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
@@ -54,6 +59,11 @@ def sum_over_processes(own: Tensor) -> Tensor:
     return own
 
 
+def largest_over_processes(num: int, device: torch.device) -> int:
+    """The largest of the processes' numbers, which travel by ``device``."""
+    return int(all_gather(torch.tensor([num], device=device)).max())
+
+
 def gather_to_first(own: Tensor) -> Tensor:
     """``(num, ...)`` rows of all processes, by process, in process 0; no rows in the others.
 
@@ -62,7 +72,7 @@ def gather_to_first(own: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return own
-    counts = _all_gather(torch.tensor(len(own), device=own.device)).tolist()
+    counts = all_gather(torch.tensor(len(own), device=own.device)).tolist()
     is_first = dist.get_rank() == 0
     whole = own.new_empty(sum(counts) if is_first else 0, *own.shape[1:])
     gather_into(list(whole.split(counts)) if is_first else [], own, max(counts))
@@ -88,7 +98,8 @@ def gather_into(places: list[Tensor], own: Tensor, most: int) -> None:
             left.copy_(part[: len(left)])
 
 
-def _all_gather(own: Tensor) -> Tensor:
+def all_gather(own: Tensor) -> Tensor:
+    """``(world_size, ...)`` tensors of one shape, by process, without gradient."""
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own.contiguous())
     return torch.stack(parts)

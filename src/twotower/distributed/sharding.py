@@ -83,6 +83,12 @@ class Block(Shard):
         high = max(low, min(stop, self.first + self.num_own))
         return slice(low - start, high - start), max(low - self.first, 0)
 
+    def chunks(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """The own rows, at most ``size`` at a time; as many chunks as in all other processes."""
+        rows = torch.arange(self.first, self.first + self.num_own, device=device)
+        for start in range(0, self.width, size):
+            yield rows[start : start + size]
+
 
 _place = (0, 1)  # rank and number of processes for models that are being built
 

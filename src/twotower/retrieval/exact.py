@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from twotower.distributed.collectives import sum_over_processes
+from twotower.distributed.sharding import Block
 from twotower.layers.precision import (
     at_least_float32,
     float32_weights,
@@ -22,7 +24,7 @@ SCORES_PER_CHUNK = 1 << 25  # 128 MiB of float32
 # fewer than 16 rows the matrix product is slow.
 CACHED_SCORES = 1 << 20
 CACHED_ROWS = 16
-BLOCK = 1 << 16  # items read from a file at a time
+READ_AHEAD = 1 << 16  # items read from a file at a time
 
 
 def encode_users(model: Model, features: Features) -> Tensor:
@@ -71,7 +73,12 @@ def _precise(model: Model, features: Features) -> Iterator[None]:
 
 
 def target_ranks(
-    user: Tensor, item: Tensor, target: Tensor, seen_row: Tensor, seen_item: Tensor
+    user: Tensor,
+    item: Tensor,
+    target: Tensor,
+    seen_row: Tensor,
+    seen_item: Tensor,
+    block: Block | None = None,
 ) -> Tensor:
     """Rank of each target among all items except the user's seen ones, ties against the model.
 
@@ -85,7 +92,9 @@ def target_ranks(
         item: ``(num_items, dim)``.
         target: ``(batch, num_targets)`` item indices; -1 pads, never first.
         seen_row: ``(num_seen,)`` rows of ``user``, ascending.
-        seen_item: ``(num_seen,)`` the items masked for those users.
+        seen_item: ``(num_seen,)`` the items masked for those users, as rows of ``item``.
+        block: the items in ``item``, where each process has others; all are called with the same
+            users and targets, and get the same ranks. None: all items.
 
     Returns:
         ``(batch, num_targets)`` ranks, 1 is best, 0 for padding.
@@ -93,8 +102,9 @@ def target_ranks(
     user, item = at_least_float32(user), at_least_float32(item)
     ranks = []
     with full_precision(user.device, user.dtype):
-        for rows, row, seen in _chunks(user, item, seen_row, seen_item):
-            ranks.append(_ranks(_scores(user[rows], item, row, seen), target[rows]))
+        width = len(item) if block is None else block.width  # the same in all processes
+        for rows, row, seen in _chunks(user, width, seen_row, seen_item):
+            ranks.append(_ranks(_scores(user[rows], item, row, seen), target[rows], block))
     return torch.cat(ranks)
 
 
@@ -118,7 +128,7 @@ def top_k(
     user, item = at_least_float32(user), at_least_float32(item)
     best = []
     with full_precision(user.device, user.dtype):
-        for rows, row, seen in _chunks(user, item, seen_row, seen_item):
+        for rows, row, seen in _chunks(user, len(item), seen_row, seen_item):
             best.append(_scores(user[rows], item, row, seen).topk(k, dim=1))
     return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
 
@@ -129,7 +139,7 @@ def top_k_by_block(
     """:func:`top_k`, which reads the items once, block by block: they may be mapped from a file."""
     scores, items = [], []
     start = 0
-    for block in item.split(BLOCK):
+    for block in item.split(READ_AHEAD):
         own = (seen_item >= start) & (seen_item < start + len(block))
         score, place = top_k(user, block, seen_row[own], seen_item[own] - start, k)
         scores.append(score)
@@ -141,10 +151,10 @@ def top_k_by_block(
 
 
 def _chunks(
-    user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor
+    user: Tensor, num_items: int, seen_row: Tensor, seen_item: Tensor
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of ``user`` to score together, and their seen pairs, with rows relative to the chunk."""
-    rows = _rows_per_chunk(len(item) * user.shape[1:-1].numel(), user.device.type)
+    rows = _rows_per_chunk(max(1, num_items) * user.shape[1:-1].numel(), user.device.type)
     num = max(1, len(user))  # an empty batch gives one chunk without rows
     bounds = torch.arange(0, num + rows, rows, device=user.device).clamp_max(len(user))
     seen_bounds = torch.searchsorted(seen_row.contiguous(), bounds).tolist()
@@ -167,18 +177,31 @@ def _scores(user: Tensor, item: Tensor, seen_row: Tensor, seen_item: Tensor) -> 
     return scores
 
 
-def _ranks(scores: Tensor, target: Tensor) -> Tensor:
+def _ranks(scores: Tensor, target: Tensor, block: Block | None) -> Tensor:
     """``(batch, num_targets)`` ranks of the targets, 0 for padding."""
     padded = target < 0
     target = target.where(~padded, target[:, :1])
-    target_score = scores.gather(1, target)  # (batch, num_targets)
+    target_score = _target_scores(scores, target, block)  # (batch, num_targets)
     rank = torch.zeros_like(target)
     rank[:, 0] = _not_lower(scores, target_score[:, 0])
     for column in range(1, target.shape[1]):
         # Few users have many targets, so only the rows that have this one are counted.
         row = (~padded[:, column]).nonzero().squeeze(1)
         rank[row, column] = _not_lower(scores[row], target_score[row, column])
+    if block is not None:
+        rank = sum_over_processes(rank)
     return rank.masked_fill((target_score == float("-inf")) & ~padded, HIDDEN_RANK)
+
+
+def _target_scores(scores: Tensor, target: Tensor, block: Block | None) -> Tensor:
+    """``(batch, num_targets)`` scores, in all processes those of the one with the target."""
+    if block is None:
+        return scores.gather(1, target)
+    place = target - block.first
+    row, column = ((place >= 0) & (place < block.num_own)).nonzero(as_tuple=True)
+    own = scores.new_zeros(target.shape)
+    own[row, column] = scores[row, place[row, column]]
+    return sum_over_processes(own)
 
 
 def _not_lower(scores: Tensor, target_score: Tensor) -> Tensor:

@@ -1,23 +1,24 @@
 """Full-ranking evaluation: ranks each user's targets among all items, in all processes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from twotower.distributed.collectives import sum_over_processes
+from twotower.distributed.sharding import Block
 from twotower.errors import UserError
 from twotower.layers.precision import float32_weights, full_precision
 from twotower.metrics.base import RankMetric
-from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks, top_k
+from twotower.retrieval.corpus import Corpus, own_block
+from twotower.retrieval.exact import encode_users
 from twotower.types import HIDDEN_RANK, EvalBatch, Features, Model
 
 # logged beside the metrics: all-zero item vectors, the mean cosine of two item vectors, and targets
 # that the mask of seen items hides
 SHARES = ("zero_items", "item_cosine", "hidden_targets")
-BLOCK = 1 << 16  # item vectors that are checked and summed at a time
 
 
 class Evaluation:
@@ -36,7 +37,7 @@ class Evaluation:
         self.metrics = metrics
         self.group_names = group_names
         self.list_length = max((metric.list_length for metric in metrics), default=0)
-        self.corpus = torch.empty(0)  # (num_items, dim) item vectors, while evaluating
+        self.corpus = Corpus(torch.empty(0))  # item vectors, while evaluating
         self.precision = "32-true"  # of the trainer, for messages
         self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
         self._in_full = ExitStack()  # weights in full precision, from start to finish
@@ -50,12 +51,16 @@ class Evaluation:
         return [*found, *SHARES]
 
     def start(
-        self, corpus: Iterable[Features], num_items: int, device: torch.device, precision: str
+        self,
+        corpus: Callable[[torch.device, Block | None], Iterable[Features]],
+        num_items: int,
+        device: torch.device,
+        precision: str,
     ) -> None:
-        """Encode the corpus.
+        """Encode the corpus, in several processes a block of it in each.
 
         Args:
-            corpus: features of all items in order, in chunks.
+            corpus: gives the features of all items or of a block, in chunks, as ``data.corpus``.
             num_items: of the corpus.
             device: where ranks will be.
             precision: of the trainer, for messages.
@@ -70,8 +75,10 @@ class Evaluation:
         self._in_full.close()  # an earlier evaluation may have been interrupted
         if isinstance(self.model, nn.Module):
             self._in_full.enter_context(float32_weights(self.model))
-        self.corpus = encode_corpus(self.model, corpus, num_items)  # (num_items, dim)
-        check_finite(self.corpus, "item", precision)
+        block = own_block(num_items)
+        self.corpus = Corpus.encoded(self.model, corpus(device, block), num_items, block)
+        if not self.corpus.is_finite():
+            raise _not_finite("item", precision)
 
     def rank(self, batch: EvalBatch) -> Tensor:
         """Rank the corpus for some users and count their targets.
@@ -83,13 +90,11 @@ class Evaluation:
             UserError: for vectors that are not finite.
         """
         user = encode_users(self.model, batch.user)  # (batch, dim)
-        check_finite(user, "user", self.precision)
+        if not torch.isfinite(user).all():
+            raise _not_finite("user", self.precision)
         seen = batch.seen_row, batch.seen_item
-        rank = target_ranks(user, self.corpus, batch.target, *seen)
-        lists = None
-        if self.list_length:
-            score, item = top_k(user, self.corpus, *seen, self.list_length)
-            lists = item.masked_fill(score == float("-inf"), -1)  # (batch, list_length)
+        # of (batch, num_targets) and (batch, list_length)
+        rank, lists = self.corpus.rank(user, batch.target, *seen, self.list_length)
         self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
         with full_precision(rank.device):
             for metric in self.metrics:
@@ -104,39 +109,18 @@ class Evaluation:
                 for label, value in zip(metric.labels(), row, strict=True):
                     if not math.isnan(value):
                         values[_in_group(group, label)] = value
-        # dead ReLU rows, which are never found
-        zero = sum(int((block == 0).all(1).sum()) for block in self.corpus.split(BLOCK))
-        values["zero_items"] = zero / len(self.corpus)
-        values["item_cosine"] = mean_cosine(self.corpus)
+        values["zero_items"] = self.corpus.zero_share()
+        values["item_cosine"] = self.corpus.mean_cosine()
         hidden, num_targets = sum_over_processes(self._num_targets).tolist()
         values["hidden_targets"] = hidden / max(1, num_targets)
-        self.corpus = torch.empty(0)
+        self.corpus = Corpus(torch.empty(0))
         self._in_full.close()
         return values
 
 
-def mean_cosine(vectors: Tensor) -> float:
-    """Mean cosine of two different rows of ``(num, dim)``; near 1 all rows are alike."""
-    num = len(vectors)
-    total = vectors.new_zeros(vectors.shape[1], dtype=torch.float64)  # (dim,)
-    squares = vectors.new_zeros((), dtype=torch.float64)
-    for block in vectors.split(BLOCK):
-        unit = torch.nn.functional.normalize(block.double(), dim=1)
-        total += unit.sum(0)
-        squares += unit.square().sum()
-    return ((total.square().sum() - squares) / max(1, num * (num - 1))).item()
-
-
-def check_finite(vectors: Tensor, side: str, precision: str) -> None:
-    """Refuse vectors that are not finite: their ranks would look like a result.
-
-    Raises:
-        UserError: naming how to mend it.
-    """
-    if not all(torch.isfinite(block).all() for block in vectors.split(BLOCK)):
-        raise UserError(
-            f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}"
-        )
+def _not_finite(side: str, precision: str) -> UserError:
+    """The refusal of vectors that are not finite: their ranks would look like a result."""
+    return UserError(f"{side} vectors are no longer finite numbers: {cure_of_overflow(precision)}")
 
 
 def cure_of_overflow(precision: str) -> str:

@@ -190,8 +190,8 @@ class RetrievalTask(pl.LightningModule):
 
     def _start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        corpus, num_items = data.corpus(self.device), data.schema.num_items
-        self.evaluation.start(corpus, num_items, self.device, str(self.trainer.precision))
+        precision = str(self.trainer.precision)
+        self.evaluation.start(data.corpus, data.schema.num_items, self.device, precision)
 
     def _finish(self, part: str) -> None:
         self.results[part] = self.evaluation.finish()

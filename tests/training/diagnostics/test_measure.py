@@ -11,6 +11,7 @@ from tests.helpers.models import TWO_TOWER, make_dat
 from twotower.data.splits import RandomRatio
 from twotower.models.popularity import Popularity
 from twotower.models.two_tower import TwoTower
+from twotower.retrieval.corpus import Corpus
 from twotower.retrieval.exact import target_ranks
 from twotower.training.diagnostics.measure import measure
 from twotower.training.diagnostics.probe import replaced, shuffled
@@ -113,7 +114,7 @@ def test_users_with_several_targets_against_plain_python(tmp_path):
     best = [min(rank for rank in row if rank) for rows in ranks for row in rows.tolist()]
     values = measure(model, sample, LIMITS).values
     for name, errors in {
-        "held_out/a_u": [(a_u[u] - sample.corpus[t]).square().sum().item() for u, t in pairs],
+        "held_out/a_u": [(a_u[u] - sample.corpus.own[t]).square().sum().item() for u, t in pairs],
         "held_out/a_v": [(a_v[t] - p_u[u]).square().sum().item() for u, t in pairs],
     }.items():
         assert values[f"mimic_error/{name}"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
@@ -123,7 +124,11 @@ def test_users_with_several_targets_against_plain_python(tmp_path):
 
 def target_ranks_of(batch, model, sample):
     return target_ranks(
-        model.encode_user(batch.user), sample.corpus, batch.target, batch.seen_row, batch.seen_item
+        model.encode_user(batch.user),
+        sample.corpus.own,
+        batch.target,
+        batch.seen_row,
+        batch.seen_item,
     )
 
 
@@ -141,9 +146,9 @@ def test_a_model_that_lives_on_a_u_fails_when_it_is_shuffled(data):
         model.user_augmented.weight.zero_()
         for batch in sample.users:
             model.user_augmented.weight[batch.user["user_id"]] = torch.eye(40)[batch.target[:, 0]]
-    corpus = torch.cat(
-        [model.encode_item(chunk) for chunk in data.corpus(torch.device("cpu"))]
-    ).detach()
+    with torch.no_grad():
+        chunks = data.corpus(torch.device("cpu"))
+        corpus = Corpus.encoded(model, chunks, data.schema.num_items)
     values, tables = measure(model, sample._replace(corpus=corpus), LIMITS)
     swaps = tables["swaps"]
     for name, lost in swaps["lost"].items():  # everybody has a hit as trained
@@ -213,7 +218,7 @@ def test_categories(data):
     assert found.values["covariance_distance/to_largest"] == pytest.approx(
         sum(covariance["distance"][0]) / 2
     )
-    covariances = [torch.cov(sample.corpus[sample.category == index].T) for index in range(3)]
+    covariances = [torch.cov(sample.corpus.own[sample.category == index].T) for index in range(3)]
     largest = max(range(3), key=lambda index: (sample.category == index).sum().item())
     relative = found.values["covariance_distance/to_largest"] / covariances[largest].norm().item()
     assert found.values["covariance_distance/relative"] == pytest.approx(relative, rel=1e-4)

@@ -19,9 +19,10 @@ class Diagnostics(Callback):
     """Measures any model on a sample when a validation or test ends, without a change to training.
 
     The numbers are logged as ``diagnostics/val/…`` and ``diagnostics/test/…``; the latter also
-    stand in the task's results. Each process measures its own share of the users, so that none
-    waits for another; those of the first one are logged and drawn. Nothing is drawn where no test
-    runs. After an error, the diagnostics end with a warning and the run continues.
+    stand in the task's results. Each process measures its own share of the users, all at the same
+    time, as each holds a block of the item vectors; those of the first one are logged and drawn.
+    Nothing is drawn where no test runs. After an error, the diagnostics end with a warning and the
+    run continues.
 
     Args:
         dirpath: folder of the plots.

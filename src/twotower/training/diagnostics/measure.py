@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from twotower.layers.precision import float32_weights, full_precision
-from twotower.retrieval.exact import encode_corpus, encode_users, target_ranks
+from twotower.retrieval.corpus import Corpus
+from twotower.retrieval.exact import encode_users
 from twotower.training.diagnostics import measures
 from twotower.training.diagnostics.probe import augmented_table, replaced, shuffled
 from twotower.types import Batch, EvalBatch, Features, Model
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
     Attributes:
         train: recent training steps; may be empty.
         users: users with held-out items.
-        corpus: ``(num_items, dim)`` vectors of all items.
+        corpus: vectors of all items.
         corpus_features: yields the features of all items in order.
         item_features: features of ``(batch,)`` corpus indices.
         category: ``(num_items,)``, -1 is missing.
@@ -50,7 +51,7 @@ class Sample(NamedTuple):
 
     train: list[Batch]
     users: list[EvalBatch]
-    corpus: Tensor
+    corpus: Corpus
     corpus_features: Callable[[], Iterator[Features]]
     item_features: Callable[[Tensor], Features]
     category: Tensor
@@ -75,7 +76,7 @@ def measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
 
     All vectors are those of the evaluation, in full precision however the model trains.
     """
-    with float32_weights(model), full_precision(sample.corpus.device, sample.corpus.dtype):
+    with float32_weights(model), full_precision(sample.corpus.own.device, sample.corpus.own.dtype):
         user = [encode_users(model, batch.user) for batch in sample.users]  # (batch, dim) each
         rank = _ranks(sample, user, sample.corpus)
         items = _some_items(sample, limits.num_items)
@@ -92,10 +93,10 @@ def measure(model: Model, sample: Sample, limits: Limits) -> Diagnosis:
     return Diagnosis(values, tables)
 
 
-def _ranks(sample: Sample, user: list[Tensor], corpus: Tensor) -> list[Tensor]:
+def _ranks(sample: Sample, user: list[Tensor], corpus: Corpus) -> list[Tensor]:
     """``(batch, num_targets)`` of each batch of users, 0 pads."""
     return [
-        target_ranks(vectors, corpus, batch.target, batch.seen_row, batch.seen_item)
+        corpus.rank(vectors, batch.target, batch.seen_row, batch.seen_item)[0]
         for vectors, batch in zip(user, sample.users, strict=True)
     ]
 
@@ -104,12 +105,12 @@ def _some_items(sample: Sample, num: int) -> Tensor:
     """``(num,)`` corpus indices, ascending."""
     generator = torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(sample.corpus), generator=generator)[:num]
-    return chosen.sort().values.to(sample.corpus.device)
+    return chosen.sort().values.to(sample.corpus.own.device)
 
 
 def _geometry(model: Model, sample: Sample, user: list[Tensor], items: Tensor) -> Diagnosis:
     """Cosine, effective rank and zero vectors of tower outputs and augmented vectors."""
-    vectors = {"user": torch.cat(user).flatten(0, -2), "item": sample.corpus[items]}
+    vectors = {"user": torch.cat(user).flatten(0, -2), "item": sample.corpus.rows(items)}
     if (a_u := augmented_table(model, "user")) is not None:
         vectors["a_u"] = torch.cat([a_u(batch.user["user_id"]) for batch in sample.users])
     if (a_v := augmented_table(model, "item")) is not None:
@@ -138,7 +139,8 @@ def _mimic(model: Model, sample: Sample, user: list[Tensor]) -> Values:
         row, place = (users.target >= 0).nonzero(as_tuple=True)  # (num_pairs,) each
         target = users.target[row, place]
         if a_u is not None:
-            pairs["held_out/a_u"].append((a_u(users.user["user_id"])[row], sample.corpus[target]))
+            augmented = a_u(users.user["user_id"])[row]
+            pairs["held_out/a_u"].append((augmented, sample.corpus.rows(target)))
         if a_v is not None:
             augmented = a_v(sample.item_features(target)["item_id"])
             pairs["held_out/a_v"].append((augmented, vectors[row]))
@@ -168,7 +170,7 @@ def _swaps(
         own = torch.cat([a_v(chunk["item_id"]) for chunk in sample.corpus_features()])
         for name, others in _substitutes(own).items():
             with replaced(a_v, others):
-                corpus = encode_corpus(model, sample.corpus_features(), len(sample.corpus))
+                corpus = Corpus.encoded(model, sample.corpus_features(), len(sample.corpus))
             ranks[f"a_v_{name}"] = _ranks(sample, user, corpus)
     values, hit = {}, {}
     for name, parts in ranks.items():
@@ -219,7 +221,7 @@ def _hit_rates(sample: Sample, rank: list[Tensor], limits: Limits) -> Diagnosis:
 
 def _covariances(sample: Sample, items: Tensor, limits: Limits) -> Diagnosis:
     """Distances between the covariances of the categories' items, and the items on a plane."""
-    category, vectors = sample.category[items], sample.corpus[items]
+    category, vectors = sample.category[items], sample.corpus.rows(items)
     num_items = torch.bincount(category[category >= 0], minlength=len(sample.category_names))
     chosen = _largest(num_items, limits.num_categories, at_least=2)
     if len(chosen) < 2:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.training.evaluation import mean_cosine
+from twotower.retrieval.corpus import Corpus
 
 
 def mean_pairwise_cosine(vectors: Tensor) -> float:
@@ -15,7 +15,7 @@ def mean_pairwise_cosine(vectors: Tensor) -> float:
     Zero rows are left out; NaN for fewer than two others.
     """
     directed = vectors[vectors.any(1)]
-    return mean_cosine(directed) if len(directed) > 1 else math.nan
+    return Corpus(directed).mean_cosine() if len(directed) > 1 else math.nan
 
 
 def effective_rank(vectors: Tensor) -> float:
