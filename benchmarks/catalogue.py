@@ -31,7 +31,7 @@ def measure(
     users: int,
     indexes: DictConfig,
     num_queries: int,
-    processes: list[int],
+    processes: int,
 ) -> dict[str, Any]:
     """Seconds and peak memory of an export with each index, and of ranking ``users`` users.
 
@@ -43,12 +43,12 @@ def measure(
         users: each with 30 interactions, ranked against all items.
         indexes: options of ``conf/index`` by name.
         num_queries: users whose searches are compared with exact search.
-        processes: numbers of processes that rank together.
+        processes: that rank together, after one alone.
     """
     settings = with_random_clicks(config, PER_USER * users, num_items)
     plain: Any = OmegaConf.to_container(indexes, resolve=True)
     rows = [apart(_export, settings, {name: plain[name]}, num_queries) for name in plain]
-    rows += [_ranking(settings, num) for num in processes]
+    rows += [_ranking(settings, num) for num in sorted({1, processes})]
     return {"num_items": num_items, "users": users, "dim": config.model.dim, "rows": rows}
 
 
