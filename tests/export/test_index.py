@@ -43,6 +43,18 @@ def test_hnsw_finds_nearly_all_and_keeps_its_setting_in_the_file(tmp_path):
     assert faiss.read_index(str(tmp_path / "index.faiss")).hnsw.efSearch == 77
 
 
+def test_hnsw_finds_as_many_as_are_wanted_beside_the_seen():
+    items = RNG.standard_normal((3000, 8), dtype=np.float32)
+    index = HNSW(16, 100, 16, []).build(items)
+    found = []
+    for query in RNG.standard_normal((10, 8), dtype=np.float32):
+        order = np.argsort(-(items @ query))
+        rows, _ = search(index, query[None], order[:400], 20)
+        assert len(rows) == 20
+        found.append(np.isin(rows, order[400:420]).mean())
+    assert np.mean(found) > 0.85
+
+
 def test_ivf_pq_learns_from_a_sample_and_is_filled_in_blocks(monkeypatch):
     monkeypatch.setattr(index_module, "BLOCK", 300)
     centres = 8 * RNG.standard_normal((20, 16), dtype=np.float32)

@@ -7,6 +7,7 @@ import torch
 
 from tests.helpers.runs import SMALL
 from twotower.errors import UserError
+from twotower.serve import index as index_module
 from twotower.serve.index import IndexedItems
 from twotower.serve.load import load
 
@@ -27,6 +28,41 @@ def test_hidden_items_are_left_out_and_each_stands_once():
     # user 0 without item 1: 2 * 0.8 by the second interest, then 1 by the first, then 0
     assert item[0].tolist() == [2, 0, 3] and score[0].tolist() == pytest.approx([1.6, 1, 0])
     assert item[1, :2].tolist() == [1, 3] and score[1].tolist() == [0, -1, -torch.inf]
+
+
+def test_long_lists_and_long_histories_are_found_in_a_graph():
+    generator = torch.Generator().manual_seed(0)
+    items, user = (torch.randn(num, 8, generator=generator) for num in (5000, 20))
+    graph = faiss.IndexHNSWFlat(8, 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efSearch = 16
+    graph.add(items.numpy())
+    best = (user @ items.T).topk(600).indices
+    for k, num_hidden in ((500, 0), (10, 490)):
+        hidden_row = torch.arange(20).repeat_interleave(num_hidden)
+        hidden_item = best[:, :num_hidden].flatten()
+        score, found = IndexedItems(graph).best(user, hidden_row, hidden_item, k)
+        wanted = best[:, num_hidden : num_hidden + k]
+        assert (found[:, :, None] == wanted[:, None]).any(2).float().mean() > 0.97
+        assert (score > -torch.inf).all()
+    assert graph.hnsw.efSearch == 16
+
+
+def test_a_user_with_a_long_history_does_not_make_the_others_searches_long(monkeypatch):
+    index, asked = faiss.IndexFlatIP(2), []
+    generator = torch.Generator().manual_seed(0)
+    items, user = (torch.randn(num, 2, generator=generator) for num in (300, 5))
+    index.add(items.numpy())
+    indexed = IndexedItems(index)
+    search = indexed._search
+    note = lambda users, num: asked.append((len(users), num)) or search(users, num)  # noqa: E731
+    monkeypatch.setattr(indexed, "_search", note)
+    monkeypatch.setattr(index_module, "MAX_FOUND", 16)  # two users of four items
+    hidden_item = (user @ items.T)[3].topk(250).indices
+    score, found = indexed.best(user, torch.full((250,), 3), hidden_item, 3)
+    assert asked == [(4, 3), (1, 253)]
+    hidden = (user @ items.T).index_fill(0, torch.tensor([3]), -torch.inf)
+    hidden[3] = (user @ items.T)[3].index_fill(0, hidden_item, -torch.inf)
+    assert found.equal(hidden.topk(3).indices) and (score > -torch.inf).all()
 
 
 def test_lists_from_an_index_are_those_of_all_vectors(script):

@@ -1,6 +1,6 @@
 """Indexes over item vectors, by Faiss; scores are inner products."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -229,6 +229,8 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best unseen items, found as in the README of an export.
 
+    A graph finds few more items than its search has candidates, so it gets at least as many.
+
     Args:
         index: of the items.
         user: ``(num_interests, dim)``; an item's score is its best over the interests.
@@ -238,7 +240,11 @@ def search(
     Returns:
         Rows and scores, best first, at most ``k`` each.
     """
-    scores, rows = (found.ravel() for found in index.search(user, min(index.ntotal, k + len(seen))))
+    num = min(index.ntotal, k + len(seen))
+    given: dict[str, Any] = {}
+    if hasattr(index, "hnsw"):
+        given["params"] = faiss.SearchParametersHNSW(efSearch=max(num, index.hnsw.efSearch))  # type: ignore[attr-defined]
+    scores, rows = (found.ravel() for found in index.search(user, num, **given))
     order = np.lexsort((-rows, -scores))
     scores, rows = scores[order], rows[order]
     _, first = np.unique(rows, return_index=True)

@@ -13,7 +13,7 @@ dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 def search(features, seen, k):
     inputs = {x.name: np.array([features[x.name]], dtypes[x.type]) for x in tower.get_inputs()}
     vectors = tower.run(None, inputs)[0].reshape(-1, index.d)  # one, or one for each interest
-    scores, rows = index.search(vectors, k + len(seen))
+WIDEN    scores, rows = index.search(vectors, k + len(seen))
     best = {}
     for score, row in sorted(zip(scores.ravel().tolist(), rows.ravel().tolist()), reverse=True):
         best.setdefault(row, score)
@@ -25,6 +25,9 @@ def recommend(user_id, k=10):
 """
 
 READ_INDEX = 'faiss.read_index("index.faiss")'
+WIDEN = """    # a search finds few more items than it has candidates
+    index.hnsw.efSearch = max(EF_SEARCH, k + len(seen))
+"""
 FILL_INDEX = """faiss.IndexFlatIP(DIM)
 for batch in pq.ParquetFile("item_vectors.parquet").iter_batches(columns=["vector"]):
     index.add(batch["vector"].flatten().to_numpy().reshape(-1, index.d))
@@ -191,9 +194,12 @@ def _serving(record: dict[str, Any]) -> str:
     index = READ_INDEX
     if record["index"]["type"] == "none":  # all vectors in memory: the exact index
         index = FILL_INDEX.replace("DIM", str(record["index"]["dim"]))
+    widen = ""
+    if record["index"]["type"] == "hnsw":
+        widen = WIDEN.replace("EF_SEARCH", str(record["index"]["settings"]["ef_search"]))
     same = " This model reads no history, so all new users get the same list."
     return SERVING.format(
-        example=EXAMPLE.replace("INDEX", index),
+        example=EXAMPLE.replace("INDEX", index).replace("WIDEN", widen),
         new_user=NEW_USER.replace("SEEN", seen if record["dataset"]["mask_seen"] else "[]"),
         same_list="" if "history" in inputs else same,
     )

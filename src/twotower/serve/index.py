@@ -1,5 +1,6 @@
 """The Faiss index of an export, searched for a user's items in place of all item vectors."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twotower.retrieval.exact import encode_items
 from twotower.types import Model
 from twotower.wording import one_line
 
+MAX_FOUND = 1 << 21  # items in memory at a time
 NUM_COMPARED = 8  # exported item vectors that the model must give too
 TOLERANCE = 1e-3  # of these, relative to their largest number
 
@@ -35,19 +37,41 @@ class IndexedItems:
 
         Where the index finds fewer than ``k`` items, the scores at the end are ``-inf``.
         """
-        num_hidden = torch.bincount(hidden_row, minlength=1).max()
-        num = min(self.index.ntotal, k + int(num_hidden))
-        queries = user.reshape(-1, user.shape[-1]).numpy()  # an interest each
-        found = [part.reshape(len(user), -1) for part in self.index.search(queries, num)]
+        wanted = k + torch.bincount(hidden_row, minlength=len(user))  # (batch,) items to find
         bounds = torch.searchsorted(hidden_row.contiguous(), torch.arange(len(user) + 1)).tolist()
         score = torch.full((len(user), k), -torch.inf)
         item = torch.zeros(len(user), k, dtype=torch.long)
-        for row, (scores, items) in enumerate(zip(*found, strict=True)):
-            hidden = hidden_item[bounds[row] : bounds[row + 1]].numpy()
-            kept = _kept(scores, items, hidden)[:k]
-            score[row, : len(kept)] = torch.from_numpy(scores[kept])
-            item[row, : len(kept)] = torch.from_numpy(items[kept])
+        for rows in _alike(wanted):
+            found = self._search(user[rows], int(wanted[rows].max()))
+            for row, scores, items in zip(rows.tolist(), *found, strict=True):
+                hidden = hidden_item[bounds[row] : bounds[row + 1]].numpy()
+                kept = _kept(scores, items, hidden)[:k]
+                score[row, : len(kept)] = torch.from_numpy(scores[kept])
+                item[row, : len(kept)] = torch.from_numpy(items[kept])
         return score, item
+
+    def _search(self, user: Tensor, num: int) -> list[np.ndarray]:
+        """Scores and items of each user, those of all interests in a row."""
+        num = min(self.index.ntotal, num)
+        queries = user.reshape(-1, user.shape[-1]).numpy()  # an interest each
+        found = self.index.search(queries, num, params=self._parameters(num))
+        return [part.reshape(len(user), -1) for part in found]
+
+    def _parameters(self, num: int) -> Any:
+        """HNSW finds no more items than it keeps while it searches."""
+        if not hasattr(self.index, "hnsw"):
+            return None
+        import faiss
+
+        return faiss.SearchParametersHNSW(efSearch=max(num, self.index.hnsw.efSearch))  # type: ignore[attr-defined]
+
+
+def _alike(wanted: Tensor) -> Iterator[Tensor]:
+    """``(num,)`` rows that want similar numbers of items, a bounded number of items at a time."""
+    power = wanted.double().log2().ceil().long()
+    for most in power.unique().tolist():
+        rows = (power == most).nonzero().squeeze(1)
+        yield from rows.split(max(1, MAX_FOUND >> most))
 
 
 def _kept(scores: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:

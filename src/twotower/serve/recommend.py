@@ -75,7 +75,7 @@ def recommend(config: DictConfig) -> Answer | None:
     if config.format == "json":
         _print_json(model, answer)
     else:
-        _print_tables(model, answer)
+        _print_tables(model, answer, config.k)
     return answer
 
 
@@ -218,7 +218,7 @@ def _print_json(model: Retriever, answer: Answer) -> None:
     print(json.dumps(record, indent=1))  # in ASCII: a title may hold a terminal's control codes
 
 
-def _print_tables(model: Retriever, answer: Answer) -> None:
+def _print_tables(model: Retriever, answer: Answer, k: int) -> None:
     console = PlainConsole()
     console.print(model.name, style="bold")
     for note in answer.notes:
@@ -226,7 +226,12 @@ def _print_tables(model: Retriever, answer: Answer) -> None:
     if answer.history is not None and len(answer.history):
         _print_table(console, "last items, the latest first", answer.history.drop("cold"))
     _print_table(console, answer.title, answer.found)
-    if not len(answer.found):
+    if model.index is not None and len(answer.found) < k:
+        console.print(
+            f"the index found {len(answer.found)} items for k={k}: unless the user has seen all "
+            "others, export with a larger index.num_probes or index.ef_search, or leave out export="
+        )
+    elif not len(answer.found):
         console.print("the user has seen all items: seen=true shows them again")
 
 
