@@ -76,9 +76,12 @@ def test_torchrun_prints_and_writes_once(script):
 
 def test_ranks_are_written_as_by_the_training(script):
     trained(script)
-    run = script("evaluate", "ckpt_path=run", "ranks=again.parquet")
+    folder = script("evaluate", "ckpt_path=run", "output=run")
+    assert folder.returncode == 1 and "output=run is a folder: name a file" in folder.stderr
+    run = script("evaluate", "ckpt_path=run", "ranks=new/again.parquet", "output=as/new.json")
     assert run.returncode == 0, run.stderr
-    own, again = (script.folder / name for name in ("run/test_ranks.parquet", "again.parquet"))
+    own, again = (script.folder / name for name in ("run/test_ranks.parquet", "new/again.parquet"))
+    assert figures(script, "as/new.json") == script.metrics("run")["test"]
     assert pl.read_parquet(own).equals(pl.read_parquet(again))
     other = script("evaluate", "ckpt_path=run", "ranks=val.parquet", "split=val")
     assert other.returncode == 1 and "ranks=val.parquet is of the test" in other.stderr

@@ -1,6 +1,5 @@
 """The evaluate command: repeats the test of a checkpoint."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ from omegaconf import DictConfig
 from twotower.errors import UserError, extra
 from twotower.files import read_json, write_json
 from twotower.run import ranks, results
-from twotower.run.build import build_part, rebuild
+from twotower.run.build import rebuild
 from twotower.run.checkpoint import saved_config
 from twotower.run.checkpoint.checkpoints import load_checkpoint, restore_config
 from twotower.run.checkpoint.file import naming
-from twotower.run.checkpoint.saved_config import Plain
 from twotower.run.run_folder import RunFolder
+from twotower.run.trainer import build_trainer, with_all_processes
 from twotower.training.progress import ProgressBar
 from twotower.training.run_info import RunInfo
 from twotower.training.stopping import prepare_to_stop
@@ -31,16 +30,16 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     """
     if config.ranks and config.split != "test":
         raise UserError(f"ranks={config.ranks} is of the test: leave out split={config.split}")
+    for name in ("output", "ranks"):
+        _check_target(name, config[name])
     checkpoint = load_checkpoint(config.ckpt_path, trusted=config.trusted)
     info: RunInfo = checkpoint["twotower"]
     saved = restore_config(info, saved_config.resolved(config)[0])
-    saved["trainer"] = _with_all_processes(saved["trainer"])
     has_bar = saved["trainer"].get("enable_progress_bar") is not False
     fixed: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     with naming(config.ckpt_path):
-        trainer = build_part(
-            saved, "trainer", callbacks=[ProgressBar(20)] if has_bar else [], **fixed
-        )
+        bar = [ProgressBar(20)] if has_bar else []
+        trainer = build_trainer(with_all_processes(saved["trainer"]), callbacks=bar, **fixed)
     prepare_to_stop(trainer)
     data, task = rebuild(saved, checkpoint, trainer)
     data.evaluate_after(config.clicks, config.shown)
@@ -59,18 +58,17 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     return values
 
 
-def _with_all_processes(trainer: Plain) -> Plain:
-    """Settings of a trainer for the processes that torchrun has started.
+def _check_target(name: str, target: str | None) -> None:
+    """Make the folder of a file before anything is computed for it.
 
-    Lightning compares their number with ``devices`` and ``num_nodes`` only where these ask for
-    several processes: with the defaults each process would evaluate all users.
+    Raises:
+        UserError: for a folder.
     """
-    is_default = trainer.get("devices") == 1 and trainer.get("num_nodes") == 1
-    if "TORCHELASTIC_RUN_ID" not in os.environ or not is_default:
-        return trainer
-    num = int(os.environ["WORLD_SIZE"])
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", num))  # on this machine
-    return {**trainer, "devices": devices, "num_nodes": num // devices}
+    if target is None:
+        return
+    if Path(target).is_dir():
+        raise UserError(f"{name}={target} is a folder: name a file")
+    Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _measured_by_run(config: DictConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from twotower.run.checkpoint.saved_config import Plain, put, select
 from twotower.run.checks.checks import check_monitors
 from twotower.run.references import oracle_metrics, popularity_metrics
 from twotower.run.run_folder import RunFolder
+from twotower.run.trainer import build_trainer
 from twotower.run.wandb_names import flatten, variant
 from twotower.training import torchrec
 from twotower.training.callbacks import Throughput
@@ -65,7 +66,7 @@ def train(config: DictConfig) -> dict[str, float]:
             has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
             # False without our bar: else Lightning adds its own
             own = {**plain["trainer"], "enable_progress_bar": has_bar}
-            trainer = build_part({"trainer": own}, "trainer", logger=logger, callbacks=callbacks)
+            trainer = build_trainer(own, logger=logger, callbacks=callbacks)
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
             prepare_to_stop(trainer, folder.last, settings.repeated(overrides))
             unset = derive.unset(plain)
@@ -94,7 +95,8 @@ def train(config: DictConfig) -> dict[str, float]:
             _fit_in_closed_form(trainer, task, data, folder)
         else:
             trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
-        epochs = trainer.fit_loop.epoch_progress.current.started
+        current: Any = trainer.fit_loop.epoch_progress.current
+        epochs = current.started
         chosen = read_checkpoint(_chosen(trainer, folder))
         task.load_state_dict(chosen["state_dict"])
         popularity = oracle = None
