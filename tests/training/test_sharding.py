@@ -18,8 +18,8 @@ from tests.helpers.runs import SMALL
 from twotower.data.batches.loader import EvalLoader
 from twotower.data.sampling import Uniform
 from twotower.distributed import sharding
-from twotower.distributed.fetching import Request, fetched_together
-from twotower.distributed.sharding import Shard, built_for, gather_rows, num_rows
+from twotower.distributed.fetching import Request, _place, fetched_together
+from twotower.distributed.sharding import Block, Shard, built_for, gather_rows, num_rows
 from twotower.distributed.sharding_checkpoint import own_optimizer, whole_optimizer
 from twotower.layers import feature_embedding
 from twotower.layers.embedding_table import EmbeddingTable, table
@@ -137,6 +137,15 @@ def test_a_batch_of_nobody_is_evaluated(name, history, data):
             1,
             len(data.group_names),
         )
+
+
+@pytest.mark.parametrize("kind", [Shard, Block])
+def test_ids_outside_a_sharded_table_are_refused(kind):
+    shard = kind(0, 2, ROWS)
+    assert len(_place(torch.tensor([0, ROWS - 1]), shard)) == 2
+    for ids in ([0, ROWS], [-1, 3]):
+        with pytest.raises(IndexError, match=f"in a table of {ROWS} rows"):
+            _place(torch.tensor(ids), shard)
 
 
 # In two processes, against whole tables in this one

@@ -132,9 +132,19 @@ def _flat(index: Tensor, padded: bool) -> Tensor:
 
 
 def _place(ids: Tensor, shard: Shard | None) -> Tensor:
-    """The id; of a sharded table owner and row there as one number, so sorted by owner."""
+    """The id; of a sharded table owner and row there as one number, so sorted by owner.
+
+    Raises:
+        IndexError: for an id that a sharded table has no row for: the exchange gives another row.
+    """
     ids = ids.long()
-    return ids if shard is None else shard.place(ids)
+    if shard is None:
+        return ids
+    if len(ids):
+        least, most = (int(end) for end in ids.aminmax())
+        if least < 0 or most >= shard.num_rows:
+            raise IndexError(f"ids {least} to {most} in a table of {shard.num_rows} rows")
+    return shard.place(ids)
 
 
 def _fetch(tables: list[list[Request]]) -> list[_Fetched]:

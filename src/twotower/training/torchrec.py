@@ -110,5 +110,9 @@ def _take_state(optimizer: Optimizer, tables: TorchRecTables) -> None:
     """Copy a loaded state into TorchRec's memory."""
     for weight, sums in tables.sums().items():
         state = optimizer.state[weight]
-        sums.copy_(state["sum"])
+        if "sum" in state:
+            sums.copy_(state["sum"])
+        else:  # the checkpoint is of a table that no step had read
+            sums.zero_()
+            state["step"] = torch.zeros(())
         state["sum"] = sums
