@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 
+from tests.helpers.exporting import serve
 from twotower.export import packages
 
 SMALL = (
@@ -35,6 +36,9 @@ def test_train_export_check(script, monkeypatch):
     )
     assert record["model"] == "mf" and len(record["parity"]["curve"]) == 6
     readme = (script.folder / "run/export/README.md").read_text()
+    assert "index.hnsw.efSearch = max(32, k + len(seen))\n    scores, rows" in readme
+    (found,) = serve(script.folder / "run/export", [[]], 50, "recommend_new")
+    assert len(found) == 50 > 32
     name, test = "ndcg@10", record["metrics"]["test"]
     half = record["half_width"][name]
     val, popular = record["metrics"]["val"][name], record["popularity"][name]

@@ -55,6 +55,8 @@ TYPED = [
 def test_dat_as_onnx_returns_its_vectors(exported):
     folder, data, model, record = exported
     check_parity(model, record, folder, data)
+    # whoever may read one file may read all
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
 
 
 @pytest.mark.slow
@@ -181,7 +183,7 @@ def test_exact_lists_of_the_sample_are_found_block_by_block(exported, monkeypatc
     _, data, model, _ = exported
     items = encode_corpus_items(model, data)
     whole = parity.take_sample(model, data, items, 40, 5, seed=0)
-    monkeypatch.setattr(exact_search, "BLOCK", 7)
+    monkeypatch.setattr(exact_search, "READ_AHEAD", 7)
     parts = parity.take_sample(model, data, items, 40, 5, seed=0)
     np.testing.assert_array_equal(parts.exact, whole.exact)
     np.testing.assert_allclose(parts.score, whole.score, rtol=1e-5)

@@ -40,7 +40,7 @@ def export(config: DictConfig) -> dict[str, Any]:
     ckpt_path = Path(config.ckpt_path)
     in_run = ckpt_path.parent.name == "checkpoints"
     run_folder = ckpt_path.parent.parent if in_run else ckpt_path.parent
-    target = Path(config.output) if config.output else run_folder / "export"
+    target = Path(config.output).absolute() if config.output else run_folder / "export"
     measure = folder.Measure(**config.parity)
     index = build_part(config, "index")
     checkpoint = load_checkpoint(ckpt_path, trusted=config.trusted)

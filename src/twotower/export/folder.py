@@ -51,9 +51,11 @@ def check_target(folder: Path, force: bool) -> None:
     """Refuse a folder that must not be replaced, before anything is computed.
 
     Raises:
-        UserError: for a folder that is not an export, an export without ``force``, and an export
-            with other files, which are named.
+        UserError: for a file, a folder that is not an export, an export without ``force``, and an
+            export with other files, which are named.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output={folder} is a file: name a folder that is new, empty or an export")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     own = {*manifest.read(folder)["files"], manifest.FILE}

@@ -100,7 +100,9 @@ def write_tower(tower: Tower, features: dict[str, Tensor], folder: Path) -> "Onn
     _name_inputs(program.model.graph, [input_name(name) for name in tower.names])
     path = folder / f"{tower.side}_tower.onnx"
     program.save(path, external_data=size > MAX_INSIDE)
-    save_file(_weights(tower, program.exported_program), path.with_suffix(".safetensors"))
+    weights = path.with_suffix(".safetensors")
+    save_file(_weights(tower, program.exported_program), weights)
+    weights.chmod(path.stat().st_mode)  # safetensors lets only the owner read it
     return OnnxTower(path)
 
 
