@@ -1,6 +1,7 @@
-"""The versions that a record names."""
+"""The versions that a record names, and the table of a record."""
 
 import subprocess
+from pathlib import Path
 
 from twotower.run import results
 
@@ -26,3 +27,9 @@ def test_the_commit_is_named_of_a_repository_and_not_of_a_folder_inside_another(
     (tmp_path / "inner").mkdir()
     monkeypatch.setattr(results, "ROOT", tmp_path / "inner")
     assert "commit" not in results.versions()
+
+
+def test_a_run_that_measured_nothing_has_no_table(capsys):
+    record = {"model": "dat", "data": "synthetic", "seed": 0, "val": {}, "test": {}}
+    results.print_table({**record, "popularity": None, "oracle": None}, Path("run"))
+    assert capsys.readouterr().out.strip() == "run"

@@ -39,6 +39,9 @@ def print_table(record: dict[str, Any], where: Path) -> None:
     """
     console = PlainConsole()
     names, rows = as_rows(record)
+    if not rows:  # nothing was measured
+        console.print(shown_path(where), soft_wrap=True)
+        return
     rows = _without_repeats(rows)
     columns = dict(zip(map(str, names), map(list, zip(*rows, strict=True)), strict=True))
     if columns.get("popularity") == columns.get("test"):  # the model is popularity
@@ -95,7 +98,7 @@ def as_rows(record: dict[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
     """The same table as plain values: names of the columns, and a row for each metric."""
     values = {name: column for name, column in _columns(record).items() if column}
     names = [name for name in COLUMNS if name in values]
-    metrics = values.get("test") or values["val"]
+    metrics = values.get("test") or values.get("val") or {}
     return ["metric", *names], [
         [metric, *(values[name].get(metric) for name in names)] for metric in metrics
     ]
