@@ -27,6 +27,7 @@ from tests.helpers.models import MODELS, build, first_batch
 from twotower.data import datamodule
 from twotower.data.batches.present import present_features
 from twotower.data.sampling import Uniform
+from twotower.data.splits import Temporal
 from twotower.errors import UserError
 from twotower.export import folder as export_folder
 from twotower.export import parity, tables, towers
@@ -112,6 +113,28 @@ def test_the_readme_shows_new_users_what_they_saw_if_the_evaluation_does(tmp_pat
     data.setup()
     model, _ = export_model("youtube_dnn", data, tmp_path / "export")
     serve_new(model, data, tmp_path / "export", 5)
+
+
+def test_the_readme_serves_new_users_with_the_labels_of_their_items(tmp_path):
+    """One value, several and none; items that training did not see have no labels in a history."""
+    labels = ["category", "brand", "tags"]
+    data = make_data(tmp_path, split=Temporal(0.05, 0.2, 0), history_features=[*labels, "time_gap"])
+    data.setup()
+    assert data.schema.num_train_items < data.schema.num_items
+    model = build("two_tower", data, "model/history=transformer")
+    events = [own for name, own in model.named_parameters() if ".events." in name]
+    assert len(events) == 4
+    for parameter in events:  # zeros until they are trained
+        torch.nn.init.normal_(parameter)
+    parts = (Flat(), False, MEASURE, quiet, quiet)
+    write_export(tmp_path / "export", about(data), copy.deepcopy(model), data, *parts)
+    serve_new(model, data, tmp_path / "export", 5)
+    written = pq.read_table(tmp_path / "export" / "item_vectors.parquet")["features"]
+    assert written.type.names == [f"history_{name}" for name in labels]
+    brand = [entry["history_brand"] for entry in written.to_pylist()]
+    assert brand == data.tables["item/brand"].tolist()
+    readme = (tmp_path / "export" / "README.md").read_text()
+    assert "do not tell `history_time_gap`: 0 (unknown)" in readme
 
 
 def test_the_exact_index_finds_what_the_evaluation_counts(exported):

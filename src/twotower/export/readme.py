@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twotower.export import new_user
 from twotower.run.settings import changes_result, key_of
 
 EXAMPLE = """import faiss, numpy as np, onnxruntime, pyarrow.parquet as pq
@@ -33,26 +34,13 @@ for batch in pq.ParquetFile("item_vectors.parquet").iter_batches(columns=["vecto
     index.add(batch["vector"].flatten().to_numpy().reshape(-1, index.d))
 """
 
-NEW_USER = """rows = {item: row for row, item in enumerate(items)}
-known = pq.read_table("vocabularies/item.item_id.parquet").to_pydict()
-indices = dict(zip(known["value"], known["index"]))
-
-def recommend_new(history, k=10, **features):
-    given = {x.name: np.zeros(x.shape[1:], dtypes[x.type]) for x in tower.get_inputs()}
-    if "history" in given:
-        last = [indices.get(item, 0) for item in history][-len(given["history"]):]
-        given["history"][len(given["history"]) - len(last):] = last
-    seen = SEEN
-    return search({**given, **features}, seen, k)
-"""
-
 FILES = {
     "user_tower.onnx": "features of users in, vectors out; any number of users at a time",
     "item_tower.onnx": "features of items in, vectors out",
     "user_tower.safetensors": "weights of the user tower, by their names in the model",
     "item_tower.safetensors": "weights of the item tower",
-    "item_vectors.parquet": "`item` (raw id), `vector`, `category` and, where known, `title`; row "
-    "i is row i of the index",
+    "item_vectors.parquet": "`item` (raw id), `vector`, `category` and, where known, `title` and "
+    "`features` (labels of a history's items, as inputs); row i is row i of the index",
     "user_vectors.parquet": "`user` (raw id) and `vector` of all users at export",
     "users.parquet": "`user` (raw id), `features` (inputs of the user tower at export), `seen` "
     "(rows of the items to leave out)",
@@ -76,7 +64,7 @@ items, the oldest first:
 {new_user}```
 
 `features` are other inputs of the user tower, as the numbers of the table below; those that are not
-given are unknown, like the user's id.{same_list}
+given are unknown, like the user's id.{notes}
 """
 
 USE = """## Intended use and limits
@@ -189,19 +177,17 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _serving(record: dict[str, Any]) -> str:
-    inputs = [entry["name"] for entry in record["schema"]["user_tower"]["inputs"]]
-    seen = "[rows[item] for item in history if item in rows]"
     index = READ_INDEX
     if record["index"]["type"] == "none":  # all vectors in memory: the exact index
         index = FILL_INDEX.replace("DIM", str(record["index"]["dim"]))
     widen = ""
     if record["index"]["type"] == "hnsw":
         widen = WIDEN.replace("EF_SEARCH", str(record["index"]["settings"]["ef_search"]))
-    same = " This model reads no history, so all new users get the same list."
+    inputs = record["schema"]["user_tower"]["inputs"]
     return SERVING.format(
         example=EXAMPLE.replace("INDEX", index).replace("WIDEN", widen),
-        new_user=NEW_USER.replace("SEEN", seen if record["dataset"]["mask_seen"] else "[]"),
-        same_list="" if "history" in inputs else same,
+        new_user=new_user.code(inputs, record["dataset"]["mask_seen"]),
+        notes=new_user.notes(inputs),
     )
 
 

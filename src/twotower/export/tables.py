@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from twotower.data.batches.features import OF_THE_EVENT, item_labels
 from twotower.data.batches.present import present_features, present_seen
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.export.towers import as_inputs, input_name
@@ -26,8 +27,9 @@ CPU = torch.device("cpu")
 def write_items(model: Model, data: RetrievalDataModule, folder: Path) -> Tensor:
     """``item_vectors.parquet``: a row of the index is the same row here.
 
-    Columns are raw id, vector, category and, if the data have one, title. Some items are in memory
-    at a time.
+    Columns are raw id, vector, category and, if the data have them, title and ``features``: the
+    labels that a history has of the item, by the user tower's inputs. Some items are in memory at
+    a time.
 
     Returns:
         ``(num_items, dim)`` the same vectors, mapped from a file without a name in ``folder``, that
@@ -45,12 +47,25 @@ def write_items(model: Model, data: RetrievalDataModule, folder: Path) -> Tensor
                 # not through the mapping, where a full disk would be a signal and no error
                 file.write(vectors.numpy().data)
                 table = _plain(raw[start : start + len(vectors)])
-                yield table.insert_column(1, _column("vector", vectors))
+                table = table.insert_column(1, _column("vector", vectors))
+                labels = _labels(data, start, start + len(vectors))
+                yield table.with_columns(labels.to_struct("features")) if labels.width else table
                 start += len(vectors)
 
         _write(folder / "item_vectors.parquet", rows())
         file.flush()
         return torch.from_numpy(np.memmap(file, np.float32, "r+")).view(len(raw), -1)
+
+
+def _labels(data: RetrievalDataModule, start: int, end: int) -> pl.DataFrame:
+    """``history_<label>`` of each item; no columns without labels in histories."""
+    names = [own.name for own in data.schema.user if own.kind == "event"]
+    item, columns = torch.arange(start, end), []
+    for name in names:
+        label = name.removeprefix("history_")
+        if label not in OF_THE_EVENT:
+            columns.append(_column(name, item_labels(data.tables, label, item)))
+    return pl.DataFrame(columns)
 
 
 @torch.no_grad()
