@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.helpers.runs import SMALL
 from tests.report.world import make_ranks, make_run
-from twotower.report.entry import read
+from twotower.report.entry import read, sweep_command
 from twotower.run.run_folder import RunFolder
 
 RANKS = make_ranks(0, 0, num_users=30)
@@ -74,6 +74,52 @@ def test_all_runs_newest_last_with_the_command_to_go_on(script, width):
     assert "  go on: python src/train.py model=mf 'x=\"a b\"'\n" in text
     assert text.count("interrupted  .2500") == 2  # the best so far
     assert "5 runs: 2 finished, 1 failed, 2 interrupted" in text
+
+
+def test_a_sweep_goes_on_in_its_folder_with_its_configs_and_launcher(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [
+        "hydra.mode=MULTIRUN",
+        "hydra.sweep.dir=elsewhere/sweeps/${now:%S}",
+        "hydra.searchpath=[file://own conf]",
+        "hydra/launcher=ray",
+        "+hydra.launcher.ray.init.num_cpus=3",
+        "hydra.verbose=launcher",
+    ]
+    hydra = {"overrides": {"hydra": given, "task": ["sweep=seeds"]}}
+    folder = tmp_path / "out" / "sweeps" / "two words"
+    folder.mkdir(parents=True)
+    (folder / "multirun.yaml").write_text(json.dumps({"hydra": hydra}))
+    assert sweep_command(folder).partition(" -m ")[2] == (
+        "sweep=seeds 'hydra.searchpath=[file://own conf]' hydra/launcher=ray "
+        "+hydra.launcher.ray.init.num_cpus=3 'hydra.sweep.dir=\"out/sweeps/two words\"'"
+    )
+
+
+def test_a_search_goes_on_until_all_trials_have_ended(script):
+    """Failed trials are not repeated, so a command would do nothing more for them."""
+    search = script.folder / "outputs" / "sweeps" / "search-toy"
+    for number in (0, 1):
+        begin(search / f"mf-00{number}")
+        RunFolder(search / f"mf-00{number}").write_failure("the loss is nan", [])
+    (search / "multirun.yaml").write_text(HYDRA.format("sweep=search"))
+    about = "{{budget: {}, overrides: {{mf: [], dat: []}}}}"
+    rows = ["mf,0,failed", "mf,1,{}", "dat,0,complete", "dat,1,pruned"]
+    for budget, state, is_over in [
+        (2, "failed", True),
+        (2, "running", False),
+        (3, "failed", False),
+    ]:
+        (search / "search.yaml").write_text(about.format(budget))
+        trials = "\n".join(["variant,number,state", *rows]).format(state)
+        (search / "trials.csv").write_text(f"{trials}\n")
+        text = "\n".join(listed(script))
+        assert text.count("go on: ") == (0 if is_over else 1), text
+    (search / "trials.csv").write_text("variant,number,state\nmf,0,failed\nmf,1,failed\n")
+    (search / "search.yaml").write_text(about.format(2))
+    assert "go on: " in "\n".join(listed(script))  # dat has not begun
+    (search / "search.yaml").write_text("[")
+    assert "go on: " in "\n".join(listed(script))
 
 
 def test_what_cannot_be_read_is_named(script, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import io
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,15 @@ from pydantic import BaseModel
 from twotower.files import open_ordinary, read_bytes
 from twotower.report.record import Text as Line
 from twotower.report.record import read_record, reason
+from twotower.run import search_files
 from twotower.run.run_folder import HYDRA, RunFolder
-from twotower.run.settings import changes_result, key_of, repeated
-from twotower.wording import printable, resume_command, shown_path, typed
+from twotower.run.settings import changes_result, is_within, key_of, repeated
+from twotower.wording import override, printable, resume_command, shown_path, typed
 
 MAX_YAML = 1 << 20  # bytes
+SWEEP_DIR = "hydra.sweep.dir"
+# what a command of a sweep says to Hydra of the places of configs and runs, and of the machines
+PLACES = ("hydra.sweep", "hydra.searchpath", "hydra.launcher")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast
 
 
@@ -120,11 +125,29 @@ def sweep_command(folder: Path) -> str:
     hydra = _read_hydra(folder / "multirun.yaml")
     if hydra is None:
         return ""
-    given = hydra.overrides.task
-    given += [text for text in hydra.overrides.hydra if "launcher" in text]
-    if folder.parent.name != "sweeps":  # the command would put it elsewhere
-        given.append(f"hydra.sweep.dir={shown_path(folder)}")
-    return " ".join([typed("train"), "-m", *map(shlex.quote, given)])
+    given, is_elsewhere = list(hydra.overrides.task), folder.parent.name != "sweeps"
+    for text in hydra.overrides.hydra:
+        key = key_of(text)
+        if key == SWEEP_DIR:  # may have been relative to another folder, or hold the time
+            is_elsewhere = True
+        elif is_within(key, PLACES):
+            given.append(text)
+    words = [typed("train"), "-m", *map(shlex.quote, given)]
+    if is_elsewhere:  # the command would put it into a folder of its own choice
+        words.append(override(SWEEP_DIR, shown_path(folder)))
+    return " ".join(words)
+
+
+def is_over(folder: Path) -> bool:
+    """Is there a search in the folder whose trials have all ended? A failed one is not repeated."""
+    try:
+        about, rows = search_files.read(folder)
+        budget = int(about["budget"])
+        variants = {*about["overrides"], *(row["variant"] for row in rows)}
+        ended = Counter(row["variant"] for row in rows if row["state"] in search_files.ENDED)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, yaml.YAMLError):
+        return False
+    return ended.total() == len(rows) and all(ended[name] >= budget for name in variants)
 
 
 def _written(folder: RunFolder) -> float:

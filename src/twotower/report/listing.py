@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from twotower.report.entry import Entry, read, sweep_command
+from twotower.report.entry import Entry, is_over, read, sweep_command
 from twotower.report.folders import find
 from twotower.run.run_folder import RunFolder
 from twotower.wording import PlainConsole, duration, number, printable, shown_path, typed
@@ -64,7 +64,7 @@ def _print_group(parent: Path, entries: list[Entry], console: PlainConsole) -> N
     sweep = sweep_command(parent)
     for entry in entries:
         _print_entry(entry, shared, sweep, console)
-    if sweep and any(entry.is_left for entry in entries):
+    if sweep and any(entry.is_left for entry in entries) and not is_over(parent):
         console.print(f"go on: {sweep}", soft_wrap=True)
 
 
