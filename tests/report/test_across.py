@@ -247,6 +247,35 @@ def test_a_row_of_one_seed_is_shown_and_does_not_count(data):
     assert answer.lead == "dat − dat_lambda0: no error is known"
 
 
+def test_a_control_of_zero_is_named_and_does_not_count(data):
+    """Three seeds on each side: what is missing is no seed, but a number to divide by."""
+    zero = family(0.1, 0.5)
+    zero["dat_lambda0"] = (zero["dat_lambda0"][0], [0.0, 0.0, 0.0])
+    one = {name: (own, values[:1]) for name, (own, values) in family(0.1, 0.5).items()}
+    sections = [data("a", zero), data("b", one), data("c", family(0.1, 0.02))]
+    name = "dat − dat_lambda0"
+
+    def block_of(*places):
+        found = find_contrasts([sections[place] for place in places], CONTROL)
+        return across_block(found, CONTROL)
+
+    (answer,) = block_of(0).answers
+    assert answer.lead == f"{name}: no relative difference exists"
+    assert answer.rest == ", as the mean of each control is 0."
+    (answer,) = block_of(0, 1).answers
+    assert answer.lead == f"{name}: no error is known"
+    assert answer.rest == ", as each has one seed on a side or a control with the mean 0."
+    cells = [line.cells for line in block_of(0, 1, 2).tables[name].lines]
+    assert [own[:3] for own in cells[:2]] == [
+        [f"a\n{name}", "", "control is 0"],
+        [f"b\n{name}", "+50.0 %", "one seed"],
+    ]
+    assert cells[0][3] == "+.1500"  # the mean of dat
+    sections.append(data("d", family(0.1, 0.02)))
+    (answer,) = block_of(0, 1, 2, 3).answers
+    assert ", 1 with a control of 0, 1 of one seed" in answer.rest
+
+
 def test_p_of_means_is_corrected_over_the_contrasts(data):
     amm = {"dat_amm": (weights(PLAIN, 0.5, 0.5, 0), [0.102, 0.113, 0.091])}
     sections = [data(name, family(0.1, 0.02) | amm) for name in "abc"]

@@ -18,6 +18,8 @@ from twotower.report.summary import Summary, interval, two_sided
 from twotower.report.text import MINUS, metric_name, number, p_text, percent
 
 MAX_SHOWN = 8  # contrasts with a sentence, a table and plots
+ONE_SEED, ZERO = "one seed", "control is 0"  # why a row has no estimate
+SAID = {ONE_SEED: "of one seed", ZERO: "with a control of 0"}
 TITLE = "Differences across data sets"
 MEAN = (
     "random effects over data sets: weights are inverse variances with τ² of Paule and Mandel, the "
@@ -64,7 +66,7 @@ def _num_data(contrast: Contrast) -> int:
 def _answer(contrast: Contrast, options: Options) -> Answer:
     metric = metric_name(options.metric)
     if not contrast.means:
-        return Answer(f"{contrast.name}: no error is known", ", as each has one seed on a side.")
+        return _unknown_answer(contrast, options)
     mean = contrast.means[ALL]
     said = verdict(mean, contrast.p or 0, options)
     lead = f"{contrast.name} is {said} on {metric}: {signed(mean.value)}"
@@ -81,6 +83,22 @@ def _answer(contrast: Contrast, options: Options) -> Answer:
         parts.append(_heterogeneity(mean))
     parts.append(_votes(contrast.rows, options))
     return Answer(lead, f"{'; '.join([*parts, *_slope(contrast)])}.")
+
+
+def _unknown_answer(contrast: Contrast, options: Options) -> Answer:
+    reasons = {_reason(row, options) for row in contrast.rows}
+    if reasons == {ZERO}:
+        lead, why = "no relative difference exists", "the mean of each control is 0"
+    elif reasons == {ONE_SEED}:
+        lead, why = "no error is known", "each has one seed on a side"
+    else:
+        lead, why = "no error is known", "each has one seed on a side or a control with the mean 0"
+    return Answer(f"{contrast.name}: {lead}", f", as {why}.")
+
+
+def _reason(row: Row, options: Options) -> str:
+    """Why a row has no estimate."""
+    return ONE_SEED if row.other.mean(options.metric) > 0 else ZERO
 
 
 def _slope(contrast: Contrast) -> list[str]:
@@ -112,8 +130,9 @@ def _heterogeneity(mean: Summary) -> str:
 def _votes(rows: list[Row], options: Options) -> str:
     counts = Counter(_verdict(row.estimate, options) for row in rows if row.estimate)
     said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    unknown = sum(row.estimate is None for row in rows)
-    return f"by data and base {said}" + (f", {unknown} of one seed" if unknown else "")
+    reasons = Counter(_reason(row, options) for row in rows if row.estimate is None)
+    unknown = "".join(f", {count} {SAID[reason]}" for reason, count in reasons.items())
+    return f"by data and base {said}{unknown}"
 
 
 def _verdict(own: Estimate, options: Options) -> str:
@@ -146,7 +165,8 @@ def _line(row: Row, options: Options) -> Line:
     if own is None:
         start = row.other.mean(metric)
         value = signed(absolute / start) if start else ""
-        return Line([name, value, "one seed", number(absolute, "+"), "", "", seeds, dose])
+        said = _reason(row, options)
+        return Line([name, value, said, number(absolute, "+"), "", "", seeds, dose])
     said = _verdict(own, options)
     low, high = interval(own.value, own.error, own.freedom, options.level)
     over_users = "" if own.over_users is None else percent(own.over_users, ".1%")

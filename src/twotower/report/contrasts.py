@@ -30,7 +30,7 @@ class Row(NamedTuple):
         base: what the variant and its control are built on: the control's name.
         one: the variant, with the runs that are compared.
         other: the control, with the runs that are compared.
-        estimate: None with one seed on a side.
+        estimate: None with one seed on a side, or if the control's mean is 0.
         dose: training interactions per user; None if the runs' records do not have it.
     """
 
