@@ -307,6 +307,22 @@ def test_a_block_that_is_not_there(tmp_path):
         markdown.update(path, "two", "")
 
 
+def test_a_file_that_cannot_be_updated_is_refused_before_anything_is_written(script, tmp_path):
+    make_variant(tmp_path / "r", 0, seeds=(0,))
+    (tmp_path / "bytes.md").write_bytes(b"\xff")
+    (tmp_path / "none.md").write_text("nothing\n")
+    for given, message in [
+        ("missing.md", "update=missing.md: No such file or directory; name a Markdown file"),
+        ("bytes.md", "update=bytes.md: it is no text; name a Markdown file"),
+        ("none.md", "update=none.md: it has no block; block=NAME chooses one"),
+    ]:
+        run = script("report", "runs=r", f"update={given}", "keep=kept", "resamples=100")
+        assert run.returncode == 1 and message in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+        assert sorted(path.name for path in tmp_path.glob("*/report")) == []
+        assert not (tmp_path / "kept").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -411,5 +427,7 @@ def test_kept_records_give_the_same_report_and_hold_no_items(script, tmp_path):
     again = script("report", "runs=[r,r/search/../search]", "resamples=100", "keep=kept")
     assert again.returncode == 0, again.stderr
     shutil.copytree(search, tmp_path / "r" / "other" / "search")
+    shutil.rmtree(tmp_path / "r" / "report")
     twice = script("report", "runs=r", "resamples=100", "keep=twice")
     assert twice.returncode == 1 and "two folders are named search" in twice.stderr
+    assert not (tmp_path / "twice").exists() and not (tmp_path / "r" / "report").exists()

@@ -18,7 +18,7 @@ from twotower.report.blocks import Report
 from twotower.report.comparison import Options
 from twotower.report.console import show
 from twotower.report.folders import find
-from twotower.report.keep import keep
+from twotower.report.keep import check_names, keep
 from twotower.report.page import as_html
 from twotower.report.plots import draw, draw_blocks
 from twotower.report.search_block import search_block
@@ -38,9 +38,14 @@ def report(config: DictConfig) -> None:
     places = [config.runs] if isinstance(config.runs, str) else list(config.runs)
     if not places:
         raise UserError("runs=[]: give folders of runs or of sweeps, runs=[<one>,<another>]")
+    kept, updated = config["keep"], config["update"]  # config.update is a method
+    if updated:
+        markdown.block_of(Path(updated), config.block)
     searches = find_searches(places)
     counted, left_out = _read(places, options, searches)
     counted = _without(list(config.ignore), counted)
+    if kept:
+        check_names(Path(kept), counted, searches)
     sections = [make_section(group, options) for group in by_data(counted)]
     left_out += [run for section in sections for run in section.left_out]
     across = across_block(find_contrasts(sections, options), options) if sections else None
@@ -53,10 +58,10 @@ def report(config: DictConfig) -> None:
     first = Path(places[0])
     folder = next(path for path in (first, *first.parents) if path.is_dir())
     _write(made, Path(config.output or folder / "report"))
-    if config["keep"]:
-        keep(Path(config["keep"]), counted, searches)
-    if config["update"]:  # as an attribute it is a method
-        markdown.update(Path(config["update"]), config.block, markdown.as_markdown(made))
+    if kept:
+        keep(Path(kept), counted, searches)
+    if updated:
+        markdown.update(Path(updated), config.block, markdown.as_markdown(made))
 
 
 def _read(

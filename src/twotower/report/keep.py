@@ -1,6 +1,7 @@
 """Copies of the records of a report that hold nothing of the data, to be published with it."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,20 @@ from twotower.run.run_folder import RunFolder
 from twotower.run.search_files import ABOUT, TRIALS
 
 
+def check_names(target: Path, counted: Iterable[Run], searches: Iterable[Path]) -> None:
+    """Refuse runs and searches of one name, before anything is written; arguments of ``keep``.
+
+    Raises:
+        UserError: naming it.
+    """
+    names = Counter([*(run.name for run in counted), *(folder.name for folder in searches)])
+    for name, count in names.items():
+        if count > 1:
+            raise UserError(
+                f"keep={target}: two folders are named {name}; give them in two reports"
+            )
+
+
 def keep(target: Path, counted: Iterable[Run], searches: Iterable[Path]) -> None:
     """Copy what a report needs of each run and each search; it can be read again from there.
 
@@ -21,22 +36,21 @@ def keep(target: Path, counted: Iterable[Run], searches: Iterable[Path]) -> None
     users stay, gains by category do not.
 
     Args:
-        target: folder of the copies, by the names of the runs and of the searches.
+        target: folder of the copies, by the names of the runs and of the searches, see
+            :func:`check_names`.
         counted: runs of the report.
         searches: folders of searches.
-
-    Raises:
-        UserError: if two of them have one name.
     """
-    copied: set[str] = set()
     for run in counted:
-        copy = RunFolder(_new(target, run.name, copied))
+        copy = RunFolder(target / run.name)
+        copy.path.mkdir(parents=True, exist_ok=True)
         _copy(RunFolder(run.folder).record, copy.record)
         if isinstance(run.ranks, Ranks):
             with whole_file(copy.ranks) as partial:
                 without_items(run.ranks).write_parquet(partial, compression="zstd")
     for folder in searches:
-        copied_to = _new(target, folder.name, copied)
+        copied_to = target / folder.name
+        copied_to.mkdir(parents=True, exist_ok=True)
         for name in (ABOUT, TRIALS):
             _copy(folder / name, copied_to / name)
 
@@ -50,14 +64,6 @@ def without_items(ranks: Ranks) -> pl.DataFrame:
         category=pl.lit(-1),
         rank="rank",
     ).cast(pl.Int32)
-
-
-def _new(target: Path, name: str, copied: set[str]) -> Path:
-    if name in copied:
-        raise UserError(f"keep={target}: two folders are named {name}; give them in two reports")
-    copied.add(name)
-    (target / name).mkdir(parents=True, exist_ok=True)
-    return target / name
 
 
 def _copy(source: Path, target: Path) -> None:

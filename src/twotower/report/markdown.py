@@ -101,24 +101,33 @@ def _cells(line: Line, grid: Grid) -> list[str]:
     return cells
 
 
-def update(path: Path, name: str | None, text: str) -> None:
-    """Replace the text between ``<!-- report:name -->`` and ``<!-- /report -->`` in a file.
+def block_of(path: Path, name: str | None) -> tuple[str, re.Match[str]]:
+    """A file's text, and its block between ``<!-- report:name -->`` and ``<!-- /report -->``.
 
     Args:
         path: of the file.
         name: of the block; None if the file has only one.
-        text: goes there.
 
     Raises:
-        UserError: if there is no such block or more than one.
+        UserError: if the file cannot be read, and if there is no such block or more than one.
     """
-    old = path.read_text()
-    blocks = [match for match in BLOCK.finditer(old) if name in (None, match["name"])]
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", "it is no text")
+        raise UserError(f"update={path}: {what}; name a Markdown file with a block") from None
+    blocks = [match for match in BLOCK.finditer(text) if name in (None, match["name"])]
     if len(blocks) != 1:
-        names = ", ".join(match["name"] for match in BLOCK.finditer(old)) or "no block"
+        names = ", ".join(match["name"] for match in BLOCK.finditer(text)) or "no block"
         raise UserError(
             f"update={path}: it has {names}; block=NAME chooses one that stands there once, "
             f"between the lines <!-- report:{name or 'NAME'} --> and <!-- /report -->"
         )
-    start, end = blocks[0].span("body")
+    return text, blocks[0]
+
+
+def update(path: Path, name: str | None, text: str) -> None:
+    """Replace the text of a block, see :func:`block_of`."""
+    old, block = block_of(path, name)
+    start, end = block.span("body")
     write_text(path, f"{old[:start]}\n{text}\n\n{old[end:]}")
