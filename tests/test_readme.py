@@ -22,3 +22,9 @@ def test_your_own_data(script):
     (metrics,) = script.folder.glob("outputs/**/metrics.json")
     test = script.metrics(str(metrics.parent.relative_to(script.folder)))["test"]
     assert test["hit_rate@10"] > 0.1, test  # chance has 10 of 200 items, .05
+
+
+def test_all_benchmarks_are_listed():
+    listed = re.search(r"`benchmark=([\w|]+)`", (ROOT / "README.md").read_text())[1].split("|")
+    files = {path.stem for path in (ROOT / "conf" / "benchmark").glob("*.yaml")}
+    assert sorted(listed) == sorted(files - {"step"})  # the default, shown as a command
