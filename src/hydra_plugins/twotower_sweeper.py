@@ -132,7 +132,8 @@ class ResumableSweeper(BasicSweeper):
         refuse_axes([*(key_of(text) for text in jobs[0]), *varied], OF_CONFIRM)
         refuse_axes(varied, dict.fromkeys(varied, "sweep=confirm varies variants and seeds alone"))
         axes = ["seed", "model", "variant"]
-        return confirming_jobs(self.config.searched, self.config.seeds, jobs[0]), axes
+        place = Path(self.config.hydra.sweep.dir)
+        return confirming_jobs(self.config.searched, place, self.config.seeds, jobs[0]), axes
 
     def _composed(self, job: list[str], name: str) -> Run:
         """A run of its overrides, in a folder of this name, checked."""

@@ -12,7 +12,9 @@ from hydra_plugins import twotower_sweeper
 from tests.helpers.runs import SMALL
 from tests.helpers.waiting import finish, wait_until
 from twotower.errors import UserError
+from twotower.run import search_files
 from twotower.run.run_folder import RunFolder
+from twotower.sweep import confirm
 from twotower.sweep.confirm import confirming_jobs
 from twotower.sweep.search import Search
 from twotower.training.fused import lockstep
@@ -136,7 +138,13 @@ def test_a_stopped_search_goes_on_with_the_same_trials(whole, script, monkeypatc
     assert done.returncode == 0 and ": starts" not in done.stdout
 
 
-def test_the_best_settings_are_confirmed_with_new_seeds_and_tested(whole):
+def one_more_trial(folder):
+    about, rows = search_files.read(folder)
+    more = [{**row, "state": "failed"} for row in rows if row["number"] == "0"]
+    return {**about, "budget": about["budget"] + 1}, rows + more
+
+
+def test_the_best_settings_are_confirmed_with_new_seeds_and_tested(whole, monkeypatch):
     script, _ = whole
     folder = folder_of(script)
     done = script("train", "-m", "sweep=confirm", f"search={folder}", "seeds=1")
@@ -152,6 +160,12 @@ def test_the_best_settings_are_confirmed_with_new_seeds_and_tested(whole):
         best = max(complete, key=lambda row: float(row["value"]))
         assert all(run["settings"][key] == float(best[key]) for key in SHARED)
         assert run["budget"] == 3 and run["test"]["ndcg@10"] > 0 and "curve" not in run
+    again = script("train", "-m", "sweep=confirm", f"search={folder}", "seeds=1")
+    assert again.stdout.count("already done") == 2
+    # the search goes on: its winners may be others
+    monkeypatch.setattr(confirm, "read", one_more_trial)
+    refused = script("train", "-m", "sweep=confirm", f"search={folder}", "seeds=1", "dry=true")
+    assert refused.returncode == 1 and "with budget=3, and now it has budget=4" in refused.stderr
     both = f"runs=[{folder_of(script, 'confirm-search-synthetic')},{folder}]"
     report = script("report", both, "resamples=100").stdout
     assert "budget" in report and "6 runs not tested, as a trial of a search is not" in report
@@ -178,7 +192,10 @@ def test_runs_that_confirm_searches_of_one_name_are_told_apart(whole, script, mo
     ("given", "line"),
     [
         ((), "search is missing: give the folder of a search"),
-        (("search=nowhere/at/all",), "search=nowhere/at/all: there is no search.yaml"),
+        (("search=nowhere/at/all",), "search=nowhere/at/all: there is no such folder"),
+        (("search=nope",), "search=nope: there is no such folder"),
+        (("search=shared",), "search=shared: there is no such folder"),
+        (("search=.",), "search=.: there is no search.yaml"),
         (("search=.", "variant=dat"), "variant cannot be varied: sweep=confirm takes it from"),
         (("search=.", "model.dim=8,16"), "model.dim cannot be varied: sweep=confirm varies"),
     ],
@@ -238,7 +255,7 @@ def test_a_budget_that_not_all_have_spent_is_not_confirmed(whole, tmp_path, budg
     (tmp_path / "search.yaml").write_text(yaml.safe_dump({**about, "budget": budget}))
     line = f"has 3 ended trials and the budget is {budget}: .* and budget={finish_with}"
     with pytest.raises(UserError, match=line):
-        confirming_jobs(str(tmp_path), 1, [])
+        confirming_jobs(str(tmp_path), tmp_path / "confirmed", 1, [])
 
 
 def test_a_plan_shows_variants_budget_and_space(script):

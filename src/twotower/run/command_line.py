@@ -53,13 +53,14 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
 def with_folder_of_search(arguments: Sequence[str]) -> list[str]:
     """``search=<folder>`` as ``searched=<folder>``: else Hydra looks for a file of conf/search/."""
     names = options("search")
+    confirms = "sweep=confirm" in arguments  # which takes nothing but a folder
     found = []
     for text in arguments:
         key, _, value = text.partition("=")
-        is_folder = (
-            key == "search" and value not in names and ("/" in value or Path(value).is_dir())
-        )
-        found.append(f"searched={value}" if is_folder else text)
+        is_folder = value not in names and ("/" in value or Path(value).is_dir())
+        if key == "search" and (confirms or is_folder):
+            text = f"searched={value}"
+        found.append(text)
     return found
 
 

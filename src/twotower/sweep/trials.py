@@ -2,10 +2,11 @@
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import yaml
 
@@ -63,6 +64,8 @@ class Trial(NamedTuple):
 def outcome_of(folder: RunFolder, monitor: str) -> Outcome | None:
     """What a trial's folder says; None if it has not ended.
 
+    A trial whose metric is not a finite number has failed.
+
     Args:
         folder: of the trial.
         monitor: name of the metric, such as ``val/ndcg@10``.
@@ -73,6 +76,9 @@ def outcome_of(folder: RunFolder, monitor: str) -> Outcome | None:
         state = "pruned" if record.get("status") == "pruned" else "complete"
         value = record["val"].get(monitor.removeprefix("val/"))
         seconds = round(share_of_seconds(record), 3)
+        if state == "complete" and not _is_finite(value):
+            error = f"{monitor} is not a finite number"
+            return Outcome("failed", None, record["epochs"], seconds, error)
         return Outcome(state, value, record["epochs"], seconds, curve=curve)
     if folder.failure.exists():
         return Outcome("failed", error=folder.read_error())
@@ -81,14 +87,17 @@ def outcome_of(folder: RunFolder, monitor: str) -> Outcome | None:
 
 def best_of(trials: Iterable[Trial], mode: str) -> Trial | None:
     """The best trial that was trained to its end; of several the first, None if there is none."""
-    complete = [
-        (trial.outcome.value, trial)
-        for trial in trials
-        if trial.outcome and trial.state == "complete" and trial.outcome.value is not None
-    ]
+    complete = []
+    for trial in trials:
+        if trial.outcome and trial.state == "complete" and _is_finite(trial.outcome.value):
+            complete.append((trial.outcome.value, trial))
     if not complete:
         return None
     return (max if mode == "max" else min)(complete, key=lambda pair: pair[0])[1]
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def write_trials(folder: Path, trials: Sequence[tuple[str, Trial]]) -> None:
@@ -118,7 +127,7 @@ def read_ended(folder: Path) -> Counter[str]:
     except (OSError, ValueError):
         return Counter()
     rows = csv.DictReader(text.splitlines())
-    return Counter(row["variant"] for row in rows if row.get("state") in ENDED)
+    return Counter(row.get("variant", "") for row in rows if row.get("state") in ENDED)
 
 
 def _cell(value: Value) -> Value:
