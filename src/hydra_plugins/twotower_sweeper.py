@@ -173,12 +173,12 @@ class ResumableSweeper(BasicSweeper):
             compose=self._composed,
             launch=self._train,
         )
+        search.check()
         if self.config.dry:
             print_search_plan(search, Path(self.config.paths.output_dir), self._at_once())
             return
-        self._begin()
         signals.on_stop(hint=continue_with)
-        search.run()
+        search.run(self._begin)
         print_search_outcome(search)
 
     def _width(self) -> int:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,6 +18,8 @@ from twotower.run.run_folder import RunFolder
 from twotower.sweep import confirm
 from twotower.sweep.confirm import confirming_jobs
 from twotower.sweep.search import Search
+from twotower.sweep.search_tables import print_search_outcome
+from twotower.sweep.trials import Outcome, Trial
 from twotower.training.fused import lockstep
 
 pytest.importorskip("optuna")
@@ -216,6 +219,11 @@ def test_what_cannot_be_confirmed_is_one_line(script, given, line):
         (("callbacks.best=null",), "callbacks."),
         (("test=true",), "test=true: trials are not tested"),
         (("budget=null",), "budget=null: a search needs a number of trials"),
+        (
+            ("+search.model.augment_gradient=[both,foo]",),
+            "search.model.augment_gradient: dat does not take model.augment_gradient='foo': model.",
+        ),
+        (("+search.model.dim={low: 8, high: 64}",), "search.model.dim: dat does not take model."),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_starts(script, given, line):
@@ -224,10 +232,64 @@ def test_a_mistake_is_one_line_before_anything_starts(script, given, line):
     assert not (script.folder / "outputs").exists()
 
 
-def test_another_search_does_not_mix_with_the_one_in_its_folder(whole):
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("budget=3", "search.optimizer.lr.high=0.5"), "the search in this folder has dat with"),
+        (("budget=3", "pruner=hyperband"), "the search in this folder has dat with other"),
+        (("budget=2",), "budget=2: dat in search-synthetic has 3 trials already: give budget=3"),
+        (("budget=2", "variant=two_tower_cal"), "budget=2: dat in search-synthetic has 3 trials"),
+    ],
+)
+@pytest.mark.parametrize("dry", ["true", "false"])
+def test_another_search_does_not_mix_with_the_one_in_its_folder(whole, given, line, dry):
     script, _ = whole
-    done = script("train", *SEARCH, *PRUNED, "budget=3", "search.optimizer.lr.high=0.5")
-    assert done.returncode == 1 and "the search in this folder has dat with other" in done.stderr
+    files = [folder_of(script) / name for name in ("multirun.yaml", "search.yaml", "journal.log")]
+    before = [file.read_bytes() for file in files]
+    done = script("train", *SEARCH, *PRUNED, *given, f"dry={dry}")
+    assert done.returncode == 1 and line in done.stderr
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_values_that_do_not_fit_one_another_are_a_failed_trial(script, monkeypatch):
+    run_of = Search._run_of
+
+    def refused(self, one, trial):
+        if trial.number in (1, 2):
+            raise UserError("dim and heads do not fit")
+        return run_of(self, one, trial)
+
+    monkeypatch.setattr(Search, "_run_of", refused)
+    for num_starts in (2, 0):
+        given = ("variant=dat", "budget=4", "pruner=none", "trials_at_once=1")
+        done = script("train", *SEARCH, *given)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(": starts") == num_starts
+        assert "dat 1 failed: dim and heads do not fit" in done.stdout
+    rows = trials(folder_of(script))
+    assert [row["state"] for row in rows] == ["complete", "failed", "failed", "complete"]
+
+
+def test_the_next_command_is_shown_once_it_would_work(tmp_path, capsys):
+    def shown(**states):
+        known = {
+            label: [Trial(0, {}, None, Outcome(state, 0.1) if state else None) for state in own]
+            for label, own in states.items()
+        }
+        search = SimpleNamespace(
+            folder=tmp_path, monitor="val/ndcg@10", mode="max", trials=lambda: known
+        )
+        search.config = SimpleNamespace(budget=2)
+        print_search_outcome(search)
+        return capsys.readouterr().out.strip().splitlines()[-1]
+
+    done = ("complete", "pruned")
+    assert "-m sweep=confirm search=" in shown(dat=done, two_tower=("failed", "complete"))
+    line = shown(dat=done, two_tower=("complete", None), mf=("failed", "pruned"))
+    assert line == (
+        "sweep=confirm needs more trials: two_tower has 1 of 2: search it with budget=2; none of "
+        "mf is complete: search it with a larger budget"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ have, that the command gives a value, or that the variant's own file sets, unles
 of that variant names them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +17,7 @@ from twotower.errors import UserError
 from twotower.run.checks.checks import suggest
 from twotower.run.conf import known
 from twotower.run.settings import key_of, leaves
-from twotower.sweep.plan import Run, run_name
+from twotower.sweep.plan import Run, as_override, run_name
 from twotower.sweep.space import Space, read_space, refuse_differences
 
 
@@ -80,11 +80,11 @@ def candidate(label: str, base: Run, loader: Any, command: str) -> Candidate:
             fixed[key] = "set by the variant"
     in_shared = [f"{name}." for name, _ in leaves("", shared)]
     first = [key for key in found if any(name.startswith(f"{key}.") for name in in_shared)]
-    space = {
-        key: distribution
-        for key in dict.fromkeys([*first, *found])  # all variants draw what they share first
-        if (distribution := found[key]) is not None and key not in fixed
-    }
+    space = {}
+    for key in dict.fromkeys([*first, *found]):  # all variants draw what they share first
+        distribution = found[key]
+        if distribution is not None and key not in fixed:
+            space[key] = distribution
     if not space:
         raise UserError(f"{label} has no setting to search: leave it out, or give search=<a file>")
     return Candidate(label, base, space, fixed)
@@ -97,6 +97,43 @@ def check_together(candidates: Iterable[Candidate]) -> None:
         UserError: naming the setting or the variants.
     """
     refuse_differences({one.label: one.space for one in candidates})
+
+
+def check_values(candidates: Iterable[Candidate], compose: Callable[[list[str], str], Run]) -> None:
+    """Refuse a space with values that a variant does not take.
+
+    Every choice and both ends of every interval are tried, one of each setting in a composed
+    config.
+
+    Args:
+        candidates: the variants.
+        compose: makes a run of its overrides and the name of its folder, and checks it.
+
+    Raises:
+        UserError: naming the variant, the setting and the value.
+    """
+    for one in candidates:
+        examples = {key: distribution.examples() for key, distribution in one.space.items()}
+        for place in range(max(map(len, examples.values()))):
+            texts = {
+                key: f"{key}={as_override(values[min(place, len(values) - 1)])}"
+                for key, values in examples.items()
+            }
+            try:
+                compose([*one.base.overrides, *texts.values()], one.label)
+            except UserError:
+                _refuse_each(one, texts, compose)
+
+
+def _refuse_each(
+    one: Candidate, texts: dict[str, str], compose: Callable[[list[str], str], Run]
+) -> None:
+    """Refuse what is wrong in itself. Values that only do not fit one another are failed trials."""
+    for key, text in texts.items():
+        try:
+            compose([*one.base.overrides, text], one.label)
+        except UserError as error:
+            raise UserError(f"search.{key}: {one.label} does not take {text}: {error}") from None
 
 
 def _file(loader: Any, name: str | None) -> Any:

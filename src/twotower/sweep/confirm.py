@@ -13,7 +13,7 @@ from twotower.errors import UserError
 from twotower.run.run_folder import RunFolder
 from twotower.run.search_files import ABOUT, ENDED, TRIALS, read
 from twotower.run.settings import key_of
-from twotower.sweep.search import as_override
+from twotower.sweep.plan import as_override
 from twotower.sweep.trials import COLUMNS
 from twotower.wording import clip, shown_path
 

@@ -1,5 +1,6 @@
 """Name, folder and state of each run of a sweep, known without training."""
 
+import json
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from twotower.errors import UserError
 from twotower.files import short_hash
 from twotower.run.run_folder import RunFolder, Status, records
-from twotower.run.settings import changes_result, key_of, names_variant
+from twotower.run.settings import Value, changes_result, key_of, names_variant
 
 FIXED = {  # settings that cannot be varied
     "ckpt_path": "each run of a sweep continues from its own last.ckpt: leave ckpt_path out",
@@ -156,6 +157,13 @@ def quoted(text: str | Path) -> str:
     """A text in quotes of Hydra's grammar."""
     escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def as_override(value: Value) -> str:
+    """A value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def variant_of(overrides: Iterable[str]) -> frozenset[str]:

@@ -1,8 +1,6 @@
 """A search: every variant gets the same number of trials, asked in rounds and told to a journal."""
 
-import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +8,16 @@ from omegaconf import DictConfig
 
 from twotower import locks
 from twotower.errors import UserError
-from twotower.files import short_hash
 from twotower.run.run_folder import RunFolder
-from twotower.run.settings import Value, changes_result, key_of
-from twotower.sweep.candidates import Candidate
+from twotower.run.settings import Value
+from twotower.sweep.candidates import Candidate, check_values
 from twotower.sweep.fused_plan import is_vector, settings_of
-from twotower.sweep.plan import Run, quoted
+from twotower.sweep.plan import Run, as_override
 from twotower.sweep.pruners import thresholds
-from twotower.sweep.space import grid_of, read_space, refuse_differences
+from twotower.sweep.same_search import abouts_of, refuse_another, refuse_small_budget
+from twotower.sweep.space import grid_of
 from twotower.sweep.trials import (
+    JOURNAL,
     Outcome,
     Trial,
     best_of,
@@ -26,10 +25,7 @@ from twotower.sweep.trials import (
     write_about,
     write_trials,
 )
-from twotower.wording import masked, printable
-
-OWN = ("sweep", "search", "budget", "sampler", "pruner", "trials_at_once", "dry", "test", "seed")
-OF_VARIANTS = ("variant", "model", "loss")  # in which those that join a search may differ
+from twotower.wording import printable
 
 
 class Search:
@@ -76,21 +72,45 @@ class Search:
         self.pruner = config.pruner if config.callbacks.get("pruning") else "none"
         self.monitor, self.mode = str(config.callbacks.best.monitor), config.callbacks.best.mode
         self.studies: dict[str, Any] = {}
+        self.abouts = abouts_of(candidates, config, self.pruner)
         if config.sampler == "grid":
             for one in candidates:  # refuses one that is too small
                 grid_of(one.space, config.budget, one.label)
 
-    def run(self) -> None:
+    def check(self) -> None:
+        """Refuse what :meth:`run` would refuse before its first trial; nothing is written.
+
+        Raises:
+            UserError: for a value that a variant does not take, or another search in the folder.
+        """
+        check_values(self.candidates, self.compose)
+        if (self.folder / JOURNAL).exists():
+            from twotower.sweep.study import open_journal  # a plan of a new search needs no Optuna
+
+            self._open(open_journal(self.folder, repairs=False))
+
+    def run(self, begin: Callable[[], None]) -> None:
         """Train what is left of the budget.
+
+        Args:
+            begin: called once the search is accepted.
 
         Raises:
             UserError: if the folder has another search, or trials did not finish.
         """
+        from twotower.sweep.study import Study, open_journal
+
         waits = f"{self.folder.name}: another process searches there; waiting for its end"
         with locks.alone(self.folder / ".locks" / "search", waits, print):
-            self._open()
-            while batch := self._round():
-                self._train(batch)
+            storage = open_journal(self.folder)
+            self._open(storage)
+            begin()
+            for label, about in self.abouts.items():
+                if label not in self.studies:
+                    self.studies[label] = Study(storage, label, self.mode, about)
+            while asked := self._round():
+                if batch := self._composed(asked):
+                    self._train(batch)
             self.write()
 
     def trials(self) -> dict[str, list[Trial]]:
@@ -122,69 +142,23 @@ class Search:
         }
         write_about(self.folder, about)
 
-    def _open(self) -> None:
-        """Open the journal: the variants of this command, and those that it has from earlier."""
-        from twotower.sweep.study import Study, open_journal, variants_of
-
-        storage = open_journal(self.folder)
-        for label in variants_of(storage):
-            self.studies[label] = Study(storage, label, self.mode)
-        known = {label: study.about for label, study in self.studies.items()}
-        self._refuse_others(known)
-        for one in self.candidates:
-            self.studies[one.label] = Study(storage, one.label, self.mode, self._about(one))
-
-    def _refuse_others(self, known: dict[str, dict[str, Any]]) -> None:
-        """Refuse to add variants that would be searched otherwise than those of earlier commands.
+    def _open(self, storage: Any) -> None:
+        """Open the variants that the journal has from earlier, unless they are of another search.
 
         Raises:
             UserError: naming what differs.
         """
-        new = [one.label for one in self.candidates if one.label not in known]
-        for label, about in known.items() if new else ():
-            for key in {**self.alike, **about["alike"]}:
-                own, other = (part.get(key, "unset") for part in (self.alike, about["alike"]))
-                if own != other:
-                    raise UserError(
-                        f"{new[0]} would be searched with {key}={own}, and {label} in "
-                        f"{self.folder.name} has {key}={other}: search them alike, or give "
-                        "hydra.sweep.dir=<another>"
-                    )
-        earlier: dict[str, Any] = {label: read_space(one["space"]) for label, one in known.items()}
-        refuse_differences({**earlier, **{one.label: one.space for one in self.candidates}})
+        from twotower.sweep.study import Study, variants_of
 
-    @cached_property
-    def alike(self) -> dict[str, str]:
-        """What all variants of a search have in common, by setting."""
-        shared = set.intersection(*(set(one.base.overrides) for one in self.candidates))
-        given = {key_of(text): masked(text).partition("=")[2] for text in sorted(shared)}
-        return {
-            **{
-                key: value
-                for key, value in given.items()
-                if changes_result(key) and key.split(".")[0] not in (*OWN, *OF_VARIANTS)
-            },
-            "data": self.candidates[0].base.data,
-            "seed": str(self.config.seed),
-            "sampler": self.config.sampler,
-            "pruner": self.pruner,
-            "callbacks.best.monitor": self.monitor,
-        }
+        self.studies = {label: Study(storage, label, self.mode) for label in variants_of(storage)}
+        known = {label: study.about for label, study in self.studies.items()}
+        refuse_another(self.folder, self.candidates, self.abouts, known)
+        num_trials = {label: len(study.trials) for label, study in self.studies.items()}
+        refuse_small_budget(self.folder, self.config.budget, num_trials)
 
-    def _about(self, one: Candidate) -> dict[str, Any]:
-        space = {key: distribution.plain() for key, distribution in one.space.items()}
-        identity = [one.base.fingerprint, space, self.config.sampler, self.pruner]
-        kept = [text for text in one.base.overrides if not _is_own(key_of(text))]
-        return {
-            "identity": short_hash(json.dumps(identity), 16),
-            "alike": self.alike,
-            "overrides": [masked(text) for text in kept],
-            "space": space,
-        }
-
-    def _round(self) -> list[tuple[str, Trial, Run]]:
+    def _round(self) -> list[tuple[Candidate, Trial]]:
         """The trials that are under way, and new ones up to the width; none at the end."""
-        batch = []
+        batch: list[tuple[Candidate, Trial]] = []
         for one in self.candidates:
             study = self.studies[one.label]
             trials: list[Trial] = study.trials
@@ -194,8 +168,18 @@ class Search:
                 first = trials[start] if start < len(trials) else None
                 trials.append(self._ask(one, study, len(trials), first))
                 is_open.append(trials[-1])
-            for trial in is_open:
+            batch += [(one, trial) for trial in is_open]
+        return batch
+
+    def _composed(self, asked: list[tuple[Candidate, Trial]]) -> list[tuple[str, Trial, Run]]:
+        """The runs of a round. A trial whose values do not fit one another has failed."""
+        batch = []
+        for one, trial in asked:
+            try:
                 batch.append((one.label, trial, self._run_of(one, trial)))
+            except UserError as error:
+                failed = Outcome("failed", error=str(error))
+                self.studies[one.label].tell(trial.number, failed)
         return batch
 
     def _ask(self, one: Candidate, study: Any, number: int, first: Trial | None) -> Trial:
@@ -273,15 +257,3 @@ class Search:
 def folder_name(label: str, number: int) -> str:
     """Name of a trial's folder."""
     return f"{label}-{number:03d}"
-
-
-def _is_own(key: str) -> bool:
-    """Is a setting one of the search, and not of its variants?"""
-    return key.split(".")[0] in OWN or key.startswith("callbacks.pruning")
-
-
-def as_override(value: Value) -> str:
-    """A value in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return quoted(value) if isinstance(value, str) else repr(value)

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from twotower.sweep.candidates import Candidate
-from twotower.sweep.search import Search, as_override
+from twotower.sweep.plan import as_override
+from twotower.sweep.search import Search
 from twotower.sweep.tables import estimates_of
-from twotower.sweep.trials import best_of, read_ended
+from twotower.sweep.trials import Trial, best_of, read_ended
 from twotower.wording import PlainConsole, duration, printable, shown_path, typed
 
 STATES = ("complete", "pruned", "failed")
@@ -96,5 +97,20 @@ def print_search_outcome(search: Search) -> None:
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True)
+    if wrong := _unconfirmable(trials, search.config.budget):
+        console.print(f"sweep=confirm needs more trials: {wrong}", soft_wrap=True)
+        return
     next_command = f"{typed('train')} -m sweep=confirm search={shown_path(folder)}"
     console.print(f"{next_command} seeds={CONFIRM_SEEDS}", soft_wrap=True)
+
+
+def _unconfirmable(trials: dict[str, list[Trial]], budget: int) -> str:
+    """Which variants have not spent the budget, or have no trial that is complete."""
+    wrong = []
+    for label, own in trials.items():
+        states = [trial.state for trial in own if trial.outcome is not None]
+        if len(states) != budget:
+            wrong.append(f"{label} has {len(states)} of {budget}: search it with budget={budget}")
+        elif "complete" not in states:
+            wrong.append(f"none of {label} is complete: search it with a larger budget")
+    return "; ".join(wrong)

@@ -11,6 +11,7 @@ from twotower.run.settings import Value
 
 KEYS = ("low", "high", "log", "whole", "points", "choices")
 POINTS = 3  # of an interval in a grid
+INSIDE = 0.3719  # where a value is tried: rarely a whole number
 DIGITS = 4  # of a value that is drawn
 MOST_POINTS = 100_000  # of a grid
 
@@ -45,6 +46,13 @@ class Distribution(NamedTuple):
         else:
             values = [self.low + (self.high - self.low) * share for share in shares]
         return list(dict.fromkeys(self.rounded(value) for value in values))
+
+    def examples(self) -> list[Value]:
+        """Every choice, or both ends of the interval and a value between them."""
+        if self.choices:
+            return list(self.choices)
+        inside = self.low + (self.high - self.low) * INSIDE
+        return [self.rounded(value) for value in (self.low, self.high, inside)]
 
     def rounded(self, value: Any) -> Any:
         """A drawn value as it stands on a command line."""

@@ -12,7 +12,7 @@ from twotower.errors import UserError
 from twotower.run.settings import Value
 from twotower.sweep.pruners import Ended
 from twotower.sweep.space import Distribution, Space, grid_of
-from twotower.sweep.trials import Outcome, Trial
+from twotower.sweep.trials import JOURNAL, Outcome, Trial
 
 try:
     import optuna
@@ -25,7 +25,6 @@ except ModuleNotFoundError:
         "sweep=search needs a package that is not installed: pip install 'twotower[sweep]'"
     ) from None
 
-JOURNAL = "journal.log"
 RANDOM_FIRST = 8  # trials that tpe draws at random
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -46,15 +45,20 @@ class _NoLock:
         pass
 
 
-def open_journal(folder: Path) -> JournalStorage:
-    """The journal in a search's folder. The caller holds the lock of the search.
+def open_journal(folder: Path, repairs: bool = True) -> JournalStorage:
+    """The journal in a search's folder.
+
+    Args:
+        folder: of the search.
+        repairs: remove a line that was not written to its end. The caller holds the lock of the
+            search then, and else only reads.
 
     Raises:
         UserError: if it is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = folder / JOURNAL
-    if path.exists():
+    if repairs and path.exists():
         _drop_torn_line(path)
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock()))  # type: ignore[arg-type]
@@ -76,10 +80,8 @@ class Study:
         storage: of the search.
         label: of the variant.
         mode: ``max`` or ``min``.
-        about: of the variant, plain values, kept in the journal with its first trial.
-
-    Raises:
-        UserError: if the journal has a variant of this label that was searched otherwise.
+        about: of a variant that is new, plain values, kept in the journal; None: the journal has
+            the variant.
     """
 
     def __init__(
@@ -87,18 +89,14 @@ class Study:
     ) -> None:
         self.label = label
         self._mode: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
+        if about is None:
+            self._study = optuna.load_study(study_name=label, storage=storage)
+            return
+        # a killed process may have left a study without its attribute
         self._study = optuna.create_study(
             storage=storage, study_name=label, direction=self._mode, load_if_exists=True
         )
-        if about is None:
-            return
-        if "about" not in self._study.user_attrs:
-            self._study.set_user_attr("about", about)
-        elif self.about["identity"] != about["identity"]:
-            raise UserError(
-                f"the search in this folder has {label} with other settings, another space, "
-                "sampler or pruner: move the folder away, or give hydra.sweep.dir=<another>"
-            )
+        self._study.set_user_attr("about", about)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from twotower.run.settings import Value
 from twotower.sweep.plan import share_of_seconds
 from twotower.wording import masked
 
+JOURNAL = "journal.log"  # Optuna's
 COLUMNS = ("variant", "number", "state", "value", "epochs", "seconds")
 
 
