@@ -162,7 +162,7 @@ class ResumableSweeper(BasicSweeper):
         for job in jobs:
             base = self._composed(job, "base")
             candidates.append(candidate(label_of(base, varied), base, loader, command))
-        refuse_twins([one.base for one in candidates])
+        refuse_twins([one.base for one in candidates], varied)
         check_together(candidates)
         search = Search(
             Path(self.config.hydra.sweep.dir),

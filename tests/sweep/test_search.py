@@ -224,6 +224,8 @@ def test_what_cannot_be_confirmed_is_one_line(script, given, line):
             "search.model.augment_gradient: dat does not take model.augment_gradient='foo': model.",
         ),
         (("+search.model.dim={low: 8, high: 64}",), "search.model.dim: dat does not take model."),
+        (("+search.model.history=[mean,gru]",), "search.model.history: a config group cannot be"),
+        (("variant=dat,dat",), "variant=dat and variant=dat are the same run: leave out one"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_starts(script, given, line):
@@ -324,6 +326,9 @@ def test_a_plan_shows_variants_budget_and_space(script):
     plan = script("train", *SEARCH, "dry=true").stdout
     assert "48 trials, val/ndcg@10, tpe, successive_halving, 1 of a variant at a time" in plan
     assert "two_tower: not of its space" in plan and "0.0003 to 0.01, log" in plan
+    fixed = script("train", *SEARCH, "model.dropout=0.1", "dry=true").stdout
+    (row,) = [line for line in fixed.splitlines() if "model.dropout" in line]
+    assert "dat: given by the command" in row
 
 
 def test_trials_that_all_fail_cost_no_budget(script):

@@ -95,6 +95,15 @@ def test_the_command_changes_the_space_and_fixes_settings():
             r"unknown setting search.optimizer.lrr \(did you mean optimizer.lr\?\)",
         ),
         (
+            "+search.model.history.pooling=[a,b]",
+            r"unknown setting search.model.history.pooling \(did you mean model.history.length\?",
+        ),
+        (
+            "+search.model.history=[mean,gru]",
+            "search.model.history: a config group cannot be searched, .*model/history=mean,gru$",
+        ),
+        ("+search.callbacks.best=[1,2]", "search.callbacks.best is a node"),
+        (
             "+search.optimizer.lr.hgih=1",
             r"unknown key search.optimizer.lr.hgih \(did you mean high",
         ),

@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 
 from twotower.errors import UserError
 from twotower.run.checks.checks import suggest
-from twotower.run.conf import known
+from twotower.run.conf import groups, known, options
 from twotower.run.settings import key_of, leaves
 from twotower.sweep.plan import Run, as_override, run_name
-from twotower.sweep.space import Space, read_space, refuse_differences
+from twotower.sweep.space import Distribution, Space, read_space, refuse_differences
 
 
 class Candidate(NamedTuple):
@@ -56,7 +56,8 @@ def candidate(label: str, base: Run, loader: Any, command: str) -> Candidate:
         command: name of the primary config.
 
     Raises:
-        UserError: for an unknown setting, a wrong distribution, or nothing to search.
+        UserError: for an unknown setting, a config group, a wrong distribution, or nothing to
+            search.
     """
     choices = base.choices
     shared: Any = OmegaConf.to_container(base.config.search)
@@ -71,7 +72,9 @@ def candidate(label: str, base: Run, loader: Any, command: str) -> Candidate:
     named = [*(f"search.{key}." for key in read_space(own)), *(f"{key}." for key in given)]
     by_variant = _set_by_variant(loader, command, base.overrides)
     fixed = {}
-    for key in found:
+    for key, distribution in found.items():
+        if distribution is None:
+            continue
         if key not in has:
             fixed[key] = "not a setting of it"
         elif key in given:
@@ -151,11 +154,24 @@ def _apply(node: Any, overrides: Iterable[str]) -> None:
             OmegaConf.update(node, key.removeprefix("search."), value, force_add=True)
 
 
-def _refuse_typos(found: Iterable[str], names: Iterable[str]) -> None:
-    names = set(names)
-    for key in found:
-        if key not in names and not any(name.startswith(f"{key}.") for name in names):
+def _refuse_typos(found: dict[str, Distribution | None], known_names: Iterable[str]) -> None:
+    """Refuse what is no setting that a trial could be given a value of."""
+    names = {name for name in known_names if not name.startswith("search.")}
+    groups_by_key = {group.replace("/", "."): group for group in groups("train")}
+    for key, distribution in found.items():
+        is_node = any(name.startswith(f"{key}.") for name in names)
+        if key not in names and not is_node:
             raise UserError(f"unknown setting search.{key}{suggest(key, names)}")
+        if distribution is None:  # leaves out all below it
+            continue
+        if group := groups_by_key.get(key):
+            chosen = ",".join(map(str, distribution.choices)) or ",".join(options(group))
+            raise UserError(
+                f"search.{key}: a config group cannot be searched, its options are variants: "
+                f"leave it out, and give {group}={chosen}"
+            )
+        if is_node:
+            raise UserError(f"search.{key} is a node: search the settings below it")
 
 
 def _set_by_variant(loader: Any, command: str, overrides: list[str]) -> set[str]:

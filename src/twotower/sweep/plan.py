@@ -133,8 +133,12 @@ def refuse_axes(varied: Iterable[str], fixed: Mapping[str, str] = FIXED) -> None
             raise UserError(f"{key} cannot be varied: {fixed[key]}")
 
 
-def refuse_twins(runs: list[Run]) -> None:
+def refuse_twins(runs: list[Run], varied: Collection[str] = ()) -> None:
     """Refuse two runs of one config, which would be one result counted twice.
+
+    Args:
+        runs: of the sweep.
+        varied: keys that name runs whose overrides are the same; else their folders do.
 
     Raises:
         UserError: naming both.
@@ -143,14 +147,17 @@ def refuse_twins(runs: list[Run]) -> None:
     for run in runs:
         twin = seen.setdefault(run.identity, run)
         if twin is not run:
+            one, other = _difference(twin, run, varied), _difference(run, twin, varied)
             raise UserError(
-                f"{_difference(twin, run)} and {_difference(run, twin)} are the same run: leave "
-                "out one of them, or the setting that makes them equal"
+                f"{one} and {other} are the same run: leave out one of them, or the setting that "
+                "makes them equal"
             )
 
 
-def _difference(run: Run, other: Run) -> str:
-    return " ".join(o for o in run.overrides if o not in other.overrides) or run.folder.name
+def _difference(run: Run, other: Run, varied: Collection[str]) -> str:
+    different = [text for text in run.overrides if text not in other.overrides]
+    named = different or [text for text in run.overrides if key_of(text) in varied]
+    return " ".join(named) or run.folder.name
 
 
 def quoted(text: str | Path) -> str:

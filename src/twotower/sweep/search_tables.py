@@ -60,15 +60,15 @@ def _space_table(candidates: Sequence[Candidate]) -> Table:
     table.add_column("setting", no_wrap=True)
     table.add_column("distribution", overflow="fold")
     table.add_column("not varied", overflow="fold")
-    settings = dict.fromkeys(key for one in candidates for key in one.space)
+    settings = dict.fromkeys(key for one in candidates for key in (*one.space, *one.fixed))
     for key in settings:
-        distribution = next(one.space[key] for one in candidates if key in one.space)
+        text = next((one.space[key].text() for one in candidates if key in one.space), "")
         why = [
             f"{one.label}: {one.fixed.get(key, 'not of its space')}"
             for one in candidates
             if key not in one.space
         ]
-        table.add_row(key, distribution.text(), "; ".join(why))
+        table.add_row(key, text, "; ".join(why))
     return table
 
 
