@@ -125,7 +125,7 @@ def test_a_batch_of_nobody_is_evaluated(name, history, data):
     model = build(name, data, *([f"model/history={history}"] if history != "mean" else []))
     task = RetrievalTask(model, None, None, [], data.group_names, None)
     chunks = data.corpus(torch.device("cpu"))
-    task.evaluation.corpus = Corpus.encoded(model, chunks, data.schema.num_items)
+    task.evaluation.items = Corpus.encoded(model, chunks, data.schema.num_items)
     nobody = data.eval_batch(
         next(
             iter(EvalLoader(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 4))

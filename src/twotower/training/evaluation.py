@@ -37,10 +37,15 @@ class Evaluation:
         self.metrics = metrics
         self.group_names = group_names
         self.list_length = max((metric.list_length for metric in metrics), default=0)
-        self.corpus = Corpus(torch.empty(0))  # item vectors, while evaluating
+        self.items = Corpus(torch.empty(0))  # item vectors, while evaluating
         self.precision = "32-true"  # of the trainer, for messages
         self._num_targets = torch.zeros(2, dtype=torch.long)  # of this process: hidden ones, all
         self._in_full = ExitStack()  # weights in full precision, from start to finish
+
+    @property
+    def corpus(self) -> Tensor:
+        """``(num_items, dim)`` item vectors while evaluating; with several processes its block."""
+        return self.items.own
 
     def names(self) -> list[str]:
         """Names that :meth:`finish` may return."""
@@ -76,8 +81,8 @@ class Evaluation:
         if isinstance(self.model, nn.Module):
             self._in_full.enter_context(float32_weights(self.model))
         block = own_block(num_items)
-        self.corpus = Corpus.encoded(self.model, corpus(device, block), num_items, block)
-        if not self.corpus.is_finite():
+        self.items = Corpus.encoded(self.model, corpus(device, block), num_items, block)
+        if not self.items.is_finite():
             raise _not_finite("item", precision)
 
     def rank(self, batch: EvalBatch) -> Tensor:
@@ -94,7 +99,7 @@ class Evaluation:
             raise _not_finite("user", self.precision)
         seen = batch.seen_row, batch.seen_item
         # of (batch, num_targets) and (batch, list_length)
-        rank, lists = self.corpus.rank(user, batch.target, *seen, self.list_length)
+        rank, lists = self.items.rank(user, batch.target, *seen, self.list_length)
         self._num_targets += torch.stack([(rank == HIDDEN_RANK).sum(), (rank > 0).sum()])
         with full_precision(rank.device):
             for metric in self.metrics:
@@ -109,11 +114,11 @@ class Evaluation:
                 for label, value in zip(metric.labels(), row, strict=True):
                     if not math.isnan(value):
                         values[_in_group(group, label)] = value
-        values["zero_items"] = self.corpus.zero_share()
-        values["item_cosine"] = self.corpus.mean_cosine()
+        values["zero_items"] = self.items.zero_share()
+        values["item_cosine"] = self.items.mean_cosine()
         hidden, num_targets = sum_over_processes(self._num_targets).tolist()
         values["hidden_targets"] = hidden / max(1, num_targets)
-        self.corpus = Corpus(torch.empty(0))
+        self.items = Corpus(torch.empty(0))
         self._in_full.close()
         return values
 

@@ -160,7 +160,7 @@ class Diagnostics(Callback):
         sample = Sample(
             train=train,
             users=users,
-            corpus=pl_module.evaluation.corpus,
+            corpus=pl_module.evaluation.items,
             corpus_features=lambda: data.corpus(pl_module.device),
             item_features=data.item_features,
             category=data.tables["category"].to(pl_module.device).long(),
