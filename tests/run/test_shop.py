@@ -88,7 +88,7 @@ def test_from_files_to_answers(script):
         assert len(json.loads(answer.stdout)["found"]) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # 8 minutes; each kind of data has a slow test of its own
 def test_each_part_of_the_data_helps(script):
     make_shop().write_shop(script.folder, 50_000)
     found = {}

@@ -7,22 +7,27 @@ from tests.helpers.runs import SMALL
 from twotower.training.callbacks import compiled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
-        (
-            "loss.lambda3=1",
-            "model.hidden_dims=[16]",
-            "model.dropout=0.2",
-            "model.id_dropout=0.1",
-            "model.cold_ids=trained",
+        pytest.param(
+            (
+                "loss.lambda3=1",
+                "model.hidden_dims=[16]",
+                "model.dropout=0.2",
+                "model.id_dropout=0.1",
+                "model.cold_ids=trained",
+            ),
+            marks=pytest.mark.slow,
         ),
-        (
-            "loss/task=in_batch_softmax",
-            "negatives.exclude_positives=true",
-            "loss.lambda3=1",
-            "model/history=transformer",
+        pytest.param(
+            (
+                "loss/task=in_batch_softmax",
+                "negatives.exclude_positives=true",
+                "loss.lambda3=1",
+                "model/history=transformer",
+            ),
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )
