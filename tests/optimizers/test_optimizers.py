@@ -36,6 +36,17 @@ def train(make, look=mean_lookup, steps=INDEX):
     return weight.detach(), dense.detach(), optimizer
 
 
+def test_what_follows_a_step_follows_once():
+    """Also after an AdamW was made: torch then calls the hooks of a step within AdamW's, too."""
+    torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    optimizer = RowwiseAdagrad([table(6, 3), torch.nn.Parameter(torch.ones(3))], **SETTINGS)
+    called, hooked = [], []
+    optimizer.after_step = lambda: called.append(1)
+    optimizer.register_step_post_hook(lambda *_: hooked.append(1))
+    optimizer.step()
+    assert len(called) == 1 < len(hooked)
+
+
 @pytest.mark.parametrize("look", [mean_lookup, lookup])
 def test_lazy_adam_is_torchs_sparse_adam_beside_adamw(look):
     found, dense, _ = train(lambda params: LazyAdam(params, **SETTINGS), look)

@@ -143,7 +143,7 @@ def _place(ids: Tensor, shard: Shard | None) -> Tensor:
     if len(ids):
         least, most = (int(end) for end in ids.aminmax())
         if least < 0 or most >= shard.num_rows:
-            raise IndexError(f"ids {least} to {most} in a table of {shard.num_rows} rows")
+            raise IndexError(f"ids from {least} to {most} in a table of {shard.num_rows} rows")
     return shard.place(ids)
 
 

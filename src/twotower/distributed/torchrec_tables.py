@@ -88,7 +88,6 @@ class TorchRecTables:
 
         Raises:
             UserError: for a table's second lookup in a step, as the optimizer would step twice.
-            IndexError: for ids that a table does not have: TorchRec would take them silently.
         """
         asked = {id(weight): own for weight, own in zip(weights, ids, strict=True)}
         if self._looked_up & asked.keys():
@@ -97,7 +96,6 @@ class TorchRecTables:
                 "ids in one fetched_together, or set model.sharding=row"
             )
         self._looked_up |= asked.keys()
-        _check_range(weights, ids)
         found: dict[int, Tensor] = {}  # by the identity of the table
         for group in self.groups:
             if not any(id(weight) in asked for weight in group.weights.values()):
@@ -226,11 +224,3 @@ def _jagged(weights: dict[str, nn.Parameter], asked: dict[int, Tensor], nothing:
     ids = [asked.get(id(weight), nothing) for weight in weights.values()]
     lengths = torch.tensor([len(own) for own in ids], device=nothing.device)
     return torchrec.KeyedJaggedTensor(list(weights), torch.cat(ids), lengths=lengths)
-
-
-def _check_range(weights: list[Tensor], ids: list[Tensor]) -> None:
-    for weight, own in zip(weights, ids, strict=True):
-        if len(own):
-            low, high = own[[0, -1]].tolist()
-            if low < 0 or high >= num_rows(weight):
-                raise IndexError(f"ids from {low} to {high} in a table of {num_rows(weight)} rows")

@@ -67,6 +67,8 @@ class RowSparse(AdamW):
             groups.append({"params": tables, "lr": table_lr})
         moments = (betas[0], betas[1])
         super().__init__(groups, lr, moments, eps, weight_decay, fused=True)
+        # Called after each step. A hook of torch may be called twice: AdamW's step has hooks, too.
+        self.after_step: Callable[[], None] | None = None
         # A gradient scaler must unscale before the step: the rule for rows needs true gradients.
         self._step_supports_amp_scaling = False
 
@@ -86,6 +88,8 @@ class RowSparse(AdamW):
         with torch.no_grad():
             for parameter, gradient, group in tables:
                 self._step_rows(parameter, gradient.indices()[0], gradient.values(), group)
+        if self.after_step is not None:
+            self.after_step()
         return loss
 
     def _step_rows(

@@ -1,5 +1,7 @@
 """Tables of ``model.sharding=torchrec``: what is refused, and their way to TorchRec and back."""
 
+from functools import partial
+
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -95,7 +97,8 @@ def hand_over(optimizer: Optimizer, device: torch.device, local_size: int) -> To
     found = TorchRecTables(tables, current_lr, eps, decay, device, local_size)
     for weight, sums in found.sums().items():
         optimizer.state[weight] = {"step": torch.zeros(()), "sum": sums}
-    optimizer.register_step_post_hook(lambda *_: _count_step(optimizer, found))
+    assert isinstance(optimizer, RowwiseAdagrad)  # as tables_of has checked
+    optimizer.after_step = partial(_count_step, optimizer, found)
     optimizer.register_load_state_dict_post_hook(lambda _: _take_state(optimizer, found))
     return found
 
