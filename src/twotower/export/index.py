@@ -1,11 +1,12 @@
 """Indexes over item vectors, by Faiss; scores are inner products."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import faiss
 import numpy as np
 
 from twotower.errors import UserError, check_number
+from twotower.retrieval.graph import search_index
 from twotower.retrieval.inverted_lists import default_num_lists
 
 BLOCK = 1 << 16  # vectors read from the disk at a time
@@ -229,8 +230,6 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best unseen items, found as in the README of an export.
 
-    A graph finds few more items than its search has candidates, so it gets at least as many.
-
     Args:
         index: of the items.
         user: ``(num_interests, dim)``; an item's score is its best over the interests.
@@ -240,11 +239,7 @@ def search(
     Returns:
         Rows and scores, best first, at most ``k`` each.
     """
-    num = min(index.ntotal, k + len(seen))
-    given: dict[str, Any] = {}
-    if hasattr(index, "hnsw"):
-        given["params"] = faiss.SearchParametersHNSW(efSearch=max(num, index.hnsw.efSearch))  # type: ignore[attr-defined]
-    scores, rows = (found.ravel() for found in index.search(user, num, **given))
+    scores, rows = (found.ravel() for found in search_index(index, user, k + len(seen)))
     order = np.lexsort((-rows, -scores))
     scores, rows = scores[order], rows[order]
     _, first = np.unique(rows, return_index=True)

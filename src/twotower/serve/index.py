@@ -12,6 +12,7 @@ from torch import Tensor
 from twotower.data.datamodule import RetrievalDataModule
 from twotower.errors import UserError
 from twotower.retrieval.exact import encode_items
+from twotower.retrieval.graph import search_index
 from twotower.types import Model
 from twotower.wording import one_line
 
@@ -52,18 +53,8 @@ class IndexedItems:
 
     def _search(self, user: Tensor, num: int) -> list[np.ndarray]:
         """Scores and items of each user, those of all interests in a row."""
-        num = min(self.index.ntotal, num)
         queries = user.reshape(-1, user.shape[-1]).numpy()  # an interest each
-        found = self.index.search(queries, num, params=self._parameters(num))
-        return [part.reshape(len(user), -1) for part in found]
-
-    def _parameters(self, num: int) -> Any:
-        """HNSW finds no more items than it keeps while it searches."""
-        if not hasattr(self.index, "hnsw"):
-            return None
-        import faiss
-
-        return faiss.SearchParametersHNSW(efSearch=max(num, self.index.hnsw.efSearch))  # type: ignore[attr-defined]
+        return [part.reshape(len(user), -1) for part in search_index(self.index, queries, num)]
 
 
 def _alike(wanted: Tensor) -> Iterator[Tensor]:
