@@ -59,6 +59,14 @@ def test_seeds_are_a_whole_number(tmp_path, seeds):
         confirm(tmp_path, seeds)
 
 
+def assert_refused_with(path, old, new, line):
+    """Change a file of the search; what is said of it is one line."""
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=line) as caught:
+        confirm(path.parent)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
@@ -76,11 +84,7 @@ def test_seeds_are_a_whole_number(tmp_path, seeds):
 )
 def test_a_damaged_list_of_trials_is_one_line(tmp_path, old, new, line):
     write_search(tmp_path)
-    path = tmp_path / "trials.csv"
-    path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(UserError, match=line) as caught:
-        confirm(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert_refused_with(tmp_path / "trials.csv", old, new, line)
     read_ended(tmp_path)
 
 
@@ -94,11 +98,7 @@ def test_a_damaged_list_of_trials_is_one_line(tmp_path, old, new, line):
 )
 def test_a_damaged_search_yaml_is_one_line(tmp_path, old, new, line):
     write_search(tmp_path)
-    path = tmp_path / "search.yaml"
-    path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(UserError, match=line) as caught:
-        confirm(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert_refused_with(tmp_path / "search.yaml", old, new, line)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
